@@ -1,0 +1,211 @@
+//! Request in, response out: what each path of the admin server answers.
+//!
+//! This file owns the list of endpoints. Answering is synchronous and does no I/O besides reading
+//! `/proc/self` for the metrics page, so it is tested without sockets. Bodies of requests are
+//! never read.
+//! What surprises: HEAD needs no code here. hyper drops the body of an answer to HEAD and keeps
+//! its `Content-Length`.
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Response, StatusCode};
+
+use super::AdminState;
+use crate::stats::export;
+
+/// Every answer is complete before it is sent.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// The page of `/`, and the hint of an unknown path.
+const ENDPOINTS: &str = "\
+/metrics  counters, gauges and histograms in Prometheus text format
+/healthz  200 while the process is alive
+/readyz   200 if it can serve, else 503 and the reasons, one a line
+";
+
+/// The media type of everything but the metrics.
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Answers one request.
+pub(super) fn answer(method: &Method, path: &str, state: &AdminState) -> Answer {
+    let endpoint = match path {
+        "/" => index,
+        "/metrics" => metrics,
+        "/healthz" => healthz,
+        "/readyz" => readyz,
+        _ => return not_found(),
+    };
+    // What exists can only be read: nothing behind this port changes the process.
+    if method == Method::GET || method == Method::HEAD {
+        endpoint(state)
+    } else {
+        method_not_allowed()
+    }
+}
+
+/// For a person with a browser who knows only the port.
+fn index(_: &AdminState) -> Answer {
+    text(StatusCode::OK, ENDPOINTS.to_owned())
+}
+
+/// The page for Prometheus; see `docs/metrics.md`.
+fn metrics(state: &AdminState) -> Answer {
+    // Published just before the page is made, so that it can never contradict /readyz.
+    state.exporter.scoped(|| state.readiness.publish());
+    let mut answer = text(StatusCode::OK, state.exporter.render());
+    let media_type = HeaderValue::from_static(export::CONTENT_TYPE);
+    answer.headers_mut().insert(CONTENT_TYPE, media_type);
+    answer
+}
+
+/// Alive is whoever can run this function. It must not depend on the upstream: a restart of the
+/// proxy mends no Redis.
+fn healthz(_: &AdminState) -> Answer {
+    text(StatusCode::OK, "ok\n".to_owned())
+}
+
+/// Ready is who can serve a client now. 503 takes a pod out of its Service and stops a roll-out; it
+/// restarts nothing.
+fn readyz(state: &AdminState) -> Answer {
+    let reasons = state.readiness.reasons();
+    if reasons.is_empty() {
+        return text(StatusCode::OK, "ready\n".to_owned());
+    }
+    text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+}
+
+/// The path is not repeated: what a browser sends must not come back to it.
+fn not_found() -> Answer {
+    text(
+        StatusCode::NOT_FOUND,
+        format!("no such endpoint; there are:\n{ENDPOINTS}"),
+    )
+}
+
+/// Says what is allowed in words and, as HTTP demands, in the header `Allow`.
+fn method_not_allowed() -> Answer {
+    let words = "only GET and HEAD are allowed here: the admin port reads and never changes\n";
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, words.to_owned());
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer
+}
+
+/// A plain text answer that nobody may cache: each is true only at this moment.
+fn text(status: StatusCode, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+    answer
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    /// Status and body of one request to a fresh state.
+    fn ask(method: Method, path: &str, state: &AdminState) -> (u16, String) {
+        let answer = answer(&method, path, state);
+        let status = answer.status().as_u16();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let body = runtime
+            .block_on(answer.into_body().collect())
+            .unwrap()
+            .to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn alive_does_not_depend_on_readiness() {
+        let state = AdminState::for_tests();
+        assert_eq!(
+            ask(Method::GET, "/healthz", &state),
+            (200, "ok\n".to_owned())
+        );
+        assert_eq!(ask(Method::GET, "/readyz", &state).0, 503);
+    }
+
+    #[test]
+    fn readiness_turns_with_the_upstream_and_says_why() {
+        let state = AdminState::for_tests();
+        state.readiness.set_upstream(Ok(()));
+        assert_eq!(
+            ask(Method::GET, "/readyz", &state),
+            (200, "ready\n".to_owned())
+        );
+        state
+            .readiness
+            .set_upstream(Err("upstream a:1 is down (refused): start it".to_owned()));
+        state.readiness.set_draining();
+        let (status, body) = ask(Method::GET, "/readyz", &state);
+        assert_eq!(status, 503);
+        let lines: Vec<&str> = body.lines().collect();
+        assert!(lines[0].starts_with("draining"));
+        assert_eq!(lines[1], "upstream a:1 is down (refused): start it");
+    }
+
+    #[test]
+    fn the_metrics_page_agrees_with_readiness() {
+        let state = AdminState::for_tests();
+        let up = |page: &str| page.lines().any(|line| line == "breakwater_upstream_up 1");
+        assert!(!up(&ask(Method::GET, "/metrics", &state).1));
+        state.readiness.set_upstream(Ok(()));
+        assert!(up(&ask(Method::GET, "/metrics", &state).1));
+        state.readiness.set_upstream(Err("gone".to_owned()));
+        let page = ask(Method::GET, "/metrics", &state).1;
+        assert!(!up(&page));
+        assert!(
+            page.lines()
+                .any(|line| line == "breakwater_upstream_outages_total 1")
+        );
+    }
+
+    #[test]
+    fn unknown_paths_get_the_list_and_other_methods_the_allowed_ones() {
+        let state = AdminState::for_tests();
+        for path in [
+            "/metric",
+            "/metrics/",
+            "//metrics",
+            "*",
+            "",
+            "/%2e%2e",
+            "/Healthz",
+        ] {
+            let (status, body) = ask(Method::GET, path, &state);
+            assert_eq!(status, 404, "{path}");
+            assert!(body.contains("/readyz"), "{path}");
+        }
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+            let answer = answer(&method, "/metrics", &state);
+            assert_eq!(answer.status(), 405);
+            assert_eq!(answer.headers()[ALLOW], "GET, HEAD");
+        }
+        assert_eq!(ask(Method::POST, "/nothing", &state).0, 404);
+    }
+
+    #[test]
+    fn the_index_lists_every_endpoint_and_each_exists() {
+        let state = AdminState::for_tests();
+        let (status, body) = ask(Method::GET, "/", &state);
+        assert_eq!(status, 200);
+        let paths: Vec<&str> = body
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        assert_eq!(paths.len(), 3);
+        for path in paths {
+            assert_ne!(ask(Method::GET, path, &state).0, 404, "{path}");
+        }
+    }
+}

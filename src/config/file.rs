@@ -1,0 +1,553 @@
+//! The TOML file as it is written: one struct a table, every key with its default.
+//!
+//! Owns the names of the keys, the defaults of what has one, and [`read`], which reports every unknown key and
+//! every wrong type of a file at once. Never judges a value: bounds, addresses and combinations are `check/`'s.
+//!
+//! What surprises: serde stops at the first error, so [`read`] cuts the offending key out of the parsed tree,
+//! notes the complaint, and reads again until nothing is left to complain about. Values keep their place in the
+//! text ([`Spanned`]); a default's place is 0..0 and is never shown, because defaults are right.
+
+use super::complaint::{Complaint, Fault, Position};
+use super::quantity::{Size, TextOrNumber, Time};
+use super::{MemorySettings, Workers};
+use crate::resp::limits::Limits;
+use serde::Deserialize;
+use serde::de::Deserializer;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+/// A file's name and text, for complaints about places in it.
+pub(super) struct Source {
+    pub(super) path: String,
+    pub(super) text: String,
+}
+
+/// `breakwater.toml`.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Written {
+    pub(super) workers: Spanned<Workers>,
+    pub(super) admin: Spanned<String>,
+    pub(super) profile: Spanned<String>,
+    /// Refused until there is a policy engine; the key is known so that the answer can say so.
+    pub(super) policy: Option<Spanned<String>>,
+    pub(super) drain_timeout: Spanned<Time>,
+    pub(super) listener: Vec<Spanned<WrittenListener>>,
+    pub(super) upstream: WrittenUpstream,
+    pub(super) log: WrittenLog,
+    pub(super) memory: WrittenMemory,
+}
+
+/// `[[listener]]`.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenListener {
+    pub(super) address: Option<Spanned<String>>,
+    pub(super) mode: Option<Spanned<String>>,
+    pub(super) auth: Option<Spanned<String>>,
+    pub(super) client_max: Spanned<usize>,
+    /// Zero means never.
+    pub(super) client_idle_timeout: Spanned<Time>,
+    pub(super) client_timeout: Option<Spanned<Time>>,
+    pub(super) tls: Option<Spanned<WrittenServerTls>>,
+    pub(super) limits: WrittenLimits,
+    pub(super) user: Vec<Spanned<WrittenUser>>,
+}
+
+/// `[listener.tls]`.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenServerTls {
+    pub(super) cert: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+    pub(super) client_ca: Option<Spanned<String>>,
+}
+
+/// `[listener.limits]`.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenLimits {
+    pub(super) bulk_bytes: Spanned<Size>,
+    pub(super) arguments: Spanned<usize>,
+    pub(super) inline_bytes: Spanned<Size>,
+    pub(super) request_bytes: Spanned<Size>,
+}
+
+/// `[[listener.user]]`.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenUser {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) passwords: Vec<Spanned<String>>,
+    pub(super) nopass: bool,
+}
+
+/// `[upstream]`.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenUpstream {
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) db: Option<Spanned<u32>>,
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) password: Option<Spanned<String>>,
+    pub(super) password_env: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) tls: Option<Spanned<WrittenClientTls>>,
+    pub(super) renamed: BTreeMap<String, Spanned<String>>,
+    pub(super) lanes_max: Spanned<usize>,
+    pub(super) reply_deadline_fast: Spanned<Time>,
+    pub(super) reply_deadline_slow: Spanned<Time>,
+    pub(super) connect_timeout: Spanned<Time>,
+    pub(super) retry_window: Spanned<Time>,
+    pub(super) keepalive: Spanned<Time>,
+    pub(super) user_timeout: Spanned<Time>,
+    pub(super) lane_idle: Spanned<Time>,
+}
+
+/// `[upstream.tls]`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenClientTls {
+    pub(super) ca: Option<Spanned<String>>,
+    pub(super) cert: Option<Spanned<String>>,
+    pub(super) key: Option<Spanned<String>>,
+    pub(super) server_name: Option<Spanned<String>>,
+}
+
+/// `[log]`.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenLog {
+    pub(super) level: Spanned<String>,
+    pub(super) format: Spanned<String>,
+}
+
+/// `[memory]`.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenMemory {
+    pub(super) session_reply_bytes: Spanned<Size>,
+    pub(super) reply_bytes_total: Spanned<Size>,
+    pub(super) request_bytes_total: Spanned<Size>,
+    pub(super) lane_stall: Spanned<Time>,
+    pub(super) client_stall: Spanned<Time>,
+    pub(super) session_commands_max: Spanned<usize>,
+}
+
+/// Reads a file as far as it can be read, with everything that could not be.
+///
+/// What was complained about has its default in the answer, so that the rest can still be checked. After a
+/// syntax error the answer is all defaults: a tree with a hole in it would only cause complaints that mislead.
+pub(super) fn read(source: &Source) -> (Written, Vec<Complaint>) {
+    let (mut tree, errors) = DeTable::parse_recoverable(&source.text);
+    if !errors.is_empty() {
+        let complaints = errors.iter().map(|error| source.complain_at(error.span(), syntax(error)));
+        return (Written::default(), complaints.collect());
+    }
+    let mut complaints = Vec::new();
+    loop {
+        let error = match Written::deserialize(toml::de::Deserializer::from(tree.clone())) {
+            Ok(written) => return (written, complaints),
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or_default();
+        let cut = cut_from_table(tree.get_mut(), &span, "");
+        complaints.push(source.complain_at(Some(span), explain(&error, cut.as_ref())));
+        // Each turn makes the tree smaller. If the error has no place in the tree there is nothing to cut.
+        if cut.is_none() {
+            return (Written::default(), complaints);
+        }
+    }
+}
+
+/// What was cut out, for the complaint about it.
+struct Cut {
+    /// The name of the table that held it, `""` for the top of the file.
+    table: String,
+    /// The key, or the key of the array that it was an element of.
+    key: String,
+    /// What stood there, as TOML calls it.
+    found: &'static str,
+}
+
+/// Cuts the key or the value at `span` out of a table or anything below it.
+fn cut_from_table(table: &mut DeTable<'_>, span: &Range<usize>, name: &str) -> Option<Cut> {
+    let here = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span);
+    if let Some(key) = here.map(|(key, _)| key.get_ref().to_string()) {
+        let found = table.remove(key.as_str())?.get_ref().type_str();
+        return Some(Cut { table: name.to_owned(), key, found });
+    }
+    table.iter_mut().find_map(|(key, value)| {
+        let key = key.get_ref().as_ref();
+        cut_from_value(value.get_mut(), span, name, key)
+    })
+}
+
+fn cut_from_value(value: &mut DeValue<'_>, span: &Range<usize>, table: &str, key: &str) -> Option<Cut> {
+    let path = || if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
+    match value {
+        DeValue::Table(inner) => cut_from_table(inner, span, &path()),
+        DeValue::Array(elements) => {
+            let Some(index) = elements.iter().position(|element| element.span() == *span) else {
+                let mut elements = elements.iter_mut();
+                return elements.find_map(|element| cut_from_value(element.get_mut(), span, table, key));
+            };
+            let found = elements[index].get_ref().type_str();
+            // A `DeArray` only grows, so a shorter one is made.
+            let mut others = DeArray::new();
+            for (_, element) in elements.iter().enumerate().filter(|(at, _)| *at != index) {
+                others.push(element.clone());
+            }
+            *elements = others;
+            Some(Cut { table: table.to_owned(), key: key.to_owned(), found })
+        }
+        _ => None,
+    }
+}
+
+/// A syntax error in our form: the parser's own words, on one line.
+fn syntax(error: &toml::de::Error) -> Fault {
+    Fault::new(error.message().replace('\n', ", "), "")
+}
+
+/// A type error, an unknown key or the fault of a quantity, in our form.
+///
+/// Never quotes a value of the wrong type: it may be a password without its quotes (INV-11).
+fn explain(error: &toml::de::Error, cut: Option<&Cut>) -> Fault {
+    let message = error.message();
+    let Some(cut) = cut else { return Fault::from_text(message) };
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        // serde's words: "`key`, expected one of `a`, `b`"; the odd parts stand in backquotes.
+        let known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
+        return unknown_key(cut, &known);
+    }
+    let expected = message.split_once(", expected ").map(|(_, expected)| expected);
+    match expected.filter(|_| message.starts_with("invalid ")) {
+        Some(expected) => wrong_value(cut, expected, message.starts_with("invalid type")),
+        None => Fault::from_text(message),
+    }
+}
+
+fn wrong_value(cut: &Cut, expected: &str, is_type: bool) -> Fault {
+    let Cut { key, found, .. } = cut;
+    if !is_type {
+        return Fault::new(format!("'{key}' is out of range"), format!("write {expected}"));
+    }
+    let found = match *found {
+        "integer" | "array" => format!("an {found}"),
+        other => format!("a {other}"),
+    };
+    let expected = match expected {
+        "a sequence" => "a list, in brackets",
+        "a borrowed string" | "a string" => "a text, in quotes",
+        "usize" | "u32" | "u64" => "a whole number",
+        "a boolean" => "true or false",
+        "a map" => "a table",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    Fault::new(format!("'{key}' is {found}"), format!("write {expected}"))
+}
+
+fn unknown_key(cut: &Cut, known: &[&str]) -> Fault {
+    let Cut { table, key, .. } = cut;
+    let place = if table.is_empty() { String::new() } else { format!(" of [{table}]") };
+    let what = format!("'{key}' is not a key{place}");
+    // The commonest slip with TOML: a top-level key below a [table] belongs to that table.
+    if !table.is_empty() && TOP_KEYS.contains(&key.as_str()) {
+        return Fault::new(what, "it belongs at the top of the file, before the first [table]");
+    }
+    if table.is_empty() && OTHER_ISSUES.contains(&key.as_str()) {
+        return Fault::new(what, "this build has no policy engine, keyspaces, expectations or budgets");
+    }
+    match nearest(key, known) {
+        Some(known) => Fault::new(what, format!("did you mean '{known}'?")),
+        None => Fault::new(what, format!("known here: {}", known.join(", "))),
+    }
+}
+
+/// Keys that stand before every table.
+const TOP_KEYS: [&str; 5] = ["workers", "admin", "profile", "policy", "drain_timeout"];
+
+/// Tables of the documented format that this build has nothing for.
+const OTHER_ISSUES: [&str; 4] = ["rule", "keyspace", "expect", "budget"];
+
+/// The known word that a misspelt one most likely means: at most a third of its letters wrong, and at least one.
+pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
+    let word = plain(word);
+    let allowed = (word.chars().count() / 3).max(1);
+    let scored = known.iter().map(|name| (distance(&word, &plain(name)), *name));
+    scored.filter(|(distance, _)| *distance <= allowed).min().map(|(_, name)| name)
+}
+
+/// Edits between two words: insert, delete, replace, or swap two neighbours (each counts one).
+fn distance(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    // Three rows of the classic table: a swap looks back two.
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=to.len()).collect();
+    for i in 1..=from.len() {
+        let mut row = vec![i];
+        for j in 1..=to.len() {
+            let replaced = last[j - 1] + usize::from(from[i - 1] != to[j - 1]);
+            let mut best = replaced.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
+                best = best.min(before_last[j - 2] + 1);
+            }
+            row.push(best);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[to.len()]
+}
+
+/// A value that nobody wrote.
+fn default<T>(value: T) -> Spanned<T> {
+    Spanned::new(0..0, value)
+}
+
+// === impl Source ===
+
+impl Source {
+    /// A fault at a place of this file; without a place, at its beginning.
+    pub(super) fn complain_at(&self, span: Option<Range<usize>>, fault: Fault) -> Complaint {
+        let position = Position::of(&self.text, span.map_or(0, |span| span.start));
+        Complaint::in_file(&self.path, position, fault)
+    }
+}
+
+// === impl Written ===
+
+impl Default for Written {
+    fn default() -> Self {
+        Self {
+            workers: default(Workers::Count(NonZeroUsize::MIN)),
+            admin: default("127.0.0.1:9121".to_owned()),
+            profile: default("open".to_owned()),
+            policy: None,
+            // Kubernetes kills after 30 s by default; the container needs some of them for itself.
+            drain_timeout: default(Time::secs(10)),
+            listener: Vec::new(),
+            upstream: WrittenUpstream::default(),
+            log: WrittenLog::default(),
+            memory: WrittenMemory::default(),
+        }
+    }
+}
+
+// === impl WrittenListener ===
+
+impl Default for WrittenListener {
+    fn default() -> Self {
+        Self {
+            address: None,
+            mode: None,
+            auth: None,
+            // Redis's `maxclients`.
+            client_max: default(10_000),
+            client_idle_timeout: default(Time::ms(0)),
+            client_timeout: None,
+            tls: None,
+            limits: WrittenLimits::default(),
+            user: Vec::new(),
+        }
+    }
+}
+
+// === impl WrittenLimits ===
+
+impl Default for WrittenLimits {
+    /// The ceilings of the protocol; a file may lower them.
+    fn default() -> Self {
+        let ceilings = Limits::default();
+        Self {
+            bulk_bytes: default(Size(ceilings.bulk_bytes)),
+            arguments: default(ceilings.arguments),
+            inline_bytes: default(Size(ceilings.inline_bytes)),
+            request_bytes: default(Size(ceilings.request_bytes)),
+        }
+    }
+}
+
+// === impl WrittenUpstream ===
+
+impl Default for WrittenUpstream {
+    fn default() -> Self {
+        Self {
+            url: None,
+            db: None,
+            user: None,
+            password: None,
+            password_env: None,
+            password_file: None,
+            tls: None,
+            renamed: BTreeMap::new(),
+            lanes_max: default(8),
+            // The four clocks of SEMANTICS §6.1, as far as one standalone Redis has them.
+            reply_deadline_fast: default(Time::secs(5)),
+            reply_deadline_slow: default(Time::secs(60)),
+            connect_timeout: default(Time::secs(1)),
+            retry_window: default(Time::ms(400)),
+            // A dead link is found in 5 s when something is on its way, in 15 s and a few probes when nothing is.
+            keepalive: default(Time::secs(15)),
+            user_timeout: default(Time::secs(5)),
+            lane_idle: default(Time::secs(60)),
+        }
+    }
+}
+
+// === impl WrittenLog ===
+
+impl Default for WrittenLog {
+    fn default() -> Self {
+        Self { level: default("info".to_owned()), format: default("text".to_owned()) }
+    }
+}
+
+// === impl WrittenMemory ===
+
+impl Default for WrittenMemory {
+    fn default() -> Self {
+        let MemorySettings {
+            session_reply_bytes,
+            reply_bytes_total,
+            request_bytes_total,
+            lane_stall,
+            client_stall,
+            session_commands_max,
+        } = MemorySettings::default();
+        Self {
+            session_reply_bytes: default(Size(session_reply_bytes)),
+            reply_bytes_total: default(Size(reply_bytes_total)),
+            request_bytes_total: default(Size(request_bytes_total)),
+            lane_stall: default(Time(lane_stall)),
+            client_stall: default(Time(client_stall)),
+            session_commands_max: default(session_commands_max),
+        }
+    }
+}
+
+// === impl Workers ===
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextOrNumber::new("a number of workers, or \"auto\""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints(text: &str) -> Vec<String> {
+        let source = Source { path: "f".to_owned(), text: text.to_owned() };
+        read(&source).1.iter().map(Complaint::to_string).collect()
+    }
+
+    #[test]
+    fn every_unknown_key_and_wrong_type_is_reported_in_one_go() {
+        let text = "wrokers = 2\n\
+                    admin = 9121\n\
+                    [upstream]\n\
+                    url = \"redis://h\"\n\
+                    lane_max = 3\n\
+                    lanes_max = \"many\"\n\
+                    connect_timeout = 5\n\
+                    [upstream.tls]\n\
+                    cacert = \"x\"\n\
+                    [[listener]]\n\
+                    adress = \"x\"\n\
+                    [[listener]]\n\
+                    tls.keyy = \"y\"\n\
+                    user = [{ name = \"a\", passwords = [1, \"#\", true] }]\n\
+                    [memory]\n\
+                    session_reply_bytes = \"16MX\"\n\
+                    lane_stall = true\n";
+        let mut found = complaints(text);
+        found.sort_by_key(|complaint| complaint[2..].split(':').next().unwrap().parse::<u32>().unwrap());
+        assert_eq!(
+            found,
+            [
+                "f:1:1: 'wrokers' is not a key; did you mean 'workers'?",
+                "f:2:9: 'admin' is an integer; write a text, in quotes",
+                "f:5:1: 'lane_max' is not a key of [upstream]; did you mean 'lanes_max'?",
+                "f:6:13: 'lanes_max' is a string; write a whole number",
+                "f:7:19: the duration '5' has no unit; write \"5s\" or \"5ms\"",
+                "f:9:1: 'cacert' is not a key of [upstream.tls]; known here: ca, cert, key, server_name",
+                "f:11:1: 'adress' is not a key of [listener]; did you mean 'address'?",
+                "f:13:5: 'keyy' is not a key of [listener.tls]; did you mean 'key'?",
+                "f:14:36: 'passwords' is an integer; write a text, in quotes",
+                "f:14:44: 'passwords' is a boolean; write a text, in quotes",
+                "f:16:23: 'MX' is not a unit of size; use bytes or a unit, as in 65536, \"512kb\" or \"16MiB\"",
+                "f:17:14: 'lane_stall' is a boolean; write a duration such as \"5s\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_not_quoted() {
+        let found = complaints("upstream.password = 31337\nlistener = \"31337\"\nlog = 31337\nmemory = [31337]\n");
+        assert_eq!(
+            found,
+            [
+                "f:2:12: 'listener' is a string; write a list, in brackets",
+                "f:3:7: 'log' is an integer; write a table",
+                "f:4:10: 'memory' is an array; write a table",
+                "f:1:21: 'password' is an integer; write a text, in quotes",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_top_level_key_below_a_table_is_sent_to_the_top() {
+        let found = complaints("[log]\nlevel = \"info\"\nworkers = 2\n");
+        let expected = "f:3:1: 'workers' is not a key of [log]; it belongs at the top of the file, before the first [table]";
+        assert_eq!(found, [expected]);
+        let found = complaints("[[rule]]\nname = \"x\"\n");
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("has no policy engine"), "{found:?}");
+    }
+
+    #[test]
+    fn syntax_errors_are_placed_and_stand_alone() {
+        let found = complaints("workers = 2\nadmin = \n[log\nlevel = \"info\"\nx = = 1\n");
+        assert!(found.len() >= 2, "{found:?}");
+        assert!(found[0].starts_with("f:2:"), "{found:?}");
+        assert!(found.iter().all(|complaint| !complaint.contains('\n')), "{found:?}");
+        // A key that stands twice is an error of syntax in TOML.
+        let found = complaints("workers = 2\nworkers = 3\n");
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("f:2:1: "), "{found:?}");
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_complaints_with_a_place() {
+        let found = complaints("workers = 0\n[upstream]\ndb = -1\n[[listener]]\nclient_max = -3\n");
+        assert_eq!(found.len(), 3, "{found:?}");
+        for start in ["f:1:11: '0' is not a number of workers", "f:3:6: 'db' is out of range", "f:5:14: 'client_max' is out of range"] {
+            assert!(found.iter().any(|complaint| complaint.starts_with(start)), "{start}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn suggestions_are_near_or_absent() {
+        let known = ["workers", "admin", "profile", "client_idle_timeout", "key"];
+        for (word, expected) in [
+            ("worker", Some("workers")),
+            ("wrokers", Some("workers")),
+            ("Admin", Some("admin")),
+            ("client-idle-timeout", Some("client_idle_timeout")),
+            ("idle_timeout", None),
+            ("keys", Some("key")),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, &known), expected, "{word}");
+        }
+        assert_eq!([distance("abc", "acb"), distance("", "abc"), distance("abc", "abc")], [1, 3, 0]);
+    }
+}

@@ -1,0 +1,381 @@
+//! `Settings`: everything an operator can decide, checked, resolved and immutable.
+//!
+//! Owns what the rest of the program reads. [`Settings::load`] joins the layers, highest first: flags, `BREAKWATER_*`
+//! variables, the TOML file, the defaults; a higher layer replaces a lower one key by key. Never half: either
+//! all is right or the answer is every complaint at once (INV-6). The way of a value: `file.rs` reads what was
+//! written, `check/` judges it, this file names what came out.
+//!
+//! What surprises: nothing here is opened or resolved. Certificates are read by `tls.rs`, names by the dial, and
+//! passwords by [`Secret::read`] each time they are needed. No `Debug` of these types shows a secret (INV-11).
+
+mod address;
+pub mod check;
+mod complaint;
+mod file;
+mod quantity;
+mod secret;
+
+#[cfg(test)]
+pub(crate) mod scratch;
+
+pub use self::complaint::{Complaint, Fault, Position};
+pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
+
+use crate::cli::RunFlags;
+use crate::resp::limits::Limits;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Mode of a unix socket that names none: its owner and group may connect.
+pub const UNIX_MODE_DEFAULT: u32 = 0o660;
+/// Most workers; each costs a thread and its own upstream connections.
+pub const WORKERS_MAX: usize = 256;
+
+/// A whole configuration, equal only to one from the same text. Compare `upstream` to learn whether that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where clients connect; at least one, no two the same. Needs a restart.
+    pub listeners: Vec<ListenerSettings>,
+    /// Where commands go. Hot: a reload may replace it while clients stay connected.
+    pub upstream: UpstreamSettings,
+    /// How many data-plane threads. Needs a restart.
+    pub workers: Workers,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere. Needs a restart.
+    pub admin: Option<SocketAddr>,
+    /// How much of the policy is enforced.
+    pub profile: Profile,
+    /// What is logged, and how. Needs a restart.
+    pub log: LogSettings,
+    /// Bounds of what is held in memory. Needs a restart.
+    pub memory: MemorySettings,
+    /// After SIGTERM, the longest that commands in flight are waited for; 0 to 1 hour.
+    pub drain_timeout: Duration,
+    /// What is allowed but deserves a warning in the log at start. Free of secrets.
+    pub notes: Vec<Complaint>,
+    /// SHA-256 of the file this came from, to be compared with [`content_hash`]; `None` without a file.
+    pub file_hash: Option<[u8; 32]>,
+}
+
+/// One place where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// The socket.
+    pub address: ListenAddress,
+    /// `None`: plain text. Never set for a unix socket.
+    pub tls: Option<ServerTls>,
+    /// Who a client must prove to be.
+    pub auth: Auth,
+    /// Most clients connected at once; 1 to 1,000,000. Redis: `maxclients`, 10,000.
+    pub client_max: usize,
+    /// Closes a client that has been silent for so long; `None`: never, as Redis's `timeout 0`.
+    pub client_idle_timeout: Option<Duration>,
+    /// What the applications' own time-out is, so that no wait of ours exceeds 0.8 of it. `None`: not declared,
+    /// which counts as 500 ms.
+    pub client_timeout: Option<Duration>,
+    /// Protocol bounds for its clients, at most the ceilings; `request_bytes` is also at most
+    /// [`MemorySettings::request_bytes_total`].
+    pub limits: Limits,
+}
+
+/// The address of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// IPv4 or IPv6; port 0 asks the kernel for a free one.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix {
+        /// Absolute, at most 107 bytes.
+        path: PathBuf,
+        /// Permission bits of the socket file, at most 0o777.
+        mode: u32,
+    },
+}
+
+/// The files of a TLS listener, all PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Our certificate, followed by its intermediates.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Certificates that sign clients'. `Some`: a client without such a certificate is refused (mTLS).
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Who a client of a listener must prove to be (SEMANTICS §5.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// One of these, verified here; the upstream sees the URL's identity. At least one.
+    Users(Vec<UserSettings>),
+    /// Whoever the upstream accepts: its AUTH decides.
+    Passthrough,
+    /// Nobody: all share the URL's identity, and AUTH answers as a Redis without a password.
+    Upstream,
+}
+
+/// A user of one listener, as `ACL SETUSER` would describe it. `Debug` shows no hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserSettings {
+    /// As given to AUTH; `default` is who a client is that gives only a password.
+    pub name: String,
+    /// SHA-256 of each password that is accepted; compare in constant time.
+    pub password_sha256: Vec<[u8; 32]>,
+    /// Any password is accepted, and for `default` none is needed. The list above is empty then.
+    pub nopass: bool,
+}
+
+/// Where commands go, and how patient we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// The one Redis.
+    pub endpoint: Endpoint,
+    /// Database that a client starts in, 0 unless the URL or `db` says otherwise.
+    pub db: u32,
+    /// `Some` for `rediss://`.
+    pub tls: Option<ClientTls>,
+    /// Who we are there; `None`: the user `default` without a password.
+    pub credentials: Option<Credentials>,
+    /// Commands that the server knows by another name: (what clients say, what the server is told), sorted.
+    pub renamed: Vec<(String, String)>,
+    /// Most shared connections a worker holds to the node; 1 to 64.
+    pub lanes_max: usize,
+    /// Longest wait for the reply to a command that is flagged fast; 1 ms to 1 hour.
+    pub reply_deadline_fast: Duration,
+    /// The same for every other command; at least the fast one.
+    pub reply_deadline_slow: Duration,
+    /// Longest dial: connect, TLS, HELLO and AUTH together; 1 ms to 1 minute.
+    pub connect_timeout: Duration,
+    /// How long we try again of our own accord what may be tried again; 0 to 1 minute.
+    pub retry_window: Duration,
+    /// Silence after which TCP asks whether the peer is there; 1 second to 2 hours.
+    pub keepalive: Duration,
+    /// `TCP_USER_TIMEOUT`: sent bytes unacknowledged for so long mean that the link is dead; 100 ms to 10 minutes.
+    pub user_timeout: Duration,
+    /// A lane unused for so long is closed; 1 second to 1 day.
+    pub lane_idle: Duration,
+}
+
+/// The address of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// A name or an IP address, IPv6 without brackets.
+    Tcp {
+        /// To be resolved by each dial.
+        host: String,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// A unix socket, absolute.
+    Unix(PathBuf),
+}
+
+/// How the upstream's TLS is verified, and who we are to it. All files PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Certificates that sign the upstream's; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// Our certificate; set exactly if `key` is.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// The name to ask for (SNI) and to verify; `None`: the host of the URL.
+    pub server_name: Option<String>,
+}
+
+/// Who we are to the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// `None`: AUTH with the password alone.
+    pub user: Option<String>,
+    /// Read for every dial.
+    pub password: Secret,
+}
+
+/// How many data-plane threads there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// So many; 1 to [`WORKERS_MAX`].
+    Count(NonZeroUsize),
+    /// As many as the process may use at once.
+    Auto,
+}
+
+/// How much of the policy is enforced.
+///
+/// `guard` and `observe` need the policy engine, which this build does not have. Both are errors: nobody shall
+/// believe to be guarded, or to observe, where nothing is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// No policy at all: only what is structural is refused.
+    #[default]
+    Open,
+    /// Nothing is refused but what is structural; what would have been is counted. Never loaded in this build.
+    Observe,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A level (`info`) or a filter (`info,breakwater::upstream=debug`), checked.
+    pub level: String,
+    /// One line of text, or one JSON object, an event.
+    pub format: LogFormat,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people; coloured on a terminal.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Bounds of what is held in memory (SEMANTICS §5.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// Most reply bytes, in flight and unsent, that one session may have asked for.
+    pub session_reply_bytes: usize,
+    /// Most reply bytes held for all sessions of the process; at least the above.
+    pub reply_bytes_total: usize,
+    /// Most request bytes held for all sessions of the process.
+    pub request_bytes_total: usize,
+    /// Longest time that a client which does not read may stall a shared lane.
+    pub lane_stall: Duration,
+    /// A client that took no byte for so long, while replies wait for it, is closed; more than `lane_stall`.
+    pub client_stall: Duration,
+    /// Most commands that one session has in flight; 1 to 65,536.
+    pub session_commands_max: usize,
+}
+
+/// SHA-256 of a file's content: what a reload compares, because modification times lie on mounted volumes.
+#[must_use]
+pub fn content_hash(content: &[u8]) -> [u8; 32] {
+    sha256(content)
+}
+
+/// SHA-256, the digest of Redis's ACL passwords.
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Joins the flags (which already hold their variables), the file they name, and the defaults.
+    ///
+    /// Reads the file and nothing else. Call it again with the same flags to reload.
+    ///
+    /// # Errors
+    /// Every complaint about every layer, in the order of the file.
+    pub fn load(flags: &RunFlags) -> Result<Self, Vec<Complaint>> {
+        let findings = check::examine(flags, check::NoUpstream::IsWrong);
+        match findings.settings {
+            Some(settings) => Ok(settings),
+            None => Err(findings.complaints),
+        }
+    }
+
+    /// The parts of `next` that differ from these and need a restart; a reload adopts the others and says so.
+    #[must_use]
+    pub fn cold_changes(&self, next: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("listeners", self.listeners != next.listeners),
+            ("workers", self.workers != next.workers),
+            ("admin", self.admin != next.admin),
+            ("profile", self.profile != next.profile),
+            ("log", self.log != next.log),
+            ("memory", self.memory != next.memory),
+            ("drain_timeout", self.drain_timeout != next.drain_timeout),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
+// === impl MemorySettings ===
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self {
+            session_reply_bytes: 16 << 20,
+            reply_bytes_total: 256 << 20,
+            request_bytes_total: 1 << 30,
+            lane_stall: Duration::from_millis(250),
+            client_stall: Duration::from_secs(60),
+            session_commands_max: 1_024,
+        }
+    }
+}
+
+// === impl ListenAddress ===
+
+impl fmt::Display for ListenAddress {
+    /// As it would be written in a configuration.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(out),
+            Self::Unix { path, .. } => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+// === impl UserSettings ===
+
+impl fmt::Debug for UserSettings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("UserSettings")
+            .field("name", &self.name)
+            .field("passwords", &self.password_sha256.len())
+            .field("nopass", &self.nopass)
+            .finish()
+    }
+}
+
+// === impl Endpoint ===
+
+impl fmt::Display for Endpoint {
+    /// `host:port`, `[v6]:port` or `unix:/path`: fit for logs and labels, free of credentials.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(out, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(out, "{host}:{port}"),
+            Self::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+// === impl Workers ===
+
+impl Workers {
+    /// The number of threads; `Auto` asks the system, which knows cgroup quotas and affinity.
+    #[must_use]
+    pub fn count(self) -> usize {
+        match self {
+            Self::Count(count) => count.get(),
+            Self::Auto => std::thread::available_parallelism().map_or(1, |n| n.get().min(WORKERS_MAX)),
+        }
+    }
+}
+
+impl std::str::FromStr for Workers {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
+        let hint = format!("write 1 to {WORKERS_MAX}, or auto");
+        count.map(Self::Count).ok_or_else(|| Fault::new(format!("'{text}' is not a number of workers"), hint))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! The screen: where each command goes, and where each reply goes.
+//!
+//! Owns the branches of the whole product: [`dispatch`] takes a command from a session and answers it here,
+//! refuses it, or queues it on a lane; [`settle`] takes what became of it and delivers it. Neither awaits, neither
+//! touches a socket, so tests, fuzzers and benchmarks call them as they are.
+//!
+//! What surprises: a command may be told to *wait*. Then nothing happened, its bytes stay in the session's input,
+//! and it is dispatched again when the reason is gone: order matters more than speed (INV-12).
+
+use crate::buffer::Piece;
+use crate::command::errors;
+use crate::command::spec::{Class, Flags, Lane as LaneKind, Spec};
+use crate::command::table::Unknown;
+use crate::command::Command;
+use crate::refusal::Refusal;
+use crate::resp::write;
+use crate::session::local;
+use crate::session::state::{Closing, Session};
+use crate::stats::WorkerStats;
+use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
+use crate::topology::Topology;
+use crate::upstream::lane::{LaneId, Waiter};
+use crate::upstream::pool::{self, NoLane};
+use crate::worker::Worker;
+
+/// What became of a command that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dispatched {
+    /// It has its reply slot; its bytes are done with.
+    Done,
+    /// Nothing happened: offer it again when the session is woken.
+    Wait,
+}
+
+/// What came back for a waiter.
+#[derive(Clone, Debug)]
+pub enum Settled<'a> {
+    /// The node's whole reply, or the rest of it if pieces were passed on before.
+    Reply {
+        /// Its bytes, untouched.
+        bytes: &'a [u8],
+        /// Its type byte.
+        kind: u8,
+        /// Bytes that were passed on before.
+        earlier: u64,
+    },
+    /// No reply will be delivered; this is what the client is told instead.
+    Failed {
+        /// The words.
+        refusal: Refusal,
+        /// How it is counted.
+        outcome: Outcome,
+    },
+}
+
+/// Takes one command of `session`: five outcomes, in the order of the path.
+pub fn dispatch(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    command: Command<'_>,
+    frame: Piece<'_>,
+) -> Dispatched {
+    // 1. What nobody knows is answered here, in Redis's words.
+    let spec = match topology.table.resolve(&command) {
+        Ok(spec) if spec.accepts(command.len()) => spec,
+        Ok(spec) => return refuse_with(worker, session, Some(spec), |line| errors::wrong_arity(line, spec)),
+        Err(unknown) => return refuse_unknown(worker, session, unknown, command),
+    };
+    session.client.note_command(spec.id.0, worker.now);
+    // 2. Strangers get nothing but what Redis gives to strangers.
+    let Some(identity) = session.identity.or_else(|| spec.flags.contains(Flags::NO_AUTH).then_some(STRANGER)) else {
+        return refuse(worker, session, spec, &Refusal::NoAuth);
+    };
+    // 3. What needs no node is answered here; what this build cannot serve is refused.
+    match spec.class_for(&command) {
+        Class::Local => return local::answer(worker, topology, session, spec, command),
+        Class::Shared => {}
+        _ => return refuse(worker, session, spec, &not_served(spec)),
+    }
+    // 4. Where it goes, if it may go now.
+    let is_bulk = wants_bulk(session, spec, &command);
+    match pool::lane_for(worker, topology, session, identity, is_bulk) {
+        Ok(lane) => send(worker, session, lane, spec, renamed(spec, &command, frame)),
+        Err(NoLane::Wait) => Dispatched::Wait,
+        Err(NoLane::Refused(refusal)) => not_executed(worker, session, spec, &refusal),
+    }
+}
+
+/// 5. Opens the reply slot and queues the frame. Nothing between the two may fail (INV-1).
+fn send(
+    worker: &mut Worker,
+    session: &mut Session,
+    lane: LaneId,
+    spec: &Spec,
+    frame: Piece<'_>,
+) -> Dispatched {
+    let Some(lane) = worker.lanes.get_mut(lane) else { return Dispatched::Wait };
+    let waiter = Waiter {
+        session: session.id,
+        slot: session.replies.open(),
+        end: 0,
+        taken_at: worker.now,
+        length: 0,
+        command: spec.id,
+        resent: 0,
+        is_retry_safe: spec.is_retry_safe(),
+        is_fast: spec.is_fast(),
+        is_muted: session.is_muted(),
+    };
+    lane.used_at = worker.now;
+    if lane.send.unsent() == 0 {
+        // The lane's task runs after every session that is ready now: one write carries all of them.
+        lane.wake();
+    }
+    lane.enqueue(&mut worker.pool, frame, waiter);
+    session.lane = Some(lane.id);
+    session.in_flight += 1;
+    session.end_of_command();
+    Dispatched::Done
+}
+
+/// Delivers what became of a waiter's command. Called exactly once for each waiter.
+pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
+    #[cfg(test)]
+    worker.faults.maybe_panic_in_settle();
+    let outcome = match &settled {
+        Settled::Reply { bytes, kind, .. } => note_reply(worker, bytes, *kind),
+        Settled::Failed { outcome, .. } => *outcome,
+    };
+    worker.stats.command(waiter.command.stats_index(), outcome).increment();
+    let Some(session) = worker.sessions.get_mut(waiter.session) else {
+        // A tombstone: its client is gone.
+        worker.stats.tombstones_consumed.increment();
+        return;
+    };
+    if !session.replies.is_waiting(waiter.slot) {
+        // A tombstone: its deadline passed and the client was told.
+        worker.stats.tombstones_consumed.increment();
+        return;
+    }
+    session.in_flight = session.in_flight.saturating_sub(1);
+    session.admission.answered(&session.gate.bounds);
+    match settled {
+        Settled::Reply { bytes, earlier, .. } => {
+            session.admission.learn(earlier + bytes.len() as u64);
+            let shown = if waiter.is_muted { &[] } else { bytes };
+            session.complete(&mut worker.pool, waiter.slot, shown);
+        }
+        Settled::Failed { refusal, .. } => {
+            worker.line.clear();
+            if !waiter.is_muted {
+                refusal.write(&mut worker.line);
+            }
+            session.fail(&mut worker.pool, waiter.slot, &worker.line);
+        }
+    }
+    worker.touched.mark(session);
+}
+
+/// Counts a reply of the node by its class.
+fn note_reply(worker: &Worker, bytes: &[u8], kind: u8) -> Outcome {
+    match kind {
+        b'-' => {
+            worker.stats.error_reply(ErrorClass::of(bytes)).increment();
+            Outcome::ErrorReply
+        }
+        b'!' => {
+            let payload = bytes.splitn(2, |&byte| byte == b'\n').nth(1).unwrap_or_default();
+            worker.stats.error_reply(ErrorClass::of(payload)).increment();
+            Outcome::ErrorReply
+        }
+        _ => Outcome::Ok,
+    }
+}
+
+/// Whether a command belongs on the lane of those that may hold others up.
+fn wants_bulk(session: &Session, spec: &Spec, command: &Command<'_>) -> bool {
+    session.admission.largest() > BULK_REPLY_BYTES || spec.lane_for(command) == LaneKind::Bulk
+}
+
+/// Answers with an error of ours, in the order of the session's replies.
+fn refuse(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    refusal: &Refusal,
+) -> Dispatched {
+    refuse_with(worker, session, Some(spec), |line| refusal.write(line))
+}
+
+/// As [`refuse`], for what the node is to blame for.
+fn not_executed(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    refusal: &Refusal,
+) -> Dispatched {
+    worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
+    worker.answer(session, |line| refusal.write(line));
+    Dispatched::Done
+}
+
+fn refuse_with(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: Option<&Spec>,
+    write: impl FnOnce(&mut Vec<u8>),
+) -> Dispatched {
+    let command = spec.map_or(WorkerStats::OTHER_COMMAND, |spec| spec.id.stats_index());
+    worker.stats.command(command, Outcome::Refused).increment();
+    worker.answer(session, write);
+    Dispatched::Done
+}
+
+fn refuse_unknown(
+    worker: &mut Worker,
+    session: &mut Session,
+    unknown: Unknown,
+    command: Command<'_>,
+) -> Dispatched {
+    // As Redis: `POST` and `Host:` mean that a browser was tricked into talking to us; it gets nothing.
+    if unknown == Unknown::Command && command.is_http() {
+        session.close(Closing::Now(ClosedReason::ProtocolError));
+        return Dispatched::Done;
+    }
+    refuse_with(worker, session, None, |line| errors::unknown(line, unknown, &command))
+}
+
+/// The frame as the node understands it: with its own name of the command where that was renamed.
+fn renamed<'a>(spec: &Spec, command: &Command<'_>, frame: Piece<'a>) -> Piece<'a> {
+    let Some(name) = &spec.wire_name else { return frame };
+    let mut bytes = Vec::with_capacity(command.frame().len() + name.len());
+    write::array_header(&mut bytes, command.len());
+    write::bulk(&mut bytes, name);
+    for argument in command.arguments().skip(1) {
+        write::bulk(&mut bytes, argument);
+    }
+    Piece::Shared(bytes.into())
+}
+
+/// Why this build cannot serve a command, and what to do instead.
+#[must_use]
+pub fn not_served(spec: &Spec) -> Refusal {
+    let why = match spec.class {
+        Class::Structural => "it would turn a shared connection into a replica's; connect to the node itself",
+        Class::Subscriber => "subscriptions need a connection of their own; subscribe at the node itself",
+        _ if spec.flags.contains(Flags::BLOCKING) => {
+            "a blocking command needs a connection of its own; poll without blocking, or ask the node itself"
+        }
+        _ => "it keeps state on its connection, which is shared here; send it to the node itself",
+    };
+    Refusal::NotServed { command: spec.name.to_string(), why }
+}
+
+/// Who an unauthenticated client is to commands that are answered before AUTH.
+const STRANGER: crate::upstream::identity::Identity = crate::upstream::identity::Identity::UPSTREAM;
+
+/// Replies above this size move their session to the bulk lane.
+const BULK_REPLY_BYTES: u64 = 64 * 1024;

@@ -1,0 +1,136 @@
+//! What the log says of the process's life, one sentence an event.
+//!
+//! Owns the words of every log line above DEBUG outside start-up errors, and holding back those that a broken
+//! network would repeat. Never logs a command, a key or a value (INV-11).
+//!
+//! What surprises: a repeated failure is logged at most once in ten seconds for each kind of event, and the next
+//! line says how many were held back.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::config::{Complaint, Settings};
+use crate::log::RateLimited;
+use crate::stats::control;
+
+/// Shortest time between two lines of the same kind.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// One kind of event that may repeat.
+struct Repeats(Mutex<Option<RateLimited>>);
+
+static DIALS: Repeats = Repeats(Mutex::new(None));
+static LOSSES: Repeats = Repeats(Mutex::new(None));
+static ACCEPTS: Repeats = Repeats(Mutex::new(None));
+static TABLES: Repeats = Repeats(Mutex::new(None));
+
+// === impl Repeats ===
+
+impl Repeats {
+    /// Logs through `line`, which is told how many were held back, unless it is too early.
+    fn log(&self, line: impl FnOnce(u64)) {
+        let mut limiter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let limiter = limiter.get_or_insert_with(|| RateLimited::new(QUIET));
+        match limiter.admit(clock::micros()) {
+            Some(suppressed) => line(suppressed),
+            None => control::log_lines_suppressed(1),
+        }
+    }
+}
+
+/// The proxy accepts clients.
+pub fn started(settings: &Settings, workers: usize) {
+    for note in &settings.notes {
+        warn!("{note}");
+    }
+    warn!("profile 'open': no command is refused by policy");
+    for listener in &settings.listeners {
+        info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
+    }
+    info!(upstream = %settings.upstream.endpoint, workers, "serving");
+}
+
+/// No more clients are accepted; those that are here finish.
+pub fn draining(clients: usize, limit: Duration) {
+    info!(clients, ?limit, "draining: no new clients, commands in flight are finished");
+}
+
+/// The end of a drain.
+pub fn drained(clients_left: usize) {
+    if clients_left == 0 {
+        info!("drained: every client was answered");
+    } else {
+        warn!(clients_left, "drain timeout: the rest is cut off; raise --drain-timeout to wait longer");
+    }
+}
+
+/// A dial failed.
+pub fn dial_failed(node: &str, cause: &str, text: &str) {
+    DIALS.log(|suppressed| warn!(upstream = node, cause, suppressed, "cannot connect: {text}"));
+}
+
+/// A connection to a node was lost.
+pub fn lane_lost(node: &str, cause: &str, text: &str) {
+    LOSSES.log(|suppressed| warn!(upstream = node, cause, suppressed, "connection lost: {text}"));
+}
+
+/// `accept` failed.
+pub fn accept_failed(error: &std::io::Error) {
+    ACCEPTS.log(|suppressed| {
+        warn!(suppressed, "cannot accept a client: {error}; raise the limit of open files?");
+    });
+}
+
+/// A worker's thread could not make its runtime: it serves nobody.
+pub fn no_runtime(error: &std::io::Error) {
+    tracing::error!("a worker cannot start: {error}; raise the limit of open files?");
+}
+
+/// The node does not tell its commands.
+pub fn no_command_table(node: &str) {
+    TABLES.log(|suppressed| {
+        warn!(upstream = node, suppressed, "COMMAND is not permitted: the built-in table is used");
+    });
+}
+
+/// `[upstream.renamed]` names what the node does not know.
+pub fn rename_ignored(node: &str, error: &impl std::fmt::Display) {
+    TABLES.log(|suppressed| {
+        warn!(upstream = node, suppressed, "[upstream.renamed] is not applied: {error}");
+    });
+}
+
+/// A certificate was read anew.
+pub fn certificate_reloaded() {
+    info!("certificate reloaded");
+}
+
+/// A changed certificate cannot be used.
+pub fn certificate_refused(error: &impl std::fmt::Display) {
+    warn!("certificate not reloaded, the one in use stays: {error}");
+}
+
+/// A changed file was refused.
+pub fn reload_refused(complaints: &[Complaint]) {
+    for complaint in complaints {
+        warn!("configuration not reloaded: {complaint}");
+    }
+}
+
+/// A changed file holds what cannot be changed while running.
+pub fn restart_needed(parts: &[&str]) {
+    warn!(parts = parts.join(", "), "these changes need a restart and are not applied");
+}
+
+/// Commands go to another deployment from here on.
+pub fn upstream_changed(node: &str) {
+    info!(upstream = node, "upstream changed: new commands go there, those in flight finish");
+}
+
+/// The new deployment cannot serve.
+pub fn upstream_refused(node: &str, error: &impl std::fmt::Display) {
+    warn!(upstream = node, "upstream not changed, the one in use stays: {error}");
+}

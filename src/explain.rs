@@ -1,0 +1,177 @@
+//! `breakwater explain`: what would happen to a command, without asking any server.
+//!
+//! Owns the words of that answer: whether the command is known, served, answered here or refused, its keys and
+//! slots, and the kind of connection it would take. Never dials: the built-in table is what it knows.
+//!
+//! What surprises: the answer is about this build's own rules. The node may know more commands than the table
+//! (modules), or fewer (an older version); a running proxy learns that when it connects.
+
+use std::io::{self, Write};
+
+use crate::cli::{self, ExplainFlags};
+use crate::command::Command;
+use crate::command::errors;
+use crate::command::keys::{self, KeyPosition};
+use crate::command::spec::{Class, Lane, Spec};
+use crate::command::table::Table;
+use crate::config::Settings;
+use crate::resp::write;
+use crate::resp::request::{RequestScanner, Scanned};
+use crate::resp::limits::Limits;
+use crate::route::slot::slot;
+
+/// Explains the command of `flags`. True if it would be served, so that the exit code can be used in scripts.
+///
+/// # Errors
+/// If `out` cannot be written.
+pub fn run(flags: &ExplainFlags, out: &mut impl Write) -> io::Result<bool> {
+    let run_flags = flags.run_flags();
+    let mut upstream = None;
+    if run_flags.upstream.is_some() || run_flags.config.is_some() || run_flags.policy.is_some() {
+        match Settings::load(&run_flags) {
+            Ok(settings) => upstream = Some(settings.upstream),
+            Err(complaints) => {
+                cli::report(&complaints, out)?;
+                return Ok(false);
+            }
+        }
+    }
+    let mut table = Table::builtin();
+    if let Some(upstream) = &upstream {
+        match table.rename(&upstream.renamed) {
+            Ok(renamed) => table = renamed,
+            Err(error) => {
+                writeln!(out, "[upstream.renamed]: {error}")?;
+                return Ok(false);
+            }
+        }
+    }
+    let target = upstream.map_or_else(|| "the upstream".to_owned(), |it| it.endpoint.to_string());
+    explain(&table, &flags.arguments(), &target, out)
+}
+
+/// The answer for one command.
+fn explain(
+    table: &Table,
+    arguments: &[Vec<u8>],
+    target: &str,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let mut frame = Vec::new();
+    let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+    write::command(&mut frame, &arguments);
+    let mut scanner = RequestScanner::default();
+    let Ok(Scanned::Command { length }) = scanner.scan(&frame, &Limits::default(), true) else {
+        writeln!(out, "refused: the command exceeds a limit of the protocol")?;
+        return Ok(false);
+    };
+    let (bytes, spans) = scanner.arguments(&frame, length);
+    let command = Command::new(bytes, spans);
+    match table.resolve(&command) {
+        Err(unknown) => {
+            let mut line = Vec::new();
+            errors::unknown(&mut line, unknown, &command);
+            answered_with(&line, out)
+        }
+        Ok(spec) if !spec.accepts(command.len()) => {
+            let mut line = Vec::new();
+            errors::wrong_arity(&mut line, spec);
+            answered_with(&line, out)
+        }
+        Ok(spec) => known(spec, &command, target, out),
+    }
+}
+
+fn answered_with(line: &[u8], out: &mut impl Write) -> io::Result<bool> {
+    write!(out, "answered here, as Redis does: {}", String::from_utf8_lossy(line))?;
+    Ok(false)
+}
+
+fn known(
+    spec: &Spec,
+    command: &Command<'_>,
+    target: &str,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    writeln!(out, "command: {} ({})", spec.name, nature(spec))?;
+    print_keys(spec, command, out)?;
+    writeln!(out, "rule: none (profile open)")?;
+    let is_served = match spec.class_for(command) {
+        Class::Shared => {
+            let lane = match spec.lane_for(command) {
+                Lane::Fast => "fast",
+                Lane::Bulk => "bulk",
+            };
+            writeln!(out, "goes to: {target}, on the shared {lane} lane")?;
+            true
+        }
+        Class::Local => {
+            writeln!(out, "goes to: nowhere, it is answered here")?;
+            true
+        }
+        Class::Pinned | Class::Subscriber | Class::Structural => {
+            let mut line = Vec::new();
+            crate::dispatch::not_served(spec).write(&mut line);
+            write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
+            false
+        }
+    };
+    if is_served && spec.class == Class::Shared {
+        let again = if spec.is_retry_safe() { "sent again" } else { "never sent again" };
+        writeln!(out, "if the connection is lost after it was sent: {again}")?;
+    }
+    Ok(is_served)
+}
+
+fn nature(spec: &Spec) -> &'static str {
+    if spec.is_write() {
+        "write"
+    } else if spec.is_readonly() {
+        "read-only"
+    } else {
+        "neither read nor write"
+    }
+}
+
+fn print_keys(spec: &Spec, command: &Command<'_>, out: &mut impl Write) -> io::Result<()> {
+    let mut positions: Vec<KeyPosition> = Vec::new();
+    if keys::keys(spec, command, &mut positions).is_err() || positions.is_empty() {
+        return writeln!(out, "keys: none");
+    }
+    for position in positions {
+        let key = command.argument(position.index as usize).unwrap_or_default();
+        writeln!(out, "key: {} (slot {})", String::from_utf8_lossy(key), slot(key))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(words: &[&str]) -> (bool, String) {
+        let arguments: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let mut out = Vec::new();
+        let is_served = explain(&Table::builtin(), &arguments, "h:1", &mut out).unwrap();
+        (is_served, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_read_goes_to_a_lane_and_may_be_sent_again() {
+        let (is_served, text) = explained(&["get", "foo"]);
+        assert!(is_served);
+        assert!(text.contains("key: foo (slot 12182)"), "{text}");
+        assert!(text.contains("goes to: h:1, on the shared fast lane"), "{text}");
+        assert!(text.contains(": sent again"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_served_says_why() {
+        for words in [&["multi"][..], &["blpop", "k", "0"], &["subscribe", "c"], &["sync"]] {
+            let (is_served, text) = explained(words);
+            assert!(!is_served && text.contains("is not served: "), "{text}");
+        }
+        assert!(!explained(&["nosuch"]).0);
+        assert!(!explained(&["get"]).0);
+    }
+}

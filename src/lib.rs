@@ -1,0 +1,54 @@
+//! Breakwater: a Redis-protocol sidecar.
+//!
+//! An application connects to `localhost` as if it were Redis. Breakwater frames its commands, answers or refuses
+//! what needs no server, and sends the rest over a few shared, pipelined connections. The way of a command:
+//!
+//! ```text
+//! client ─► server ─► session ─► command ─► dispatch ─► upstream ─► Redis
+//!                        ▲                                  │
+//!                        └───── reply slots, in order ◄─────┘
+//! control plane (own thread): topology · reload · metrics · admin
+//! ```
+//!
+//! In the order of that way:
+//!
+//! * [`server`] starts, accepts, reloads and drains;
+//! * [`session`] is one client: what it negotiated, its reply slots, its budget;
+//! * [`resp`] frames RESP2 and RESP3 without I/O and without allocation;
+//! * [`command`] is the table of commands: class, keys, arity, the exact errors;
+//! * [`dispatch`] is the screen: where each command goes and where each reply goes;
+//! * [`route`] turns keys into slots;
+//! * [`upstream`] is the lanes to a node, and what a lost one owes;
+//! * [`topology`] follows what stands behind us and publishes it.
+//!
+//! Beside the road: [`worker`] (all state of one thread), [`buffer`] and [`arena`] (what it is made of),
+//! [`refusal`] (what clients are told), [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
+//! [`clock`]. `docs/ARCHITECTURE.md` has the numbered invariants that comments cite as INV-n.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
+
+pub mod admin;
+pub mod arena;
+pub mod buffer;
+pub mod cli;
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod dispatch;
+pub mod events;
+pub mod explain;
+pub mod log;
+pub mod net;
+pub mod refusal;
+pub mod resp;
+pub mod route;
+pub mod server;
+pub mod session;
+pub mod stats;
+pub mod tls;
+pub mod topology;
+pub mod upstream;
+pub mod worker;

@@ -1,0 +1,170 @@
+//! What a client is told when a command was not run, or may have been.
+//!
+//! Owns the texts of our own errors and the rule behind their first words: a library must not repeat what may
+//! have run, and must not take a passing fault for a permanent one (INV-3, INV-8). Texts that Redis has itself
+//! are in `command::errors`.
+//!
+//! What surprises: all of these begin with `ERR`. A retryable first word (LOADING, CLUSTERDOWN) makes several
+//! libraries run a *whole pipeline* again, the commands that succeeded included.
+
+use crate::clock::{Micros, SECOND};
+
+/// An error of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client must authenticate first; Redis's own text.
+    NoAuth,
+    /// This build does not serve the command; `why` and `instead` in words.
+    NotServed {
+        /// Full name, lower case.
+        command: String,
+        /// What it would need, and what to do instead.
+        why: &'static str,
+    },
+    /// It was not run, and the node is to blame.
+    NodeDown {
+        /// The node's name.
+        node: String,
+        /// One word: refused, timeout, auth …
+        cause: &'static str,
+        /// Until the next dial.
+        retry_in: Micros,
+    },
+    /// It was not run: an earlier write of the same client is in doubt, and order would be lost.
+    NotInverted {
+        /// The node's name.
+        node: String,
+    },
+    /// It was handed to the node and the connection was lost: it may have run.
+    OutcomeUnknown {
+        /// The node's name.
+        node: String,
+        /// Full name of the command, lower case.
+        command: String,
+    },
+    /// A read whose connection was lost and that was not sent again.
+    ReadLost {
+        /// The node's name.
+        node: String,
+        /// Full name of the command, lower case.
+        command: String,
+    },
+    /// No reply within the deadline.
+    Deadline {
+        /// The node's name.
+        node: String,
+        /// Full name of the command, lower case.
+        command: String,
+        /// How long we waited.
+        after: Micros,
+        /// What is known of its effect.
+        ran: Ran,
+    },
+    /// As many lanes as a worker may have are busy with other databases or users.
+    TooManyLanes,
+}
+
+/// What is known of the effect of a command that got no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// It never left us completely.
+    No,
+    /// It only reads.
+    ReadOnly,
+    /// It may have run.
+    Maybe,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// Appends the whole error line.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        crate::resp::write::error(out, &self.text());
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::NoAuth => "NOAUTH Authentication required.".into(),
+            Self::NotServed { command, why } => {
+                format!("ERR breakwater: '{command}' is not served: {why}")
+            }
+            Self::NodeDown { node, cause, retry_in } => format!(
+                "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
+                seconds(*retry_in)
+            ),
+            Self::NotInverted { node } => format!(
+                "ERR breakwater: not executed: the connection to {node} was lost while an earlier \
+                 write of this client was unanswered; send it again once that is resolved"
+            ),
+            Self::OutcomeUnknown { node, command } => format!(
+                "ERR breakwater: outcome unknown: the connection to {node} was lost after {} was \
+                 sent; check before repeating it",
+                command.to_uppercase()
+            ),
+            Self::ReadLost { node, command } => format!(
+                "ERR breakwater: no reply: the connection to {node} was lost before {} was \
+                 answered; it only reads and may be repeated",
+                command.to_uppercase()
+            ),
+            Self::Deadline { node, command, after, ran } => deadline(node, command, *after, *ran),
+            Self::TooManyLanes => "ERR breakwater: not executed: all connections that this worker \
+                 may open are busy with other databases or users; raise upstream.lanes_max"
+                .into(),
+        }
+    }
+}
+
+fn deadline(node: &str, command: &str, after: Micros, ran: Ran) -> String {
+    let (command, after) = (command.to_uppercase(), seconds(after));
+    match ran {
+        Ran::No => format!(
+            "ERR breakwater: not executed: {command} waited {after} for {node} and was dropped \
+             unsent"
+        ),
+        Ran::ReadOnly => format!(
+            "ERR breakwater: no reply from {node} within {after}; {command} only reads and may be \
+             repeated"
+        ),
+        Ran::Maybe => format!(
+            "ERR breakwater: outcome unknown: no reply from {node} within {after} after {command} \
+             was sent; check before repeating it"
+        ),
+    }
+}
+
+/// Tenths of a second: precise enough to act on.
+fn seconds(time: Micros) -> String {
+    format!("{}.{} s", time / SECOND, time % SECOND / (SECOND / 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(refusal: &Refusal) -> String {
+        let mut out = Vec::new();
+        refusal.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_outcome_never_begins_with_a_word_that_libraries_retry() {
+        let (node, command) = ("h:1".to_owned(), "incr".to_owned());
+        for refusal in [
+            Refusal::OutcomeUnknown { node: node.clone(), command: command.clone() },
+            Refusal::Deadline { node, command, after: 5 * SECOND, ran: Ran::Maybe },
+        ] {
+            assert!(text(&refusal).starts_with("-ERR breakwater: outcome unknown: "));
+        }
+    }
+
+    #[test]
+    fn what_did_not_run_is_said_so_with_node_cause_and_time() {
+        let refusal = Refusal::NodeDown { node: "h:1".into(), cause: "refused", retry_in: 912_000 };
+        assert_eq!(
+            text(&refusal),
+            "-ERR breakwater: not executed: upstream h:1 is down (refused), next try in 0.9 s\r\n"
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! Listeners: where clients come in.
+//!
+//! Owns binding, accepting, the cap on clients, and handing each socket to the least loaded worker. Never reads a
+//! byte of a client: TLS and everything after it happen on the worker. A connection arrives from the kernel and
+//! leaves as an [`Accepted`] in a worker's inbox.
+//!
+//! What surprises: one acceptor for all workers. SO_REUSEPORT would spread connections by hash, and Redis
+//! connections live for hours, so an uneven start stays uneven.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::config::{ListenAddress, ListenerSettings};
+use crate::events;
+use crate::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use crate::stats::control;
+use crate::stats::labels::TurnedAway;
+use crate::worker::{Message, WorkerHandle};
+
+/// A bound socket.
+#[derive(Debug)]
+pub enum Bound {
+    /// TCP, IPv4 or IPv6.
+    Tcp(TcpListener),
+    /// A unix socket, removed when the process ends.
+    Unix(UnixListener, std::path::PathBuf),
+}
+
+/// A client on its way to a worker.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Place of its listener in the settings.
+    pub listener: usize,
+    /// Its socket, detached from the acceptor's runtime.
+    pub socket: Socket,
+    /// Peer address, as CLIENT LIST prints it.
+    pub address: String,
+    /// Our address, as CLIENT LIST prints it.
+    pub local_address: String,
+}
+
+/// A socket between two runtimes.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Binds what the settings say.
+///
+/// # Errors
+/// The system's, with the address in the text and what to do about the common ones.
+pub fn bind(settings: &ListenerSettings) -> io::Result<Bound> {
+    let explain = |error: io::Error| {
+        let cure = match error.kind() {
+            io::ErrorKind::AddrInUse => "; another process listens there: stop it or choose another address",
+            io::ErrorKind::PermissionDenied => "; choose a port above 1023 or a directory that may be written",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("cannot listen on {}: {error}{cure}", settings.address))
+    };
+    match &settings.address {
+        ListenAddress::Tcp(address) => bind_tcp(*address).map(Bound::Tcp).map_err(explain),
+        ListenAddress::Unix { path, mode } => bind_unix(path, *mode)
+            .map(|listener| Bound::Unix(listener, path.clone()))
+            .map_err(explain),
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` must not take IPv4's port as well: both may be listeners of their own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    // A socket file that nobody answers is left over from a process that was killed.
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Accepts until `draining`, and hands clients out.
+pub async fn accept(
+    place: usize,
+    bound: Bound,
+    client_max: usize,
+    workers: Arc<[WorkerHandle]>,
+    mut draining: watch::Receiver<bool>,
+) {
+    loop {
+        let result = tokio::select! {
+            result = bound.accept() => result,
+            _ = draining.wait_for(|&draining| draining) => return,
+        };
+        match result {
+            Ok((socket, address, local_address)) => {
+                let accepted = Accepted { listener: place, socket, address, local_address };
+                hand_out(&workers, client_max, accepted);
+            }
+            Err(error) => {
+                control::client_turned_away(TurnedAway::AcceptFailed);
+                events::accept_failed(&error);
+                // Out of descriptors: trying at once would spin.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Gives a client to the least loaded worker, or tells it that there are too many.
+fn hand_out(workers: &[WorkerHandle], client_max: usize, accepted: Accepted) {
+    let clients: usize = workers.iter().map(WorkerHandle::clients).sum();
+    let Some(worker) = workers.iter().min_by_key(|worker| worker.clients()) else { return };
+    if clients >= client_max {
+        control::client_turned_away(TurnedAway::MaxClients);
+        accepted.socket.refuse();
+        return;
+    }
+    worker.load.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    if let Err(error) = worker.inbox.try_send(Message::Client(Box::new(accepted))) {
+        worker.load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        control::client_turned_away(TurnedAway::MaxClients);
+        if let Message::Client(accepted) = error.into_inner() {
+            accepted.socket.refuse();
+        }
+    }
+}
+
+// === impl Bound ===
+
+impl Bound {
+    async fn accept(&self) -> io::Result<(Socket, String, String)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let local = stream.local_addr().map_or_else(|_| String::new(), |it| it.to_string());
+                Ok((Socket::tcp(stream)?, peer.to_string(), local))
+            }
+            Self::Unix(listener, path) => {
+                let (stream, _) = listener.accept().await?;
+                let name = format!("{}:0", path.display());
+                Ok((Socket::unix(stream)?, name.clone(), name))
+            }
+        }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            // Left behind, the file would only mislead the next start; nothing depends on its removal.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+// === impl Socket ===
+
+impl Socket {
+    fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.into_std().map(Self::Tcp)
+    }
+
+    fn unix(stream: UnixStream) -> io::Result<Self> {
+        stream.into_std().map(Self::Unix)
+    }
+
+    /// Redis's words for a client too many, written without waiting, and the end of it.
+    fn refuse(self) {
+        use std::io::Write;
+        let _ = match self {
+            Self::Tcp(mut stream) => stream.write(MAX_CLIENTS),
+            Self::Unix(mut stream) => stream.write(MAX_CLIENTS),
+        };
+    }
+}
+
+/// Redis's own text.
+const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
+/// Connections that the kernel holds for us before `accept`; it caps this at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;

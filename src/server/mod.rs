@@ -1,0 +1,165 @@
+//! The process: start, reload, drain.
+//!
+//! Owns the order of things: settings → listeners bound → workers started → control plane → accepting; and back:
+//! readiness false → no more accepting → in-flight commands finished → sessions closed → gone. Never parses a
+//! command. Runs on the control plane's thread; workers have their own.
+//!
+//! What surprises: everything that can fail at start (addresses, certificates) is tried before the first thread
+//! is started, so a bad start ends with words and not with a half-alive process.
+
+pub mod listener;
+pub mod reload;
+pub mod tick;
+pub mod workers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::admin::{self, AdminState, Readiness};
+use crate::command::table::{self, Table};
+use crate::cli::RunFlags;
+use crate::config::Settings;
+use crate::events;
+use crate::net::TcpListener;
+use crate::session::registry::Registry;
+use crate::stats::WorkerStats;
+use crate::stats::export::Exporter;
+use crate::tls::ServerTlsReloader;
+use crate::topology::{Topology, single};
+use crate::upstream::identity::Identities;
+use crate::worker::{Message, Shared, WorkerHandle};
+use listener::Bound;
+use workers::{Door, Started};
+
+/// Runs the proxy until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting, in words.
+pub fn run(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(serve(flags, settings))
+}
+
+async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
+    let doors = doors(&settings)?;
+    let bound: Vec<Bound> =
+        settings.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
+    let node = Arc::new(reload::node(&settings.upstream)?);
+    let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
+    let workers = settings.workers.count();
+    let shared = Arc::new(Shared {
+        registry: Registry::default(),
+        identities: Identities::default(),
+        topology: Arc::clone(&published),
+        memory: settings.memory,
+    });
+    let admin = admin_listener(&settings).await?;
+    let started: Vec<Started> = (0..workers)
+        .map(|number| workers::start(number, Arc::clone(&shared), Arc::clone(&doors)))
+        .collect::<Result<_, _>>()
+        .context("cannot start a worker's thread")?;
+    let readiness = Arc::new(Readiness::new());
+    let (stop_admin, admin_stopped) = watch::channel(false);
+    if let Some(listener) = admin {
+        let exporter = exporter(&started);
+        exporter.install().context("another metrics recorder is installed")?;
+        let state = Arc::new(AdminState { exporter, readiness: Arc::clone(&readiness) });
+        tokio::spawn(admin::serve(listener, state, admin_stopped));
+    }
+    let (changed, on_change) = watch::channel(1);
+    tokio::task::spawn_local(single::follow(Arc::clone(&published), Arc::clone(&readiness), on_change));
+    let (drain, draining) = watch::channel(false);
+    let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
+    for ((place, bound), door) in bound.into_iter().enumerate().zip(doors.iter()) {
+        let max = door.settings.client_max;
+        tokio::spawn(listener::accept(place, bound, max, Arc::clone(&handles), draining.clone()));
+    }
+    events::started(&settings, workers);
+    until_told(flags, &settings, &published, &changed, &doors).await?;
+    readiness.set_draining();
+    let _ = drain.send(true);
+    finish(&handles, started, settings.drain_timeout).await;
+    let _ = stop_admin.send(true);
+    Ok(())
+}
+
+/// What each listener needs on the workers.
+fn doors(settings: &Settings) -> anyhow::Result<Arc<[Door]>> {
+    let door = |listener: &crate::config::ListenerSettings| -> anyhow::Result<Door> {
+        let tls = match &listener.tls {
+            Some(tls) => Some(Arc::new(ServerTlsReloader::try_new(tls.clone())?)),
+            None => None,
+        };
+        Ok(Door { settings: listener.clone(), tls })
+    };
+    settings.listeners.iter().map(door).collect()
+}
+
+async fn admin_listener(settings: &Settings) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = settings.admin else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on the admin address {address}; choose another with --admin, or 'off'")
+    })?;
+    Ok(Some(listener))
+}
+
+fn exporter(started: &[Started]) -> Exporter {
+    let stats: Vec<Arc<WorkerStats>> = started.iter().map(|one| Arc::clone(&one.stats)).collect();
+    let table = Table::builtin();
+    let names: Vec<String> = table.specs().map(|spec| spec.name.to_string()).collect();
+    debug_assert_eq!(names.len(), table::BUILTIN_COUNT);
+    Exporter::new(stats, |index| names.get(index).map_or("other", String::as_str))
+}
+
+/// Waits for a signal to stop; reloads whenever there is reason to.
+async fn until_told(
+    flags: &RunFlags,
+    settings: &Settings,
+    published: &crate::topology::Published,
+    changed: &watch::Sender<u64>,
+    doors: &[Door],
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut poll = tokio::time::interval(RELOAD_POLL);
+    let mut reloader = reload::Reloader::new(flags, settings);
+    poll.tick().await;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                reload::certificates(doors);
+                reloader.run(true, published, changed).await;
+            }
+            _ = poll.tick() => {
+                reload::certificates(doors);
+                reloader.run(false, published, changed).await;
+            }
+        }
+    }
+}
+
+/// Lets the workers finish what is in flight, for at most `limit`.
+async fn finish(handles: &[WorkerHandle], started: Vec<Started>, limit: Duration) {
+    events::draining(handles.iter().map(WorkerHandle::clients).sum(), limit);
+    for handle in handles {
+        let _ = handle.inbox.send(Message::Drain).await;
+    }
+    let deadline = crate::clock::now() + limit;
+    while started.iter().any(|one| !one.thread.is_finished()) && crate::clock::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    events::drained(handles.iter().map(WorkerHandle::clients).sum());
+}
+
+/// How often the configuration and the certificates are looked at without being asked.
+const RELOAD_POLL: Duration = Duration::from_secs(10);

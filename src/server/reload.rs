@@ -1,0 +1,133 @@
+//! Changing what may change while traffic flows: the upstream, and certificates.
+//!
+//! Owns the look at the configuration file, the comparison, and the publishing of a new upstream. Never applies
+//! half of a file: it is read, checked and compared as a whole, the new node is dialled and verified first, and on
+//! any complaint the old one stays (INV-6).
+//!
+//! What surprises: a changed listener, worker count or admin address is *reported* and not applied; these need a
+//! restart, and silence about it would be a lie.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::workers::Door;
+use crate::cli::RunFlags;
+use crate::config::{Endpoint, Settings, UpstreamSettings, content_hash};
+use crate::events;
+use crate::resp::write::Protocol;
+use crate::stats::control;
+use crate::stats::labels::Reload;
+use crate::topology::{Published, Topology, facts, single};
+use crate::upstream::dial::{self, Node, Purpose};
+
+/// Remembers what is in force.
+pub struct Reloader {
+    flags: RunFlags,
+    in_force: Settings,
+    /// Hash of the file that was looked at last; `None` without a file.
+    seen: Option<[u8; 32]>,
+}
+
+/// The node that upstream settings describe.
+///
+/// # Errors
+/// If its TLS files cannot be used.
+pub fn node(settings: &UpstreamSettings) -> anyhow::Result<Node> {
+    let tls = match (&settings.tls, &settings.endpoint) {
+        (Some(tls), Endpoint::Tcp { host, .. }) => {
+            let (config, _) = crate::tls::client_config(tls)?;
+            Some((config, crate::tls::server_name_or(tls, host)?))
+        }
+        _ => None,
+    };
+    Ok(Node { name: settings.endpoint.to_string(), settings: settings.clone(), tls })
+}
+
+/// Reads certificates again whose files have changed.
+pub fn certificates(doors: &[Door]) {
+    for tls in doors.iter().filter_map(|door| door.tls.as_ref()) {
+        match tls.refresh() {
+            Ok(true) => events::certificate_reloaded(),
+            Ok(false) => {}
+            Err(error) => events::certificate_refused(&error),
+        }
+    }
+}
+
+// === impl Reloader ===
+
+impl Reloader {
+    /// Nothing is applied before the file changes.
+    #[must_use]
+    pub fn new(flags: &RunFlags, in_force: &Settings) -> Self {
+        let seen = in_force.file_hash;
+        Self { flags: flags.clone(), in_force: in_force.clone(), seen }
+    }
+
+    fn current_hash(&self) -> Option<[u8; 32]> {
+        let content = std::fs::read(self.flags.config.as_ref()?).ok()?;
+        Some(content_hash(&content))
+    }
+
+    /// Looks at the file, if it changed or `asked`, and applies what may be applied.
+    pub async fn run(&mut self, asked: bool, published: &Published, changed: &watch::Sender<u64>) {
+        let hash = self.current_hash();
+        if !asked && hash == self.seen {
+            return;
+        }
+        self.seen = hash;
+        let wanted = match Settings::load(&self.flags) {
+            Ok(wanted) => wanted,
+            Err(complaints) => {
+                control::config_reloaded(Reload::Refused);
+                return events::reload_refused(&complaints);
+            }
+        };
+        let cold = self.in_force.cold_changes(&wanted);
+        if !cold.is_empty() {
+            events::restart_needed(&cold);
+        }
+        if wanted.upstream == self.in_force.upstream {
+            control::config_reloaded(Reload::Applied);
+            return;
+        }
+        match move_to(&wanted.upstream, published, changed).await {
+            Ok(()) => {
+                control::config_reloaded(Reload::Applied);
+                control::upstream_changed();
+                events::upstream_changed(&wanted.upstream.endpoint.to_string());
+                self.in_force.upstream = wanted.upstream;
+            }
+            Err(error) => {
+                control::config_reloaded(Reload::Refused);
+                events::upstream_refused(&wanted.upstream.endpoint.to_string(), &error);
+                // Tried again at the next look: the new node may still be starting.
+                self.seen = None;
+            }
+        }
+    }
+}
+
+/// Dials and questions the new node, then publishes it under a new epoch.
+async fn move_to(
+    settings: &UpstreamSettings,
+    published: &Published,
+    changed: &watch::Sender<u64>,
+) -> anyhow::Result<()> {
+    let node = Arc::new(node(settings)?);
+    let purpose = Purpose {
+        protocol: Protocol::Resp2,
+        db: 0,
+        presented: None,
+        label: "breakwater:verify".into(),
+    };
+    let mut exchange = dial::dial(&node, &purpose).await?;
+    let learnt = facts::learn(&mut exchange).await?;
+    let epoch = published.load().epoch + 1;
+    published.store(Arc::new(Topology::unknown(epoch, Arc::clone(&node))));
+    single::publish(published, &node, learnt);
+    // The control connection of the old node is dropped, and one to the new node opened.
+    let _ = changed.send(epoch);
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Ten times a second: what time alone does to a worker.
+//!
+//! Owns reply deadlines, stalled and idle clients, paused and idle lanes, the sums of buffered bytes, and giving
+//! memory back. Never sends a command, never closes a lane for being slow (INV-5): a deadline fills its own reply
+//! slot and leaves a tombstone.
+//!
+//! What surprises: the deadline of a lane's waiters is looked for from the front and the search stops at the first
+//! young one, so a healthy worker's tick looks at one waiter a lane.
+
+use crate::clock::{self, Micros, SECOND};
+use crate::dispatch::{self, Settled};
+use crate::refusal::{Ran, Refusal};
+use crate::session::flush;
+use crate::session::state::{Closing, Session, SessionId};
+use crate::stats::labels::{ClosedReason, Outcome};
+use crate::upstream::lane::{Lane, LaneId, LaneState, Waiter};
+use crate::upstream::{loss, pool};
+use crate::worker::Worker;
+
+/// Does what is due.
+pub fn run(worker: &mut Worker) {
+    worker.begin_batch();
+    let lanes: Vec<LaneId> = worker.lanes.keys().collect();
+    for id in lanes {
+        let Some(mut lane) = worker.lanes.lend(id) else { continue };
+        expire(worker, &mut lane);
+        end_stall(worker, &mut lane);
+        rest(worker, &mut lane);
+        worker.lanes.restore(id, lane);
+    }
+    look_at_sessions(worker);
+    flush::touched(worker);
+}
+
+/// Takes no further command from anybody; sessions end when their last reply is written.
+pub fn drain(worker: &mut Worker) {
+    let sessions: Vec<SessionId> = worker.sessions.keys().collect();
+    for id in sessions {
+        if let Some(session) = worker.sessions.get_mut(id) {
+            session.close(Closing::AfterReplies(ClosedReason::Drain));
+            session.wake();
+        }
+    }
+}
+
+/// Tells the clients whose reply deadline has passed, and leaves tombstones for the replies (INV-5).
+fn expire(worker: &mut Worker, lane: &mut Lane) {
+    let settings = &lane.node.settings;
+    let fast = clock::to_micros(settings.reply_deadline_fast);
+    let slow = clock::to_micros(settings.reply_deadline_slow);
+    let first_deadline = fast.min(slow);
+    let mut late = Vec::new();
+    for (place, waiter) in lane.waiters.iter().enumerate() {
+        let age = worker.now.saturating_sub(waiter.taken_at);
+        if age < first_deadline {
+            break;
+        }
+        let limit = if waiter.is_fast { fast } else { slow };
+        // A reply that flows is not late; the lane's own silence is what counts then.
+        let age = if place == 0 && lane.streaming { worker.now - lane.heard_at } else { age };
+        if age >= limit && is_wanted(worker, waiter) && lane.paused_at.is_none() {
+            late.push((*waiter, limit));
+        }
+    }
+    for (waiter, limit) in late {
+        let refusal = Refusal::Deadline {
+            node: lane.node.name.clone(),
+            command: loss::worker_name(worker, &waiter),
+            after: limit,
+            ran: loss::effect(&waiter, lane.send.sent()),
+        };
+        give_up(worker, &waiter, refusal);
+    }
+}
+
+/// Settles a waiter that stays on its lane as a tombstone.
+fn give_up(worker: &mut Worker, waiter: &Waiter, refusal: Refusal) {
+    worker.stats.deadlines_passed.increment();
+    worker.stats.tombstones_made.increment();
+    let outcome = match &refusal {
+        Refusal::Deadline { ran: Ran::No, .. } => Outcome::NotExecuted,
+        _ => Outcome::Unknown,
+    };
+    dispatch::settle(worker, waiter, Settled::Failed { refusal, outcome });
+}
+
+fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
+    worker
+        .sessions
+        .get(waiter.session)
+        .is_some_and(|session| session.replies.is_waiting(waiter.slot))
+}
+
+/// Others behind a client that does not read have waited long enough: the lane is read into the total budget.
+fn end_stall(worker: &mut Worker, lane: &mut Lane) {
+    let Some(paused_at) = lane.paused_at else { return };
+    let stall = clock::to_micros(worker.shared.memory.lane_stall);
+    if worker.now.saturating_sub(paused_at) < stall {
+        return;
+    }
+    let Some(first) = lane.waiters.front() else { return };
+    let slow = first.session;
+    let others_wait = lane
+        .waiters
+        .iter()
+        .any(|waiter| waiter.session != slow && worker.sessions.contains(waiter.session));
+    if others_wait && !lane.overdraft {
+        lane.overdraft = true;
+        lane.wake();
+    }
+}
+
+/// Closes what has been idle for long, and gives memory back after a second.
+fn rest(worker: &mut Worker, lane: &mut Lane) {
+    if !lane.is_idle() || lane.state != LaneState::Open {
+        return;
+    }
+    let idle = worker.now.saturating_sub(lane.used_at.max(lane.heard_at));
+    if idle >= SECOND {
+        lane.shrink(&mut worker.pool);
+    }
+    let is_outdated = lane.key.epoch != worker.topology.load().epoch;
+    if !lane.retired && (is_outdated || idle >= clock::to_micros(lane.node.settings.lane_idle)) {
+        pool::retire(lane);
+        worker.stats.lanes_retired.increment();
+    }
+}
+
+/// Sums what sessions hold, closes those that have stalled or idled too long, and shrinks the quiet ones.
+fn look_at_sessions(worker: &mut Worker) {
+    let (mut total, mut in_flight) = (0, 0_u64);
+    let mut greediest: Option<(usize, SessionId)> = None;
+    let sessions: Vec<SessionId> = worker.sessions.keys().collect();
+    for id in sessions {
+        let now = worker.now;
+        let Some(session) = worker.sessions.get_mut(id) else { continue };
+        let owed = session.owed();
+        total += owed;
+        in_flight += u64::from(session.in_flight);
+        if greediest.is_none_or(|(most, _)| owed > most) {
+            greediest = Some((owed, id));
+        }
+        if let Some(reason) = overstays(session, owed, now) {
+            session.close(Closing::Now(reason));
+            session.wake();
+        }
+        if now.saturating_sub(session.active_at) >= SECOND && session.replies.pending() == 0 {
+            session.replies.shrink();
+            session.out.shrink();
+        }
+    }
+    worker.reply_bytes = total;
+    worker.stats.commands_in_flight.set(in_flight);
+    worker.stats.reply_buffered_bytes.set(total as u64);
+    worker.stats.request_buffered_bytes.set(worker.request_bytes as u64);
+    if total > worker.shared.memory.reply_bytes_total {
+        close_greediest(worker, greediest.map(|(_, id)| id));
+    }
+}
+
+/// Why a client must go: it takes no bytes, or it says nothing.
+fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason> {
+    let since = |then: Micros| now.saturating_sub(then);
+    if owed > 0 && session.write_blocked && since(session.written_at) >= clock::to_micros(session.gate.stall) {
+        return Some(ClosedReason::Stalled);
+    }
+    let limit = clock::to_micros(session.gate.idle_timeout?);
+    let is_idle = session.replies.pending() == 0 && owed == 0 && session.partial.is_none();
+    (is_idle && since(session.active_at) >= limit).then_some(ClosedReason::Idle)
+}
+
+/// The total budget is exhausted: the client that holds most of it is closed, and the sum is safe again.
+fn close_greediest(worker: &mut Worker, id: Option<SessionId>) {
+    if let Some(session) = id.and_then(|id| worker.sessions.get_mut(id)) {
+        session.close(Closing::Now(ClosedReason::OutOfMemoryBudget));
+        session.wake();
+    }
+}

@@ -1,0 +1,179 @@
+//! One client connection: read, scan, dispatch, and write replies in order.
+//!
+//! Owns the task of a session and its turns. Never knows nodes or slots, never awaits a reply: what is due to the
+//! client is written by whoever has it (`flush`). Bytes of the client arrive here and leave as commands to
+//! `dispatch`; replies pass through `replies` on their way back.
+//!
+//! What surprises: input is read into the worker's scratch buffer and dispatched from there. A session keeps only
+//! what it could not dispatch, so ten thousand idle clients own no buffer.
+
+pub mod admission;
+pub mod feed;
+pub mod flush;
+pub mod gate;
+pub mod local;
+pub mod registry;
+pub mod replies;
+pub mod state;
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll};
+
+use crate::buffer::LARGE_BYTES;
+use crate::net::ReadHalf;
+use crate::stats::labels::ClosedReason;
+use crate::worker::{SCRATCH_BYTES, SharedWorker, Worker};
+use state::{Closing, Session, SessionId};
+
+/// Serves a session until it ends, and takes it off the worker. `start_tasks` is called after each turn, for the
+/// lanes that its commands asked for.
+pub async fn run(
+    worker: &SharedWorker,
+    id: SessionId,
+    mut read: ReadHalf,
+    start_tasks: impl Fn(),
+) {
+    let reason = poll_fn(|cx| {
+        let poll = poll_session(worker, id, &mut read, cx);
+        start_tasks();
+        poll
+    })
+    .await;
+    remove(&mut worker.borrow_mut(), id, reason);
+}
+
+/// One turn of the session's task.
+fn poll_session(
+    worker: &SharedWorker,
+    id: SessionId,
+    read: &mut ReadHalf,
+    cx: &mut Context<'_>,
+) -> Poll<ClosedReason> {
+    let mut worker = worker.borrow_mut();
+    let Some(mut session) = worker.sessions.lend(id) else {
+        return Poll::Ready(ClosedReason::Panic);
+    };
+    if !session.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        session.waker = Some(cx.waker().clone());
+    }
+    // A panic ends this session and no other.
+    let turn = catch_unwind(AssertUnwindSafe(|| turn(&mut worker, &mut session, read, cx)));
+    if turn.is_err() {
+        worker.stats.panics.increment();
+        worker.scratch.resize(SCRATCH_BYTES, 0);
+        return Poll::Ready(ClosedReason::Panic);
+    }
+    let wants_lane = unpauses(&session);
+    let over = session.is_over();
+    worker.sessions.restore(id, session);
+    if let Some(lane) = wants_lane.and_then(|lane| worker.lanes.get(lane))
+        && lane.paused_at.is_some()
+    {
+        lane.wake();
+    }
+    flush::touched(&mut worker);
+    match over.or_else(|| worker.sessions.get(id).and_then(Session::is_over)) {
+        Some(reason) => Poll::Ready(reason),
+        None => Poll::Pending,
+    }
+}
+
+/// Writes what is owed, dispatches what waits, reads what is there.
+fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mut Context<'_>) {
+    let topology = worker.begin_batch();
+    session.write_blocked = false;
+    session.parked = true;
+    let written = flush::write(session, cx, worker.now);
+    worker.stats.client_bytes_out.add(written as u64);
+    let sent = session.out.sent();
+    session.out.release(&mut worker.pool, sent);
+    session.out.rest(&mut worker.pool);
+    for _ in 0..READS_A_TURN {
+        if session.has_input() {
+            if !session.admits() || feed::held(worker, &topology, session).is_stuck {
+                return;
+            }
+            continue;
+        }
+        if session.closing.is_some() || session.suspended || !session.admits() {
+            return;
+        }
+        let limit = read_limit(session);
+        let mut scratch = std::mem::take(&mut worker.scratch);
+        let result = read.poll_read(cx, scratch.get_mut(..limit).unwrap_or_default());
+        let is_stuck = match result {
+            Poll::Pending => {
+                session.parked = false;
+                true
+            }
+            Poll::Ready(Ok(count)) if count > 0 => {
+                let input = scratch.get(..count).unwrap_or_default();
+                take_input(worker, &topology, session, input)
+            }
+            Poll::Ready(_) => {
+                session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
+                true
+            }
+        };
+        worker.scratch = scratch;
+        if is_stuck {
+            return;
+        }
+    }
+    cx.waker().wake_by_ref();
+}
+
+/// Dispatches fresh input, or adds it to what is held. Returns whether there is no point in reading on.
+fn take_input(
+    worker: &mut Worker,
+    topology: &crate::topology::Topology,
+    session: &mut Session,
+    input: &[u8],
+) -> bool {
+    worker.stats.client_bytes_in.add(input.len() as u64);
+    session.active_at = worker.now;
+    if session.partial.is_some() {
+        feed::hold(worker, session, input);
+        return session.has_input() && feed::held(worker, topology, session).is_stuck;
+    }
+    feed::fresh(worker, topology, session, input).is_stuck
+}
+
+/// How much to read: a large command is read to its end and no further, so that its buffer can move on whole.
+fn read_limit(session: &Session) -> usize {
+    let missing = session.partial.as_ref().map_or(0, |partial| {
+        partial.needed.saturating_sub(partial.buffer.len() - partial.start)
+    });
+    if missing >= LARGE_BYTES { missing.min(SCRATCH_BYTES) } else { SCRATCH_BYTES }
+}
+
+/// The lane that may wait for this session to take its bytes, if it has taken half of them.
+fn unpauses(session: &Session) -> Option<crate::upstream::lane::LaneId> {
+    let is_relieved =
+        session.closing.is_some() || (session.owed() as u64) < session.gate.bounds.reply_bytes / 2;
+    session.lane.filter(|_| is_relieved)
+}
+
+/// Takes a session off its worker. Its waiters stay on their lanes as tombstones (INV-1).
+pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
+    let session = worker.sessions.get_mut(id);
+    if let Some(session) = session {
+        worker.stats.tombstones_made.add(u64::from(session.in_flight));
+        worker.request_bytes = worker.request_bytes.saturating_sub(feed::held_bytes(session));
+        worker.shared.registry.remove(session.client.id);
+        if let Some(lane) = session.lane.and_then(|lane| worker.lanes.get_mut(lane)) {
+            // Its unsent commands are dropped, and nobody is stopped by its unread reply.
+            lane.has_orphans = session.in_flight > 0 && lane.send.unsent() > 0;
+            if session.in_flight > 0 {
+                lane.wake();
+            }
+        }
+    }
+    worker.sessions.remove(id);
+    worker.stats.clients.sub(1);
+    worker.stats.client_closed(reason).increment();
+}
+
+/// Reads of one turn: a quarter of a megabyte, then the others have theirs.
+const READS_A_TURN: usize = 4;

@@ -1,0 +1,312 @@
+//! Ordered reply slots: completion in any order, delivery in the order of the commands (INV-1).
+//!
+//! Owns the sequence numbers of one session's commands and the replies that came before their turn. Never knows
+//! where a reply comes from. A slot is opened when a command is taken, and filled with a whole reply, with pieces
+//! of a long one, or with an error of ours; what is due goes to the client's [`SendBuffer`] at once.
+//!
+//! What surprises: a slot in order costs two integers and no memory. Only replies that overtake others, such as
+//! a local answer behind an unanswered GET, are held here.
+
+use std::collections::VecDeque;
+
+use crate::buffer::{ChunkPool, SendBuffer};
+
+/// Position of a command in its session's order, from 0 on.
+pub type Sequence = u64;
+
+/// The slots of one session.
+#[derive(Debug, Default)]
+pub struct Replies {
+    /// The slot whose reply is due next; `head <= next`.
+    head: Sequence,
+    /// The slot that the next command gets.
+    next: Sequence,
+    /// State of the slots from `head` on, as far as it differs from [`Slot::Waiting`].
+    early: VecDeque<Slot>,
+    /// Whether a part of the reply of `head` has been appended to the client's bytes.
+    head_started: bool,
+    /// Bytes held in `early`; they count against the session's budget.
+    held: usize,
+}
+
+#[derive(Debug, Default)]
+enum Slot {
+    /// No byte of the reply is here.
+    #[default]
+    Waiting,
+    /// The first pieces of a reply whose end is still to come.
+    Partial(Vec<u8>),
+    /// The whole reply.
+    Whole(Vec<u8>),
+}
+
+// === impl Replies ===
+
+impl Replies {
+    /// Opens the slot of the next command.
+    pub fn open(&mut self) -> Sequence {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Slots that are not delivered yet.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.next - self.head
+    }
+
+    /// Bytes of replies that wait for their turn.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether the slot still wants its reply: it is neither filled nor delivered.
+    #[must_use]
+    pub fn is_waiting(&self, slot: Sequence) -> bool {
+        let Some(offset) = slot.checked_sub(self.head) else { return false };
+        let state = usize::try_from(offset).ok().and_then(|offset| self.early.get(offset));
+        slot < self.next && !matches!(state, Some(Slot::Whole(_)))
+    }
+
+    /// Whether bytes of the slot's reply have been handed to the client: it can no longer become an error.
+    #[must_use]
+    pub fn is_started(&self, slot: Sequence) -> bool {
+        slot == self.head && self.head_started
+    }
+
+    /// Fills the slot with a whole reply (or with the rest of one that [`Self::piece`] began) and delivers what
+    /// is due. An empty reply is how a muted command (CLIENT REPLY OFF) passes. A filled slot is left alone.
+    pub fn complete(
+        &mut self,
+        slot: Sequence,
+        reply: &[u8],
+        out: &mut SendBuffer,
+        pool: &mut ChunkPool,
+    ) {
+        if slot == self.head && slot < self.next {
+            out.append(pool, reply);
+            self.advance(out, pool);
+        } else if self.is_waiting(slot) {
+            self.held += reply.len();
+            let state = self.slot_mut(slot);
+            *state = match std::mem::take(state) {
+                Slot::Partial(mut bytes) => {
+                    bytes.extend_from_slice(reply);
+                    Slot::Whole(bytes)
+                }
+                _ => Slot::Whole(reply.to_vec()),
+            };
+        }
+    }
+
+    /// Fills the slot with an error of ours instead of what it has so far. Returns false if bytes of its reply
+    /// have reached the client already: then only closing the client is honest.
+    pub fn fail(
+        &mut self,
+        slot: Sequence,
+        error: &[u8],
+        out: &mut SendBuffer,
+        pool: &mut ChunkPool,
+    ) -> bool {
+        if self.is_started(slot) {
+            return false;
+        }
+        if slot > self.head && self.is_waiting(slot) {
+            let state = std::mem::take(self.slot_mut(slot));
+            if let Slot::Partial(bytes) = state {
+                self.held -= bytes.len();
+            }
+        }
+        self.complete(slot, error, out, pool);
+        true
+    }
+
+    /// Adds a piece of a reply whose end is still to come. Returns whether it went to the client's bytes.
+    pub fn piece(
+        &mut self,
+        slot: Sequence,
+        piece: &[u8],
+        out: &mut SendBuffer,
+        pool: &mut ChunkPool,
+    ) -> bool {
+        if slot == self.head && slot < self.next {
+            out.append(pool, piece);
+            self.head_started = true;
+            return true;
+        }
+        if self.is_waiting(slot) {
+            self.held += piece.len();
+            let state = self.slot_mut(slot);
+            match state {
+                Slot::Partial(bytes) => bytes.extend_from_slice(piece),
+                _ => *state = Slot::Partial(piece.to_vec()),
+            }
+        }
+        false
+    }
+
+    /// Notes that a piece of `slot` was appended to the client's bytes by the caller, without a copy.
+    pub fn note_piece(&mut self, slot: Sequence) {
+        if slot == self.head {
+            self.head_started = true;
+        }
+    }
+
+    /// Whether the slot's reply is due now, so that its bytes may go to the client directly.
+    #[must_use]
+    pub fn is_due(&self, slot: Sequence) -> bool {
+        slot == self.head && slot < self.next
+    }
+
+    /// Gives memory back; called when the session has been idle for a while.
+    pub fn shrink(&mut self) {
+        if self.early.is_empty() {
+            self.early = VecDeque::new();
+        }
+    }
+
+    /// Goes to the next slot, and on as long as replies are there already.
+    fn advance(&mut self, out: &mut SendBuffer, pool: &mut ChunkPool) {
+        loop {
+            self.head += 1;
+            self.head_started = false;
+            if self.early.is_empty() {
+                return;
+            }
+            self.early.pop_front();
+            match self.early.front_mut() {
+                Some(Slot::Whole(bytes)) => {
+                    self.held -= bytes.len();
+                    out.append(pool, bytes);
+                }
+                Some(state @ Slot::Partial(_)) => {
+                    if let Slot::Partial(bytes) = std::mem::take(state) {
+                        self.held -= bytes.len();
+                        out.append(pool, &bytes);
+                        self.head_started = true;
+                    }
+                    return;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The state of a slot at or behind the head; the deque grows up to it.
+    fn slot_mut(&mut self, slot: Sequence) -> &mut Slot {
+        // Slots are as many as commands in flight, which admission bounds.
+        let offset = usize::try_from(slot.saturating_sub(self.head)).unwrap_or(usize::MAX);
+        if self.early.len() <= offset {
+            self.early.resize_with(offset + 1, Slot::default);
+        }
+        &mut self.early[offset]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::IoSlice;
+
+    struct Rig {
+        replies: Replies,
+        out: SendBuffer,
+        pool: ChunkPool,
+    }
+
+    impl Rig {
+        fn new(commands: u64) -> Self {
+            let mut replies = Replies::default();
+            for want in 0..commands {
+                assert_eq!(replies.open(), want);
+            }
+            Self { replies, out: SendBuffer::default(), pool: ChunkPool::default() }
+        }
+
+        fn complete(&mut self, slot: Sequence, reply: &[u8]) {
+            self.replies.complete(slot, reply, &mut self.out, &mut self.pool);
+        }
+
+        fn piece(&mut self, slot: Sequence, piece: &[u8]) -> bool {
+            self.replies.piece(slot, piece, &mut self.out, &mut self.pool)
+        }
+
+        fn sent(&self) -> Vec<u8> {
+            let mut slices = [IoSlice::new(&[]); crate::buffer::SLICES];
+            let count = self.out.unsent_slices(&mut slices);
+            slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+        }
+    }
+
+    #[test]
+    fn replies_are_delivered_in_the_order_of_the_commands() {
+        let mut rig = Rig::new(4);
+        rig.complete(2, b"c");
+        rig.complete(1, b"b");
+        assert_eq!((rig.sent(), rig.replies.held()), (b"".to_vec(), 2));
+        rig.complete(0, b"a");
+        assert_eq!((rig.sent(), rig.replies.held()), (b"abc".to_vec(), 0));
+        rig.complete(3, b"d");
+        assert_eq!((rig.sent(), rig.replies.pending()), (b"abcd".to_vec(), 0));
+    }
+
+    #[test]
+    fn a_filled_slot_is_left_alone() {
+        let mut rig = Rig::new(2);
+        rig.complete(1, b"error");
+        rig.complete(1, b"late reply");
+        rig.complete(0, b"a");
+        rig.complete(0, b"late reply");
+        rig.complete(1, b"late reply");
+        assert_eq!(rig.sent(), b"aerror");
+    }
+
+    #[test]
+    fn pieces_of_a_reply_that_is_due_go_out_at_once_and_others_wait() {
+        let mut rig = Rig::new(2);
+        assert!(!rig.piece(1, b"b1"));
+        assert!(rig.piece(0, b"a1"));
+        assert!(rig.replies.is_started(0) && !rig.replies.is_started(1));
+        rig.complete(0, b"a2");
+        assert_eq!(rig.sent(), b"a1a2b1");
+        assert!(rig.replies.is_started(1));
+        rig.complete(1, b"b2");
+        assert_eq!(rig.sent(), b"a1a2b1b2");
+    }
+
+    #[test]
+    fn a_started_reply_cannot_become_an_error_and_a_held_one_can() {
+        let mut rig = Rig::new(2);
+        rig.piece(0, b"a1");
+        rig.piece(1, b"b1");
+        assert!(!rig.replies.fail(0, b"-no", &mut rig.out, &mut rig.pool));
+        assert!(rig.replies.fail(1, b"-no", &mut rig.out, &mut rig.pool));
+        rig.complete(0, b"a2");
+        assert_eq!((rig.sent(), rig.replies.held()), (b"a1a2-no".to_vec(), 0));
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_completion_gives_the_order_of_the_commands(
+            order in Just((0..20_u64).collect::<Vec<_>>()).prop_shuffle(),
+            pieces in prop::collection::vec(0_usize..4, 20),
+        ) {
+            let mut rig = Rig::new(20);
+            for &slot in &order {
+                for _ in 0..pieces[usize::try_from(slot).unwrap()] {
+                    rig.piece(slot, format!("{slot},").as_bytes());
+                }
+            }
+            for &slot in &order {
+                rig.complete(slot, format!("{slot};").as_bytes());
+            }
+            let want: String = (0..20).map(|slot| {
+                format!("{slot},").repeat(pieces[slot]) + &format!("{slot};")
+            }).collect();
+            prop_assert_eq!(rig.sent(), want.into_bytes());
+            prop_assert_eq!((rig.replies.pending(), rig.replies.held()), (0, 0));
+        }
+    }
+}

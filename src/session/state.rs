@@ -1,0 +1,237 @@
+//! What one client has negotiated and what it is owed.
+//!
+//! Owns the state of a session as plain data: protocol version, database, identity, reply mode, the ring of
+//! reply slots, the bytes on their way to the client. Never reads or writes a socket by itself, never knows a
+//! node. The session's task and the lanes' tasks of the same worker both work on it, one after the other.
+//!
+//! What surprises: there is no read buffer. Input is scanned in the worker's scratch buffer; only what is left
+//! of an unfinished or not yet admitted command is kept here, so an idle client costs no buffer at all.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::arena::Key;
+use crate::buffer::{ChunkPool, SendBuffer};
+use crate::clock::Micros;
+use crate::net::WriteHalf;
+use crate::resp::request::RequestScanner;
+use crate::resp::write::Protocol;
+use crate::session::admission::{Admission, Bounds};
+use crate::session::gate::Gate;
+use crate::session::registry::Client;
+use crate::session::replies::{Replies, Sequence};
+use crate::stats::labels::ClosedReason;
+use crate::upstream::identity::Identity;
+use crate::upstream::lane::LaneId;
+
+/// Key of a session on its worker.
+pub type SessionId = Key<Session>;
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Its key on this worker.
+    pub id: SessionId,
+    /// What CLIENT LIST shows of it, shared with all workers.
+    pub client: Arc<Client>,
+    /// The rules of the listener it came through.
+    pub gate: Rc<Gate>,
+    /// RESP version in use, towards the client and on the lanes.
+    pub protocol: Protocol,
+    /// Selected database.
+    pub db: u32,
+    /// Who it is upstream. `None` until it has authenticated.
+    pub identity: Option<Identity>,
+    /// Whether and which replies are suppressed (CLIENT REPLY).
+    pub reply_mode: ReplyMode,
+    /// The ring of reply slots.
+    pub replies: Replies,
+    /// Bytes that the client is owed and the kernel has not taken.
+    pub out: SendBuffer,
+    /// How much it may ask for.
+    pub admission: Admission,
+    /// Commands on lanes whose replies are due; tombstones are not among them.
+    pub in_flight: u32,
+    /// The lane that holds its commands in flight, or that held the last ones (INV-12 c).
+    pub lane: Option<LaneId>,
+    /// Lanes that fit its protocol, database and identity, fast and bulk; forgotten when one of these changes.
+    pub fitting: [Option<LaneId>; 2],
+    /// Epoch of the topology under which its commands in flight were dispatched (INV-12 a).
+    pub epoch: u64,
+    /// Input that is not dispatched yet.
+    pub partial: Option<Box<Partial>>,
+    /// Set when no further command is taken; why, and when the connection ends.
+    pub closing: Option<Closing>,
+    /// Where its bytes go.
+    pub socket: WriteHalf,
+    /// Whether the kernel refused bytes: the session's own task writes on when the socket has room.
+    pub write_blocked: bool,
+    /// Wakes the session's task.
+    pub waker: Option<Waker>,
+    /// Its task has stopped without waiting for input: it wants to be woken when it may take commands again.
+    pub parked: bool,
+    /// Whether it is on the worker's list of sessions to be flushed.
+    pub touched: bool,
+    /// Set while an answer of ours depends on something slow (AUTH against the node): nothing is dispatched.
+    pub suspended: bool,
+    /// When a command last arrived.
+    pub active_at: Micros,
+    /// When the kernel last took bytes, or there were none.
+    pub written_at: Micros,
+}
+
+/// Input that could not be dispatched yet, with the scanner that has looked at it.
+#[derive(Debug, Default)]
+pub struct Partial {
+    /// Bytes from the socket. Those before `start` are done with.
+    pub buffer: Vec<u8>,
+    /// Offset of the first byte of the command in progress; `start <= buffer.len()`.
+    pub start: usize,
+    /// Bytes from `start` on without which the scanner cannot progress; 0 if the next command may be whole.
+    pub needed: usize,
+    /// The scanner of the command in progress.
+    pub scanner: RequestScanner,
+}
+
+/// CLIENT REPLY: which replies the client sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplyMode {
+    /// All of them.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// None for the next command only; the reply of the CLIENT REPLY SKIP itself is suppressed as well.
+    SkipNext,
+}
+
+/// Why and when a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Every command taken is answered first, and every byte is written.
+    AfterReplies(ClosedReason),
+    /// At once: what the client would get would be wrong or is not wanted.
+    Now(ClosedReason),
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A session that has just connected.
+    #[must_use]
+    pub fn new(
+        id: SessionId,
+        client: Arc<Client>,
+        gate: Rc<Gate>,
+        identity: Option<Identity>,
+        socket: WriteHalf,
+        now: Micros,
+    ) -> Self {
+        Self {
+            id,
+            client,
+            gate,
+            protocol: Protocol::Resp2,
+            db: 0,
+            identity,
+            reply_mode: ReplyMode::On,
+            replies: Replies::default(),
+            out: SendBuffer::default(),
+            admission: Admission::default(),
+            in_flight: 0,
+            lane: None,
+            fitting: [None; 2],
+            epoch: 0,
+            partial: None,
+            closing: None,
+            socket,
+            write_blocked: false,
+            waker: None,
+            parked: false,
+            touched: false,
+            suspended: false,
+            active_at: now,
+            written_at: now,
+        }
+    }
+
+    /// Whether one more command may be taken from its input.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        self.closing.is_none()
+            && !self.suspended
+            && self.admission.admits(self.replies.pending(), self.owed(), &self.gate.bounds)
+    }
+
+    /// Bytes of replies that it holds in memory.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.out.unsent() + self.replies.held()
+    }
+
+    /// Bounds of its admission.
+    #[must_use]
+    pub fn bounds(&self) -> &Bounds {
+        &self.gate.bounds
+    }
+
+    /// Whether the client is shown the reply of the command that is being taken.
+    #[must_use]
+    pub fn is_muted(&self) -> bool {
+        self.reply_mode != ReplyMode::On
+    }
+
+    /// A SKIP ends with the command after it.
+    pub fn end_of_command(&mut self) {
+        if self.reply_mode == ReplyMode::SkipNext {
+            self.reply_mode = ReplyMode::On;
+        }
+    }
+
+    /// Fills `slot` with a whole reply.
+    pub fn complete(&mut self, pool: &mut ChunkPool, slot: Sequence, reply: &[u8]) {
+        self.replies.complete(slot, reply, &mut self.out, pool);
+    }
+
+    /// Fills `slot` with an error of ours; a reply that has begun to flow can only end with the connection.
+    pub fn fail(&mut self, pool: &mut ChunkPool, slot: Sequence, error: &[u8]) {
+        if !self.replies.fail(slot, error, &mut self.out, pool) {
+            self.close(Closing::Now(ClosedReason::StreamLost));
+        }
+    }
+
+    /// Notes that the session ends; a more urgent wish wins over an earlier one.
+    pub fn close(&mut self, closing: Closing) {
+        if !matches!(self.closing, Some(Closing::Now(_))) {
+            self.closing = Some(closing);
+        }
+    }
+
+    /// Whether the session's task should end, and why.
+    #[must_use]
+    pub fn is_over(&self) -> Option<ClosedReason> {
+        match self.closing? {
+            Closing::Now(reason) => Some(reason),
+            Closing::AfterReplies(reason) => {
+                (self.replies.pending() == 0 && self.out.unsent() == 0).then_some(reason)
+            }
+        }
+    }
+
+    /// Wakes the session's task, to go on reading, writing or closing.
+    pub fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether input waits that was not admitted when it came.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.partial.as_ref().is_some_and(|partial| {
+            let left = partial.buffer.len() - partial.start;
+            left > 0 && left >= partial.needed
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! What the control plane counts: rare events, through the `metrics` crate's global recorder.
+//!
+//! This file owns the only calls of `metrics` macros in the project, one typed function for each
+//! event, so that names and labels are spelled once. Any thread may call them; each costs some
+//! 50 ns, so nothing that happens for each command belongs here.
+//! What surprises: before `Exporter::install` has run, or in a test without an exporter, the
+//! events vanish silently. Histograms are absent on purpose: the recorder keeps every sample
+//! until the next scrape.
+
+use super::labels::{Reload, TurnedAway};
+
+/// A client was turned away before it became a session.
+pub fn client_turned_away(reason: TurnedAway) {
+    metrics::counter!(CLIENTS_TURNED_AWAY, "reason" => reason.as_str()).increment(1);
+}
+
+/// A configuration file changed and was judged. Also sets the gauge that alerts can watch.
+pub fn config_reloaded(result: Reload) {
+    metrics::counter!(CONFIG_RELOADS, "result" => result.as_str()).increment(1);
+    let is_good = f64::from(u8::from(result == Reload::Applied));
+    metrics::gauge!(CONFIG_LAST_RELOAD_SUCCESSFUL).set(is_good);
+}
+
+/// The proxy was moved to another upstream while it ran.
+pub fn upstream_changed() {
+    metrics::counter!(UPSTREAM_CHANGES).increment(1);
+}
+
+/// Log lines were dropped because the same message had been written too often.
+pub fn log_lines_suppressed(lines: u64) {
+    metrics::counter!(LOG_LINES_SUPPRESSED).increment(lines);
+}
+
+/// Publishes the readiness as it is at the moment of a scrape.
+///
+/// `outages` is the number of times the upstream went from up to down since the start.
+pub fn readiness(is_upstream_up: bool, is_draining: bool, outages: u64) {
+    metrics::gauge!(UPSTREAM_UP).set(f64::from(u8::from(is_upstream_up)));
+    metrics::gauge!(DRAINING).set(f64::from(u8::from(is_draining)));
+    metrics::counter!(UPSTREAM_OUTAGES).absolute(outages);
+}
+
+/// Makes every series of this file appear with its first value, so that a rate has a beginning
+/// and an alert does not mistake "never happened" for "not measured".
+pub(super) fn register() {
+    for reason in TurnedAway::ALL {
+        metrics::counter!(CLIENTS_TURNED_AWAY, "reason" => reason.as_str()).absolute(0);
+    }
+    for result in Reload::ALL {
+        metrics::counter!(CONFIG_RELOADS, "result" => result.as_str()).absolute(0);
+    }
+    // The file read at the start was good, otherwise there would be no process.
+    metrics::gauge!(CONFIG_LAST_RELOAD_SUCCESSFUL).set(1.0);
+    metrics::counter!(UPSTREAM_CHANGES).absolute(0);
+    metrics::counter!(LOG_LINES_SUPPRESSED).absolute(0);
+    readiness(false, false, 0);
+}
+
+const CLIENTS_TURNED_AWAY: &str = "breakwater_clients_turned_away_total";
+const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "breakwater_config_last_reload_successful";
+const CONFIG_RELOADS: &str = "breakwater_config_reloads_total";
+const DRAINING: &str = "breakwater_draining";
+const LOG_LINES_SUPPRESSED: &str = "breakwater_log_lines_suppressed_total";
+const UPSTREAM_CHANGES: &str = "breakwater_upstream_changes_total";
+const UPSTREAM_OUTAGES: &str = "breakwater_upstream_outages_total";
+const UPSTREAM_UP: &str = "breakwater_upstream_up";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::export::Exporter;
+
+    #[test]
+    fn every_event_reaches_the_exporter_under_its_name() {
+        let exporter = Exporter::new(Vec::new(), |_| "");
+        exporter.scoped(|| {
+            client_turned_away(TurnedAway::MaxClients);
+            config_reloaded(Reload::Refused);
+            upstream_changed();
+            log_lines_suppressed(7);
+            readiness(true, true, 3);
+        });
+        let text = exporter.render();
+        for line in [
+            "breakwater_clients_turned_away_total{reason=\"max_clients\"} 1",
+            "breakwater_clients_turned_away_total{reason=\"tls_handshake\"} 0",
+            "breakwater_config_reloads_total{result=\"refused\"} 1",
+            "breakwater_config_reloads_total{result=\"applied\"} 0",
+            "breakwater_config_last_reload_successful 0",
+            "breakwater_upstream_changes_total 1",
+            "breakwater_log_lines_suppressed_total 7",
+            "breakwater_upstream_up 1",
+            "breakwater_draining 1",
+            "breakwater_upstream_outages_total 3",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is missing");
+        }
+    }
+
+    #[test]
+    fn a_good_reload_clears_the_alarm_of_a_bad_one() {
+        let exporter = Exporter::new(Vec::new(), |_| "");
+        exporter.scoped(|| {
+            config_reloaded(Reload::Refused);
+            config_reloaded(Reload::Applied);
+        });
+        let text = exporter.render();
+        assert!(
+            text.lines()
+                .any(|it| it == "breakwater_config_last_reload_successful 1")
+        );
+    }
+}

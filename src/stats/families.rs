@@ -1,0 +1,279 @@
+//! Every metric family of the page: its name, its sentence of help and where its value comes from.
+//!
+//! This file is the table that joins [`WorkerStats`] to metric names; `export` walks it. A family
+//! that is not in `HELP` must not exist: a test compares the page, this table and
+//! `docs/metrics.md`, in both directions.
+//! What surprises: the readers are boxed closures. They run once a scrape, never for a command.
+
+use super::labels::{ClosedReason, DialFailure, ErrorClass, LaneLost, Resent};
+use super::{Counter, WorkerStats};
+
+/// Commands by name and outcome; its series are registered when first counted.
+pub(super) const COMMANDS: &str = "breakwater_commands_total";
+/// Version of the program, as a label of a constant 1.
+pub(super) const BUILD_INFO: &str = "breakwater_build_info";
+/// Seconds since the exporter was made.
+pub(super) const UPTIME: &str = "breakwater_uptime_seconds";
+/// Histogram of [`WorkerStats::queue_time`].
+pub(super) const QUEUE_SECONDS: &str = "breakwater_command_queue_seconds";
+/// Histogram of [`WorkerStats::upstream_time`].
+pub(super) const UPSTREAM_SECONDS: &str = "breakwater_command_upstream_seconds";
+
+/// Every family with its help, one a line: the first word is the name, the rest is the help. It is
+/// kept as text because that is how it is read and edited; it is taken apart once at the start.
+const HELP: &str = "\
+breakwater_commands_total                Commands of clients by name and by how they ended.
+breakwater_error_replies_total           Error replies of the upstream by their first word.
+breakwater_client_bytes_total            Bytes received from (in) and sent to (out) clients.
+breakwater_upstream_bytes_total          Bytes received from (in) and sent to (out) the upstream.
+breakwater_command_queue_seconds         Time from a command's arrival until the kernel took it.
+breakwater_command_upstream_seconds      Time from handing a command to the kernel until its reply.
+breakwater_commands_in_flight            Commands sent to the upstream and not yet answered.
+breakwater_commands_resent_total         Commands sent again, by what made that safe.
+breakwater_deadlines_passed_total        Commands whose reply deadline passed.
+breakwater_tombstones_made_total         Replies still owed to nobody: client gone or answered.
+breakwater_tombstones_consumed_total     Replies dropped because nobody waited any more.
+breakwater_pushes_dropped_total          RESP3 pushes that arrived on a lane and were dropped.
+breakwater_reply_buffered_bytes          Bytes of replies that wait for their client.
+breakwater_request_buffered_bytes        Bytes of requests that wait to be framed or sent.
+breakwater_clients                       Clients connected.
+breakwater_clients_accepted_total        Clients accepted.
+breakwater_clients_closed_total          Client connections ended, by reason.
+breakwater_clients_turned_away_total     Clients turned away before a session, by reason.
+breakwater_client_protocol_errors_total  Sessions that sent bytes that are no request.
+breakwater_lanes                         Shared upstream connections that are ready to use.
+breakwater_lanes_opened_total            Lanes that became ready to use.
+breakwater_lanes_lost_total              Lanes that ended unasked, by cause.
+breakwater_lanes_retired_total           Lanes closed in order: idle, too old or replaced.
+breakwater_lane_flushes_total            Writes to lanes.
+breakwater_lane_commands_total           Commands carried by writes to lanes.
+breakwater_dials_total                   Attempts to connect to a node.
+breakwater_dial_failures_total           Attempts to connect that failed, by cause.
+breakwater_upstream_up                   1 if the upstream answers, else 0.
+breakwater_upstream_outages_total        Times the upstream went from up to down.
+breakwater_upstream_changes_total        Times the proxy was moved to another upstream.
+breakwater_draining                      1 while the process drains, else 0.
+breakwater_turns_total                   Turns of the event loop that had work.
+breakwater_turn_sessions_total           Sessions served in these turns.
+breakwater_panics_total                  Panics caught at the edge of a session or a lane.
+breakwater_config_reloads_total          Changed configuration files, by what became of them.
+breakwater_config_last_reload_successful 0 if the newest configuration was refused.
+breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
+breakwater_build_info                    Always 1; the label is the version that runs.
+breakwater_uptime_seconds                Seconds since the process began to serve.
+process_cpu_seconds_total                User and system CPU time spent in seconds.
+process_resident_memory_bytes            Resident memory size in bytes.
+process_virtual_memory_bytes             Virtual memory size in bytes.
+process_open_fds                         Number of open file descriptors.
+process_max_fds                          Maximum number of open file descriptors.
+process_start_time_seconds               Start time of the process since unix epoch in seconds.
+";
+
+/// A label and its value.
+pub(super) type Label = (&'static str, &'static str);
+
+/// One series whose value is the sum of a number of each worker.
+///
+/// `T` is `u64` for counters and `i64` for gauges, which a bug of ours could bring below zero:
+/// then the page must show it.
+pub(super) struct Series<T> {
+    /// Name of the family, one of those with a help.
+    pub(super) family: &'static str,
+    /// The one label of the series, if the family has any.
+    pub(super) label: Option<Label>,
+    /// Reads one worker's share.
+    pub(super) read: Box<dyn Fn(&WorkerStats) -> T + Send + Sync>,
+}
+
+// === impl Series ===
+
+impl<T> Series<T> {
+    /// The registry's key of this series.
+    pub(super) fn key(&self) -> metrics::Key {
+        key(self.family, self.label)
+    }
+}
+
+/// The registry's key of a family with at most one label.
+pub(super) fn key(family: &'static str, label: Option<Label>) -> metrics::Key {
+    match label {
+        None => metrics::Key::from_static_name(family),
+        Some(label) => metrics::Key::from_parts(family, &[label]),
+    }
+}
+
+/// Every family and its help.
+///
+/// A help has neither line ends nor backslashes, so it needs no escapes.
+pub(super) fn described() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let pairs = HELP.lines().filter_map(|line| line.split_once(' '));
+    pairs.map(|(family, help)| (family, help.trim_start()))
+}
+
+/// The help of a family; empty for one that is not described.
+pub(super) fn help(family: &str) -> &'static str {
+    described()
+        .find(|(name, _)| *name == family)
+        .map_or("", |(_, help)| help)
+}
+
+/// Every counter but those by command, which are registered when they are first needed.
+///
+/// Each closed list of labels is walked through its `ALL`, so a variant that is added to an enum
+/// reaches the page by itself, and a test then asks for its documentation.
+pub(super) fn counters() -> Vec<Series<u64>> {
+    let mut all = plain_counters();
+    all.extend(byte_counters());
+    // Closed lists are complete from the start, zeros included: a rate needs a first value.
+    let family = "breakwater_error_replies_total";
+    all.extend(ErrorClass::ALL.map(|class| {
+        let label = ("code", class.as_str());
+        labelled(family, label, move |worker| worker.error_reply(class))
+    }));
+    let family = "breakwater_clients_closed_total";
+    all.extend(ClosedReason::ALL.map(|reason| {
+        let label = ("reason", reason.as_str());
+        labelled(family, label, move |worker| worker.client_closed(reason))
+    }));
+    let family = "breakwater_lanes_lost_total";
+    all.extend(LaneLost::ALL.map(|cause| {
+        let label = ("cause", cause.as_str());
+        labelled(family, label, move |worker| worker.lane_lost(cause))
+    }));
+    let family = "breakwater_dial_failures_total";
+    all.extend(DialFailure::ALL.map(|cause| {
+        let label = ("cause", cause.as_str());
+        labelled(family, label, move |worker| worker.dial_failed(cause))
+    }));
+    let family = "breakwater_commands_resent_total";
+    all.extend(Resent::ALL.map(|reason| {
+        let label = ("reason", reason.as_str());
+        labelled(family, label, move |worker| worker.resent(reason))
+    }));
+    all
+}
+
+/// Counters without a label, by what an operator would ask about.
+fn plain_counters() -> Vec<Series<u64>> {
+    vec![
+        // What befell commands on their way.
+        plain("breakwater_deadlines_passed_total", |it| {
+            &it.deadlines_passed
+        }),
+        plain("breakwater_tombstones_made_total", |it| &it.tombstones_made),
+        plain("breakwater_tombstones_consumed_total", |it| {
+            &it.tombstones_consumed
+        }),
+        plain("breakwater_pushes_dropped_total", |it| &it.pushes_dropped),
+        plain("breakwater_panics_total", |it| &it.panics),
+        // How well work is batched: the second of each pair is divided by the first.
+        plain("breakwater_lane_flushes_total", |it| &it.lane_flushes),
+        plain("breakwater_lane_commands_total", |it| &it.lane_commands),
+        plain("breakwater_turns_total", |it| &it.turns),
+        plain("breakwater_turn_sessions_total", |it| &it.turn_sessions),
+        // Connections on both sides.
+        plain("breakwater_clients_accepted_total", |it| {
+            &it.clients_accepted
+        }),
+        plain("breakwater_client_protocol_errors_total", |it| {
+            &it.client_protocol_errors
+        }),
+        plain("breakwater_lanes_opened_total", |it| &it.lanes_opened),
+        plain("breakwater_lanes_retired_total", |it| &it.lanes_retired),
+        plain("breakwater_dials_total", |it| &it.dials_started),
+    ]
+}
+
+/// Bytes by direction, seen from us: what we received is `in`.
+fn byte_counters() -> [Series<u64>; 4] {
+    let clients = "breakwater_client_bytes_total";
+    let upstream = "breakwater_upstream_bytes_total";
+    [
+        labelled(clients, ("direction", "in"), |it| &it.client_bytes_in),
+        labelled(clients, ("direction", "out"), |it| &it.client_bytes_out),
+        labelled(upstream, ("direction", "in"), |it| &it.upstream_bytes_in),
+        labelled(upstream, ("direction", "out"), |it| &it.upstream_bytes_out),
+    ]
+}
+
+/// Every gauge that workers hold.
+pub(super) fn gauges() -> [Series<i64>; 5] {
+    [
+        gauge("breakwater_clients", |it| it.clients.get()),
+        gauge("breakwater_lanes", |it| it.lanes.get()),
+        gauge("breakwater_commands_in_flight", |it| {
+            it.commands_in_flight.get()
+        }),
+        gauge("breakwater_reply_buffered_bytes", |it| {
+            it.reply_buffered_bytes.get()
+        }),
+        gauge("breakwater_request_buffered_bytes", |it| {
+            it.request_buffered_bytes.get()
+        }),
+    ]
+}
+
+/// A counter without a label.
+fn plain(family: &'static str, counter: fn(&WorkerStats) -> &Counter) -> Series<u64> {
+    Series {
+        family,
+        label: None,
+        read: Box::new(move |worker| counter(worker).get()),
+    }
+}
+
+/// A counter with one label.
+fn labelled(
+    family: &'static str,
+    label: Label,
+    counter: impl Fn(&WorkerStats) -> &Counter + Send + Sync + 'static,
+) -> Series<u64> {
+    Series {
+        family,
+        label: Some(label),
+        read: Box::new(move |worker| counter(worker).get()),
+    }
+}
+
+/// A gauge; none of the workers' gauges has a label, because each is a sum of its own.
+fn gauge(family: &'static str, read: fn(&WorkerStats) -> i64) -> Series<i64> {
+    Series {
+        family,
+        label: None,
+        read: Box::new(read),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn each_family_is_described_once_and_in_a_sentence() {
+        let names: HashSet<_> = described().map(|(family, _)| family).collect();
+        assert_eq!(names.len(), HELP.lines().count());
+        for (family, help) in described() {
+            assert!(
+                help.starts_with(|first: char| first.is_ascii_alphanumeric()),
+                "{family}"
+            );
+            assert!(
+                help.ends_with('.') && !help.contains('\\'),
+                "{family}: {help}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_series_belongs_to_a_described_family_and_is_listed_once() {
+        let counters = counters().into_iter().map(|it| (it.family, it.label));
+        let gauges = gauges().into_iter().map(|it| (it.family, it.label));
+        let all: Vec<_> = counters.chain(gauges).collect();
+        let distinct: HashSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        for (family, _) in all {
+            assert!(!help(family).is_empty(), "{family} has no help");
+        }
+    }
+}

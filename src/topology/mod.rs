@@ -1,0 +1,67 @@
+//! What stands behind us: an immutable picture, published whole and never edited (INV-10).
+//!
+//! Owns [`Topology`], the snapshot that workers load once a batch, and the place where it is published. Never
+//! answers a question while a command waits: workers read what is there.
+//!
+//! What surprises: the epoch counts *deployments*, not events. A reconnect to the same node publishes a new
+//! snapshot of the same epoch, so that lanes go on; a changed `[upstream]` gets a new epoch, so that each session
+//! drains before it moves (INV-12 a).
+
+pub mod facts;
+pub mod single;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::command::table::Table;
+use crate::upstream::dial::Node;
+use facts::Facts;
+
+/// A picture of the upstream.
+#[derive(Debug)]
+pub struct Topology {
+    /// Which deployment this is; rises when `[upstream]` changes.
+    pub epoch: u64,
+    /// How often the control plane has found the node well; a change ends a worker's back-off.
+    pub recoveries: u64,
+    /// The node that all commands go to.
+    pub node: Arc<Node>,
+    /// The commands that it knows.
+    pub table: Arc<Table>,
+    /// What it said about itself; `None` until the first connection.
+    pub facts: Option<Arc<Facts>>,
+}
+
+/// Where snapshots are published.
+pub type Published = Arc<ArcSwap<Topology>>;
+
+/// The table with `[upstream.renamed]` applied. A name that the table lacks is reported and left out: the node
+/// may be older than the configuration.
+#[must_use]
+pub fn with_renames(table: Table, node: &Node) -> Table {
+    match table.rename(&node.settings.renamed) {
+        Ok(renamed) => renamed,
+        Err(error) => {
+            crate::events::rename_ignored(&node.name, &error);
+            table
+        }
+    }
+}
+
+// === impl Topology ===
+
+impl Topology {
+    /// The picture before anything is known of `node`: the built-in table.
+    #[must_use]
+    pub fn unknown(epoch: u64, node: Arc<Node>) -> Self {
+        let table = Arc::new(with_renames(Table::builtin(), &node));
+        Self { epoch, recoveries: 0, node, table, facts: None }
+    }
+
+    /// Number of databases; 16 (Redis's default) until the node has said otherwise.
+    #[must_use]
+    pub fn databases(&self) -> u32 {
+        self.facts.as_ref().map_or(16, |facts| facts.databases)
+    }
+}

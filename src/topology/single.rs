@@ -1,0 +1,139 @@
+//! One fixed node: the control plane's conversation with it.
+//!
+//! Owns the control connection: it learns the node's facts, publishes them, and says in words whether the node
+//! can serve. Never carries a client's command. A PING a second finds a dead link; a lost connection is dialled
+//! again with back-off, and each success is published as a recovery, which ends the workers' own back-off.
+//!
+//! What surprises: an *error* reply to PING is a sign of life. MISCONF, BUSY and LOADING come from a server that
+//! is there; only silence and a closed connection are not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::facts::{self, Learnt};
+use super::{Published, Topology, with_renames};
+use crate::admin::Readiness;
+use crate::command::overlay::LiveSpec;
+use crate::command::table::Table;
+use crate::events;
+use crate::resp::write::Protocol;
+use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::exchange::Exchange;
+
+/// Follows whatever node is published as the upstream, until the process ends.
+pub async fn follow(
+    published: Published,
+    readiness: Arc<Readiness>,
+    mut changed: watch::Receiver<u64>,
+) {
+    let mut failures = 0_u32;
+    loop {
+        let node = Arc::clone(&published.load().node);
+        tokio::select! {
+            result = converse(&published, &node, &readiness, &mut failures) => {
+                let Err(error) = result;
+                events::dial_failed(&node.name, error.cause(), &error.text);
+                readiness.set_upstream(Err(words(&node, &error)));
+                // Without jitter on purpose: this is one connection a process, bounded by its own pace.
+                sleep(BACKOFF_FIRST * (1 << failures.min(4))).await;
+                failures += 1;
+            }
+            _ = changed.changed() => failures = 0,
+        }
+    }
+}
+
+/// Dials, learns, publishes, and then pings for as long as the node answers.
+async fn converse(
+    published: &Published,
+    node: &Arc<Node>,
+    readiness: &Readiness,
+    failures: &mut u32,
+) -> Result<std::convert::Infallible, DialError> {
+    let purpose = Purpose {
+        protocol: Protocol::Resp2,
+        db: 0,
+        presented: None,
+        label: "breakwater:control".into(),
+    };
+    let mut exchange = dial::dial(node, &purpose).await?;
+    let learnt = answered(facts::learn(&mut exchange)).await?;
+    *failures = 0;
+    publish(published, node, learnt);
+    readiness.set_upstream(Ok(()));
+    loop {
+        sleep(PING_EVERY).await;
+        ping(&mut exchange).await?;
+    }
+}
+
+async fn ping(exchange: &mut Exchange) -> Result<(), DialError> {
+    answered(facts::ask(exchange, &[b"PING"])).await.map(drop)
+}
+
+async fn answered<T>(
+    question: impl Future<Output = Result<T, crate::upstream::exchange::ExchangeError>>,
+) -> Result<T, DialError> {
+    match timeout(ANSWER_WITHIN, question).await {
+        Ok(result) => result.map_err(DialError::from),
+        Err(_) => Err(DialError::new(
+            crate::stats::labels::DialFailure::Timeout,
+            format!("connected, but no answer within {ANSWER_WITHIN:?}"),
+        )),
+    }
+}
+
+/// Publishes what was learnt, unless the upstream has been changed meanwhile.
+pub fn publish(published: &Published, node: &Arc<Node>, learnt: Learnt) {
+    let facts = Arc::new(learnt.facts);
+    let table = Arc::new(table(node, learnt.commands));
+    published.rcu(|current| {
+        if !Arc::ptr_eq(&current.node, node) {
+            return Arc::clone(current);
+        }
+        Arc::new(Topology {
+            epoch: current.epoch,
+            recoveries: current.recoveries + 1,
+            node: Arc::clone(node),
+            table: Arc::clone(&table),
+            facts: Some(Arc::clone(&facts)),
+        })
+    });
+}
+
+/// The built-in table with the node's own laid over it; without permission for COMMAND the built-in one.
+fn table(node: &Node, live: Vec<LiveSpec>) -> Table {
+    let builtin = Table::builtin();
+    let table = if live.is_empty() {
+        events::no_command_table(&node.name);
+        builtin
+    } else {
+        builtin.overlay(live)
+    };
+    with_renames(table, node)
+}
+
+/// What `/readyz` says, with the next step.
+fn words(node: &Node, error: &DialError) -> String {
+    use crate::stats::labels::DialFailure as Failure;
+    let next = match error.failure {
+        Failure::Refused => "start the server there, or correct [upstream]",
+        Failure::Timeout => "check the network policy and whether the host is alive",
+        Failure::Unresolved => "check the name in [upstream] and the resolver",
+        Failure::Tls => "check the certificates on both sides",
+        Failure::Auth => "check user and password in [upstream]",
+        Failure::MaxClients => "raise the server's maxclients or find who holds its connections",
+        _ => "look at the server's log",
+    };
+    format!("upstream {} is down ({}: {}): {next}", node.name, error.cause(), error.text)
+}
+
+/// How often the control connection is used; any reply is a sign of life.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// How long a reply may take on the control connection.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// First pause after a failure; doubles four times.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);

@@ -1,0 +1,249 @@
+//! Dialling: from a node's address to an authenticated connection.
+//!
+//! Owns resolving, connecting, TLS, AUTH, HELLO, SELECT and the connection's name, and the words for what went
+//! wrong. Never retries (the caller's back-off does), never runs on the request path: commands wait in the lane
+//! or are told. No lane exists before its AUTH has succeeded.
+//!
+//! What surprises: the whole handshake is one write and one round trip; the replies of CLIENT SETNAME and CLIENT
+//! NO-EVICT may be errors and are ignored, because an ACL may forbid them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::time::timeout;
+
+use crate::config::{Endpoint, UpstreamSettings};
+use crate::net::{self, Halves, TcpStream, UnixStream};
+use crate::resp::write::{self, Protocol};
+use crate::stats::labels::DialFailure;
+use crate::upstream::exchange::{Exchange, ExchangeError};
+use crate::upstream::identity::Presented;
+
+/// One Redis process, and all that is needed to connect to it.
+#[derive(Debug)]
+pub struct Node {
+    /// What messages call it: `host:port` or `unix:/path`.
+    pub name: String,
+    /// Address, credentials and clocks.
+    pub settings: UpstreamSettings,
+    /// TLS, if the scheme asks for it, and the name to be verified.
+    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+/// What a new connection is for.
+#[derive(Debug)]
+pub struct Purpose {
+    /// RESP version.
+    pub protocol: Protocol,
+    /// Database to select.
+    pub db: u32,
+    /// Credentials that a client presented, instead of the URL's.
+    pub presented: Option<Presented>,
+    /// What CLIENT LIST of the node shows as its name.
+    pub label: String,
+}
+
+/// Why a dial failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct DialError {
+    /// Its class, for metrics and for the error's text.
+    pub failure: DialFailure,
+    /// The details in words; for AUTH the node's own line.
+    pub text: String,
+}
+
+/// Connects to `node` and prepares the connection for `purpose`.
+///
+/// # Errors
+/// [`DialError`], also when the whole takes longer than the node's `connect_timeout`.
+pub async fn dial(node: &Node, purpose: &Purpose) -> Result<Exchange, DialError> {
+    let limit = node.settings.connect_timeout;
+    let attempt = async {
+        let mut exchange = Exchange::new(connect(node).await?);
+        handshake(node, purpose, &mut exchange).await?;
+        Ok(exchange)
+    };
+    match timeout(limit, attempt).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::new(DialFailure::Timeout, format!("no answer within {limit:?}"))),
+    }
+}
+
+async fn connect(node: &Node) -> Result<Halves, DialError> {
+    match &node.settings.endpoint {
+        Endpoint::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(|error| DialError::io(&error))?;
+            Ok(net::split_unix(stream))
+        }
+        Endpoint::Tcp { host, port } => {
+            let stream = connect_tcp(&node.settings, host, *port).await?;
+            let Some((config, name)) = &node.tls else { return Ok(net::split_tcp(stream)) };
+            let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+            let stream = connector
+                .connect(name.clone(), stream)
+                .await
+                .map_err(|error| DialError::new(DialFailure::Tls, error.to_string()))?;
+            Ok(net::split_tls(stream.into()))
+        }
+    }
+}
+
+async fn connect_tcp(
+    settings: &UpstreamSettings,
+    host: &str,
+    port: u16,
+) -> Result<TcpStream, DialError> {
+    let unresolved = |error: io::Error| {
+        DialError::new(DialFailure::Unresolved, format!("'{host}' has no address: {error}"))
+    };
+    let addresses: Vec<SocketAddr> =
+        net::lookup_host((host, port)).await.map_err(unresolved)?.collect();
+    let mut last = DialError::new(DialFailure::Unresolved, format!("'{host}' has no address"));
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                net::tune(&stream, settings.keepalive, Some(settings.user_timeout))
+                    .map_err(|error| DialError::io(&error))?;
+                return Ok(stream);
+            }
+            Err(error) => last = DialError::io(&error),
+        }
+    }
+    Err(last)
+}
+
+async fn handshake(
+    node: &Node,
+    purpose: &Purpose,
+    exchange: &mut Exchange,
+) -> Result<(), DialError> {
+    let (bytes, steps) = greeting(node, purpose)?;
+    exchange.send(&bytes).await.map_err(|error| DialError::io(&error))?;
+    for must_succeed in steps {
+        let reply = exchange.reply().await.map_err(DialError::from)?;
+        if must_succeed && reply.first() == Some(&b'-') {
+            return Err(DialError::from_line(&reply));
+        }
+    }
+    if exchange.has_leftover() {
+        return Err(DialError::new(DialFailure::Protocol, "more replies than questions".into()));
+    }
+    Ok(())
+}
+
+/// The bytes of the handshake, and for each command whether its reply must not be an error.
+fn greeting(node: &Node, purpose: &Purpose) -> Result<(Vec<u8>, Vec<bool>), DialError> {
+    let (mut bytes, mut steps) = (Vec::new(), Vec::new());
+    let mut step = |arguments: &[&[u8]], must_succeed: bool| {
+        write::command(&mut bytes, arguments);
+        steps.push(must_succeed);
+    };
+    if let Some(presented) = credentials(node, purpose)? {
+        match &presented.user {
+            Some(user) => step(&[b"AUTH", user, &presented.password], true),
+            None => step(&[b"AUTH", &presented.password], true),
+        }
+    }
+    if purpose.protocol == Protocol::Resp3 {
+        step(&[b"HELLO", b"3"], true);
+    }
+    if purpose.db != 0 {
+        step(&[b"SELECT", purpose.db.to_string().as_bytes()], true);
+    }
+    step(&[b"CLIENT", b"SETNAME", purpose.label.as_bytes()], false);
+    step(&[b"CLIENT", b"NO-EVICT", b"on"], false);
+    Ok((bytes, steps))
+}
+
+fn credentials(node: &Node, purpose: &Purpose) -> Result<Option<Presented>, DialError> {
+    if purpose.presented.is_some() {
+        return Ok(purpose.presented.clone());
+    }
+    let Some(credentials) = &node.settings.credentials else { return Ok(None) };
+    // A password file is read anew for each dial, so that a rotated secret is picked up.
+    let password = credentials
+        .password
+        .read()
+        .map_err(|error| DialError::new(DialFailure::Auth, error.to_string()))?;
+    let user = credentials.user.as_ref().map(|user| user.clone().into_bytes());
+    Ok(Some(Presented { user, password: password.expose().to_vec() }))
+}
+
+// === impl DialError ===
+
+impl DialError {
+    /// An error of this class.
+    #[must_use]
+    pub fn new(failure: DialFailure, text: String) -> Self {
+        Self { failure, text }
+    }
+
+    fn io(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let failure = match error.kind() {
+            // A unix socket that is not there refuses just as a closed port does.
+            Kind::ConnectionRefused | Kind::NotFound => DialFailure::Refused,
+            Kind::TimedOut => DialFailure::Timeout,
+            Kind::ConnectionReset | Kind::UnexpectedEof | Kind::BrokenPipe => DialFailure::Reset,
+            _ => DialFailure::Other,
+        };
+        Self::new(failure, error.to_string())
+    }
+
+    /// The node's own error line, classified by its first words.
+    fn from_line(line: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(line.get(1..).unwrap_or_default()).trim_end().to_owned();
+        let failure = if text.starts_with("ERR max number of clients") {
+            DialFailure::MaxClients
+        } else if text.starts_with("LOADING") {
+            DialFailure::Loading
+        } else if ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR Client sent AUTH"]
+            .iter()
+            .any(|start| text.starts_with(start))
+        {
+            DialFailure::Auth
+        } else {
+            DialFailure::Protocol
+        };
+        Self::new(failure, text)
+    }
+
+    /// What a client is told in brackets: one word, for an operator's search.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        self.failure.as_str()
+    }
+}
+
+impl From<ExchangeError> for DialError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Io(error) => Self::io(&error),
+            other => Self::new(DialFailure::Protocol, other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nodes_own_words_are_classified() {
+        let table: [(&[u8], DialFailure); 5] = [
+            (b"-ERR max number of clients reached\r\n", DialFailure::MaxClients),
+            (b"-LOADING Redis is loading the dataset in memory\r\n", DialFailure::Loading),
+            (b"-WRONGPASS invalid username-password pair\r\n", DialFailure::Auth),
+            (b"-ERR AUTH <password> called without any password\r\n", DialFailure::Auth),
+            (b"-ERR DB index is out of range\r\n", DialFailure::Protocol),
+        ];
+        for (line, want) in table {
+            assert_eq!(DialError::from_line(line).failure, want);
+        }
+        assert_eq!(DialError::from_line(b"-ERR x\r\n").text, "ERR x");
+    }
+}

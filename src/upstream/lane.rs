@@ -1,0 +1,239 @@
+//! A lane: one shared, pipelined connection to a node, as plain data.
+//!
+//! Owns the order of everything: bytes on their way to the node, the waiters in the order of those bytes, and the
+//! scanner of what comes back. Never touches a socket (its task does), never knows what a command means. A
+//! command arrives as a frame and a [`Waiter`]; the *n*-th reply belongs to the *n*-th waiter (INV-1).
+//!
+//! What surprises: bytes stay here after the kernel has taken them, until their reply has come. That is what
+//! allows a read-only command to be sent again after the connection is lost (INV-3).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::arena::Key;
+use crate::buffer::{ChunkPool, Piece, SendBuffer};
+use crate::clock::Micros;
+use crate::command::spec::CommandId;
+use crate::resp::reply::ReplyScanner;
+use crate::resp::write::Protocol;
+use crate::session::replies::Sequence;
+use crate::session::state::{Session, SessionId};
+use crate::upstream::dial::Node;
+use crate::upstream::identity::Identity;
+
+/// Key of a lane on its worker.
+pub type LaneId = Key<Lane>;
+
+/// What makes two lanes different: commands of one key may share a lane, commands of two may not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneKey {
+    /// Epoch of the topology that named the node; a lane of an older one takes no new command.
+    pub epoch: u64,
+    /// Who the lane is to the node.
+    pub identity: Identity,
+    /// RESP version that its replies come in.
+    pub protocol: Protocol,
+    /// Selected database.
+    pub db: u32,
+    /// Whether it carries what would hold others up.
+    pub is_bulk: bool,
+}
+
+/// Who gets the next reply, and what is owed if none comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    /// The session that asked. It may be gone: the waiter is then a tombstone.
+    pub session: SessionId,
+    /// The reply slot in that session.
+    pub slot: Sequence,
+    /// Position behind the command's last byte on this lane.
+    pub end: u64,
+    /// When the command was taken from its client.
+    pub taken_at: Micros,
+    /// Bytes of the command.
+    pub length: u32,
+    /// Which command it is, for counters and messages.
+    pub command: CommandId,
+    /// How often it was sent again.
+    pub resent: u8,
+    /// Whether running it twice, or not at all, changes nothing (class R).
+    pub is_retry_safe: bool,
+    /// Whether it gets the deadline of fast commands.
+    pub is_fast: bool,
+    /// Whether the client asked not to see the reply.
+    pub is_muted: bool,
+}
+
+/// What a lane is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneState {
+    /// Its task dials the node; commands queue up to a bound.
+    Dialling,
+    /// Connected.
+    Open,
+}
+
+/// Everything known of one connection to a node.
+#[derive(Debug)]
+pub struct Lane {
+    /// Its key on this worker.
+    pub id: LaneId,
+    /// What it may carry.
+    pub key: LaneKey,
+    /// Where it leads.
+    pub node: Arc<Node>,
+    /// Dialling or open.
+    pub state: LaneState,
+    /// Commands on their way, and those whose replies are due.
+    pub send: SendBuffer,
+    /// Who waits, in the order of the commands' bytes. The last one's `end` equals `send.end()`.
+    pub waiters: VecDeque<Waiter>,
+    /// When which bytes were handed to the kernel: (position behind them, time). Ascending.
+    pub handed: VecDeque<(u64, Micros)>,
+    /// Finds where replies end.
+    pub scanner: ReplyScanner,
+    /// The beginning of a reply that is not passed on yet: a header line, an error, a short reply.
+    pub carry: Vec<u8>,
+    /// Bytes at the start of `carry` that the scanner has seen; `scanned <= carry.len()`.
+    pub scanned: usize,
+    /// Sessions that wait until the queue has room.
+    pub backlog: Vec<SessionId>,
+    /// Whether pieces of the first waiter's reply have been passed on.
+    pub streaming: bool,
+    /// Bytes of the first waiter's reply passed on so far.
+    pub streamed: u64,
+    /// No new command is taken; closed when the last reply has come.
+    pub retired: bool,
+    /// Since when it is not read because the client of the reply in progress does not take its bytes.
+    pub paused_at: Option<Micros>,
+    /// Reading goes on although the client does not take its bytes: others have waited long enough.
+    pub overdraft: bool,
+    /// The session whose reply is being settled: if that panics, it is closed with the lane.
+    pub settling: Option<Key<Session>>,
+    /// Some waiter's session has gone while the command is unsent: the queue wants to be swept.
+    pub has_orphans: bool,
+    /// Wakes the lane's task.
+    pub waker: Option<Waker>,
+    /// When bytes last came from the node, or were handed over when none were due.
+    pub heard_at: Micros,
+    /// When a command was last queued.
+    pub used_at: Micros,
+}
+
+// === impl Lane ===
+
+impl Lane {
+    /// A lane that is to be dialled.
+    #[must_use]
+    pub fn new(id: LaneId, key: LaneKey, node: Arc<Node>, now: Micros) -> Self {
+        Self {
+            id,
+            key,
+            node,
+            state: LaneState::Dialling,
+            send: SendBuffer::default(),
+            waiters: VecDeque::new(),
+            handed: VecDeque::new(),
+            scanner: ReplyScanner::default(),
+            carry: Vec::new(),
+            scanned: 0,
+            backlog: Vec::new(),
+            streaming: false,
+            streamed: 0,
+            retired: false,
+            paused_at: None,
+            overdraft: false,
+            settling: None,
+            has_orphans: false,
+            waker: None,
+            heard_at: now,
+            used_at: now,
+        }
+    }
+
+    /// Queues a command; its waiter's `end` and `length` are filled in here.
+    pub fn enqueue(&mut self, pool: &mut ChunkPool, frame: Piece<'_>, mut waiter: Waiter) {
+        let start = self.send.end();
+        match frame {
+            Piece::Borrowed(bytes) => self.send.append_whole(pool, bytes),
+            Piece::Shared(bytes) => self.send.append_shared(bytes),
+        }
+        waiter.end = self.send.end();
+        // A frame is at most 1 GiB by the limits of the scanner.
+        waiter.length = u32::try_from(waiter.end - start).unwrap_or(u32::MAX);
+        self.waiters.push_back(waiter);
+    }
+
+    /// Whether the bytes queued are exactly those of its waiters: without that nothing more may be sent (INV-1).
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        self.waiters.back().is_none_or(|last| last.end == self.send.end())
+    }
+
+    /// Notes that the kernel took `count` bytes at `now`.
+    pub fn note_sent(&mut self, count: usize, now: Micros) {
+        if self.send.sent() == self.send.end() {
+            return;
+        }
+        if self.handed.is_empty() {
+            self.heard_at = now;
+        }
+        self.send.advance(count);
+        match self.handed.back_mut() {
+            // One mark a turn is enough; several writes of one turn share it.
+            Some((position, at)) if *at == now => *position = self.send.sent(),
+            _ => self.handed.push_back((self.send.sent(), now)),
+        }
+    }
+
+    /// When the command that ends at `end` was handed to the kernel; forgets older marks.
+    pub fn handed_at(&mut self, end: u64) -> Option<Micros> {
+        while let Some(&(position, at)) = self.handed.front() {
+            if position >= end {
+                return Some(at);
+            }
+            self.handed.pop_front();
+        }
+        None
+    }
+
+    /// The first waiter has been answered: it leaves, and its command's bytes with it.
+    pub fn finish_first(&mut self, pool: &mut ChunkPool) -> Option<Waiter> {
+        let waiter = self.waiters.pop_front()?;
+        self.send.release(pool, waiter.end);
+        self.streaming = false;
+        self.streamed = 0;
+        self.overdraft = false;
+        Some(waiter)
+    }
+
+    /// Whether nothing is due and nothing is queued.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// Wakes the lane's task, to write, to read on, or to close.
+    pub fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Gives memory back; called when the lane has been idle for a while.
+    pub fn shrink(&mut self, pool: &mut ChunkPool) {
+        if self.is_idle() {
+            self.send.rest(pool);
+            self.send.shrink();
+            self.waiters.shrink_to(WAITERS_KEPT);
+            self.handed = VecDeque::new();
+            if self.carry.is_empty() {
+                self.carry = Vec::new();
+            }
+        }
+    }
+}
+
+/// Waiters for which an idle lane keeps memory.
+const WAITERS_KEPT: usize = 64;

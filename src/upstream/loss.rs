@@ -1,0 +1,223 @@
+//! What a lost lane owes its waiters: each is settled exactly once (INV-3).
+//!
+//! Owns the decision, for every command that was on a connection when it broke: sent again, or answered with the
+//! truth about what is known. Never sends again what may have run and changes something. The lane arrives with
+//! its old queue and leaves with a new one that holds what is to be sent on the next connection.
+//!
+//! What surprises: after a write whose outcome is unknown, *later unsent* commands of the same session are not
+//! sent either. The old connection's bytes may still be executed after the new connection's (measured in 13 of 40
+//! rounds), and the client's own order would be turned around.
+
+use std::mem;
+
+use crate::buffer::SendBuffer;
+use crate::dispatch::{self, Settled};
+use crate::refusal::{Ran, Refusal};
+use crate::resp::reply::ReplyScanner;
+use crate::session::state::{Closing, SessionId};
+use crate::stats::labels::{ClosedReason, Outcome, Resent};
+use crate::upstream::dial::{DialError, Node};
+use crate::upstream::lane::{Lane, LaneState, Waiter};
+use crate::worker::Worker;
+
+/// How far a command had come when its connection was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Its last byte was never handed to the kernel: the node cannot have run it.
+    Unsent,
+    /// Handed over, no byte of the reply came.
+    Sent,
+    /// Part of the reply has been passed on to the client.
+    Answering,
+}
+
+/// What is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// It is queued for the next connection.
+    SendAgain(Resent),
+    /// The client is told that it was not run.
+    NotExecuted,
+    /// The client is told that it may have run.
+    OutcomeUnknown,
+    /// The client is told that it got no answer to a read.
+    ReadLost,
+    /// The client holds half a reply: it is disconnected.
+    CloseClient,
+}
+
+/// The whole rule, in one place: what to do with a command that had come so far.
+///
+/// `is_inverted`: an earlier write of the same session is in doubt. `may_retry`: the budget and the attempts
+/// allow one more.
+#[must_use]
+pub fn remedy(progress: Progress, waiter: &Waiter, is_inverted: bool, may_retry: bool) -> Remedy {
+    match progress {
+        Progress::Answering => Remedy::CloseClient,
+        Progress::Unsent if is_inverted => Remedy::NotExecuted,
+        Progress::Unsent => Remedy::SendAgain(Resent::Unsent),
+        Progress::Sent if !waiter.is_retry_safe => Remedy::OutcomeUnknown,
+        Progress::Sent if may_retry && waiter.resent < ATTEMPTS_MAX => {
+            Remedy::SendAgain(Resent::ReadOnly)
+        }
+        Progress::Sent => Remedy::ReadLost,
+    }
+}
+
+/// Settles every waiter of a lane whose connection is gone; what is to be sent again stays queued on it.
+pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
+    let old = mem::take(&mut lane.send);
+    let waiters = mem::take(&mut lane.waiters);
+    let was_streaming = mem::take(&mut lane.streaming);
+    reset(lane);
+    // Sessions with a written, unanswered write. A lane has few of those at a time, and this is no hot path.
+    let mut inverted: Vec<SessionId> = Vec::new();
+    for (place, waiter) in waiters.into_iter().enumerate() {
+        let progress = if place == 0 && was_streaming {
+            Progress::Answering
+        } else if waiter.end > old.sent() {
+            Progress::Unsent
+        } else {
+            Progress::Sent
+        };
+        if !is_wanted(worker, &waiter) {
+            // A deadline has answered for it, or its client is gone; a write in doubt still inverts.
+            if progress != Progress::Unsent && !waiter.is_retry_safe {
+                inverted.push(waiter.session);
+            }
+            worker.stats.tombstones_consumed.increment();
+            continue;
+        }
+        let is_inverted = inverted.contains(&waiter.session);
+        let may_retry = progress == Progress::Unsent || worker.reach.spend_retry(worker.now);
+        let remedy = remedy(progress, &waiter, is_inverted, may_retry);
+        if remedy == Remedy::OutcomeUnknown {
+            inverted.push(waiter.session);
+        }
+        apply(worker, lane, &old, waiter, remedy, node);
+    }
+}
+
+/// Settles everything on a lane that has no connection and gets none.
+pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &DialError) {
+    let refusal = worker.reach.down(node, error, worker.now);
+    let waiters = mem::take(&mut lane.waiters);
+    lane.send = SendBuffer::default();
+    for waiter in waiters {
+        let settled = Settled::Failed { refusal: refusal.clone(), outcome: Outcome::NotExecuted };
+        dispatch::settle(worker, &waiter, settled);
+    }
+}
+
+/// Drops the unsent commands of clients that have gone: nothing is executed for nobody (INV-3).
+pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
+    lane.has_orphans = false;
+    let sent = lane.send.sent();
+    let first_unsent = lane.waiters.partition_point(|waiter| waiter.end <= sent);
+    // A command that is partly handed over must be completed, or the stream is broken.
+    let first_whole = lane
+        .waiters
+        .iter()
+        .skip(first_unsent)
+        .position(|waiter| waiter.end - u64::from(waiter.length) >= sent)
+        .map_or(lane.waiters.len(), |offset| first_unsent + offset);
+    let tail = lane.waiters.split_off(first_whole);
+    if tail.iter().all(|waiter| worker.sessions.contains(waiter.session)) {
+        lane.waiters.extend(tail);
+        return;
+    }
+    let kept_until = tail.front().map_or(sent, |waiter| waiter.end - u64::from(waiter.length));
+    let cut = lane.send.split_off(kept_until);
+    for waiter in tail {
+        if worker.sessions.contains(waiter.session) {
+            requeue(worker, lane, &cut, waiter);
+        }
+    }
+}
+
+/// Whether somebody still waits for this waiter's reply.
+fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
+    worker
+        .sessions
+        .get(waiter.session)
+        .is_some_and(|session| session.replies.is_waiting(waiter.slot))
+}
+
+fn apply(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    old: &SendBuffer,
+    mut waiter: Waiter,
+    remedy: Remedy,
+    node: &Node,
+) {
+    let command = || worker_name(worker, &waiter);
+    let node_name = || node.name.clone();
+    let (refusal, outcome) = match remedy {
+        Remedy::SendAgain(reason) => {
+            worker.stats.resent(reason).increment();
+            waiter.resent += u8::from(reason == Resent::ReadOnly);
+            return requeue(worker, lane, old, waiter);
+        }
+        Remedy::CloseClient => {
+            if let Some(session) = worker.sessions.get_mut(waiter.session) {
+                session.close(Closing::Now(ClosedReason::StreamLost));
+                session.wake();
+            }
+            return;
+        }
+        Remedy::NotExecuted => {
+            (Refusal::NotInverted { node: node_name() }, Outcome::NotExecuted)
+        }
+        Remedy::OutcomeUnknown => {
+            (Refusal::OutcomeUnknown { node: node_name(), command: command() }, Outcome::Unknown)
+        }
+        Remedy::ReadLost => {
+            (Refusal::ReadLost { node: node_name(), command: command() }, Outcome::Unknown)
+        }
+    };
+    dispatch::settle(worker, &waiter, Settled::Failed { refusal, outcome });
+}
+
+/// Queues a waiter's command again, with the bytes that the old queue still holds.
+fn requeue(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
+    let start = waiter.end - u64::from(waiter.length);
+    if let Some(frame) = old.piece(start, waiter.end) {
+        lane.enqueue(&mut worker.pool, frame, waiter);
+    }
+}
+
+/// Full name of a waiter's command, for messages.
+pub fn worker_name(worker: &Worker, waiter: &Waiter) -> String {
+    worker.shared.topology.load().table.stats_name(waiter.command).to_owned()
+}
+
+/// What is known of the effect of a command that gets no reply.
+#[must_use]
+pub fn effect(waiter: &Waiter, sent: u64) -> Ran {
+    if waiter.end > sent {
+        Ran::No
+    } else if waiter.is_retry_safe {
+        Ran::ReadOnly
+    } else {
+        Ran::Maybe
+    }
+}
+
+/// A new connection starts with a clean scanner and nothing carried over.
+fn reset(lane: &mut Lane) {
+    lane.state = LaneState::Dialling;
+    lane.scanner = ReplyScanner::default();
+    lane.carry = Vec::new();
+    lane.scanned = 0;
+    lane.streamed = 0;
+    lane.overdraft = false;
+    lane.paused_at = None;
+    lane.handed.clear();
+}
+
+/// How often a read is sent again before its client is told.
+const ATTEMPTS_MAX: u8 = 2;
+
+#[cfg(test)]
+mod tests;

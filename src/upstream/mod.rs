@@ -1,0 +1,18 @@
+//! Connections to nodes: lanes, and what is done when one is lost.
+//!
+//! Owns everything between a queued command and its settled reply. Never knows a client: it settles waiters, and
+//! `dispatch::settle` knows whose they are. A command arrives in a lane's queue and leaves as bytes on a socket;
+//! its reply arrives as bytes and leaves through `settle`.
+//!
+//! What surprises: a lane is plain data (`lane`), worked on by three pure parts (`pool` chooses it, `receive`
+//! reads for it, `loss` buries it); `task` is the only one with a socket.
+
+pub mod dial;
+pub mod exchange;
+pub mod identity;
+pub mod lane;
+pub mod loss;
+pub mod pool;
+pub mod receive;
+pub mod task;
+pub mod verify;

@@ -1,0 +1,188 @@
+//! From the bytes of a lane to settled replies.
+//!
+//! Owns the way of every byte that a node sends: framed, given to the first waiter, passed on in pieces when a
+//! reply is long. Never keeps more than the beginning of a reply, never guesses: bytes that nobody waits for end
+//! the lane (INV-1).
+//!
+//! What surprises: an error is held until it is whole, however long, because its first words may decide what
+//! happens next; everything else is passed on once 16 KiB of it are there.
+
+use bytes::Bytes;
+
+use crate::dispatch::{self, Settled};
+use crate::resp::reply::ReplyError;
+use crate::upstream::lane::Lane;
+use crate::worker::Worker;
+
+/// Why a lane must be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Anomaly {
+    /// The bytes are no reply.
+    #[error("malformed reply: {0}")]
+    Malformed(#[from] ReplyError),
+    /// A reply came that nobody waits for.
+    #[error("a reply that nobody asked for")]
+    Unexpected,
+    /// An error reply, or an attribute, longer than its limit.
+    #[error("an error reply longer than {HELD_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+/// Takes `input`, fresh from the socket of `lane` (which is lent from `worker.lanes`). `shared` is the same bytes
+/// as a buffer that may be kept without copying, if there is one.
+///
+/// # Errors
+/// [`Anomaly`]: the lane must be closed; the waiters that are left are settled by `loss`.
+pub fn receive(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    input: &[u8],
+    shared: Option<&Bytes>,
+) -> Result<(), Anomaly> {
+    worker.stats.upstream_bytes_in.add(input.len() as u64);
+    lane.heard_at = worker.now;
+    if lane.carry.is_empty() {
+        let used = frames(worker, lane, input, shared)?;
+        lane.carry.extend_from_slice(input.get(used..).unwrap_or_default());
+        return Ok(());
+    }
+    let mut held = std::mem::take(&mut lane.carry);
+    held.extend_from_slice(input);
+    let used = frames(worker, lane, &held, None)?;
+    held.drain(..used);
+    lane.carry = held;
+    if lane.carry.is_empty() {
+        lane.carry.shrink_to(STREAM_FROM_BYTES);
+    }
+    Ok(())
+}
+
+/// Settles every whole reply in `buffer`, passes on what may be passed on, and returns how much was used.
+fn frames(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    buffer: &[u8],
+    shared: Option<&Bytes>,
+) -> Result<usize, Anomaly> {
+    let mut used = 0;
+    loop {
+        let rest = buffer.get(used..).unwrap_or_default();
+        let fresh = rest.get(lane.scanned..).unwrap_or_default();
+        if fresh.is_empty() {
+            return Ok(used);
+        }
+        let progress = lane.scanner.scan(fresh)?;
+        let seen = lane.scanned + progress.consumed;
+        let piece = rest.get(..seen).unwrap_or_default();
+        if progress.complete {
+            lane.scanned = 0;
+            used += seen;
+            whole(worker, lane, piece, shared)?;
+            continue;
+        }
+        if may_pass_on(lane, seen)? {
+            lane.scanned = 0;
+            pass_on(worker, lane, piece, shared)?;
+            return Ok(used + seen);
+        }
+        lane.scanned = seen;
+        return Ok(used);
+    }
+}
+
+/// A reply is complete: its first waiter gets it.
+fn whole(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    bytes: &[u8],
+    shared: Option<&Bytes>,
+) -> Result<(), Anomaly> {
+    let kind = lane.scanner.kind().unwrap_or(b'+');
+    if kind == b'>' {
+        worker.stats.pushes_dropped.increment();
+        return Ok(());
+    }
+    let end = lane.waiters.front().ok_or(Anomaly::Unexpected)?.end;
+    if end > lane.send.sent() {
+        // The answer came before the question was sent.
+        return Err(Anomaly::Unexpected);
+    }
+    let handed_at = lane.handed_at(end).unwrap_or(worker.now);
+    let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
+        pass_on(worker, lane, bytes, shared)?;
+        (lane.streamed, &[][..])
+    } else {
+        (lane.streamed, bytes)
+    };
+    let Some(waiter) = lane.finish_first(&mut worker.pool) else { return Err(Anomaly::Unexpected) };
+    worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
+    worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
+    lane.settling = Some(waiter.session);
+    dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
+    lane.settling = None;
+    Ok(())
+}
+
+/// Whether the `seen` bytes of the reply in progress may go to the client before the reply is whole.
+fn may_pass_on(lane: &Lane, seen: usize) -> Result<bool, Anomaly> {
+    if lane.streaming {
+        return Ok(seen > 0);
+    }
+    match lane.scanner.kind() {
+        Some(b'-' | b'!') | None if seen > HELD_BYTES_MAX => Err(Anomaly::TooLong),
+        Some(b'-' | b'!') | None => Ok(false),
+        Some(_) => Ok(seen >= STREAM_FROM_BYTES),
+    }
+}
+
+/// Gives a piece of a long reply to the first waiter's session.
+fn pass_on(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    piece: &[u8],
+    shared: Option<&Bytes>,
+) -> Result<(), Anomaly> {
+    if lane.scanner.kind() == Some(b'>') {
+        return Ok(());
+    }
+    let waiter = *lane.waiters.front().ok_or(Anomaly::Unexpected)?;
+    if waiter.end > lane.send.sent() {
+        return Err(Anomaly::Unexpected);
+    }
+    lane.streaming = true;
+    lane.streamed += piece.len() as u64;
+    lane.settling = Some(waiter.session);
+    if let Some(session) = worker.sessions.get_mut(waiter.session)
+        && !waiter.is_muted
+    {
+        session.admission.learn(lane.streamed + lane.scanner.bulk_left());
+        match shared {
+            Some(bytes)
+                if session.replies.is_due(waiter.slot) && Lane::is_worth_sharing(piece.len()) =>
+            {
+                session.out.append_shared(bytes.slice_ref(piece));
+                session.replies.note_piece(waiter.slot);
+            }
+            _ => {
+                session.replies.piece(waiter.slot, piece, &mut session.out, &mut worker.pool);
+            }
+        }
+        worker.touched.mark(session);
+    }
+    lane.settling = None;
+    Ok(())
+}
+
+// === impl Lane ===
+
+impl Lane {
+    /// Whether a piece of this length is better kept as it is than copied.
+    fn is_worth_sharing(length: usize) -> bool {
+        length >= STREAM_FROM_BYTES
+    }
+}
+
+/// From this many bytes on a reply is passed on in pieces.
+const STREAM_FROM_BYTES: usize = 16 * 1024;
+/// Most bytes of an error reply (or of attributes before a reply) that are held.
+const HELD_BYTES_MAX: usize = 1024 * 1024;

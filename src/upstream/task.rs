@@ -1,0 +1,378 @@
+//! The task of a lane: its socket, and nothing else.
+//!
+//! Owns dialling, writing what sessions have queued, reading what the node answers, and the order of these. Never
+//! decides about a command: `receive` and `loss` do. The task ends when the lane is retired and empty, or when the
+//! node is lost and nothing is left to be sent again.
+//!
+//! What surprises: it is woken by the first session that queues something, and therefore runs after every session
+//! that was ready in the same turn of the event loop. One write carries them all; that is most of what makes a
+//! shared connection cheap.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
+
+use crate::buffer::SLICES;
+use crate::events;
+use crate::net::{Halves, ReadHalf, WriteHalf};
+use crate::session::flush;
+use crate::session::state::Closing;
+use crate::stats::labels::{ClosedReason, LaneLost};
+use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::lane::{Lane, LaneId, LaneState};
+use crate::upstream::{loss, pool, receive};
+use crate::worker::{SharedWorker, Worker};
+
+/// Why a lane's connection ended.
+#[derive(Debug)]
+enum End {
+    /// It was retired and its last reply is in.
+    Retired,
+    /// It is lost.
+    Lost(LaneLost, String),
+}
+
+/// Runs a lane from its dial to its end.
+pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Semaphore>) {
+    while let Some(node) = node_of(&worker, id) {
+        let halves = match dial_lane(&worker, id, &node, &dialling).await {
+            Ok(halves) => halves,
+            Err(error) => return give_up(&worker, id, &node, &error),
+        };
+        let (mut read, mut write) = halves;
+        let end = poll_fn(|cx| poll_lane(&worker, id, &mut read, &mut write, cx)).await;
+        if !outlives(&worker, id, &node, end) {
+            return;
+        }
+    }
+}
+
+fn node_of(worker: &SharedWorker, id: LaneId) -> Option<Arc<Node>> {
+    worker.borrow().lanes.get(id).map(|lane| Arc::clone(&lane.node))
+}
+
+/// Dials, one connection at a time for the whole worker, unless the node has just been found dead.
+async fn dial_lane(
+    worker: &SharedWorker,
+    id: LaneId,
+    node: &Node,
+    dialling: &Semaphore,
+) -> Result<Halves, DialError> {
+    // The semaphore is never closed; without a permit the dial is merely not limited.
+    let _permit = dialling.acquire().await.ok();
+    let purpose = {
+        let mut worker = worker.borrow_mut();
+        let now = crate::clock::micros();
+        if worker.reach.refusal(node, now).is_some()
+            && let Some(error) = worker.reach.last_error()
+        {
+            // Another lane has tried while this one waited for its turn.
+            return Err(error.clone());
+        }
+        worker.stats.dials_started.increment();
+        purpose(&mut worker, id)
+    };
+    let result = dial::dial(node, &purpose).await;
+    let mut worker = worker.borrow_mut();
+    worker.now = crate::clock::micros();
+    match result {
+        Ok(exchange) => {
+            worker.reach.note_success();
+            worker.stats.lanes_opened.increment();
+            worker.stats.lanes.add(1);
+            opened(&mut worker, id);
+            Ok(exchange.into_halves())
+        }
+        Err(error) => {
+            worker.stats.dial_failed(error.failure).increment();
+            let now = worker.now;
+            worker.reach.note_failure(error.clone(), now);
+            events::dial_failed(&node.name, error.cause(), &error.text);
+            Err(error)
+        }
+    }
+}
+
+fn purpose(worker: &mut Worker, id: LaneId) -> Purpose {
+    let key = worker.lanes.get(id).map(|lane| lane.key.clone());
+    let (protocol, db, is_bulk) =
+        key.as_ref().map_or_else(Default::default, |key| (key.protocol, key.db, key.is_bulk));
+    Purpose {
+        protocol,
+        db,
+        presented: key.and_then(|key| worker.shared.identities.presented(key.identity)),
+        label: format!("breakwater:{}", if is_bulk { "bulk" } else { "fast" }),
+    }
+}
+
+/// The connection is ready: clients that have gone meanwhile get nothing executed.
+fn opened(worker: &mut Worker, id: LaneId) {
+    let Some(mut lane) = worker.lanes.lend(id) else { return };
+    lane.state = LaneState::Open;
+    lane.heard_at = worker.now;
+    loss::sweep_orphans(worker, &mut lane);
+    worker.lanes.restore(id, lane);
+}
+
+/// No connection: everybody who waited is told, and the lane is forgotten.
+fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) {
+    let mut worker = worker.borrow_mut();
+    worker.now = crate::clock::micros();
+    if let Some(mut lane) = worker.lanes.lend(id) {
+        loss::dial_failed(&mut worker, &mut lane, node, error);
+        release_backlog(&worker, &mut lane);
+    }
+    worker.lanes.remove(id);
+    flush::touched(&mut worker);
+}
+
+/// Buries the connection. Returns whether the lane wants another one.
+fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
+    let mut worker = worker.borrow_mut();
+    worker.now = crate::clock::micros();
+    worker.stats.lanes.sub(1);
+    let Some(mut lane) = worker.lanes.lend(id) else { return false };
+    if let End::Lost(cause, text) = end {
+        worker.stats.lane_lost(cause).increment();
+        events::lane_lost(&node.name, cause.as_str(), &text);
+        loss::connection_lost(&mut worker, &mut lane, node);
+    }
+    release_backlog(&worker, &mut lane);
+    let is_done = lane.is_idle();
+    worker.lanes.restore(id, lane);
+    if is_done {
+        worker.lanes.remove(id);
+    }
+    flush::touched(&mut worker);
+    !is_done
+}
+
+/// One turn of the lane's task.
+fn poll_lane(
+    worker: &SharedWorker,
+    id: LaneId,
+    read: &mut ReadHalf,
+    write: &mut WriteHalf,
+    cx: &mut Context<'_>,
+) -> Poll<End> {
+    let mut worker = worker.borrow_mut();
+    let Some(mut lane) = worker.lanes.lend(id) else { return Poll::Ready(End::Retired) };
+    if !lane.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        lane.waker = Some(cx.waker().clone());
+    }
+    // A panic while settling must not take the worker: the lane is closed, its waiters are settled by `loss`.
+    let turn = catch_unwind(AssertUnwindSafe(|| turn(&mut worker, &mut lane, read, write, cx)));
+    let result = turn.unwrap_or_else(|_| Err(panicked(&mut worker, &mut lane)));
+    if lane.send.unsent() < pool::LANE_UNSENT_BYTES_MAX / 2 {
+        release_backlog(&worker, &mut lane);
+    }
+    let is_over = lane.retired && lane.is_idle();
+    worker.lanes.restore(id, lane);
+    flush::touched(&mut worker);
+    match result {
+        Err(end) => Poll::Ready(end),
+        Ok(()) if is_over => Poll::Ready(End::Retired),
+        Ok(()) => Poll::Pending,
+    }
+}
+
+/// Writes, then reads and settles, until the kernel has nothing more or the turn is long enough.
+fn turn(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    read: &mut ReadHalf,
+    write: &mut WriteHalf,
+    cx: &mut Context<'_>,
+) -> Result<(), End> {
+    if lane.has_orphans {
+        loss::sweep_orphans(worker, lane);
+    }
+    send(worker, lane, write, cx)?;
+    for _ in 0..READS_A_TURN {
+        if is_paused(worker, lane) {
+            return Ok(());
+        }
+        if !receive_once(worker, lane, read, cx)? {
+            return Ok(());
+        }
+        // Replies go out as they come: a long one must not pile up here.
+        flush::touched(worker);
+        check_giant(worker, lane);
+    }
+    cx.waker().wake_by_ref();
+    Ok(())
+}
+
+/// Hands what is queued to the kernel.
+fn send(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    write: &mut WriteHalf,
+    cx: &mut Context<'_>,
+) -> Result<(), End> {
+    if lane.send.unsent() == 0 {
+        return Ok(());
+    }
+    if !lane.is_consistent() {
+        return Err(End::Lost(LaneLost::Protocol, "the queue does not match its waiters".into()));
+    }
+    worker.now = crate::clock::micros();
+    worker.stats.lane_flushes.increment();
+    while lane.send.unsent() > 0 {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = lane.send.unsent_slices(&mut slices);
+        match write.poll_write(cx, slices.get(..filled).unwrap_or_default()) {
+            Poll::Ready(Ok(count)) => {
+                worker.stats.upstream_bytes_out.add(count as u64);
+                lane.note_sent(count, worker.now);
+            }
+            Poll::Ready(Err(error)) => return Err(End::io(&error)),
+            Poll::Pending => break,
+        }
+    }
+    match write.poll_flush(cx) {
+        Poll::Ready(Err(error)) => Err(End::io(&error)),
+        _ => Ok(()),
+    }
+}
+
+/// One read, settled. Returns whether there may be more.
+fn receive_once(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    read: &mut ReadHalf,
+    cx: &mut Context<'_>,
+) -> Result<bool, End> {
+    if lane.streaming && lane.scanner.bulk_left() >= GIANT_READ_BYTES as u64 {
+        return receive_giant(worker, lane, read, cx);
+    }
+    let mut scratch = std::mem::take(&mut worker.scratch);
+    let result = read.poll_read(cx, &mut scratch);
+    let outcome = match result {
+        Poll::Pending => Ok(false),
+        Poll::Ready(Err(error)) => Err(End::io(&error)),
+        Poll::Ready(Ok(0)) => Err(End::closed()),
+        Poll::Ready(Ok(count)) => {
+            worker.now = crate::clock::micros();
+            let bytes = scratch.get(..count).unwrap_or_default();
+            receive::receive(worker, lane, bytes, None).map(|()| true).map_err(End::from)
+        }
+    };
+    worker.scratch = scratch;
+    outcome
+}
+
+/// As [`receive_once`], into a buffer that the client's queue keeps: a giant is not copied.
+fn receive_giant(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    read: &mut ReadHalf,
+    cx: &mut Context<'_>,
+) -> Result<bool, End> {
+    let mut buffer = BytesMut::zeroed(GIANT_READ_BYTES);
+    match read.poll_read(cx, &mut buffer) {
+        Poll::Pending => Ok(false),
+        Poll::Ready(Err(error)) => Err(End::io(&error)),
+        Poll::Ready(Ok(0)) => Err(End::closed()),
+        Poll::Ready(Ok(count)) => {
+            worker.now = crate::clock::micros();
+            buffer.truncate(count);
+            let bytes: Bytes = buffer.freeze();
+            receive::receive(worker, lane, &bytes, Some(&bytes)).map(|()| true).map_err(End::from)
+        }
+    }
+}
+
+/// Whether the lane waits for the client of the reply in progress (`SEMANTICS` of admission: the giant).
+fn is_paused(worker: &Worker, lane: &mut Lane) -> bool {
+    if lane.paused_at.is_none() || lane.overdraft {
+        return false;
+    }
+    let session = lane.waiters.front().and_then(|first| worker.sessions.get(first.session));
+    // A client that has gone, or that has taken half of what it is owed, stops nobody.
+    let is_slow = session.is_some_and(|session| {
+        session.write_blocked && session.owed() as u64 >= session.gate.bounds.reply_bytes / 2
+    });
+    if !is_slow {
+        lane.paused_at = None;
+    }
+    is_slow
+}
+
+/// A reply longer than its session's room, for a client that does not read, retires the lane; at the session's
+/// bound the lane is not read on.
+fn check_giant(worker: &mut Worker, lane: &mut Lane) {
+    let Some(first) = lane.waiters.front() else { return };
+    let Some(session) = worker.sessions.get(first.session) else { return };
+    if !session.write_blocked {
+        return;
+    }
+    let owed = session.owed() as u64;
+    let bound = session.gate.bounds.reply_bytes;
+    let in_progress = if lane.streaming { lane.scanner.bulk_left() } else { 0 };
+    if owed + in_progress > bound && !lane.retired {
+        pool::retire(lane);
+        worker.stats.lanes_retired.increment();
+    }
+    if owed >= bound && !lane.overdraft && lane.paused_at.is_none() {
+        lane.paused_at = Some(worker.now);
+    }
+}
+
+/// Sessions that found the queue full may offer their commands again.
+fn release_backlog(worker: &Worker, lane: &mut Lane) {
+    for id in lane.backlog.drain(..) {
+        if let Some(session) = worker.sessions.get(id) {
+            session.wake();
+        }
+    }
+}
+
+/// What a caught panic leaves behind: the session that was being settled cannot be trusted any more.
+fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
+    worker.stats.panics.increment();
+    if worker.scratch.is_empty() {
+        worker.scratch = vec![0; crate::worker::SCRATCH_BYTES];
+    }
+    if let Some(session) = lane.settling.take().and_then(|id| worker.sessions.get_mut(id)) {
+        session.close(Closing::Now(ClosedReason::Panic));
+        session.wake();
+    }
+    End::Lost(LaneLost::Panic, "a panic while settling a reply".into())
+}
+
+// === impl End ===
+
+impl End {
+    fn closed() -> Self {
+        Self::Lost(LaneLost::Closed, "the node closed the connection".into())
+    }
+
+    fn io(error: &io::Error) -> Self {
+        let cause = match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => LaneLost::Reset,
+            io::ErrorKind::TimedOut => LaneLost::Timeout,
+            io::ErrorKind::InvalidData => LaneLost::Tls,
+            io::ErrorKind::UnexpectedEof => LaneLost::Closed,
+            _ => LaneLost::Other,
+        };
+        Self::Lost(cause, error.to_string())
+    }
+}
+
+impl From<receive::Anomaly> for End {
+    fn from(anomaly: receive::Anomaly) -> Self {
+        Self::Lost(LaneLost::Protocol, anomaly.to_string())
+    }
+}
+
+/// Reads of one turn: half a megabyte in all, then the others have theirs.
+const READS_A_TURN: usize = 8;
+/// Size of one read of a reply that has at least so much to come.
+const GIANT_READ_BYTES: usize = 256 * 1024;

@@ -1,0 +1,233 @@
+//! Everything that one worker owns, as plain data.
+//!
+//! Owns the worker's sessions, lanes, spare buffers and counters, and the few lists through which the two kinds
+//! of tasks hand each other work: sessions that have bytes to write, lanes that are to be dialled. Never locked,
+//! never shared: the tasks of one thread borrow it in turn and never across an await.
+//!
+//! What surprises: it runs without a runtime and without sockets. Tests, fuzzers and benchmarks make one, give it
+//! bytes of a client, give its lane bytes of a node, and look at what the session is owed.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::arena::Arena;
+use crate::buffer::ChunkPool;
+use crate::clock::{self, Micros};
+use crate::config::{MemorySettings, UpstreamSettings};
+use crate::resp::request::RequestScanner;
+use crate::session::registry::Registry;
+use crate::session::state::{Session, SessionId};
+use crate::stats::WorkerStats;
+use crate::topology::{Published, Topology};
+use crate::upstream::identity::Identities;
+use crate::upstream::lane::{Lane, LaneId};
+use crate::upstream::pool::Reach;
+use crate::upstream::verify::Verification;
+
+/// The state of one worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its clients.
+    pub sessions: Arena<Session>,
+    /// Its connections to nodes, retired ones included.
+    pub lanes: Arena<Lane>,
+    /// Whether the node can be reached, and when to try again.
+    pub reach: Reach,
+    /// Lanes whose tasks are still to be started.
+    pub to_dial: Vec<LaneId>,
+    /// AUTH of clients that the node is still to confirm.
+    pub to_verify: Vec<Verification>,
+    /// Sessions with bytes to write, or with reason to be woken.
+    pub touched: Touched,
+    /// Spare chunks.
+    pub pool: ChunkPool,
+    /// Counters.
+    pub stats: Arc<WorkerStats>,
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// The snapshot in force, revalidated once a batch.
+    pub topology: arc_swap::Cache<Published, Arc<Topology>>,
+    /// When the batch in hand began.
+    pub now: Micros,
+    /// Where sockets are read into; longer-lived input moves to its owner.
+    pub scratch: Vec<u8>,
+    /// Scanner of commands that arrive whole in `scratch`.
+    pub scanner: RequestScanner,
+    /// Where an answer of ours is spelled before it takes its turn.
+    pub line: Vec<u8>,
+    /// Bytes of replies held for all sessions, as of the last tick.
+    pub reply_bytes: usize,
+    /// Bytes of unfinished requests held for all sessions.
+    pub request_bytes: usize,
+    /// What tests break on purpose.
+    #[cfg(test)]
+    pub faults: Faults,
+}
+
+/// What all workers of the process share.
+#[derive(Debug)]
+pub struct Shared {
+    /// All clients.
+    pub registry: Registry,
+    /// Who they are upstream.
+    pub identities: Identities,
+    /// Where snapshots are published.
+    pub topology: Published,
+    /// Bounds of memory.
+    pub memory: MemorySettings,
+}
+
+/// Sessions that the task in hand has given bytes or freed a turn for.
+#[derive(Debug, Default)]
+pub struct Touched(Vec<SessionId>);
+
+/// How other threads reach a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerHandle {
+    /// Its inbox.
+    pub inbox: mpsc::Sender<Message>,
+    /// Its number of clients: the acceptor hands the next one to the least loaded worker.
+    pub load: Arc<AtomicUsize>,
+}
+
+/// What other threads tell a worker.
+#[derive(Debug)]
+pub enum Message {
+    /// A client was accepted; which listener, and its socket.
+    Client(Box<crate::server::listener::Accepted>),
+    /// CLIENT KILL from a session of another worker.
+    Kill(SessionId),
+    /// Stop taking commands, finish what is in flight, close.
+    Drain,
+}
+
+/// Faults that tests inject.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Panic when the n-th reply from now is settled.
+    pub panic_in_settle: Option<u32>,
+}
+
+// === impl Touched ===
+
+impl Touched {
+    /// Puts a session on the list, once.
+    pub fn mark(&mut self, session: &mut Session) {
+        if !session.touched {
+            session.touched = true;
+            self.0.push(session.id);
+        }
+    }
+
+    /// The list, to be worked off; give its memory back with [`Touched::reuse`].
+    #[must_use]
+    pub fn take(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Takes an emptied list back, so that the next batch allocates nothing.
+    pub fn reuse(&mut self, mut list: Vec<SessionId>) {
+        if self.0.is_empty() {
+            list.clear();
+            self.0 = list;
+        }
+    }
+
+    /// Whether nobody is on it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+// === impl WorkerHandle ===
+
+impl WorkerHandle {
+    /// Clients of that worker at this moment.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// A worker without clients and lanes.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, stats: Arc<WorkerStats>) -> Self {
+        let topology = arc_swap::Cache::new(Arc::clone(&shared.topology));
+        Self {
+            sessions: Arena::default(),
+            lanes: Arena::default(),
+            reach: Reach::default(),
+            to_dial: Vec::new(),
+            to_verify: Vec::new(),
+            touched: Touched::default(),
+            pool: ChunkPool::default(),
+            stats,
+            shared,
+            topology,
+            now: clock::micros(),
+            scratch: vec![0; SCRATCH_BYTES],
+            scanner: RequestScanner::default(),
+            line: Vec::new(),
+            reply_bytes: 0,
+            request_bytes: 0,
+            #[cfg(test)]
+            faults: Faults::default(),
+        }
+    }
+
+    /// Begins a batch: one clock read and one look at the published snapshot.
+    pub fn begin_batch(&mut self) -> Arc<Topology> {
+        self.now = clock::micros();
+        let topology = Arc::clone(self.topology.load());
+        self.reach.note_recoveries(topology.epoch, topology.recoveries);
+        topology
+    }
+
+    /// Answers a command of `session` here, in the order of its replies.
+    pub fn answer(&mut self, session: &mut Session, write: impl FnOnce(&mut Vec<u8>)) {
+        let slot = session.replies.open();
+        self.line.clear();
+        if !session.is_muted() {
+            write(&mut self.line);
+        }
+        session.complete(&mut self.pool, slot, &self.line);
+        // A long answer (CLIENT LIST) must not stay allocated for good.
+        self.line.shrink_to(SCRATCH_BYTES);
+        session.end_of_command();
+        self.touched.mark(session);
+    }
+
+    /// Settings of the node in force.
+    pub fn upstream(&mut self) -> &UpstreamSettings {
+        &self.topology.load().node.settings
+    }
+}
+
+#[cfg(test)]
+impl Faults {
+    /// Panics if a test asked for it.
+    pub fn maybe_panic_in_settle(&mut self) {
+        match &mut self.panic_in_settle {
+            Some(0) => {
+                self.panic_in_settle = None;
+                panic!("injected by a test");
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+    }
+}
+
+/// A worker as its tasks share it.
+pub type SharedWorker = Rc<std::cell::RefCell<Worker>>;
+
+/// Bytes that one read may bring. Large enough for a pipeline of a thousand GETs, small enough for the L2 cache.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
