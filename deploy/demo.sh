@@ -122,7 +122,7 @@ show redis-cli -p "$port" GET greeting
 
 title "2. A pipeline of 1,000 commands: every reply comes back, in order."
 printf "  %s\$ printf 'INCR visits\\\\r\\\\n%%.0s' {1..1000} | redis-cli -p %s --pipe%s\n" "$dim" "$port" "$plain"
-printf 'INCR visits\r\n%.0s' {1..1000} | through --pipe 2>&1 | tail -n 1 | indent
+printf 'INCR visits\r\n%.0s' {1..1000} | through --pipe --pipe-timeout 5 2>&1 | tail -n 1 | indent
 show redis-cli -p "$port" GET visits
 
 title "3. RESP3 beside RESP2: the same hash, as a map for those who asked for it."
@@ -153,7 +153,7 @@ title "7. Metrics and readiness over HTTP."
 printf '  %s$ curl http://127.0.0.1:%s/readyz%s\n' "$dim" "$admin" "$plain"
 http_get /readyz | indent
 printf '\n  %s$ curl http://127.0.0.1:%s/metrics%s   (four lines of it)\n' "$dim" "$admin" "$plain"
-http_get /metrics | awk '/^breakwater_commands_total/ && n++ < 4' | indent
+http_get /metrics | awk '/^breakwater_commands_total.command="(get|incr|multi|set)"/ && n++ < 4' | indent
 
 title "8. SIGTERM drains: no new clients, what is in flight finishes, then the process ends."
 kill -TERM "$proxy"

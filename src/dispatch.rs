@@ -9,7 +9,8 @@
 
 use crate::buffer::Piece;
 use crate::command::errors;
-use crate::command::spec::{Class, Flags, Lane as LaneKind, Spec};
+use crate::command::flags::Flags;
+use crate::command::spec::{Class, Lane as LaneKind, Spec};
 use crate::command::table::Unknown;
 use crate::command::Command;
 use crate::refusal::Refusal;
@@ -109,10 +110,8 @@ fn send(
         is_muted: session.is_muted(),
     };
     lane.used_at = worker.now;
-    if lane.send.unsent() == 0 {
-        // The lane's task runs after every session that is ready now: one write carries all of them.
-        lane.wake();
-    }
+    // Written once a turn, behind every session that is ready now.
+    worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
     lane.enqueue(&mut worker.pool, frame, waiter);
     session.lane = Some(lane.id);
     session.in_flight += 1;

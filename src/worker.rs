@@ -22,6 +22,7 @@ use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
 use crate::stats::WorkerStats;
 use crate::topology::{Published, Topology};
+use crate::upstream::flush::Unflushed;
 use crate::upstream::identity::Identities;
 use crate::upstream::lane::{Lane, LaneId};
 use crate::upstream::pool::Reach;
@@ -40,6 +41,8 @@ pub struct Worker {
     pub to_dial: Vec<LaneId>,
     /// AUTH of clients that the node is still to confirm.
     pub to_verify: Vec<Verification>,
+    /// Lanes with commands to write.
+    pub unflushed: Unflushed,
     /// Sessions with bytes to write, or with reason to be woken.
     pub touched: Touched,
     /// Spare chunks.
@@ -167,6 +170,7 @@ impl Worker {
             reach: Reach::default(),
             to_dial: Vec::new(),
             to_verify: Vec::new(),
+            unflushed: Unflushed::default(),
             touched: Touched::default(),
             pool: ChunkPool::default(),
             stats,

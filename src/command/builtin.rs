@@ -7,10 +7,10 @@
 //! A surprise: the number of a command is its line, so [`line_of`] can find it while the program is
 //! being compiled, and `match` can compare with it.
 
+use super::flags::{Categories, Flags, KeyFlags};
 use super::keys::KeyRule;
 use super::spec::{
-    BeginSearch, Categories, Class, CommandId, FindKeys, Flags, KeyFlags, KeySpec, Lane,
-    RequestPolicy, ResponsePolicy, Spec,
+    BeginSearch, Class, CommandId, FindKeys, KeySpec, Lane, RequestPolicy, ResponsePolicy, Spec,
 };
 
 const TSV: &str = include_str!("commands.tsv");
@@ -22,6 +22,10 @@ pub(super) const LINES: usize = count_lines(TSV.as_bytes());
 ///
 /// # Panics
 /// If `commands.tsv` does not follow its own rules.
+#[allow(
+    clippy::panic,
+    reason = "the table is part of the program; a test parses it"
+)]
 pub(super) fn specs() -> Vec<Spec> {
     let lines = TSV.lines().filter(|line| !line.starts_with('#'));
     let mut specs: Vec<Spec> = Vec::with_capacity(LINES);
@@ -74,6 +78,10 @@ const fn count_lines(table: &[u8]) -> usize {
 
 /// Tells containers and subcommands about each other. A container comes before its subcommands,
 /// because its name is the beginning of theirs.
+#[allow(
+    clippy::panic,
+    reason = "the table is part of the program; a test parses it"
+)]
 fn link(specs: &mut [Spec]) {
     for number in 0..specs.len() {
         let Some((container, _)) = specs[number].name.split_once('|') else {
@@ -138,6 +146,7 @@ fn spec(number: u16, line: &str) -> Option<Spec> {
     })
 }
 
+/// The word of the fourth column.
 fn class_from(word: &str) -> Option<Class> {
     Some(match word {
         "shared" => Class::Shared,
@@ -149,6 +158,7 @@ fn class_from(word: &str) -> Option<Class> {
     })
 }
 
+/// The word of the fifth column.
 fn lane_from(word: &str) -> Option<Lane> {
     match word {
         "fast" => Some(Lane::Fast),
@@ -173,6 +183,7 @@ fn key_spec(text: &str) -> Option<KeySpec> {
     })
 }
 
+/// `i1`: at an argument; `kSTORE,6`: behind a word; `?`: nobody can tell.
 fn begin_search(text: &str) -> Option<BeginSearch> {
     match text.split_at_checked(1)? {
         ("i", index) => Some(BeginSearch::Index(index.parse().ok()?)),
@@ -188,6 +199,7 @@ fn begin_search(text: &str) -> Option<BeginSearch> {
     }
 }
 
+/// `r0,1,0`: up to an argument; `n0,1,1`: as many as one says; `?`: nobody can tell.
 fn find_keys(text: &str) -> Option<FindKeys> {
     match text.split_at_checked(1)? {
         ("r", rest) => {

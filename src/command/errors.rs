@@ -7,7 +7,7 @@
 //! byte, names and subcommands are cut at 128 bytes, and the list of arguments stops growing once it
 //! has 128. Line ends inside become blanks, or the reply would become two.
 
-use super::spec::Spec;
+use super::spec::{CommandId, Spec, builtin_id};
 use super::table::Unknown;
 use super::{Command, until_nul};
 
@@ -61,8 +61,16 @@ pub fn unknown_subcommand(out: &mut Vec<u8>, command: &Command<'_>) {
 
 /// Appends `-ERR wrong number of arguments …`, with the line end. Names the command as the table
 /// does, `client|kill`, whatever the client or a rename calls it.
+///
+/// EXEC is special: to Redis a refused EXEC ends the transaction, and the error says so.
 pub fn wrong_arity(out: &mut Vec<u8>, spec: &Spec) {
-    out.extend_from_slice(b"-ERR wrong number of arguments for '");
+    const EXEC: CommandId = builtin_id("exec");
+    let start: &[u8] = match spec.id {
+        EXEC => b"-EXECABORT Transaction discarded because of: ",
+        _ => b"-ERR ",
+    };
+    out.extend_from_slice(start);
+    out.extend_from_slice(b"wrong number of arguments for '");
     out.extend_from_slice(spec.name.as_bytes());
     out.extend_from_slice(b"' command\r\n");
 }

@@ -18,6 +18,8 @@ pub(super) const NAME_BYTES_MAX: usize = 64;
 pub(super) struct Index {
     /// A power of two of slots, at least half of them free.
     slots: Box<[Slot]>,
+    /// How far right a hash is shifted to become the number of a slot.
+    shift: u32,
     /// What was inserted, in order; `Slot::entry` counts here.
     entries: Vec<Entry>,
 }
@@ -71,6 +73,7 @@ impl Index {
         let capacity = (entries.len() * 2).next_power_of_two().max(16);
         let mut index = Index {
             slots: vec![FREE; capacity].into(),
+            shift: u64::BITS - capacity.trailing_zeros(),
             entries: Vec::new(),
         };
         for entry in entries {
@@ -109,8 +112,12 @@ impl Index {
         &self.entries
     }
 
+    /// Adds a name, if there is room for its number: tables are bounded far below that.
     fn insert(&mut self, entry: Entry) {
         let length = entry.word.len();
+        if self.entries.len() >= usize::from(u16::MAX) {
+            return;
+        }
         if length == 0
             || length > NAME_BYTES_MAX
             || self.find(entry.container, &entry.word).is_some()
@@ -137,15 +144,20 @@ impl Index {
     /// The slot where the search for a key begins.
     #[inline]
     fn start(&self, container: u16, key: u64) -> usize {
-        // The high bits of a product depend on all bits of its factors.
-        let hash = (key ^ u64::from(container).rotate_left(48)).wrapping_mul(MIX);
-        (hash >> 32) as usize & (self.slots.len() - 1)
+        // Only the highest bits of a product depend on all bits of its factors: a slot taken from the
+        // middle would not see the last letters of an eight-letter name.
+        let hash = (key ^ u64::from(container).rotate_left(24)).wrapping_mul(MIX);
+        (hash >> self.shift) as usize
     }
 
     /// Whether a long name is the one of this slot, and not merely of the same hash.
     fn is_spelled(&self, slot: &Slot, word: &[u8]) -> bool {
-        let entry = self.entries.get(usize::from(slot.entry));
-        entry.is_some_and(|entry| entry.word.eq_ignore_ascii_case(word))
+        let Some(entry) = self.entries.get(usize::from(slot.entry)) else {
+            return false;
+        };
+        let mut pairs = entry.word.chunks(8).zip(word.chunks(8));
+        entry.word.len() == word.len()
+            && pairs.all(|(known, asked)| load(known) == fold(load(asked)))
     }
 }
 

@@ -11,7 +11,8 @@
 
 use std::fmt;
 
-use super::spec::{BeginSearch, FindKeys, Flags, KeyFlags, KeySpec, Spec};
+use super::flags::{Flags, KeyFlags};
+use super::spec::{BeginSearch, FindKeys, KeySpec, Spec};
 use super::{Command, until_nul};
 
 /// One key among the arguments.
@@ -266,7 +267,7 @@ fn by_rule(rule: KeyRule, command: &Command<'_>, out: &mut Vec<KeyPosition>) {
             first,
         } => counted(command, store, count, first, out),
         KeyRule::Sort => sort(command, out),
-        KeyRule::SortReadonly => push(out, 1, KeyFlags::RO.union(KeyFlags::ACCESS)),
+        KeyRule::SortReadonly => push(out, 1, KeyFlags::RO | KeyFlags::ACCESS),
         KeyRule::Migrate => migrate(command, out),
         KeyRule::Streams => streams(command, out),
         KeyRule::Set => push(out, 1, set_flags(command)),
@@ -274,6 +275,8 @@ fn by_rule(rule: KeyRule, command: &Command<'_>, out: &mut Vec<KeyPosition>) {
     }
 }
 
+/// A count, the keys behind it, and last the destination: the order in which Redis lists them here.
+/// More keys than arguments, or none, is a mistake to this rule.
 fn counted(
     command: &Command<'_>,
     store: usize,
@@ -296,8 +299,9 @@ fn counted(
     }
 }
 
+/// `SORT key … STORE destination`. Of several destinations the last one counts, as when it runs.
 fn sort(command: &Command<'_>, out: &mut Vec<KeyPosition>) {
-    push(out, 1, KeyFlags::RO.union(KeyFlags::ACCESS));
+    push(out, 1, KeyFlags::RO | KeyFlags::ACCESS);
     let (mut index, mut store) = (2, None);
     while index < command.len() {
         let has = |word: &str| command.has_word_at(index, word);
@@ -314,12 +318,14 @@ fn sort(command: &Command<'_>, out: &mut Vec<KeyPosition>) {
         };
     }
     if let Some(index) = store {
-        push(out, index, KeyFlags::OW.union(KeyFlags::UPDATE));
+        push(out, index, KeyFlags::OW | KeyFlags::UPDATE);
     }
 }
 
+/// `MIGRATE host port key|"" db timeout [options] [KEYS key …]`: KEYS cannot come earlier than sixth,
+/// and neither a password nor a user's name is taken for it.
 fn migrate(command: &Command<'_>, out: &mut Vec<KeyPosition>) {
-    let flags = KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::DELETE);
+    let flags = KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::DELETE;
     let mut index = 6;
     while index < command.len() {
         let has = |word: &str| command.has_word_at(index, word);
@@ -341,6 +347,7 @@ fn migrate(command: &Command<'_>, out: &mut Vec<KeyPosition>) {
     push(out, 3, flags);
 }
 
+/// `XREAD [options] STREAMS key … id …`. Asked only where the key specs failed, hence strict.
 fn streams(command: &Command<'_>, out: &mut Vec<KeyPosition>) {
     let mut index = 1;
     while index < command.len() && !command.has_word_at(index, "streams") {
@@ -354,7 +361,7 @@ fn streams(command: &Command<'_>, out: &mut Vec<KeyPosition>) {
     }
     // As many ids as keys.
     let rest = command.len().saturating_sub(index + 1);
-    if rest % 2 == 0 {
+    if rest.is_multiple_of(2) {
         (index + 1..index + 1 + rest / 2).for_each(|key| push(out, key, KeyFlags::default()));
     }
 }
@@ -362,9 +369,9 @@ fn streams(command: &Command<'_>, out: &mut Vec<KeyPosition>) {
 /// SET overwrites its key; with GET it tells what was there, too.
 fn set_flags(command: &Command<'_>) -> KeyFlags {
     if (3..command.len()).any(|index| command.has_word_at(index, "get")) {
-        KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::UPDATE)
+        KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE
     } else {
-        KeyFlags::OW.union(KeyFlags::UPDATE)
+        KeyFlags::OW | KeyFlags::UPDATE
     }
 }
 
@@ -377,12 +384,13 @@ fn bitfield_flags(command: &Command<'_>) -> KeyFlags {
         index += match () {
             () if has("get") && behind >= 2 => 3,
             () if has("overflow") && behind >= 1 => 2,
-            () => return KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::UPDATE),
+            () => return KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE,
         };
     }
-    KeyFlags::RO.union(KeyFlags::ACCESS)
+    KeyFlags::RO | KeyFlags::ACCESS
 }
 
+/// Notes one key. A request has fewer than 2^32 arguments: its length in bytes is below that.
 fn push(out: &mut Vec<KeyPosition>, index: usize, flags: KeyFlags) {
     out.push(KeyPosition {
         index: index as u32,
@@ -393,8 +401,12 @@ fn push(out: &mut Vec<KeyPosition>, index: usize, flags: KeyFlags) {
 /// A number as C's `atoi` reads it: blanks, a sign, digits up to anything else. Numbers beyond 64
 /// bits end at the border, and the rest is cut to 32 bits.
 fn lenient_number(text: &[u8]) -> i32 {
-    let text = until_nul(text).trim_ascii_start();
-    let text = text.strip_prefix(b"\x0b").unwrap_or(text);
+    let text = until_nul(text);
+    let blanks = text
+        .iter()
+        .take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r'))
+        .count();
+    let text = text.get(blanks..).unwrap_or_default();
     let (is_negative, digits) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
         Some((b'+', rest)) => (false, rest),
@@ -632,7 +644,7 @@ mod tests {
     fn lenient_numbers_are_those_of_atoi() {
         for (text, expected) in [
             (&b"12"[..], 12),
-            (b" \t-3x", -3),
+            (b" \x0b\t-3x", -3),
             (b"+7", 7),
             (b"", 0),
             (b"x", 0),

@@ -11,6 +11,7 @@
 
 mod builtin;
 pub mod errors;
+pub mod flags;
 mod index;
 pub mod keys;
 pub mod overlay;

@@ -8,10 +8,9 @@
 //! allocates by a number it names, and every list has a limit. What is malformed is left out and
 //! counted, because one odd module must not cost us the rest.
 
+use super::flags::{Categories, Flags, KeyFlags};
 use super::index::NAME_BYTES_MAX;
-use super::spec::{
-    BeginSearch, Categories, FindKeys, Flags, KeyFlags, KeySpec, RequestPolicy, ResponsePolicy,
-};
+use super::spec::{BeginSearch, FindKeys, KeySpec, RequestPolicy, ResponsePolicy};
 
 /// Most commands and subcommands that are taken from one upstream (Redis with all of its own
 /// modules has about 700).
@@ -191,9 +190,9 @@ impl LiveSpec {
             last if last < 0 => last,
             last => last.saturating_sub(self.first_key).max(0),
         };
-        let mut flags = KeyFlags::RW.union(KeyFlags::ACCESS).union(KeyFlags::UPDATE);
+        let mut flags = KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE;
         if self.flags.contains(Flags::MOVABLEKEYS) {
-            flags = flags.union(KeyFlags::INCOMPLETE);
+            flags = flags | KeyFlags::INCOMPLETE;
         }
         let find = FindKeys::Range {
             last,
@@ -297,6 +296,7 @@ fn key_spec_from(value: &Value) -> KeySpec {
     }
 }
 
+/// Where a spec's keys begin; `None` for kinds that came after us.
 fn begin_from(value: &Value) -> Option<BeginSearch> {
     let spec = value.field("spec")?;
     match value.field("type")?.word()? {
@@ -309,6 +309,7 @@ fn begin_from(value: &Value) -> Option<BeginSearch> {
     }
 }
 
+/// How far a spec's keys go; `None` for kinds that came after us.
 fn find_from(value: &Value) -> Option<FindKeys> {
     let spec = value.field("spec")?;
     let number = |name: &str| spec.field(name).and_then(Value::number);
@@ -419,7 +420,7 @@ mod tests {
                     step: 1,
                     limit: 2
                 },
-                flags: KeyFlags::RO.union(KeyFlags::ACCESS),
+                flags: KeyFlags::RO | KeyFlags::ACCESS,
             }]
         );
         assert_eq!(x.subcommands[0].name, "x|y");

@@ -12,9 +12,10 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use super::flags::Flags;
 use super::index::{Entry, Index, NAME_BYTES_MAX};
 use super::overlay::{LIVE_COMMANDS_MAX, LiveSpec};
-use super::spec::{Class, CommandId, Flags, Spec};
+use super::spec::{Class, CommandId, Spec};
 use super::{Command, HTTP_NAMES, builtin};
 
 /// How many commands and subcommands the built-in table has; their ids are below this.

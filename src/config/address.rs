@@ -23,6 +23,7 @@ const DB_MAX: u32 = i32::MAX as u32;
 /// What an upstream URL says, before it is joined with the keys beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UpstreamUrl {
+    /// Host and port, or the socket's path.
     pub(super) endpoint: Endpoint,
     /// The scheme was `rediss`.
     pub(super) is_tls: bool,
@@ -30,6 +31,7 @@ pub(super) struct UpstreamUrl {
     pub(super) db: Option<u32>,
     /// `None`: no user, or an empty one, which is Redis's `default`.
     pub(super) user: Option<String>,
+    /// Decoded; never empty.
     pub(super) password: Option<Redacted<String>>,
 }
 
@@ -41,7 +43,10 @@ type UserInfo = (Option<String>, Option<Redacted<String>>);
 /// Port 0 asks the kernel for a free one. A unix socket gets the default mode.
 pub(super) fn listen(text: &str) -> Result<ListenAddress, Fault> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(ListenAddress::Unix { path: unix_path(path)?, mode: UNIX_MODE_DEFAULT });
+        return Ok(ListenAddress::Unix {
+            path: unix_path(path)?,
+            mode: UNIX_MODE_DEFAULT,
+        });
     }
     socket(text).map(ListenAddress::Tcp)
 }
@@ -55,24 +60,31 @@ pub(super) fn socket(text: &str) -> Result<SocketAddr, Fault> {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     }
     let hint = match text.rsplit_once(':') {
-        Some(("" | "*", port)) => format!("to listen everywhere write 0.0.0.0:{port} or [::]:{port}"),
+        Some(("" | "*", port)) => {
+            format!("to listen everywhere write 0.0.0.0:{port} or [::]:{port}")
+        }
         None if text.parse::<u16>().is_ok() => format!("write 127.0.0.1:{text}"),
         None if text.parse::<IpAddr>().is_ok() => "add a port, as in 127.0.0.1:6379".to_owned(),
         _ => "write an IP address and a port, as in 127.0.0.1:6379 or [::1]:6379".to_owned(),
     };
-    Err(Fault::new(format!("'{text}' is not an address to listen on"), hint))
+    wrong(format!("'{text}' is not an address to listen on"), hint)
 }
 
 /// Reads an upstream URL: `redis://[user:password@]host[:port][/db]`, `rediss://…`, `unix:/path`, `unix:///path`.
 pub(super) fn upstream(url: &str) -> Result<UpstreamUrl, Fault> {
     let Some((scheme, rest)) = url.split_once(':') else {
-        return Err(Fault::new("the upstream is not a URL", "write redis://HOST:6379"));
+        return wrong("the upstream is not a URL", "write redis://HOST:6379");
     };
     match scheme {
         "redis" | "rediss" => redis_url(rest, scheme == "rediss"),
         "unix" => unix_url(rest),
         _ => Err(foreign_scheme(scheme)),
     }
+}
+
+/// Refuses an address.
+fn wrong<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault::new(what, hint))
 }
 
 /// Says what this build serves, to somebody who asked for more or wrote another tool's URL.
@@ -86,17 +98,27 @@ fn foreign_scheme(scheme: &str) -> Fault {
             return Fault::new("the upstream's URL has no scheme that is known here", hint);
         }
     };
-    let what = format!("{scheme}:// names {deployment}, and this build serves one standalone Redis only");
-    Fault::new(what, "write redis://HOST:6379, rediss://HOST:6379 (TLS) or unix:/PATH")
+    let what =
+        format!("{scheme}:// names {deployment}, and this build serves one standalone Redis only");
+    Fault::new(
+        what,
+        "write redis://HOST:6379, rediss://HOST:6379 (TLS) or unix:/PATH",
+    )
 }
 
+/// What stands behind `redis:` or `rediss:`. The parts are taken off from the outside inwards.
 fn redis_url(rest: &str, is_tls: bool) -> Result<UpstreamUrl, Fault> {
     let Some(rest) = rest.strip_prefix("//") else {
-        return Err(Fault::new("the upstream's URL lacks // behind its scheme", "write redis://HOST:6379"));
+        return wrong(
+            "the upstream's URL lacks // behind its scheme",
+            "write redis://HOST:6379",
+        );
     };
+    // Other tools put settings there; ignoring them would leave somebody believing in a time-out.
     if rest.contains(['?', '#']) {
-        let hint = "put settings into keys of [upstream]; in a password write %3F for ? and %23 for #";
-        return Err(Fault::new("the upstream's URL has a query or a fragment", hint));
+        let hint =
+            "put settings into keys of [upstream]; in a password write %3F for ? and %23 for #";
+        return wrong("the upstream's URL has a query or a fragment", hint);
     }
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     // An @ behind the first / can only come from a password that was not encoded.
@@ -109,42 +131,70 @@ fn redis_url(rest: &str, is_tls: bool) -> Result<UpstreamUrl, Fault> {
     };
     let (host, port) = host_and_port(address)?;
     let (user, password) = info;
-    Ok(UpstreamUrl { endpoint: Endpoint::Tcp { host, port }, is_tls, db: db(path)?, user, password })
+    Ok(UpstreamUrl {
+        endpoint: Endpoint::Tcp { host, port },
+        is_tls,
+        db: db(path)?,
+        user,
+        password,
+    })
 }
 
+/// What stands behind `unix:`. The path is taken as it is: no percent-encoding, no query.
 fn unix_url(rest: &str) -> Result<UpstreamUrl, Fault> {
     // Both `unix:/path` and `unix:///path`; with two slashes the first word would be a host.
     let path = match rest.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,
-        Some(_) => return Err(Fault::new("a unix socket has no host", "write unix:/PATH or unix:///PATH")),
+        Some(_) => {
+            return wrong(
+                "a unix socket has no host",
+                "write unix:/PATH or unix:///PATH",
+            );
+        }
         None => rest,
     };
     let endpoint = Endpoint::Unix(unix_path(path)?);
-    Ok(UpstreamUrl { endpoint, is_tls: false, db: None, user: None, password: None })
+    Ok(UpstreamUrl {
+        endpoint,
+        is_tls: false,
+        db: None,
+        user: None,
+        password: None,
+    })
 }
 
+/// A path that the system can bind or connect to, of either side.
 fn unix_path(path: &str) -> Result<PathBuf, Fault> {
     if !path.starts_with('/') || path.ends_with('/') {
         let hint = "write an absolute path, as in unix:/run/breakwater/redis.sock";
-        return Err(Fault::new(format!("'{path}' is not a path of a unix socket"), hint));
+        return wrong(format!("'{path}' is not a path of a unix socket"), hint);
     }
     if path.contains('?') {
-        return Err(Fault::new("a unix socket takes no query", "put settings into keys of [upstream]"));
+        return wrong(
+            "a unix socket takes no query",
+            "put settings into keys of [upstream]",
+        );
     }
     if path.len() > UNIX_PATH_BYTES_MAX {
         let what = format!("the unix socket's path has {} bytes", path.len());
-        return Err(Fault::new(what, format!("the system allows {UNIX_PATH_BYTES_MAX}")));
+        return wrong(what, format!("the system allows {UNIX_PATH_BYTES_MAX}"));
     }
     Ok(PathBuf::from(path))
 }
 
+/// A reserved character in the user or the password moves the end of the host; guessing where would dial a stranger.
 fn unencoded() -> Fault {
-    let hint = "percent-encode the password (%40 for @, %2F for /, %3A for :), or use password_file";
-    Fault::new("the user or password in the upstream's URL has characters that end it", hint)
+    let hint =
+        "percent-encode the password (%40 for @, %2F for /, %3A for :), or use password_file";
+    Fault::new(
+        "the user or password in the upstream's URL has characters that end it",
+        hint,
+    )
 }
 
 /// Splits `user:password`, each percent-encoded, each possibly empty or absent.
 fn user_info(info: &str) -> Result<UserInfo, Fault> {
+    // Brackets can only be those of a host that slid to this side of an unencoded @.
     if info.contains(['@', '[', ']']) {
         return Err(unencoded());
     }
@@ -154,16 +204,22 @@ fn user_info(info: &str) -> Result<UserInfo, Fault> {
     };
     let user = Some(percent_decode(user)?).filter(|user| !user.is_empty());
     let password = password.map(percent_decode).transpose()?;
+    // Redis has no empty passwords; this is a template whose variable was empty.
     if password.as_ref().is_some_and(String::is_empty) {
         let hint = "leave out the colon, or write the password behind it";
-        return Err(Fault::new("the password in the upstream's URL is empty", hint));
+        return wrong("the password in the upstream's URL is empty", hint);
     }
     Ok((user, password.map(Redacted::new)))
 }
 
 /// Replaces every `%XX`. What is not valid percent-encoding or not UTF-8 is refused rather than guessed.
 fn percent_decode(text: &str) -> Result<String, Fault> {
-    let broken = || Fault::new("the upstream's URL has a % without two hex digits", "write %25 for a %");
+    let broken = || {
+        Fault::new(
+            "the upstream's URL has a % without two hex digits",
+            "write %25 for a %",
+        )
+    };
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -172,13 +228,18 @@ fn percent_decode(text: &str) -> Result<String, Fault> {
             continue;
         }
         let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
-        let (Some(high), Some(low)) = (digit(), digit()) else { return Err(broken()) };
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(broken());
+        };
         // Two hex digits make at most 255.
         bytes.push((high * 16 + low) as u8);
     }
     let not_text = |_| {
         let hint = "put it into a file, without any encoding, and name that with password_file";
-        Fault::new("the user or password in the upstream's URL is not UTF-8", hint)
+        Fault::new(
+            "the user or password in the upstream's URL is not UTF-8",
+            hint,
+        )
     };
     String::from_utf8(bytes).map_err(not_text)
 }
@@ -188,7 +249,9 @@ fn host_and_port(address: &str) -> Result<(String, u16), Fault> {
     let (host, port) = match address.strip_prefix('[') {
         Some(bracketed) => ipv6_and_port(bracketed)?,
         None => {
-            let (host, port) = address.split_once(':').map_or((address, None), |(h, p)| (h, Some(p)));
+            let (host, port) = address
+                .split_once(':')
+                .map_or((address, None), |(h, p)| (h, Some(p)));
             check_host(host, port)?;
             (host, port)
         }
@@ -198,7 +261,9 @@ fn host_and_port(address: &str) -> Result<(String, u16), Fault> {
         // Not quoted: whoever forgot the host has the password standing here.
         Some(port) => match port_number(port) {
             Some(port) if port > 0 => port,
-            _ => return Err(Fault::new("the upstream's port is not a port", "write 1 to 65535")),
+            _ => {
+                return wrong("the upstream's port is not a port", "write 1 to 65535");
+            }
         },
     };
     Ok((host.to_owned(), port))
@@ -206,13 +271,21 @@ fn host_and_port(address: &str) -> Result<(String, u16), Fault> {
 
 /// Digits only, where `parse` would take a sign as well.
 fn port_number(text: &str) -> Option<u16> {
-    if text.starts_with('+') { None } else { text.parse().ok() }
+    if text.starts_with('+') {
+        None
+    } else {
+        text.parse().ok()
+    }
 }
 
+/// What stands behind `[`. Zones (`%eth0`) are refused: they name an interface of one machine.
 fn ipv6_and_port(bracketed: &str) -> Result<(&str, Option<&str>), Fault> {
     let broken = || {
         let hint = "write an IPv6 address in brackets, as in redis://[::1]:6379";
-        Fault::new("the brackets of the upstream's host hold no IPv6 address", hint)
+        Fault::new(
+            "the brackets of the upstream's host hold no IPv6 address",
+            hint,
+        )
     };
     let (host, rest) = bracketed.split_once(']').ok_or_else(broken)?;
     if host.parse::<std::net::Ipv6Addr>().is_err() {
@@ -228,20 +301,21 @@ fn ipv6_and_port(bracketed: &str) -> Result<(&str, Option<&str>), Fault> {
 /// Letters, digits, `-`, `.` and `_` (which is no DNS name but common in container networks).
 fn check_host(host: &str, port: Option<&str>) -> Result<(), Fault> {
     if host.is_empty() {
-        return Err(Fault::new("the upstream's URL has no host", "write redis://HOST:6379"));
+        return wrong("the upstream's URL has no host", "write redis://HOST:6379");
     }
     if port.is_some_and(|port| port.contains(':')) {
         let hint = "write an IPv6 address in brackets, as in redis://[::1]:6379";
-        return Err(Fault::new("the upstream's host has more than one colon", hint));
+        return wrong("the upstream's host has more than one colon", hint);
     }
     let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if !host.chars().all(is_fine) {
         let hint = "write a name or an IP address, without blanks";
-        return Err(Fault::new("the upstream's host has characters that no host has", hint));
+        return wrong("the upstream's host has characters that no host has", hint);
     }
     Ok(())
 }
 
+/// What stands behind the host's `/`: nothing, or the number of a database.
 fn db(path: &str) -> Result<Option<u32>, Fault> {
     if path.is_empty() {
         return Ok(None);
@@ -250,7 +324,10 @@ fn db(path: &str) -> Result<Option<u32>, Fault> {
     match path.parse() {
         Ok(db) if is_number && db <= DB_MAX => Ok(Some(db)),
         // Not quoted: behind an unencoded / this may be the tail of a password.
-        _ => Err(Fault::new("what stands behind the host in the upstream's URL is not a database", "write a number, as in redis://HOST:6379/0")),
+        _ => {
+            let what = "what stands behind the host in the upstream's URL is not a database";
+            wrong(what, "write a number, as in redis://HOST:6379/0")
+        }
     }
 }
 
@@ -259,8 +336,17 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16) -> UpstreamUrl {
-        let endpoint = Endpoint::Tcp { host: host.to_owned(), port };
-        UpstreamUrl { endpoint, is_tls: false, db: None, user: None, password: None }
+        let endpoint = Endpoint::Tcp {
+            host: host.to_owned(),
+            port,
+        };
+        UpstreamUrl {
+            endpoint,
+            is_tls: false,
+            db: None,
+            user: None,
+            password: None,
+        }
     }
 
     fn password(text: &str) -> Option<Redacted<String>> {
@@ -273,23 +359,76 @@ mod tests {
         for (url, expected) in [
             ("redis://localhost", tcp("localhost", 6379)),
             ("redis://10.1.2.3:7000", tcp("10.1.2.3", 7000)),
-            ("redis://cache_1.prod-a.internal:6380/", tcp("cache_1.prod-a.internal", 6380)),
+            (
+                "redis://cache_1.prod-a.internal:6380/",
+                tcp("cache_1.prod-a.internal", 6380),
+            ),
             ("redis://[::1]", tcp("::1", 6379)),
-            ("redis://[2001:db8::7]:6380/2", UpstreamUrl { db: Some(2), ..tcp("2001:db8::7", 6380) }),
-            ("redis://h/0", UpstreamUrl { db: Some(0), ..tcp("h", 6379) }),
-            ("rediss://h:1", UpstreamUrl { is_tls: true, ..tcp("h", 1) }),
-            ("redis://app@h", UpstreamUrl { user: user.clone(), ..tcp("h", 6379) }),
-            ("redis://:pw@h", UpstreamUrl { password: password("pw"), ..tcp("h", 6379) }),
+            (
+                "redis://[2001:db8::7]:6380/2",
+                UpstreamUrl {
+                    db: Some(2),
+                    ..tcp("2001:db8::7", 6380)
+                },
+            ),
+            (
+                "redis://h/0",
+                UpstreamUrl {
+                    db: Some(0),
+                    ..tcp("h", 6379)
+                },
+            ),
+            (
+                "rediss://h:1",
+                UpstreamUrl {
+                    is_tls: true,
+                    ..tcp("h", 1)
+                },
+            ),
+            (
+                "redis://app@h",
+                UpstreamUrl {
+                    user: user.clone(),
+                    ..tcp("h", 6379)
+                },
+            ),
+            (
+                "redis://:pw@h",
+                UpstreamUrl {
+                    password: password("pw"),
+                    ..tcp("h", 6379)
+                },
+            ),
             (
                 "redis://app:a%40b%2Fc%3a%25:d@h:1/15",
-                UpstreamUrl { user, password: password("a@b/c:%:d"), db: Some(15), ..tcp("h", 1) },
+                UpstreamUrl {
+                    user,
+                    password: password("a@b/c:%:d"),
+                    db: Some(15),
+                    ..tcp("h", 1)
+                },
             ),
-            ("redis://%C3%A9:p@h", UpstreamUrl { user: Some("é".to_owned()), password: password("p"), ..tcp("h", 6379) }),
+            (
+                "redis://%C3%A9:p@h",
+                UpstreamUrl {
+                    user: Some("é".to_owned()),
+                    password: password("p"),
+                    ..tcp("h", 6379)
+                },
+            ),
         ] {
             assert_eq!(upstream(url), Ok(expected), "{url}");
         }
+    }
+
+    #[test]
+    fn a_unix_url_has_one_slash_or_three() {
         for url in ["unix:/run/redis.sock", "unix:///run/redis.sock"] {
-            assert_eq!(upstream(url).unwrap().endpoint, Endpoint::Unix("/run/redis.sock".into()), "{url}");
+            assert_eq!(
+                upstream(url).unwrap().endpoint,
+                Endpoint::Unix("/run/redis.sock".into()),
+                "{url}"
+            );
         }
     }
 
@@ -332,9 +471,18 @@ mod tests {
             ("unix://host/run/redis.sock", "has no host"),
             ("unix:/run/", "'/run/' is not a path"),
             ("unix:/run/redis.sock?db=1", "takes no query"),
-            ("redis-cluster://a:1,b:2", "a Redis Cluster, and this build serves one standalone"),
-            ("rediss-cluster://a:1", "a Redis Cluster, and this build serves one standalone"),
-            ("redis-sentinel://a:1/mymaster", "behind Sentinel, and this build serves one standalone"),
+            (
+                "redis-cluster://a:1,b:2",
+                "a Redis Cluster, and this build serves one standalone",
+            ),
+            (
+                "rediss-cluster://a:1",
+                "a Redis Cluster, and this build serves one standalone",
+            ),
+            (
+                "redis-sentinel://a:1/mymaster",
+                "behind Sentinel, and this build serves one standalone",
+            ),
         ] {
             let fault = upstream(url).expect_err(url);
             assert!(fault.what.contains(what), "{url}: {fault}");
@@ -376,9 +524,16 @@ mod tests {
             ("[::1]:6379", "[::1]:6379"),
             ("0.0.0.0:0", "0.0.0.0:0"),
         ] {
-            assert_eq!(listen(text), Ok(ListenAddress::Tcp(address.parse().unwrap())), "{text}");
+            assert_eq!(
+                listen(text),
+                Ok(ListenAddress::Tcp(address.parse().unwrap())),
+                "{text}"
+            );
         }
-        let unix = ListenAddress::Unix { path: "/run/x.sock".into(), mode: 0o660 };
+        let unix = ListenAddress::Unix {
+            path: "/run/x.sock".into(),
+            mode: 0o660,
+        };
         assert_eq!(listen("unix:/run/x.sock"), Ok(unix));
     }
 
@@ -386,14 +541,38 @@ mod tests {
     fn other_listen_addresses_are_refused_with_a_cure() {
         let long = format!("unix:/{}", "x".repeat(107));
         for (text, complaint) in [
-            ("6379", "'6379' is not an address to listen on; write 127.0.0.1:6379"),
-            (":6379", "':6379' is not an address to listen on; to listen everywhere write 0.0.0.0:6379 or [::]:6379"),
-            ("*:6379", "'*:6379' is not an address to listen on; to listen everywhere write 0.0.0.0:6379 or [::]:6379"),
-            ("127.0.0.1", "'127.0.0.1' is not an address to listen on; add a port, as in 127.0.0.1:6379"),
-            ("redis.internal:6379", "'redis.internal:6379' is not an address to listen on; write an IP address and a port, as in 127.0.0.1:6379 or [::1]:6379"),
-            ("localhost:99999", "'localhost:99999' is not an address to listen on; write an IP address and a port, as in 127.0.0.1:6379 or [::1]:6379"),
-            ("unix:x.sock", "'x.sock' is not a path of a unix socket; write an absolute path, as in unix:/run/breakwater/redis.sock"),
-            (&long, "the unix socket's path has 108 bytes; the system allows 107"),
+            (
+                "6379",
+                "'6379' is not an address to listen on; write 127.0.0.1:6379",
+            ),
+            (
+                ":6379",
+                "':6379' is not an address to listen on; to listen everywhere write 0.0.0.0:6379 or [::]:6379",
+            ),
+            (
+                "*:6379",
+                "'*:6379' is not an address to listen on; to listen everywhere write 0.0.0.0:6379 or [::]:6379",
+            ),
+            (
+                "127.0.0.1",
+                "'127.0.0.1' is not an address to listen on; add a port, as in 127.0.0.1:6379",
+            ),
+            (
+                "redis.internal:6379",
+                "'redis.internal:6379' is not an address to listen on; write an IP address and a port, as in 127.0.0.1:6379 or [::1]:6379",
+            ),
+            (
+                "localhost:99999",
+                "'localhost:99999' is not an address to listen on; write an IP address and a port, as in 127.0.0.1:6379 or [::1]:6379",
+            ),
+            (
+                "unix:x.sock",
+                "'x.sock' is not a path of a unix socket; write an absolute path, as in unix:/run/breakwater/redis.sock",
+            ),
+            (
+                &long,
+                "the unix socket's path has 108 bytes; the system allows 107",
+            ),
         ] {
             assert_eq!(listen(text).unwrap_err().to_string(), complaint, "{text}");
         }

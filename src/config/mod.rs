@@ -295,7 +295,11 @@ impl Settings {
             ("memory", self.memory != next.memory),
             ("drain_timeout", self.drain_timeout != next.drain_timeout),
         ];
-        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+        differs
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 
@@ -359,7 +363,9 @@ impl Workers {
     pub fn count(self) -> usize {
         match self {
             Self::Count(count) => count.get(),
-            Self::Auto => std::thread::available_parallelism().map_or(1, |n| n.get().min(WORKERS_MAX)),
+            Self::Auto => {
+                std::thread::available_parallelism().map_or(1, |n| n.get().min(WORKERS_MAX))
+            }
         }
     }
 }
@@ -371,9 +377,14 @@ impl std::str::FromStr for Workers {
         if text == "auto" {
             return Ok(Self::Auto);
         }
-        let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
+        let count = text
+            .parse()
+            .ok()
+            .filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
         let hint = format!("write 1 to {WORKERS_MAX}, or auto");
-        count.map(Self::Count).ok_or_else(|| Fault::new(format!("'{text}' is not a number of workers"), hint))
+        count
+            .map(Self::Count)
+            .ok_or_else(|| Fault::new(format!("'{text}' is not a number of workers"), hint))
     }
 }
 

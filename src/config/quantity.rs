@@ -16,22 +16,41 @@ use std::time::Duration;
 
 /// A duration as written in a file, whole milliseconds, at most ten years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Time(pub Duration);
+pub(super) struct Time(pub(super) Duration);
 
 /// A size in bytes as written in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(pub usize);
+pub(super) struct Size(pub(super) usize);
+
+/// No time at all.
+pub(super) const ZERO: Time = Time::ms(0);
+/// The shortest time that a bound may be.
+pub(super) const MILLISECOND: Time = Time::ms(1);
+/// 1 s.
+pub(super) const SECOND: Time = Time::secs(1);
+/// 60 s.
+pub(super) const MINUTE: Time = Time::secs(60);
+/// 3,600 s.
+pub(super) const HOUR: Time = Time::secs(3_600);
+/// 86,400 s.
+pub(super) const DAY: Time = Time::secs(86_400);
 
 /// Reads a value that may be written as text or as a whole number, through its [`FromStr`].
 pub(super) struct TextOrNumber<T> {
     /// What belongs here, for the complaint about any other type.
     pub(super) expected: &'static str,
-    pub(super) value: PhantomData<T>,
+    /// What is read.
+    value: PhantomData<T>,
 }
 
 /// Unit and milliseconds.
-const TIME_UNITS: [(&str, u64); 5] =
-    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const TIME_UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// Unit in lower case and bytes; the spellings of redis.conf, then those of the IEC.
 const SIZE_UNITS: [(&str, usize); 10] = [
@@ -67,6 +86,7 @@ impl Time {
 impl FromStr for Time {
     type Err = Fault;
 
+    /// One whole number and one unit; `0` needs none.
     fn from_str(text: &str) -> Result<Self, Fault> {
         let units = "use ms, s, m, h or d, as in \"250ms\" or \"5s\"";
         let (number, unit) = split_unit(text);
@@ -79,14 +99,20 @@ impl FromStr for Time {
         }
         if unit.is_empty() {
             let hint = format!("write \"{number}s\" or \"{number}ms\"");
-            return Err(Fault::new(format!("the duration '{text}' has no unit"), hint));
+            return Err(Fault::new(
+                format!("the duration '{text}' has no unit"),
+                hint,
+            ));
         }
         let Some((_, scale)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
             return Err(Fault::new(format!("'{unit}' is not a unit of time"), units));
         };
         match number.checked_mul(*scale) {
             Some(milliseconds) if milliseconds <= TIME_MS_MAX => Ok(Self::ms(milliseconds)),
-            _ => Err(Fault::new(format!("'{text}' is longer than ten years"), "write less")),
+            _ => Err(Fault::new(
+                format!("'{text}' is longer than ten years"),
+                "write less",
+            )),
         }
     }
 }
@@ -116,6 +142,7 @@ impl<'de> Deserialize<'de> for Time {
 impl FromStr for Size {
     type Err = Fault;
 
+    /// One whole number and at most one unit, whose case does not matter; without one it counts bytes.
     fn from_str(text: &str) -> Result<Self, Fault> {
         let units = "use bytes or a unit, as in 65536, \"512kb\" or \"16MiB\"";
         let (number, unit) = split_unit(text);
@@ -129,15 +156,24 @@ impl FromStr for Size {
         let Some((_, scale)) = SIZE_UNITS.iter().find(|(name, _)| *name == lower) else {
             return Err(Fault::new(format!("'{unit}' is not a unit of size"), units));
         };
-        let too_large = || Fault::new(format!("'{text}' is larger than memory can be"), "write less");
+        let too_large = || {
+            Fault::new(
+                format!("'{text}' is larger than memory can be"),
+                "write less",
+            )
+        };
         number.checked_mul(*scale).map(Self).ok_or_else(too_large)
     }
 }
 
 impl fmt::Display for Size {
+    /// The largest binary unit that divides the value, else bytes.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let binary = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-        match binary.iter().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale)) {
+        match binary
+            .iter()
+            .find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale))
+        {
             Some((unit, scale)) => write!(out, "{}{unit}", self.0 / scale),
             None => write!(out, "{} bytes", self.0),
         }
@@ -153,8 +189,12 @@ impl<'de> Deserialize<'de> for Size {
 // === impl TextOrNumber ===
 
 impl<T> TextOrNumber<T> {
+    /// `expected` ends the sentence "write …".
     pub(super) fn new(expected: &'static str) -> Self {
-        Self { expected, value: PhantomData }
+        Self {
+            expected,
+            value: PhantomData,
+        }
     }
 }
 
@@ -169,6 +209,7 @@ impl<T: FromStr<Err = Fault>> Visitor<'_> for TextOrNumber<T> {
         text.parse().map_err(E::custom)
     }
 
+    // A bare number goes the same way, so that 5 and "5" earn the same complaint about the missing unit.
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
         number.to_string().parse().map_err(E::custom)
     }
@@ -177,7 +218,9 @@ impl<T: FromStr<Err = Fault>> Visitor<'_> for TextOrNumber<T> {
 /// Splits `16MiB` into `16` and `MiB`, blanks between them allowed.
 fn split_unit(text: &str) -> (&str, &str) {
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     (number, unit.trim_start())
 }
@@ -203,16 +246,41 @@ mod tests {
         }
         for (text, complaint) in [
             ("5", "the duration '5' has no unit; write \"5s\" or \"5ms\""),
-            ("", "'' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
-            ("fast", "'fast' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
-            ("-5s", "'-5s' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
-            ("5S", "'S' is not a unit of time; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
-            ("1.5s", "'.5s' is not a unit of time; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
-            ("1m30s", "'m30s' is not a unit of time; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
+            (
+                "",
+                "'' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
+            ),
+            (
+                "fast",
+                "'fast' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
+            ),
+            (
+                "-5s",
+                "'-5s' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
+            ),
+            (
+                "5S",
+                "'S' is not a unit of time; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
+            ),
+            (
+                "1.5s",
+                "'.5s' is not a unit of time; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
+            ),
+            (
+                "1m30s",
+                "'m30s' is not a unit of time; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
+            ),
             ("3651d", "'3651d' is longer than ten years; write less"),
-            ("18446744073709551615d", "'18446744073709551615d' is longer than ten years; write less"),
+            (
+                "18446744073709551615d",
+                "'18446744073709551615d' is longer than ten years; write less",
+            ),
         ] {
-            assert_eq!(text.parse::<Time>().unwrap_err().to_string(), complaint, "{text}");
+            assert_eq!(
+                text.parse::<Time>().unwrap_err().to_string(),
+                complaint,
+                "{text}"
+            );
         }
     }
 
@@ -244,7 +312,12 @@ mod tests {
         for text in ["0s", "250ms", "5s", "90s", "1m", "36h", "1d"] {
             assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
         }
-        for (bytes, text) in [(0, "0 bytes"), (1_500, "1500 bytes"), (16 << 20, "16MiB"), (1 << 30, "1GiB")] {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1_500, "1500 bytes"),
+            (16 << 20, "16MiB"),
+            (1 << 30, "1GiB"),
+        ] {
             assert_eq!(Size(bytes).to_string(), text);
         }
     }

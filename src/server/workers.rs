@@ -31,6 +31,7 @@ use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, TurnedAway};
 use crate::tls::ServerTlsReloader;
 use crate::topology::Topology;
+use crate::upstream::flush;
 use crate::upstream::task;
 use crate::upstream::verify;
 use crate::worker::{Message, Shared, SharedWorker, Worker, WorkerHandle};
@@ -107,6 +108,7 @@ async fn run(
     let gates = doors.iter().map(|door| Rc::new(Gate::new(&door.settings, &memory))).collect();
     let dialling = Rc::new(Semaphore::new(1));
     let bench = Bench { worker, gates, doors, handle, dialling };
+    spawn_local(flush::run(Rc::clone(&bench.worker)));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut draining = false;

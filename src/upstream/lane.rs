@@ -8,6 +8,7 @@
 //! allows a read-only command to be sent again after the connection is lost (INV-3).
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -15,6 +16,7 @@ use crate::arena::Key;
 use crate::buffer::{ChunkPool, Piece, SendBuffer};
 use crate::clock::Micros;
 use crate::command::spec::CommandId;
+use crate::net::WriteHalf;
 use crate::resp::reply::ReplyScanner;
 use crate::resp::write::Protocol;
 use crate::session::replies::Sequence;
@@ -113,6 +115,12 @@ pub struct Lane {
     pub settling: Option<Key<Session>>,
     /// Some waiter's session has gone while the command is unsent: the queue wants to be swept.
     pub has_orphans: bool,
+    /// Where its bytes go; detached while dialling.
+    pub socket: WriteHalf,
+    /// The kernel refused bytes: the lane's task writes on when there is room.
+    pub write_blocked: bool,
+    /// The socket failed while writing; the lane's task buries it.
+    pub broken: Option<io::Error>,
     /// Wakes the lane's task.
     pub waker: Option<Waker>,
     /// When bytes last came from the node, or were handed over when none were due.
@@ -146,6 +154,9 @@ impl Lane {
             overdraft: false,
             settling: None,
             has_orphans: false,
+            socket: WriteHalf::Detached,
+            write_blocked: false,
+            broken: None,
             waker: None,
             heard_at: now,
             used_at: now,

@@ -12,6 +12,7 @@ use std::mem;
 
 use crate::buffer::SendBuffer;
 use crate::dispatch::{self, Settled};
+use crate::net::WriteHalf;
 use crate::refusal::{Ran, Refusal};
 use crate::resp::reply::ReplyScanner;
 use crate::session::state::{Closing, SessionId};
@@ -207,6 +208,9 @@ pub fn effect(waiter: &Waiter, sent: u64) -> Ran {
 /// A new connection starts with a clean scanner and nothing carried over.
 fn reset(lane: &mut Lane) {
     lane.state = LaneState::Dialling;
+    lane.socket = WriteHalf::Detached;
+    lane.write_blocked = false;
+    lane.broken = None;
     lane.scanner = ReplyScanner::default();
     lane.carry = Vec::new();
     lane.scanned = 0;

@@ -5,10 +5,11 @@
 //! its reply arrives as bytes and leaves through `settle`.
 //!
 //! What surprises: a lane is plain data (`lane`), worked on by three pure parts (`pool` chooses it, `receive`
-//! reads for it, `loss` buries it); `task` is the only one with a socket.
+//! reads for it, `loss` buries it); `task` reads its socket and `flush` writes it.
 
 pub mod dial;
 pub mod exchange;
+pub mod flush;
 pub mod identity;
 pub mod lane;
 pub mod loss;

@@ -1,15 +1,14 @@
 //! The task of a lane: its socket, and nothing else.
 //!
-//! Owns dialling, writing what sessions have queued, reading what the node answers, and the order of these. Never
+//! Owns dialling, reading what the node answers, and the end of the connection. Never
 //! decides about a command: `receive` and `loss` do. The task ends when the lane is retired and empty, or when the
 //! node is lost and nothing is left to be sent again.
 //!
-//! What surprises: it is woken by the first session that queues something, and therefore runs after every session
-//! that was ready in the same turn of the event loop. One write carries them all; that is most of what makes a
-//! shared connection cheap.
+//! What surprises: it writes only what the kernel refused before. Fresh commands are written by `flush`, once a
+//! turn for all sessions; that is most of what makes a shared connection cheap.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,15 +17,14 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
 
-use crate::buffer::SLICES;
 use crate::events;
-use crate::net::{Halves, ReadHalf, WriteHalf};
+use crate::net::{ReadHalf, WriteHalf};
 use crate::session::flush;
 use crate::session::state::Closing;
 use crate::stats::labels::{ClosedReason, LaneLost};
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::lane::{Lane, LaneId, LaneState};
-use crate::upstream::{loss, pool, receive};
+use crate::upstream::{flush as lane_flush, loss, pool, receive};
 use crate::worker::{SharedWorker, Worker};
 
 /// Why a lane's connection ended.
@@ -41,12 +39,11 @@ enum End {
 /// Runs a lane from its dial to its end.
 pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Semaphore>) {
     while let Some(node) = node_of(&worker, id) {
-        let halves = match dial_lane(&worker, id, &node, &dialling).await {
-            Ok(halves) => halves,
+        let mut read = match dial_lane(&worker, id, &node, &dialling).await {
+            Ok(read) => read,
             Err(error) => return give_up(&worker, id, &node, &error),
         };
-        let (mut read, mut write) = halves;
-        let end = poll_fn(|cx| poll_lane(&worker, id, &mut read, &mut write, cx)).await;
+        let end = poll_fn(|cx| poll_lane(&worker, id, &mut read, cx)).await;
         if !outlives(&worker, id, &node, end) {
             return;
         }
@@ -63,7 +60,7 @@ async fn dial_lane(
     id: LaneId,
     node: &Node,
     dialling: &Semaphore,
-) -> Result<Halves, DialError> {
+) -> Result<ReadHalf, DialError> {
     // The semaphore is never closed; without a permit the dial is merely not limited.
     let _permit = dialling.acquire().await.ok();
     let purpose = {
@@ -86,8 +83,9 @@ async fn dial_lane(
             worker.reach.note_success();
             worker.stats.lanes_opened.increment();
             worker.stats.lanes.add(1);
-            opened(&mut worker, id);
-            Ok(exchange.into_halves())
+            let (read, write) = exchange.into_halves();
+            opened(&mut worker, id, write);
+            Ok(read)
         }
         Err(error) => {
             worker.stats.dial_failed(error.failure).increment();
@@ -112,9 +110,11 @@ fn purpose(worker: &mut Worker, id: LaneId) -> Purpose {
 }
 
 /// The connection is ready: clients that have gone meanwhile get nothing executed.
-fn opened(worker: &mut Worker, id: LaneId) {
+fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf) {
     let Some(mut lane) = worker.lanes.lend(id) else { return };
     lane.state = LaneState::Open;
+    lane.socket = socket;
+    lane.write_blocked = true;
     lane.heard_at = worker.now;
     loss::sweep_orphans(worker, &mut lane);
     worker.lanes.restore(id, lane);
@@ -158,7 +158,6 @@ fn poll_lane(
     worker: &SharedWorker,
     id: LaneId,
     read: &mut ReadHalf,
-    write: &mut WriteHalf,
     cx: &mut Context<'_>,
 ) -> Poll<End> {
     let mut worker = worker.borrow_mut();
@@ -167,7 +166,7 @@ fn poll_lane(
         lane.waker = Some(cx.waker().clone());
     }
     // A panic while settling must not take the worker: the lane is closed, its waiters are settled by `loss`.
-    let turn = catch_unwind(AssertUnwindSafe(|| turn(&mut worker, &mut lane, read, write, cx)));
+    let turn = catch_unwind(AssertUnwindSafe(|| turn(&mut worker, &mut lane, read, cx)));
     let result = turn.unwrap_or_else(|_| Err(panicked(&mut worker, &mut lane)));
     if lane.send.unsent() < pool::LANE_UNSENT_BYTES_MAX / 2 {
         release_backlog(&worker, &mut lane);
@@ -182,18 +181,25 @@ fn poll_lane(
     }
 }
 
-/// Writes, then reads and settles, until the kernel has nothing more or the turn is long enough.
+/// Writes what was refused before, then reads and settles, until the kernel has nothing more or the turn is long enough.
 fn turn(
     worker: &mut Worker,
     lane: &mut Lane,
     read: &mut ReadHalf,
-    write: &mut WriteHalf,
     cx: &mut Context<'_>,
 ) -> Result<(), End> {
     if lane.has_orphans {
         loss::sweep_orphans(worker, lane);
+        lane.write_blocked = true;
     }
-    send(worker, lane, write, cx)?;
+    if let Some(error) = lane.broken.take() {
+        return Err(End::io(&error));
+    }
+    if lane.write_blocked {
+        worker.now = crate::clock::micros();
+        let count = lane_flush::write(lane, cx, worker.now).map_err(|error| End::io(&error))?;
+        worker.stats.upstream_bytes_out.add(count as u64);
+    }
     for _ in 0..READS_A_TURN {
         if is_paused(worker, lane) {
             return Ok(());
@@ -207,39 +213,6 @@ fn turn(
     }
     cx.waker().wake_by_ref();
     Ok(())
-}
-
-/// Hands what is queued to the kernel.
-fn send(
-    worker: &mut Worker,
-    lane: &mut Lane,
-    write: &mut WriteHalf,
-    cx: &mut Context<'_>,
-) -> Result<(), End> {
-    if lane.send.unsent() == 0 {
-        return Ok(());
-    }
-    if !lane.is_consistent() {
-        return Err(End::Lost(LaneLost::Protocol, "the queue does not match its waiters".into()));
-    }
-    worker.now = crate::clock::micros();
-    worker.stats.lane_flushes.increment();
-    while lane.send.unsent() > 0 {
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let filled = lane.send.unsent_slices(&mut slices);
-        match write.poll_write(cx, slices.get(..filled).unwrap_or_default()) {
-            Poll::Ready(Ok(count)) => {
-                worker.stats.upstream_bytes_out.add(count as u64);
-                lane.note_sent(count, worker.now);
-            }
-            Poll::Ready(Err(error)) => return Err(End::io(&error)),
-            Poll::Pending => break,
-        }
-    }
-    match write.poll_flush(cx) {
-        Poll::Ready(Err(error)) => Err(End::io(&error)),
-        _ => Ok(()),
-    }
 }
 
 /// One read, settled. Returns whether there may be more.

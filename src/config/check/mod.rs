@@ -7,14 +7,21 @@
 //! What surprises: after a complaint about the file's form, what is *absent* is not complained about any more,
 //! because it may be exactly what could not be read. What is present still is.
 
+mod credentials;
 mod listener;
 mod upstream;
+mod user;
 
+use self::listener::Surroundings;
 use super::complaint::{Complaint, Fault};
-use super::file::{Source, Written, WrittenMemory, nearest, read};
-use super::quantity::{Size, Time};
-use super::{LogFormat, LogSettings, MemorySettings, Profile, Settings, Workers, address, content_hash};
+use super::file::{Source, Written, WrittenLog, WrittenMemory, nearest, read};
+use super::quantity::{HOUR, MILLISECOND, MINUTE, Size, Time, ZERO};
+use super::{
+    LogFormat, LogSettings, MemorySettings, Position, Profile, Settings, Workers, address,
+    content_hash,
+};
 use crate::cli::RunFlags;
+use crate::log::check_level;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
@@ -61,10 +68,13 @@ struct Checker {
     source: Option<Source>,
     /// The file's form was right, so what is absent really is.
     is_whole: bool,
+    /// In the order of their discovery.
     complaints: Vec<Complaint>,
+    /// What is allowed but deserves a warning.
     notes: Vec<Complaint>,
 }
 
+// What a complaint about a flag calls it: whoever set the variable does not know the flag, and the reverse.
 const ADMIN: &str = "--admin (BREAKWATER_ADMIN)";
 const CONFIG: &str = "--config (BREAKWATER_CONFIG)";
 const DRAIN_TIMEOUT: &str = "--drain-timeout (BREAKWATER_DRAIN_TIMEOUT)";
@@ -77,155 +87,169 @@ const UPSTREAM: &str = "--upstream (BREAKWATER_UPSTREAM)";
 const WORKERS: &str = "--workers (BREAKWATER_WORKERS)";
 
 /// Longest drain: beyond an hour somebody has forgotten the process.
-const DRAIN_MAX: Duration = Duration::from_secs(3_600);
+const DRAIN_MAX: Time = HOUR;
 
 /// Joins all layers and judges them. Pure but for reading the file.
 #[must_use]
 pub fn examine(flags: &RunFlags, no_upstream: NoUpstream) -> Findings {
-    let mut checker = Checker { source: None, is_whole: true, complaints: Vec::new(), notes: Vec::new() };
-    let mut written = Written::default();
-    let mut file_hash = None;
-    if let Some(path) = &flags.config {
-        match open(path) {
-            Ok(text) => {
-                file_hash = Some(content_hash(text.as_bytes()));
-                let source = Source { path: path.display().to_string(), text };
-                (written, checker.complaints) = read(&source);
-                checker.is_whole = checker.complaints.is_empty();
-                checker.source = Some(source);
-            }
-            Err(complaint) => {
-                checker.is_whole = false;
-                checker.complaints.push(complaint);
-            }
-        }
-    }
-    let settings = settings(&mut checker, flags, written, no_upstream);
-    let Checker { mut complaints, notes, .. } = checker;
+    let (mut checker, written) = Checker::of_file(flags.config.as_deref());
+    let settings = settings(&mut checker, flags, &written, no_upstream);
+    let Checker {
+        mut complaints,
+        notes,
+        ..
+    } = checker;
     // `None` sorts first: flags before the file, then from its top to its end.
     complaints.sort_by_key(|complaint| complaint.position);
-    let settings = settings
-        .filter(|_| complaints.is_empty())
-        .map(|settings| Settings { notes: notes.clone(), file_hash, ..settings });
-    Findings { settings, complaints, notes }
+    let settings = settings.filter(|_| complaints.is_empty());
+    Findings {
+        settings,
+        complaints,
+        notes,
+    }
 }
 
 /// The text of a configuration file, bounded.
 fn open(path: &Path) -> Result<String, Complaint> {
-    let about = |what: String, hint: &str| Complaint::about(path.display().to_string(), Fault::new(what, hint));
+    let shown = path.display().to_string();
     let mut bytes = Vec::new();
+    // One byte more than allowed, to see whether there is one. Devices and pipes have no length to ask for.
     let limit = FILE_BYTES_MAX as u64 + 1;
-    File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|error| about(format!("cannot be read: {error}"), &format!("see {CONFIG}")))?;
+    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let fault = Fault::new(format!("cannot be read: {error}"), format!("see {CONFIG}"));
+        return Err(Complaint::about(shown, fault));
+    }
     if bytes.len() > FILE_BYTES_MAX {
-        return Err(about(format!("longer than {FILE_BYTES_MAX} bytes"), "is it the right file?"));
+        let what = format!("longer than {FILE_BYTES_MAX} bytes");
+        return Err(Complaint::about(
+            shown,
+            Fault::new(what, "is it the right file?"),
+        ));
     }
     String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let text = String::from_utf8_lossy(error.as_bytes());
+        let offset = error.utf8_error().valid_up_to();
         // Everything before the offset is valid, so it is the same in the lossy text.
-        let position = super::Position::of(&text, at);
+        let position = Position::of(&String::from_utf8_lossy(error.as_bytes()), offset);
         let fault = Fault::new("not UTF-8", "TOML is always UTF-8; save the file as such");
-        Complaint::in_file(path.display().to_string(), position, fault)
+        Complaint::in_file(shown, position, fault)
     })
 }
 
-/// Every part is judged even if an earlier one failed; `None` if the upstream or a listener could not be made.
+/// Every part is judged even if an earlier one failed. `None` if there is no upstream; that it is right otherwise
+/// only the absence of complaints says.
 fn settings(
     checker: &mut Checker,
     flags: &RunFlags,
-    written: Written,
+    written: &Written,
     no_upstream: NoUpstream,
 ) -> Option<Settings> {
-    policy(checker, flags, &written);
-    let profile = profile(checker, flags, &written);
-    let workers = match &flags.workers {
-        Some(text) => checker.keep(&Place::Flag(WORKERS), text.parse()).unwrap_or(Workers::Auto),
-        None => written.workers.into_inner(),
-    };
-    let (drain, place) = match &flags.drain_timeout {
-        Some(text) => (text.parse(), Place::Flag(DRAIN_TIMEOUT)),
-        None => (Ok(*written.drain_timeout.get_ref()), Place::File(written.drain_timeout.span())),
-    };
-    let drain = checker.keep(&place, drain).unwrap_or(Time::ms(0));
-    checker.within(&place, "drain_timeout", drain, Time::ms(0)..=Time(DRAIN_MAX));
+    policy(checker, flags, written);
+    let profile = profile(checker, flags, written);
+    let workers = workers(checker, flags, written);
+    let drain_timeout = drain_timeout(checker, flags, written);
     let memory = memory(checker, &written.memory);
-    let log = log(checker, flags, written.log.level, written.log.format);
-    let admin = admin(checker, flags, written.admin);
-    let upstream = upstream::check(checker, flags, written.upstream, no_upstream);
-    let has_identity = upstream.as_ref().is_some_and(|upstream| upstream.credentials.is_some());
-    let request_bytes_max = memory.request_bytes_total;
-    let listeners = listener::check(checker, &flags.listen, &written.listener, has_identity, request_bytes_max);
+    let log = log(checker, flags, &written.log);
+    let admin = admin(checker, flags, written);
+    let upstream = upstream::check(checker, flags, &written.upstream, no_upstream);
+    let around = Surroundings {
+        has_identity: upstream
+            .as_ref()
+            .is_some_and(|upstream| upstream.credentials.is_some()),
+        request_bytes_total: memory.request_bytes_total,
+    };
+    let listeners = listener::check(checker, &flags.listen, &written.listener, around);
     listener::distinct(checker, &listeners, admin);
-    let listeners = listeners.into_iter().map(|(listener, _)| listener).collect();
     Some(Settings {
-        listeners,
+        listeners: listeners
+            .into_iter()
+            .map(|(listener, _)| listener)
+            .collect(),
         upstream: upstream?,
         workers,
         admin,
         profile,
         log,
         memory,
-        drain_timeout: drain.0,
-        notes: Vec::new(),
-        file_hash: None,
+        drain_timeout,
+        notes: checker.notes.clone(),
+        file_hash: checker
+            .source
+            .as_ref()
+            .map(|source| content_hash(source.text.as_bytes())),
     })
 }
 
 /// A policy that nobody enforces would be worse than none: its file is refused, not ignored.
 fn policy(checker: &mut Checker, flags: &RunFlags, written: &Written) {
-    let given = match (&flags.policy, &written.policy) {
-        (Some(_), _) => Some(Place::Flag(POLICY)),
-        (None, Some(path)) => Some(Place::File(path.span())),
-        (None, None) => None,
+    let place = match (&flags.policy, &written.policy) {
+        (Some(_), _) => Place::Flag(POLICY),
+        (None, Some(path)) => path.into(),
+        (None, None) => return,
     };
-    if let Some(place) = given {
-        let what = "a policy file needs the policy engine, which this build does not have";
-        checker.complain(&place, Fault::new(what, "leave it out"));
-    }
+    let what = "a policy file needs the policy engine, which this build does not have";
+    checker.complain(&place, what, "leave it out");
 }
 
+/// Never silently open: whoever asks for a guard is told that there is none.
 fn profile(checker: &mut Checker, flags: &RunFlags, written: &Written) -> Profile {
     let (text, place) = pick(flags.profile.as_ref(), PROFILE, &written.profile);
     let fault = match text {
         "open" => return Profile::Open,
         "guard" | "observe" => {
-            let what = format!("profile '{text}' needs the policy engine, which this build does not have");
-            Fault::new(what, "use 'open'")
+            let lacks = "needs the policy engine, which this build does not have";
+            Fault::new(format!("profile '{text}' {lacks}"), "use 'open'")
         }
         _ => one_of("profile", text, &["open"]),
     };
-    checker.complain(&place, fault);
-    Profile::Open
+    checker.keep(&place, Err(fault)).unwrap_or_default()
 }
 
-fn log(
-    checker: &mut Checker,
-    flags: &RunFlags,
-    level: Spanned<String>,
-    format: Spanned<String>,
-) -> LogSettings {
-    let (level, place) = pick(flags.log.as_ref(), LOG, &level);
-    if let Err(error) = crate::log::check_level(level) {
-        let hint = "write a level, or a filter such as \"info,breakwater::upstream=debug\"";
-        checker.complain(&place, Fault::new(error.to_string(), hint));
+/// One worker unless somebody asks for more: the writes of one coalesce best.
+fn workers(checker: &mut Checker, flags: &RunFlags, written: &Written) -> Workers {
+    match &flags.workers {
+        Some(text) => checker
+            .keep(Place::Flag(WORKERS), text.parse())
+            .unwrap_or(Workers::Auto),
+        None => *written.workers.get_ref(),
     }
-    let (format, place) = pick(flags.log_format.as_ref(), LOG_FORMAT, &format);
-    let format = match format {
-        "text" => LogFormat::Text,
-        "json" => LogFormat::Json,
-        _ => {
-            checker.complain(&place, one_of("log format", format, &["text", "json"]));
-            LogFormat::Text
-        }
+}
+
+/// Zero is allowed: a process that shall stop at once.
+fn drain_timeout(checker: &mut Checker, flags: &RunFlags, written: &Written) -> Duration {
+    let range = ZERO..=DRAIN_MAX;
+    let Some(text) = &flags.drain_timeout else {
+        return checker.time("drain_timeout", &written.drain_timeout, range);
     };
-    LogSettings { level: level.to_owned(), format }
+    let place = Place::Flag(DRAIN_TIMEOUT);
+    let time = checker.keep(&place, text.parse()).unwrap_or(ZERO);
+    checker.within(&place, "drain_timeout", time, range);
+    time.0
+}
+
+/// A misspelt level would silence the log, so it is a complaint here and not a surprise later.
+fn log(checker: &mut Checker, flags: &RunFlags, written: &WrittenLog) -> LogSettings {
+    let (level, place) = pick(flags.log.as_ref(), LOG, &written.level);
+    if let Err(error) = check_level(level) {
+        let hint = "write a level, or a filter such as \"info,breakwater::upstream=debug\"";
+        checker.complain(&place, error.to_string(), hint);
+    }
+    let (format, place) = pick(flags.log_format.as_ref(), LOG_FORMAT, &written.format);
+    let format = match format {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(one_of("log format", format, &["text", "json"])),
+    };
+    let format = checker.keep(&place, format).unwrap_or_default();
+    LogSettings {
+        level: level.to_owned(),
+        format,
+    }
 }
 
 /// `None` if it is off, or wrong and complained about.
-fn admin(checker: &mut Checker, flags: &RunFlags, written: Spanned<String>) -> Option<SocketAddr> {
-    let (text, place) = pick(flags.admin.as_ref(), ADMIN, &written);
+fn admin(checker: &mut Checker, flags: &RunFlags, written: &Written) -> Option<SocketAddr> {
+    let (text, place) = pick(flags.admin.as_ref(), ADMIN, &written.admin);
     if text == "off" {
         return None;
     }
@@ -233,44 +257,55 @@ fn admin(checker: &mut Checker, flags: &RunFlags, written: Spanned<String>) -> O
     checker.keep(&place, address::socket(text).map_err(more))
 }
 
+/// Bounds of what is held; two of them only make sense in one order.
 fn memory(checker: &mut Checker, written: &WrittenMemory) -> MemorySettings {
-    let minute = Time::secs(60);
     // Less than a buffer's worth would stop every session; more than a tebibyte is a slip of the keyboard.
-    let any = Size(64 << 10)..=Size(1 << 40);
+    let any = || Size(64 << 10)..=Size(1 << 40);
+    let (session_key, total_key) = (&written.session_reply_bytes, &written.reply_bytes_total);
+    let (lane_key, client_key) = (&written.lane_stall, &written.client_stall);
+    let commands_key = &written.session_commands_max;
     let settings = MemorySettings {
-        session_reply_bytes: checker.bounded("session_reply_bytes", &written.session_reply_bytes, any.clone()).0,
-        reply_bytes_total: checker.bounded("reply_bytes_total", &written.reply_bytes_total, any.clone()).0,
-        request_bytes_total: checker.bounded("request_bytes_total", &written.request_bytes_total, any).0,
-        lane_stall: checker.bounded("lane_stall", &written.lane_stall, Time::ms(1)..=minute).0,
-        client_stall: checker.bounded("client_stall", &written.client_stall, Time::ms(1)..=Time::secs(3_600)).0,
-        session_commands_max: checker.bounded("session_commands_max", &written.session_commands_max, 1..=65_536),
+        session_reply_bytes: checker.size("session_reply_bytes", session_key, any()),
+        reply_bytes_total: checker.size("reply_bytes_total", total_key, any()),
+        request_bytes_total: checker.size(
+            "request_bytes_total",
+            &written.request_bytes_total,
+            any(),
+        ),
+        lane_stall: checker.time("lane_stall", lane_key, MILLISECOND..=MINUTE),
+        client_stall: checker.time("client_stall", client_key, MILLISECOND..=HOUR),
+        session_commands_max: checker.bounded("session_commands_max", commands_key, 1..=65_536),
     };
-    if settings.reply_bytes_total < settings.session_reply_bytes {
-        let (total, session) = (Size(settings.reply_bytes_total), Size(settings.session_reply_bytes));
-        let what = format!("reply_bytes_total ({total}) is less than session_reply_bytes ({session})");
-        let place = Place::File(either_span(&written.reply_bytes_total, &written.session_reply_bytes));
-        checker.complain(&place, Fault::new(what, "the total holds at least one session's"));
+    if total_key < session_key {
+        let (total, session) = (total_key.get_ref(), session_key.get_ref());
+        let what =
+            format!("reply_bytes_total ({total}) is less than session_reply_bytes ({session})");
+        let place = Place::either(total_key, session_key);
+        checker.complain(&place, what, "the total holds at least one session's");
     }
-    if settings.client_stall <= settings.lane_stall {
-        let (client, lane) = (Time(settings.client_stall), Time(settings.lane_stall));
+    if client_key <= lane_key {
+        let (client, lane) = (client_key.get_ref(), lane_key.get_ref());
         let what = format!("client_stall ({client}) is not more than lane_stall ({lane})");
-        let place = Place::File(either_span(&written.client_stall, &written.lane_stall));
-        checker.complain(&place, Fault::new(what, "a client is closed only after its lane was freed of it"));
+        let place = Place::either(client_key, lane_key);
+        checker.complain(
+            &place,
+            what,
+            "a client is closed only after its lane was freed of it",
+        );
     }
     settings
 }
 
 /// The flag's text if it was given, else the file's or the default.
-fn pick<'a>(flag: Option<&'a String>, name: &'static str, written: &'a Spanned<String>) -> (&'a str, Place) {
+fn pick<'a>(
+    flag: Option<&'a String>,
+    name: &'static str,
+    written: &'a Spanned<String>,
+) -> (&'a str, Place) {
     match flag {
         Some(text) => (text, Place::Flag(name)),
-        None => (written.get_ref(), Place::File(written.span())),
+        None => (written.get_ref(), written.into()),
     }
-}
-
-/// Of two values that contradict each other, the one that somebody wrote; a default has the place 0..0.
-fn either_span<A, B>(first: &Spanned<A>, second: &Spanned<B>) -> Range<usize> {
-    if first.span().is_empty() { second.span() } else { first.span() }
 }
 
 /// A word that is none of the known ones.
@@ -282,45 +317,107 @@ fn one_of(subject: &str, word: &str, known: &[&str]) -> Fault {
     Fault::new(format!("'{word}' is not a {subject}"), hint)
 }
 
+// === impl Place ===
+
+impl Place {
+    /// Of two values that contradict each other, the one that somebody wrote; a default has the place 0..0.
+    fn either<A, B>(first: &Spanned<A>, second: &Spanned<B>) -> Self {
+        if first.span().is_empty() {
+            second.into()
+        } else {
+            first.into()
+        }
+    }
+}
+
+impl<T> From<&Spanned<T>> for Place {
+    fn from(value: &Spanned<T>) -> Self {
+        Self::File(value.span())
+    }
+}
+
+impl From<&Place> for Place {
+    fn from(place: &Place) -> Self {
+        place.clone()
+    }
+}
+
 // === impl Checker ===
 
 impl Checker {
+    /// Reads the file, if there is one, and starts with what is wrong with its form.
+    fn of_file(path: Option<&Path>) -> (Self, Written) {
+        let (complaints, notes) = (Vec::new(), Vec::new());
+        let mut checker = Self {
+            source: None,
+            is_whole: true,
+            complaints,
+            notes,
+        };
+        let Some(path) = path else {
+            return (checker, Written::default());
+        };
+        let text = match open(path) {
+            Ok(text) => text,
+            Err(complaint) => {
+                checker.complaints.push(complaint);
+                checker.is_whole = false;
+                return (checker, Written::default());
+            }
+        };
+        let source = Source {
+            path: path.display().to_string(),
+            text,
+        };
+        let (written, complaints) = read(&source);
+        checker.is_whole = complaints.is_empty();
+        checker.complaints = complaints;
+        checker.source = Some(source);
+        (checker, written)
+    }
+
     /// Something is wrong at this place.
-    fn complain(&mut self, place: &Place, fault: Fault) {
-        let complaint = self.placed(place, fault);
+    fn complain(
+        &mut self,
+        place: impl Into<Place>,
+        what: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let complaint = self.placed(&place.into(), Fault::new(what, hint));
         self.complaints.push(complaint);
     }
 
     /// Something is missing here. Not said if the file could not be read whole: it may well be there.
-    fn miss(&mut self, place: &Place, fault: Fault) {
+    fn miss(&mut self, place: impl Into<Place>, what: &str, hint: &str) {
         if self.is_whole {
-            self.complain(place, fault);
+            self.complain(place, what, hint);
         }
     }
 
     /// Something is allowed but deserves a warning.
-    fn note(&mut self, place: &Place, fault: Fault) {
-        let note = self.placed(place, fault);
+    fn note(&mut self, place: impl Into<Place>, what: impl Into<String>, hint: &str) {
+        let note = self.placed(&place.into(), Fault::new(what, hint));
         self.notes.push(note);
     }
 
     /// The value of a parse, or a complaint.
-    fn keep<T>(&mut self, place: &Place, parsed: Result<T, Fault>) -> Option<T> {
-        parsed.map_err(|fault| self.complain(place, fault)).ok()
+    fn keep<T>(&mut self, place: impl Into<Place>, parsed: Result<T, Fault>) -> Option<T> {
+        parsed
+            .map_err(|Fault { what, hint }| self.complain(place, what, hint))
+            .ok()
     }
 
     /// Complains unless a value is in its range.
     fn within<T: PartialOrd + Display>(
         &mut self,
-        place: &Place,
+        place: impl Into<Place>,
         key: &str,
         value: T,
         range: RangeInclusive<T>,
     ) {
         if !range.contains(&value) {
-            let (start, end) = (range.start(), range.end());
-            let what = format!("{key} is {value}");
-            self.complain(place, Fault::new(what, format!("write {start} to {end}")));
+            let hint = format!("write {} to {}", range.start(), range.end());
+            self.complain(place, format!("{key} is {value}"), hint);
         }
     }
 
@@ -331,21 +428,34 @@ impl Checker {
         written: &Spanned<T>,
         range: RangeInclusive<T>,
     ) -> T {
-        let value = *written.get_ref();
-        self.within(&Place::File(written.span()), key, value, range);
-        value
+        self.within(written, key, *written.get_ref(), range);
+        *written.get_ref()
+    }
+
+    /// The same for a duration.
+    fn time(&mut self, key: &str, at: &Spanned<Time>, range: RangeInclusive<Time>) -> Duration {
+        self.bounded(key, at, range).0
+    }
+
+    /// The same for a size in bytes.
+    fn size(&mut self, key: &str, at: &Spanned<Size>, range: RangeInclusive<Size>) -> usize {
+        self.bounded(key, at, range).0
     }
 
     /// The path of a key; an empty one is a complaint.
     fn path(&mut self, key: &str, written: Option<&Spanned<String>>) -> Option<PathBuf> {
         let text = written?;
         if text.get_ref().is_empty() {
-            let fault = Fault::new(format!("{key} is empty"), "write the path of a PEM file");
-            self.complain(&Place::File(text.span()), fault);
+            self.complain(
+                text,
+                format!("{key} is empty"),
+                "write the path of a PEM file",
+            );
         }
         Some(PathBuf::from(text.get_ref()))
     }
 
+    /// A fault becomes a complaint by its place.
     fn placed(&self, place: &Place, fault: Fault) -> Complaint {
         match (place, &self.source) {
             (Place::File(span), Some(source)) => source.complain_at(Some(span.clone()), fault),

@@ -1,239 +1,225 @@
-//! Judges `[upstream]` and `--upstream`: address, credentials, TLS, renamed commands, clocks.
+//! Judges `[upstream]` and `--upstream`: address, database, TLS, renamed commands, clocks.
 //!
 //! Owns how the URL and the keys beside it are joined: a URL from a flag replaces the one of the file; its user,
-//! password and database win over the file's keys; the other keys stay. Never quotes a password or a URL (INV-11).
+//! password and database win over the file's keys; the other keys stay. Never quotes a URL (INV-11). Who we are
+//! to the upstream is judged in `credentials.rs`.
 //!
 //! What surprises: two answers to one question within the same file are a complaint and not a precedence,
 //! because whoever reads the file sees only one of them.
 
 use super::super::address::{self, UpstreamUrl};
-use super::super::file::{WrittenClientTls, WrittenUpstream};
-use super::super::quantity::Time;
-use super::super::{ClientTls, Credentials, Endpoint, Fault, Secret, UpstreamSettings};
+use super::super::file::{Table, WrittenClientTls, WrittenUpstream};
+use super::super::quantity::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, Time, ZERO};
+use super::super::{ClientTls, Endpoint, UpstreamSettings};
+use super::credentials::credentials;
 use super::{Checker, NoUpstream, Place, UPSTREAM};
 use crate::cli::RunFlags;
-use crate::log::Redacted;
+use crate::tls::is_server_name;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::time::Duration;
 use toml::Spanned;
+
+/// Most lanes a worker may hold to a node: far below Redis's default of 10,000 clients with any number of pods.
+const LANES_MAX: usize = 64;
+
+/// The URL of the highest layer that has one, read as far as it could be, and where it stands.
+pub(super) struct Url {
+    /// `None`: absent or wrong; either has been said.
+    pub(super) url: Option<UpstreamUrl>,
+    /// Where it stands, or where it would be expected.
+    pub(super) place: Place,
+}
 
 /// The upstream of all layers. `None` if there is none or it is wrong; either has been said.
 pub(super) fn check(
     checker: &mut Checker,
     flags: &RunFlags,
-    written: WrittenUpstream,
+    written: &WrittenUpstream,
     no_upstream: NoUpstream,
 ) -> Option<UpstreamSettings> {
-    let (url, place) = match (&flags.upstream, &written.url) {
-        (Some(url), _) => (Some(url.as_str()), Place::Flag(UPSTREAM)),
-        (None, Some(url)) => (Some(url.get_ref().as_str()), Place::File(url.span())),
-        (None, None) => (None, Place::Flag(UPSTREAM)),
-    };
-    let url = match url {
-        Some(url) => checker.keep(&place, address::upstream(url)),
-        None => {
-            absent(checker, &place, no_upstream);
-            None
-        }
-    };
+    let url = url(checker, flags, written, no_upstream);
     // The keys are judged even if the URL is wrong or absent.
-    let db = database(checker, &written, url.as_ref(), &place);
-    let tls = client_tls(checker, written.tls.as_ref(), url.as_ref());
-    let credentials = credentials(checker, &written, url.as_ref(), &place);
+    let db = database(checker, written, &url);
+    let tls = client_tls(checker, written.tls.as_ref(), &url);
+    let credentials = credentials(checker, written, &url);
     let renamed = renamed(checker, &written.renamed);
-    let second = Time::secs(1);
-    let (hour, minute) = (Time::secs(3_600), Time::secs(60));
-    let fast = checker.bounded("reply_deadline_fast", &written.reply_deadline_fast, Time::ms(1)..=hour);
-    let slow = checker.bounded("reply_deadline_slow", &written.reply_deadline_slow, Time::ms(1)..=hour);
-    if slow < fast {
-        let what = format!("reply_deadline_slow ({slow}) is less than reply_deadline_fast ({fast})");
-        let span = super::either_span(&written.reply_deadline_slow, &written.reply_deadline_fast);
-        checker.complain(&Place::File(span), Fault::new(what, "give slow commands at least as long"));
-    }
-    let lanes_max = checker.bounded("lanes_max", &written.lanes_max, 1..=64);
-    let connect = checker.bounded("connect_timeout", &written.connect_timeout, Time::ms(1)..=minute);
-    let retry = checker.bounded("retry_window", &written.retry_window, Time::ms(0)..=minute);
-    let keepalive = checker.bounded("keepalive", &written.keepalive, second..=Time::secs(7_200));
-    let unacknowledged = checker.bounded("user_timeout", &written.user_timeout, Time::ms(100)..=Time::secs(600));
-    let idle = checker.bounded("lane_idle", &written.lane_idle, second..=Time::secs(86_400));
+    let (fast, slow) = deadlines(checker, written);
+    let second = MILLISECOND..=MINUTE;
+    let unacknowledged = Time::ms(100)..=Time::secs(600);
+    let lanes_max = checker.bounded("lanes_max", &written.lanes_max, 1..=LANES_MAX);
+    let connect_timeout = checker.time("connect_timeout", &written.connect_timeout, second);
+    let retry_window = checker.time("retry_window", &written.retry_window, ZERO..=MINUTE);
+    // The kernel counts keepalive in whole seconds.
+    let keepalive = checker.time("keepalive", &written.keepalive, SECOND..=Time::secs(7_200));
+    let user_timeout = checker.time("user_timeout", &written.user_timeout, unacknowledged);
+    let lane_idle = checker.time("lane_idle", &written.lane_idle, SECOND..=DAY);
     Some(UpstreamSettings {
-        endpoint: url?.endpoint,
+        endpoint: url.url?.endpoint,
         db,
         tls,
         credentials,
         renamed,
         lanes_max,
-        reply_deadline_fast: fast.0,
-        reply_deadline_slow: slow.0,
-        connect_timeout: connect.0,
-        retry_window: retry.0,
-        keepalive: keepalive.0,
-        user_timeout: unacknowledged.0,
-        lane_idle: idle.0,
+        reply_deadline_fast: fast,
+        reply_deadline_slow: slow,
+        connect_timeout,
+        retry_window,
+        keepalive,
+        user_timeout,
+        lane_idle,
     })
 }
 
-fn absent(checker: &mut Checker, place: &Place, no_upstream: NoUpstream) {
-    let hint = "write --upstream redis://HOST:6379, set BREAKWATER_UPSTREAM, or put \
-                url = \"redis://HOST:6379\" under [upstream] of the file";
+/// Picks the layer and reads the URL.
+fn url(
+    checker: &mut Checker,
+    flags: &RunFlags,
+    written: &WrittenUpstream,
+    no_upstream: NoUpstream,
+) -> Url {
+    let (text, place) = match (&flags.upstream, &written.url) {
+        (Some(text), _) => (text, Place::Flag(UPSTREAM)),
+        (None, Some(text)) => (text.get_ref(), text.into()),
+        (None, None) => {
+            absent(checker, no_upstream);
+            return Url {
+                url: None,
+                place: Place::Flag(UPSTREAM),
+            };
+        }
+    };
+    Url {
+        url: checker.keep(&place, address::upstream(text)),
+        place,
+    }
+}
+
+/// There is no default: a proxy that guesses its upstream would find the wrong Redis.
+fn absent(checker: &mut Checker, no_upstream: NoUpstream) {
+    let what = "no upstream is named";
+    let place = Place::Flag(UPSTREAM);
     match no_upstream {
-        NoUpstream::IsWrong => checker.miss(place, Fault::new("no upstream is named", hint)),
+        NoUpstream::IsWrong => {
+            let hint = "write --upstream redis://HOST:6379, set BREAKWATER_UPSTREAM, or put \
+                        url = \"redis://HOST:6379\" under [upstream] of the file";
+            checker.miss(&place, what, hint);
+        }
         NoUpstream::IsNoted if checker.is_whole => {
             let hint = "a flag or a variable must name it when this file is run";
-            checker.note(place, Fault::new("no upstream is named", hint));
+            checker.note(&place, what, hint);
         }
         NoUpstream::IsNoted => {}
     }
 }
 
-/// True if the URL stands in the same file as the keys, where two answers are one too many.
-fn is_in_file(place: &Place) -> bool {
-    matches!(place, Place::File(_))
-}
-
-fn database(
-    checker: &mut Checker,
-    written: &WrittenUpstream,
-    url: Option<&UpstreamUrl>,
-    place: &Place,
-) -> u32 {
-    let of_url = url.and_then(|url| url.db);
-    let Some(key) = &written.db else { return of_url.unwrap_or(0) };
+/// The database of the URL, else that of the key, else 0.
+fn database(checker: &mut Checker, written: &WrittenUpstream, url: &Url) -> u32 {
+    let of_url = url.url.as_ref().and_then(|url| url.db);
+    let Some(key) = &written.db else {
+        return of_url.unwrap_or(0);
+    };
+    // Redis counts databases with an `int`; how many there are only the server knows.
     let db = checker.bounded("db", key, 0..=i32::MAX as u32);
-    if of_url.is_some() && is_in_file(place) {
-        let fault = Fault::new("the database stands in the URL as well", "write it once");
-        checker.complain(&Place::File(key.span()), fault);
+    if of_url.is_some() && url.is_in_file() {
+        checker.complain(
+            key,
+            "the database stands in the URL as well",
+            "write it once",
+        );
     }
     of_url.unwrap_or(db)
 }
 
+/// `[upstream.tls]`, which must agree with the URL's scheme: neither silently wins over the other.
 fn client_tls(
     checker: &mut Checker,
-    written: Option<&Spanned<WrittenClientTls>>,
-    url: Option<&UpstreamUrl>,
+    written: Option<&Spanned<Table<WrittenClientTls>>>,
+    url: &Url,
 ) -> Option<ClientTls> {
-    let is_tls = url.is_some_and(|url| url.is_tls);
-    let Some(table) = written else { return is_tls.then(ClientTls::default) };
-    let place = Place::File(table.span());
-    if let Some(url) = url.filter(|url| !url.is_tls) {
+    let is_tls = url.url.as_ref().is_some_and(|url| url.is_tls);
+    let Some(place) = written else {
+        return is_tls.then(ClientTls::default);
+    };
+    if let Some(url) = url.url.as_ref().filter(|url| !url.is_tls) {
         let hint = match url.endpoint {
             Endpoint::Tcp { .. } => "write rediss:// in the URL, or remove [upstream.tls]",
             Endpoint::Unix(_) => "a unix socket needs no TLS; remove [upstream.tls]",
         };
-        checker.complain(&place, Fault::new("[upstream.tls] is set, but the URL asks for plain text", hint));
+        let what = "[upstream.tls] is set, but the URL asks for plain text";
+        checker.complain(place, what, hint);
     }
-    let table = table.get_ref();
+    let table = place.get_ref();
     if table.cert.is_some() != table.key.is_some() {
-        let fault = Fault::new("cert and key of [upstream.tls] go together", "set both, or neither");
-        checker.miss(&place, fault);
+        let what = "cert and key of [upstream.tls] go together";
+        checker.miss(place, what, "set both, or neither");
     }
     let server_name = table.server_name.as_ref();
-    if let Some(name) = server_name.filter(|name| !crate::tls::is_server_name(name.get_ref())) {
-        let fault = Fault::new("server_name is neither a DNS name nor an IP address", "write it without a port");
-        checker.complain(&Place::File(name.span()), fault);
+    if let Some(name) = server_name.filter(|name| !is_server_name(name.get_ref())) {
+        let what = "server_name is neither a DNS name nor an IP address";
+        checker.complain(name, what, "write it without a port");
     }
-    let mut path = |key: &str, value: &Option<Spanned<String>>| checker.path(key, value.as_ref());
     Some(ClientTls {
-        ca: path("ca", &table.ca),
-        cert: path("cert", &table.cert),
-        key: path("key", &table.key),
+        ca: checker.path("ca", table.ca.as_ref()),
+        cert: checker.path("cert", table.cert.as_ref()),
+        key: checker.path("key", table.key.as_ref()),
         server_name: server_name.map(|name| name.get_ref().clone()),
     })
 }
 
-fn credentials(
-    checker: &mut Checker,
-    written: &WrittenUpstream,
-    url: Option<&UpstreamUrl>,
-    place: &Place,
-) -> Option<Credentials> {
-    let of_key = password_key(checker, written);
-    let of_url = url.and_then(|url| url.password.clone());
-    if let (Some((_, span)), Some(_)) = (&of_key, &of_url)
-        && is_in_file(place)
-    {
-        let fault = Fault::new("the password stands in the URL as well", "write it once");
-        checker.complain(span, fault);
+/// The deadlines of fast and of other commands.
+fn deadlines(checker: &mut Checker, written: &WrittenUpstream) -> (Duration, Duration) {
+    let WrittenUpstream {
+        reply_deadline_fast: fast_key,
+        reply_deadline_slow: slow_key,
+        ..
+    } = written;
+    let fast = checker.time("reply_deadline_fast", fast_key, MILLISECOND..=HOUR);
+    let slow = checker.time("reply_deadline_slow", slow_key, MILLISECOND..=HOUR);
+    if slow < fast {
+        let (slow, fast) = (Time(slow), Time(fast));
+        let what =
+            format!("reply_deadline_slow ({slow}) is less than reply_deadline_fast ({fast})");
+        let place = Place::either(slow_key, fast_key);
+        checker.complain(&place, what, "give slow commands at least as long");
     }
-    let url_user = url.and_then(|url| url.user.clone());
-    if let (Some(key), Some(_)) = (&written.user, &url_user)
-        && is_in_file(place)
-    {
-        let fault = Fault::new("the user stands in the URL as well", "write it once");
-        checker.complain(&Place::File(key.span()), fault);
-    }
-    let user = url_user.or_else(|| written.user.as_ref().map(|user| user.get_ref().clone()));
-    // A password of a URL that a flag gave belongs to the user of that URL, not to one of the file.
-    let (user, password) = match of_url {
-        Some(password) => {
-            let user = if is_in_file(place) { user } else { url.and_then(|url| url.user.clone()) };
-            (user, Some(Secret::Inline(password)))
-        }
-        None => (user, of_key.map(|(secret, _)| secret)),
-    };
-    if user.is_some() && password.is_none() {
-        let place = written.user.as_ref().map_or(place.clone(), |user| Place::File(user.span()));
-        let hint = "add it to the URL, or set password_file, password_env or password under [upstream]";
-        checker.miss(&place, Fault::new("the upstream's user has no password", hint));
-    }
-    password.map(|password| Credentials { user: user.filter(|user| !user.is_empty()), password })
-}
-
-/// The one password key of the file, with its place. Two of them are a complaint.
-fn password_key(checker: &mut Checker, written: &WrittenUpstream) -> Option<(Secret, Place)> {
-    let WrittenUpstream { password, password_env, password_file, .. } = written;
-    let inline = |text: &str| Secret::Inline(Redacted::new(text.to_owned()));
-    let variable = |name: &str| Secret::Env(name.to_owned());
-    let file = |path: &str| Secret::File(PathBuf::from(path));
-    let given = [
-        password.as_ref().map(|key| (inline(key.get_ref()), key)),
-        password_env.as_ref().map(|key| (variable(key.get_ref()), key)),
-        password_file.as_ref().map(|key| (file(key.get_ref()), key)),
-    ];
-    let mut given = given.into_iter().flatten();
-    let (secret, key) = given.next()?;
-    for (_, extra) in given {
-        let what = "the upstream's password is given twice";
-        let hint = "keep one of password, password_env and password_file";
-        checker.complain(&Place::File(extra.span()), Fault::new(what, hint));
-    }
-    let place = Place::File(key.span());
-    if key.get_ref().is_empty() {
-        checker.complain(&place, Fault::new("the upstream's password is empty", "remove the key"));
-    }
-    match &secret {
-        Secret::Inline(text) if text.expose().starts_with("${") => {
-            let hint = "to take it from a variable, write password_env = \"NAME\"";
-            checker.complain(&place, Fault::new("password does not expand variables", hint));
-        }
-        Secret::Env(name) if name.contains(['$', '=', '\0']) => {
-            let hint = "write the name alone, as in password_env = \"REDIS_PASSWORD\"";
-            checker.complain(&place, Fault::new("password_env is not the name of a variable", hint));
-        }
-        _ => {}
-    }
-    Some((secret, place))
+    (fast, slow)
 }
 
 /// Upper-case names, as commands are compared; a new name must be one word and serve one command.
-fn renamed(checker: &mut Checker, written: &BTreeMap<String, Spanned<String>>) -> Vec<(String, String)> {
+///
+/// The new names are kept as written and never quoted: some hide a command behind a name that is a secret.
+fn renamed(
+    checker: &mut Checker,
+    written: &BTreeMap<String, Spanned<String>>,
+) -> Vec<(String, String)> {
+    let is_word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     let mut renamed: Vec<(String, String)> = Vec::new();
     for (command, name) in written {
-        let place = Place::File(name.span());
-        let is_word = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         let command = command.to_ascii_uppercase();
-        // The server's name is sent as it is written: some hide a command behind a random one, which is a secret.
+        // Redis looks commands up without regard to case, so two names that differ only there are one.
+        let is_taken = |(_, other): &(String, String)| other.eq_ignore_ascii_case(name.get_ref());
         if !is_word(&command) || !is_word(name.get_ref()) {
-            let hint = "write COMMAND = \"name on the server\"; a command that the server disabled needs no entry";
-            checker.complain(&place, Fault::new(format!("the new name of '{command}' is not one word"), hint));
+            let what = format!("the new name of '{command}' is not one word");
+            let hint = "write COMMAND = \"name on the server\"; \
+                        a command that the server disabled needs no entry";
+            checker.complain(name, what, hint);
         } else if renamed.iter().any(|(other, _)| *other == command) {
-            checker.complain(&place, Fault::new(format!("'{command}' is renamed twice"), "keep one"));
-        } else if renamed.iter().any(|(_, other)| other.eq_ignore_ascii_case(name.get_ref())) {
+            checker.complain(name, format!("'{command}' is renamed twice"), "keep one");
+        } else if renamed.iter().any(is_taken) {
             let what = format!("the new name of '{command}' is that of another command");
-            checker.complain(&place, Fault::new(what, "one name serves one command"));
+            checker.complain(name, what, "one name serves one command");
         } else {
             renamed.push((command, name.get_ref().clone()));
         }
     }
     renamed
+}
+
+// === impl Url ===
+
+impl Url {
+    /// True if it stands in the same file as the keys, where two answers are one too many.
+    pub(super) fn is_in_file(&self) -> bool {
+        matches!(self.place, Place::File(_))
+    }
 }

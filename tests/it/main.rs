@@ -1,0 +1,20 @@
+//! All integration tests in one binary: one link instead of ten.
+//!
+//! Owns the list of the suites. Most of them start a real redis-server and the real binary; `support` does that and
+//! cleans up. What surprises: `cargo test` runs them beside each other, so no suite may rely on a port, a file
+//! or a speed.
+
+// The clock of the product has a wall around it; these tests stand outside.
+#![allow(clippy::disallowed_methods)]
+
+mod chaos;
+mod cli;
+mod config;
+mod differential;
+mod getkeys;
+mod listeners;
+mod memory;
+mod support;
+mod tidy;
+mod upstream;
+mod wire;
