@@ -247,6 +247,9 @@ pub fn not_served(spec: &Spec) -> Refusal {
         _ if spec.flags.contains(Flags::BLOCKING) => {
             "a blocking command needs a connection of its own; poll without blocking, or ask the node itself"
         }
+        _ if spec.flags.contains(Flags::ADMIN) => {
+            "it acts on the server or on connections, which are shared here; send it to the node itself"
+        }
         _ => "it keeps state on its connection, which is shared here; send it to the node itself",
     };
     Refusal::NotServed { command: spec.name.to_string(), why }

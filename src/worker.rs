@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::arena::Arena;
 use crate::buffer::ChunkPool;
 use crate::clock::{self, Micros};
-use crate::config::{MemorySettings, UpstreamSettings};
+use crate::config::MemorySettings;
 use crate::resp::request::RequestScanner;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
@@ -207,11 +207,6 @@ impl Worker {
         self.line.shrink_to(SCRATCH_BYTES);
         session.end_of_command();
         self.touched.mark(session);
-    }
-
-    /// Settings of the node in force.
-    pub fn upstream(&mut self) -> &UpstreamSettings {
-        &self.topology.load().node.settings
     }
 }
 

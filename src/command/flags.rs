@@ -70,7 +70,10 @@ impl Flags {
     /// Runs code of the user's (a script or function).
     pub const USER_CODE: Flags = Flags(1 << 22);
 
-    const NAMES: [(&str, Flags); 23] = [
+    /// Changes nothing, although it is not flagged read-only (PING, INFO).
+    pub const REPEATABLE: Flags = Flags(1 << 23);
+
+    const NAMES: [(&str, Flags); 24] = [
         ("write", Flags::WRITE),
         ("readonly", Flags::READONLY),
         ("denyoom", Flags::DENYOOM),
@@ -97,6 +100,7 @@ impl Flags {
             Flags::NONDETERMINISTIC_ORDER,
         ),
         ("user_code", Flags::USER_CODE),
+        ("repeatable", Flags::REPEATABLE),
     ];
 
     /// The flag that a server calls `name`; `None` for names that we do not know.

@@ -25,7 +25,7 @@ HEADER = """\
 # Where the servers differ on a command, Redis 7.0 is right, except: the flag `blocking` counts if any
 # server has it (WAIT); categories are the union; arity is the widest (a server refuses what it does not
 # take itself); the request and response policies are those of the newer servers, because 7.0's are
-# incomplete (CONFIG RESETSTAT) or wrong (MSETNX must not be split). The flag user_code is ours; the
+# incomplete (CONFIG RESETSTAT) or wrong (MSETNX must not be split). The flags user_code and repeatable are ours; the
 # nondeterministic flags are tips of the servers.
 # keys: specs separated by ';', each flags@begin/find. begin: iINDEX, kWORD,FROM or ?. find:
 # rLAST,STEP,LIMIT (range), nINDEX,FIRST,STEP (a count, then the keys) or ?.
@@ -73,6 +73,12 @@ SHARED_THOUGH_FLAGGED = {
     "slowlog|*", "bgrewriteaof", "bgsave", "eval", "eval_ro", "evalsha", "evalsha_ro", "fcall",
     "fcall_ro", "pfdebug", "pfselftest", "publish", "role", "spublish",
 } | BLOCKS_ONLY_WITH_AN_ARGUMENT
+
+# They change nothing although no server flags them readonly: sent twice, they are only answered twice.
+REPEATABLE = {
+    "command", "command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|help",
+    "command|info", "command|list", "info", "lastsave", "ping", "role", "time",
+}
 
 # They run code that the user wrote: what their error replies say proves nothing about what was done.
 USER_CODE = {"eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"}
@@ -170,6 +176,8 @@ def flags_of(name, by_server):
         flags.append("blocking")
     if name in USER_CODE:
         flags.append("user_code")
+    if name in REPEATABLE:
+        flags.append("repeatable")
     # The servers publish this one as a tip; to us it is a flag like the others.
     return flags + [tip for tip in union(by_server, "tips") if tip.startswith("nondeterministic")]
 

@@ -349,7 +349,7 @@ impl Spec {
     /// read-only by its flags, scripts that the server holds to that included. Never a name that
     /// only one upstream knows: some of those read and advance a cursor.
     pub fn is_retry_safe(&self) -> bool {
-        self.id.is_builtin() && self.flags.contains(Flags::READONLY)
+        self.id.is_builtin() && self.flags.intersects(Flags::READONLY | Flags::REPEATABLE)
     }
 
     /// Whether it may change data.

@@ -67,7 +67,7 @@ pub(super) struct WrittenListener {
     pub(super) address: Option<Spanned<String>>,
     /// Octal, for unix sockets only.
     pub(super) mode: Option<Spanned<String>>,
-    /// "users", "passthrough" or "upstream"; absent: SEMANTICS §5.2 decides.
+    /// "users", "passthrough" or "upstream"; absent: users if there are any, else see `config/check/listener.rs`.
     pub(super) auth: Option<Spanned<String>>,
     /// 1 to 1,000,000.
     pub(super) client_max: Spanned<usize>,
@@ -530,7 +530,7 @@ impl Default for WrittenUpstream {
             tls: None,
             renamed: BTreeMap::new(),
             lanes_max: default(8),
-            // The four clocks of SEMANTICS §6.1, as far as one standalone Redis has them.
+            // The clocks, as far as one standalone Redis has them.
             reply_deadline_fast: default(Time::secs(5)),
             reply_deadline_slow: default(Time::secs(60)),
             connect_timeout: default(Time::secs(1)),

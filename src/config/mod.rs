@@ -105,7 +105,7 @@ pub struct ServerTls {
     pub client_ca: Option<PathBuf>,
 }
 
-/// Who a client of a listener must prove to be (SEMANTICS §5.2).
+/// Who a client of a listener must prove to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// One of these, verified here; the upstream sees the URL's identity. At least one.
@@ -235,7 +235,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Bounds of what is held in memory (SEMANTICS §5.5).
+/// Bounds of what is held in memory (INV-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemorySettings {
     /// Most reply bytes, in flight and unsent, that one session may have asked for.

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::admin::{self, AdminState, Readiness};
 use crate::command::table::{self, Table};
 use crate::cli::RunFlags;
-use crate::config::Settings;
+use crate::config::{MemorySettings, Settings};
 use crate::events;
 use crate::net::TcpListener;
 use crate::session::registry::Registry;
@@ -51,6 +51,10 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let doors = doors(&settings)?;
     let bound: Vec<Bound> =
         settings.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
+    if let Some(credentials) = &settings.upstream.credentials {
+        // A password that is not there should be missed now, not by the first client.
+        credentials.password.read()?;
+    }
     let node = Arc::new(reload::node(&settings.upstream)?);
     let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
     let workers = settings.workers.count();
@@ -58,7 +62,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         registry: Registry::default(),
         identities: Identities::default(),
         topology: Arc::clone(&published),
-        memory: settings.memory,
+        memory: per_worker(&settings.memory, workers),
     });
     let admin = admin_listener(&settings).await?;
     let started: Vec<Started> = (0..workers)
@@ -74,7 +78,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }
     let (changed, on_change) = watch::channel(1);
-    tokio::task::spawn_local(single::follow(Arc::clone(&published), Arc::clone(&readiness), on_change));
+    tokio::task::spawn_local(single::follow(Arc::clone(&shared), Arc::clone(&readiness), on_change));
     let (drain, draining) = watch::channel(false);
     let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
     for ((place, bound), door) in bound.into_iter().enumerate().zip(doors.iter()) {
@@ -88,6 +92,15 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     finish(&handles, started, settings.drain_timeout).await;
     let _ = stop_admin.send(true);
     Ok(())
+}
+
+/// The totals are the process's: each worker gets its part, so that none has to ask the others.
+fn per_worker(memory: &MemorySettings, workers: usize) -> MemorySettings {
+    MemorySettings {
+        reply_bytes_total: memory.reply_bytes_total / workers,
+        request_bytes_total: memory.request_bytes_total / workers,
+        ..*memory
+    }
 }
 
 /// What each listener needs on the workers.

@@ -44,7 +44,7 @@ pub fn drain(worker: &mut Worker) {
 }
 
 /// Tells the clients whose reply deadline has passed, and leaves tombstones for the replies (INV-5).
-fn expire(worker: &mut Worker, lane: &mut Lane) {
+pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
     let settings = &lane.node.settings;
     let fast = clock::to_micros(settings.reply_deadline_fast);
     let slow = clock::to_micros(settings.reply_deadline_slow);

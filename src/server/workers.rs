@@ -204,7 +204,10 @@ impl Bench {
             let client = Arc::new(client);
             shared.registry.insert(&client);
             let identity = gate.stranger(wants_auth);
-            Session::new(id, client, gate, identity, socket, now)
+            let mut session = Session::new(id, client, gate, identity, socket, now);
+            session.db = topology.node.settings.db;
+            session.client.note_state(session.protocol, session.db);
+            session
         })
     }
 

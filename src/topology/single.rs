@@ -22,18 +22,21 @@ use crate::events;
 use crate::resp::write::Protocol;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::Exchange;
+use crate::upstream::identity::Presented;
+use crate::worker::Shared;
 
 /// Follows whatever node is published as the upstream, until the process ends.
 pub async fn follow(
-    published: Published,
+    shared: Arc<Shared>,
     readiness: Arc<Readiness>,
     mut changed: watch::Receiver<u64>,
 ) {
+    let published = &shared.topology;
     let mut failures = 0_u32;
     loop {
         let node = Arc::clone(&published.load().node);
         tokio::select! {
-            result = converse(&published, &node, &readiness, &mut failures) => {
+            result = converse(&shared, &node, &readiness, &mut failures) => {
                 let Err(error) = result;
                 events::dial_failed(&node.name, error.cause(), &error.text);
                 readiness.set_upstream(Err(words(&node, &error)));
@@ -48,7 +51,7 @@ pub async fn follow(
 
 /// Dials, learns, publishes, and then pings for as long as the node answers.
 async fn converse(
-    published: &Published,
+    shared: &Shared,
     node: &Arc<Node>,
     readiness: &Readiness,
     failures: &mut u32,
@@ -62,12 +65,36 @@ async fn converse(
     let mut exchange = dial::dial(node, &purpose).await?;
     let learnt = answered(facts::learn(&mut exchange)).await?;
     *failures = 0;
-    publish(published, node, learnt);
+    let mut is_stranger = learnt.facts.wants_auth;
+    publish(&shared.topology, node, learnt);
     readiness.set_upstream(Ok(()));
     loop {
         sleep(PING_EVERY).await;
+        if is_stranger && let Some(presented) = shared.identities.any() {
+            is_stranger = !introduce(shared, node, &mut exchange, &presented).await?;
+        }
         ping(&mut exchange).await?;
     }
+}
+
+/// With `auth = "passthrough"` the node talks to us only as one of the clients: the first confirmed one lends its
+/// name, so that the node's commands and version become known. Returns whether that worked.
+async fn introduce(
+    shared: &Shared,
+    node: &Arc<Node>,
+    exchange: &mut Exchange,
+    presented: &Presented,
+) -> Result<bool, DialError> {
+    let auth: [&[u8]; 3] = [b"AUTH", presented.user(), &presented.password];
+    let reply = answered(facts::ask(exchange, &auth)).await?;
+    if reply.first() != Some(&b'+') {
+        return Ok(false);
+    }
+    let mut learnt = answered(facts::learn(exchange)).await?;
+    // Strangers still have to authenticate themselves.
+    learnt.facts.wants_auth = true;
+    publish(&shared.topology, node, learnt);
+    Ok(true)
 }
 
 async fn ping(exchange: &mut Exchange) -> Result<(), DialError> {

@@ -35,6 +35,8 @@ pub struct Identities {
     known: Mutex<Vec<Presented>>,
     /// Salted hash of user and password → which identity, and when the node confirmed it.
     confirmed: DashMap<[u8; 32], (Identity, Micros)>,
+    /// Salted hash of what the node has just refused → its words, and when.
+    refused: DashMap<[u8; 32], (String, Micros)>,
     salt: [u8; 32],
 }
 
@@ -43,8 +45,14 @@ pub struct Identities {
 #[error("too many identities: at most {IDENTITIES_MAX} users can have connections of their own")]
 pub struct TooManyIdentities;
 
-/// Most identities of a process; each may open lanes of its own (`SEMANTICS` of AUTH: `identities_max`).
+/// Most identities of a process; each may open lanes of its own (INV-9).
 pub const IDENTITIES_MAX: usize = 16;
+
+/// How long the node's refusal is repeated without asking again.
+const REFUSED_FOR: Micros = clock::SECOND;
+
+/// Refused credentials that are remembered at a time.
+const REFUSED_MAX: usize = 1024;
 
 /// How long the node's confirmation of a password is believed.
 const CONFIRMED_FOR: Micros = 60 * clock::SECOND;
@@ -57,6 +65,14 @@ impl Identity {
 }
 
 // === impl Presented ===
+
+impl Presented {
+    /// The user, spelled out: AUTH with a password alone means `default`.
+    #[must_use]
+    pub fn user(&self) -> &[u8] {
+        self.user.as_deref().unwrap_or(b"default")
+    }
+}
 
 impl std::fmt::Debug for Presented {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -72,7 +88,8 @@ impl Default for Identities {
         let mut salt = [0; 32];
         // Without randomness the hash is unsalted: weaker, but it never leaves this process.
         let _ = SystemRandom::new().fill(&mut salt);
-        Self { known: Mutex::new(Vec::new()), confirmed: DashMap::new(), salt }
+        let (confirmed, refused) = (DashMap::new(), DashMap::new());
+        Self { known: Mutex::new(Vec::new()), confirmed, refused, salt }
     }
 }
 
@@ -88,10 +105,20 @@ impl Identities {
     ///
     /// # Errors
     /// [`TooManyIdentities`] if they are new and the table is full.
-    pub fn confirm(&self, presented: &Presented, now: Micros) -> Result<Identity, TooManyIdentities> {
+    pub fn confirm(
+        &self,
+        presented: &Presented,
+        now: Micros,
+    ) -> Result<Identity, TooManyIdentities> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = match known.iter().position(|one| one == presented) {
-            Some(place) => place,
+        // One identity a user: a rotated password replaces the one that lanes were dialled with before.
+        let place = match known.iter().position(|one| one.user() == presented.user()) {
+            Some(place) => {
+                if let Some(one) = known.get_mut(place) {
+                    one.clone_from(presented);
+                }
+                place
+            }
             None if known.len() >= IDENTITIES_MAX => return Err(TooManyIdentities),
             None => {
                 known.push(presented.clone());
@@ -101,6 +128,30 @@ impl Identities {
         let identity = Identity(u16::try_from(place + 1).map_err(|_| TooManyIdentities)?);
         self.confirmed.insert(self.hash(presented), (identity, now));
         Ok(identity)
+    }
+
+    /// The node's words if it refused these credentials within the last second: a client that tries again and
+    /// again with a wrong password is not worth a dial each time.
+    #[must_use]
+    pub fn refusal(&self, presented: &Presented, now: Micros) -> Option<String> {
+        let entry = self.refused.get(&self.hash(presented))?;
+        (now.saturating_sub(entry.1) < REFUSED_FOR).then(|| entry.0.clone())
+    }
+
+    /// Remembers that the node refused these credentials.
+    pub fn refuse(&self, presented: &Presented, words: &str, now: Micros) {
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.retain(|_, (_, at)| now.saturating_sub(*at) < REFUSED_FOR);
+        }
+        if self.refused.len() < REFUSED_MAX {
+            self.refused.insert(self.hash(presented), (words.to_owned(), now));
+        }
+    }
+
+    /// Any credentials that the node has confirmed: what the control plane may ask its questions with.
+    #[must_use]
+    pub fn any(&self) -> Option<Presented> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
     }
 
     /// The credentials with which lanes of this identity are dialled; `None` for the upstream's own.
@@ -114,7 +165,7 @@ impl Identities {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(&self.salt);
         // The length separates user from password; without it `ab`+`c` would be `a`+`bc`.
-        let user = presented.user.as_deref().unwrap_or(b"default");
+        let user = presented.user();
         context.update(&(user.len() as u64).to_le_bytes());
         context.update(user);
         context.update(&presented.password);
@@ -143,6 +194,27 @@ mod tests {
         assert_eq!(identities.lookup(&presented("anns", "ecret"), 0), None);
         assert_eq!(identities.presented(identity), Some(ann));
         assert_eq!(identities.presented(Identity::UPSTREAM), None);
+    }
+
+    #[test]
+    fn a_rotated_password_keeps_the_identity_and_default_has_two_spellings() {
+        let identities = Identities::default();
+        let old = identities.confirm(&presented("ann", "old"), 0).unwrap();
+        assert_eq!(identities.confirm(&presented("ann", "new"), 0), Ok(old));
+        assert_eq!(identities.presented(old), Some(presented("ann", "new")));
+        let unnamed = Presented { user: None, password: b"x".to_vec() };
+        let default = identities.confirm(&unnamed, 0).unwrap();
+        assert_eq!(identities.confirm(&presented("default", "x"), 0), Ok(default));
+    }
+
+    #[test]
+    fn a_refusal_is_repeated_for_a_second() {
+        let identities = Identities::default();
+        let eve = presented("eve", "guess");
+        identities.refuse(&eve, "WRONGPASS no", 0);
+        assert_eq!(identities.refusal(&eve, clock::SECOND - 1).as_deref(), Some("WRONGPASS no"));
+        assert_eq!(identities.refusal(&eve, clock::SECOND), None);
+        assert_eq!(identities.refusal(&presented("eve", "other"), 0), None);
     }
 
     #[test]

@@ -15,5 +15,7 @@ pub mod lane;
 pub mod loss;
 pub mod pool;
 pub mod receive;
+#[cfg(test)]
+pub(crate) mod rig;
 pub mod task;
 pub mod verify;

@@ -29,7 +29,7 @@ use crate::worker::{SharedWorker, Worker};
 
 /// Why a lane's connection ended.
 #[derive(Debug)]
-enum End {
+pub(crate) enum End {
     /// It was retired and its last reply is in.
     Retired,
     /// It is lost.
@@ -262,7 +262,7 @@ fn receive_giant(
     }
 }
 
-/// Whether the lane waits for the client of the reply in progress (`SEMANTICS` of admission: the giant).
+/// Whether the lane waits for the client of the reply in progress (admission: the giant).
 fn is_paused(worker: &Worker, lane: &mut Lane) -> bool {
     if lane.paused_at.is_none() || lane.overdraft {
         return false;
@@ -308,7 +308,7 @@ fn release_backlog(worker: &Worker, lane: &mut Lane) {
 }
 
 /// What a caught panic leaves behind: the session that was being settled cannot be trusted any more.
-fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
+pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
     worker.stats.panics.increment();
     if worker.scratch.is_empty() {
         worker.scratch = vec![0; crate::worker::SCRATCH_BYTES];

@@ -124,6 +124,11 @@ fn before_dial(worker: &mut Worker, request: &Verification) -> Option<Before> {
     {
         return Some(Before::Known(Verdict::Confirmed(identity)));
     }
+    if let Some(words) = worker.shared.identities.refusal(&request.presented, worker.now) {
+        let mut line = Vec::new();
+        write::error(&mut line, &words);
+        return Some(Before::Known(Verdict::Refused(line)));
+    }
     // A node that has just been found dead is not dialled for every client that tries.
     if let Some(refusal) = worker.reach.refusal(&topology.node, worker.now) {
         let mut line = Vec::new();
@@ -160,6 +165,7 @@ fn after_dial(
             worker.stats.dial_failed(error.failure).increment();
             if is_answer(&error) {
                 // The node is well and has spoken: its words are the client's answer.
+                worker.shared.identities.refuse(presented, &error.text, now);
                 write::error(&mut line, &error.text);
             } else {
                 worker.reach.note_failure(error.clone(), now);

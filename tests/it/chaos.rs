@@ -36,8 +36,8 @@ pub(crate) struct Run {
 const CLIENTS: usize = 200;
 /// How often the server is killed.
 const KILLS: usize = 5;
-/// Pipelines where nobody says how many: under a minute for a debug build on two busy cores.
-const PIPELINES: usize = 10_000;
+/// Pipelines where nobody says how many: some seconds for a debug build on two cores.
+const PIPELINES: usize = 30_000;
 /// Counters that every client increments.
 pub(crate) const SHARED_COUNTERS: usize = 5;
 

@@ -1,6 +1,6 @@
 //! Judges `[[listener]]` and `--listen`: addresses, TLS, users, limits.
 //!
-//! Owns the default listener, the default `auth` (SEMANTICS §5.2), and what `--listen` does to a file that has
+//! Owns the default listener, the default `auth`, and what `--listen` does to a file that has
 //! listeners. Never quotes a password or its hash (INV-11).
 //!
 //! What surprises: `--listen` replaces addresses and nothing else. A file's single listener lends its TLS and
@@ -271,7 +271,7 @@ fn note_open_door(checker: &mut Checker, listener: &ListenerSettings, place: &Pl
     }
 }
 
-/// The rule of SEMANTICS §5.2: users if there are any, else the URL's identity, else whoever the upstream accepts.
+/// The rule: users if there are any, else the URL's identity, else whoever the upstream accepts.
 fn auth(checker: &mut Checker, listener: &WrittenListener, has_identity: bool) -> Auth {
     let users = users(checker, &listener.user);
     let Some(word) = &listener.auth else {

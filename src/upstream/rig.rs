@@ -1,0 +1,205 @@
+//! A worker without sockets, for tests of the synchronous core.
+//!
+//! Owns a worker, its clients and the one lane that their commands go to; says what a client sends, what a node
+//! answers, and how much the kernel took. Never used outside tests.
+//!
+//! What surprises: time stands still unless a test moves it, and the lane is "open" without a connection.
+
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::arena::Key;
+use crate::buffer::SLICES;
+use crate::cli::RunFlags;
+use crate::config::{Auth, MemorySettings, Settings};
+use crate::net::WriteHalf;
+use crate::resp::limits::Limits;
+use crate::session::admission::Bounds;
+use crate::session::gate::Gate;
+use crate::session::registry::{Client, Home, Registry};
+use crate::session::state::{Closing, Session, SessionId};
+use crate::session::{self, feed};
+use crate::stats::WorkerStats;
+use crate::stats::labels::ClosedReason;
+use crate::topology::Topology;
+use crate::upstream::dial::Node;
+use crate::upstream::identity::{Identities, Identity};
+use crate::upstream::lane::{Lane, LaneState, Waiter};
+use crate::upstream::receive::Anomaly;
+use crate::upstream::{loss, receive, task};
+use crate::worker::{Shared, Worker, WorkerHandle};
+
+/// The worker and its surroundings.
+pub(crate) struct Rig {
+    pub(crate) worker: Worker,
+    gate: Rc<Gate>,
+    node: Arc<Node>,
+}
+
+// === impl Rig ===
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
+        let settings = Settings::load(&flags).unwrap().upstream;
+        let node = Arc::new(Node { name: settings.endpoint.to_string(), settings, tls: None });
+        let topology = Topology::unknown(1, Arc::clone(&node));
+        let shared = Shared {
+            registry: Registry::default(),
+            identities: Identities::default(),
+            topology: Arc::new(ArcSwap::from_pointee(topology)),
+            memory: MemorySettings::default(),
+        };
+        let gate = Gate {
+            auth: Auth::Upstream,
+            limits: Limits::default(),
+            bounds: Bounds { reply_bytes: 16 << 20, commands: 1024 },
+            idle_timeout: None,
+            stall: std::time::Duration::from_secs(60),
+        };
+        let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));
+        let worker = Worker::new(Arc::new(shared), stats);
+        Self { worker, gate: Rc::new(gate), node }
+    }
+
+    /// A client connects.
+    pub(crate) fn client(&mut self) -> SessionId {
+        let (inbox, _) = tokio::sync::mpsc::channel(1);
+        let worker = WorkerHandle { inbox, load: Arc::default() };
+        let gate = Rc::clone(&self.gate);
+        self.worker.sessions.insert(|session| {
+            let home = Home { worker, session };
+            let client = Client::new(1, "peer".into(), "here".into(), 3, 0, home);
+            let socket = WriteHalf::Detached;
+            Session::new(session, Arc::new(client), gate, Some(Identity::UPSTREAM), socket, 0)
+        })
+    }
+
+    /// A client sends bytes.
+    pub(crate) fn say(&mut self, client: SessionId, bytes: &[u8]) {
+        let topology = self.worker.begin_batch();
+        let mut session = self.worker.sessions.lend(client).unwrap();
+        feed::fresh(&mut self.worker, &topology, &mut session, bytes);
+        self.worker.sessions.restore(client, session);
+        if let Some(id) = self.worker.to_dial.pop() {
+            self.worker.lanes.get_mut(id).unwrap().state = LaneState::Open;
+        }
+    }
+
+    /// Opens a lane as `client`'s first command would, with nothing on it.
+    pub(crate) fn open_lane_of(&mut self, client: SessionId) -> &mut Self {
+        self.say(client, b"*1\r\n$4\r\nPING\r\n");
+        self.hand_over_all();
+        self.answer(b"+PONG\r\n").unwrap();
+        self
+    }
+
+    /// The kernel takes so many bytes.
+    pub(crate) fn hand_over(&mut self, count: usize) {
+        let now = self.worker.now;
+        self.lane().note_sent(count, now);
+    }
+
+    /// The kernel takes everything.
+    pub(crate) fn hand_over_all(&mut self) {
+        let unsent = self.lane().send.unsent();
+        self.hand_over(unsent);
+    }
+
+    /// The node sends bytes.
+    pub(crate) fn answer(&mut self, bytes: &[u8]) -> Result<(), Anomaly> {
+        let id = self.lane_id();
+        let mut lane = self.worker.lanes.lend(id).unwrap();
+        // The tenant must come back even if a test's injected panic passes through here.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            receive::receive(&mut self.worker, &mut lane, bytes, None)
+        }));
+        self.worker.lanes.restore(id, lane);
+        match result {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// The connection breaks; what is to be sent again is on the lane's new queue.
+    pub(crate) fn lose(&mut self) {
+        let id = self.lane_id();
+        let mut lane = self.worker.lanes.lend(id).unwrap();
+        loss::connection_lost(&mut self.worker, &mut lane, &self.node);
+        lane.state = LaneState::Open;
+        self.worker.lanes.restore(id, lane);
+    }
+
+    /// What the lane's task does after it has caught a panic.
+    pub(crate) fn bury_after_panic(&mut self) {
+        let id = self.lane_id();
+        let mut lane = self.worker.lanes.lend(id).unwrap();
+        task::panicked(&mut self.worker, &mut lane);
+        self.worker.lanes.restore(id, lane);
+        self.lose();
+    }
+
+    /// The deadline of the first waiter passes.
+    pub(crate) fn expire_first(&mut self) {
+        let limit = crate::clock::to_micros(self.node.settings.reply_deadline_slow);
+        self.lane().waiters.front_mut().unwrap().taken_at = 0;
+        for waiter in self.lane().waiters.iter_mut().skip(1) {
+            waiter.taken_at = limit;
+        }
+        self.worker.now = limit;
+        let id = self.lane_id();
+        let mut lane = self.worker.lanes.lend(id).unwrap();
+        crate::server::tick::expire(&mut self.worker, &mut lane);
+        self.worker.lanes.restore(id, lane);
+    }
+
+    /// A client disconnects.
+    pub(crate) fn leave(&mut self, client: SessionId) {
+        session::remove(&mut self.worker, client, ClosedReason::ClientClosed);
+    }
+
+    /// The lane drops what nobody waits for.
+    pub(crate) fn sweep(&mut self) {
+        let id = self.lane_id();
+        let mut lane = self.worker.lanes.lend(id).unwrap();
+        assert!(lane.has_orphans);
+        loss::sweep_orphans(&mut self.worker, &mut lane);
+        self.worker.lanes.restore(id, lane);
+    }
+
+    /// Everything a client is owed so far.
+    pub(crate) fn owed(&self, client: SessionId) -> Vec<u8> {
+        bytes_of(&self.worker.sessions.get(client).unwrap().out)
+    }
+
+    /// What the lane would send next.
+    pub(crate) fn queued(&mut self) -> Vec<u8> {
+        bytes_of(&self.lane().send)
+    }
+
+    pub(crate) fn closing(&self, client: SessionId) -> Option<Closing> {
+        self.worker.sessions.get(client).unwrap().closing
+    }
+
+    pub(crate) fn first_waiter(&mut self) -> Waiter {
+        *self.lane().waiters.front().unwrap()
+    }
+
+    fn lane_id(&self) -> Key<Lane> {
+        self.worker.lanes.keys().next().unwrap()
+    }
+
+    fn lane(&mut self) -> &mut Lane {
+        let id = self.lane_id();
+        self.worker.lanes.get_mut(id).unwrap()
+    }
+}
+
+fn bytes_of(buffer: &crate::buffer::SendBuffer) -> Vec<u8> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let count = buffer.unsent_slices(&mut slices);
+    slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+}
