@@ -15,11 +15,18 @@ use bytes::Bytes;
 /// Bytes of one pooled chunk. Holds a pipeline of two hundred small commands, and fits the L1 cache.
 pub const CHUNK_BYTES: usize = 16 * 1024;
 
+/// Bytes of the first chunk of an empty queue: a lone small reply must not cost its client four pages, because
+/// one read of a lane can bring replies for thousands of clients.
+const SMALL_CHUNK_BYTES: usize = 1024;
+
 /// Pieces from this size on are kept as they are instead of being gathered.
 pub const LARGE_BYTES: usize = CHUNK_BYTES;
 
 /// Chunks that a pool keeps for reuse (1 MiB); more are given back to the allocator.
 const POOLED_CHUNKS: usize = 64;
+
+/// Small chunks that a pool keeps for reuse (256 KiB).
+const POOLED_SMALL_CHUNKS: usize = 256;
 
 /// Most slices handed to one vectored write; more bring nothing once a write carries hundreds of kilobytes.
 pub const SLICES: usize = 32;
@@ -28,6 +35,7 @@ pub const SLICES: usize = 32;
 #[derive(Debug, Default)]
 pub struct ChunkPool {
     spare: Vec<Vec<u8>>,
+    small: Vec<Vec<u8>>,
 }
 
 /// One piece of the queue.
@@ -69,16 +77,26 @@ impl ChunkPool {
         self.spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
     }
 
+    fn take_small(&mut self) -> Vec<u8> {
+        self.small.pop().unwrap_or_else(|| Vec::with_capacity(SMALL_CHUNK_BYTES))
+    }
+
     fn give(&mut self, mut chunk: Vec<u8>) {
-        if chunk.capacity() == CHUNK_BYTES && self.spare.len() < POOLED_CHUNKS {
+        let (list, most) = match chunk.capacity() {
+            CHUNK_BYTES => (&mut self.spare, POOLED_CHUNKS),
+            SMALL_CHUNK_BYTES => (&mut self.small, POOLED_SMALL_CHUNKS),
+            _ => return,
+        };
+        if list.len() < most {
             chunk.clear();
-            self.spare.push(chunk);
+            list.push(chunk);
         }
     }
 
     /// Gives every spare chunk back to the allocator; called when a worker has been idle.
     pub fn shrink(&mut self) {
         self.spare = Vec::new();
+        self.small = Vec::new();
     }
 }
 
@@ -140,7 +158,9 @@ impl SendBuffer {
                 _ => 0,
             };
             if room == 0 {
-                self.chunks.push_back(Chunk::Gathered(pool.take()));
+                let is_small = self.chunks.is_empty() && bytes.len() <= SMALL_CHUNK_BYTES;
+                let chunk = if is_small { pool.take_small() } else { pool.take() };
+                self.chunks.push_back(Chunk::Gathered(chunk));
             }
         }
     }
@@ -211,7 +231,7 @@ impl SendBuffer {
             // The last chunk is emptied in place: the next command finds it warm.
             if self.chunks.len() == 1
                 && let Some(Chunk::Gathered(chunk)) = self.chunks.front_mut()
-                && chunk.capacity() == CHUNK_BYTES
+                && matches!(chunk.capacity(), CHUNK_BYTES | SMALL_CHUNK_BYTES)
             {
                 chunk.clear();
                 break;

@@ -149,6 +149,9 @@ fn look_at_sessions(worker: &mut Worker) {
             session.out.shrink();
         }
     }
+    if in_flight == 0 && total == 0 {
+        worker.pool.shrink();
+    }
     worker.reply_bytes = total;
     worker.stats.commands_in_flight.set(in_flight);
     worker.stats.reply_buffered_bytes.set(total as u64);

@@ -153,7 +153,8 @@ impl Bench {
     /// One client, from its socket to its end.
     async fn serve(self, accepted: Accepted) {
         let Accepted { listener, socket, address, local_address } = accepted;
-        if let Some((read, write)) = self.greet(listener, socket).await
+        // Boxed: the state of a TLS handshake would otherwise stay part of every idle client's task.
+        if let Some((read, write)) = Box::pin(self.greet(listener, socket)).await
             && let Some(gate) = self.gates.get(listener)
         {
             let id = self.open_session(Rc::clone(gate), write, address, local_address);

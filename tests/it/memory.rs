@@ -31,17 +31,21 @@ fn a_client_that_asks_for_a_gigabyte_and_does_not_read_costs_its_bound_and_gets_
     assert_eq!(other.call(&[&b"SET"[..], b"large", &value]), b"+OK\r\n");
     assert_eq!(other.ask("SET small 1"), b"+OK\r\n");
     assert!(other.ask("GET large") == expected);
-    let base = proxy.resident_bytes();
+    let (base, base_of_redis) = (proxy.resident_bytes(), used_memory(&redis));
     let mut slow = proxy.client();
     slow.send(line("GET large").repeat(GETS));
     // Three seconds of not reading is what is tested; others are served meanwhile, and the peak is noted.
-    let (mut peak, mut served) = (0, 0);
+    let (mut peak, mut peak_of_redis, mut served) = (0, 0, 0);
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
         assert_eq!(other.ask("GET small"), bulk(b"1"));
         served += 1;
         peak = peak.max(proxy.resident_bytes());
+        peak_of_redis = peak_of_redis.max(used_memory(&redis));
     }
+    // What is asked for and not read would wait in Redis: the bound is on the asking.
+    let grown = peak_of_redis.saturating_sub(base_of_redis);
+    assert!(grown <= 2 * SESSION_REPLY_BYTES, "Redis holds {} MiB more", grown / MIB);
     eprintln!(
         "idle reader: {} KiB before, {} KiB at the peak; {served} replies to another client",
         base / KIB,
@@ -59,6 +63,13 @@ fn a_client_that_asks_for_a_gigabyte_and_does_not_read_costs_its_bound_and_gets_
     }
     assert_eq!(slow.ask("ECHO end"), bulk(b"end"));
     assert_eq!(proxy.metric("breakwater_clients_closed_total"), 0.0, "nobody is evicted");
+}
+
+/// What Redis has allocated, the replies that it could not send included.
+fn used_memory(redis: &RedisServer) -> usize {
+    let info = redis.client().text("INFO memory");
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+    used.and_then(|used| used.trim().parse().ok()).expect("Redis tells its memory")
 }
 
 #[test]
@@ -143,6 +154,16 @@ fn what_a_client_leaves_behind_is_given_back() {
         let _ = other.ask("PING");
         (proxy.resident_bytes() <= base + SLACK_BYTES).then_some(())
     });
+}
+
+#[test]
+fn a_proxy_without_clients_is_small() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.url()).ready();
+    let resident = settled(&proxy);
+    let allowed = if cfg!(debug_assertions) { 24 * MIB } else { 8 * MIB };
+    eprintln!("idle: {} KiB", resident / KIB);
+    assert!(resident <= allowed, "{} KiB, {} KiB allowed", resident / KIB, allowed / KIB);
 }
 
 #[test]
