@@ -50,6 +50,12 @@ impl<T> PartialEq for Key<T> {
 
 impl<T> Eq for Key<T> {}
 
+impl<T> std::hash::Hash for Key<T> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.index, self.generation).hash(state);
+    }
+}
+
 // === impl Arena ===
 
 impl<T> Default for Arena<T> {

@@ -7,6 +7,8 @@
 //! What surprises: a command may be told to *wait*. Then nothing happened, its bytes stay in the session's input,
 //! and it is dispatched again when the reason is gone: order matters more than speed (INV-12).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::buffer::Piece;
 use crate::command::errors;
 use crate::command::flags::Flags;
@@ -80,6 +82,10 @@ pub fn dispatch(
         _ => return refuse(worker, session, spec, &not_served(spec)),
     }
     // 4. Where it goes, if it may go now.
+    if session.doubtful > 0 {
+        let refusal = Refusal::NotInverted { node: topology.node.name.clone() };
+        return not_executed(worker, session, spec, &refusal);
+    }
     let is_bulk = wants_bulk(session, spec, &command);
     match pool::lane_for(worker, topology, session, identity, is_bulk) {
         Ok(lane) => send(worker, session, lane, spec, renamed(spec, &command, frame)),
@@ -123,11 +129,6 @@ fn send(
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();
-    let outcome = match &settled {
-        Settled::Reply { bytes, kind, .. } => note_reply(worker, bytes, *kind),
-        Settled::Failed { outcome, .. } => *outcome,
-    };
-    worker.stats.command(waiter.command.stats_index(), outcome).increment();
     let Some(session) = worker.sessions.get_mut(waiter.session) else {
         // A tombstone: its client is gone.
         worker.stats.tombstones_consumed.increment();
@@ -138,6 +139,11 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         worker.stats.tombstones_consumed.increment();
         return;
     }
+    let outcome = match &settled {
+        Settled::Reply { bytes, kind, .. } => note_reply(&worker.stats, bytes, *kind),
+        Settled::Failed { outcome, .. } => *outcome,
+    };
+    worker.stats.command(waiter.command.stats_index(), outcome).increment();
     session.in_flight = session.in_flight.saturating_sub(1);
     session.admission.answered(&session.gate.bounds);
     match settled {
@@ -157,16 +163,28 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     worker.touched.mark(session);
 }
 
+/// As [`settle`], where nobody above could bury what a panic leaves: the session that cannot be trusted any more
+/// is closed, and the caller goes on with the other waiters.
+pub fn settle_guarded(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
+    if catch_unwind(AssertUnwindSafe(|| settle(worker, waiter, settled))).is_err() {
+        worker.stats.panics.increment();
+        if let Some(session) = worker.sessions.get_mut(waiter.session) {
+            session.close(Closing::Now(ClosedReason::Panic));
+            session.wake();
+        }
+    }
+}
+
 /// Counts a reply of the node by its class.
-fn note_reply(worker: &Worker, bytes: &[u8], kind: u8) -> Outcome {
+fn note_reply(stats: &WorkerStats, bytes: &[u8], kind: u8) -> Outcome {
     match kind {
         b'-' => {
-            worker.stats.error_reply(ErrorClass::of(bytes)).increment();
+            stats.error_reply(ErrorClass::of(bytes)).increment();
             Outcome::ErrorReply
         }
         b'!' => {
             let payload = bytes.splitn(2, |&byte| byte == b'\n').nth(1).unwrap_or_default();
-            worker.stats.error_reply(ErrorClass::of(payload)).increment();
+            stats.error_reply(ErrorClass::of(payload)).increment();
             Outcome::ErrorReply
         }
         _ => Outcome::Ok,

@@ -35,6 +35,13 @@ pub enum Refusal {
         /// The node's name.
         node: String,
     },
+    /// It was not run: twice the node closed the connection before it had all of it.
+    CutOff {
+        /// The node's name.
+        node: String,
+        /// Full name of the command, lower case.
+        command: String,
+    },
     /// It was handed to the node and the connection was lost: it may have run.
     OutcomeUnknown {
         /// The node's name.
@@ -96,6 +103,11 @@ impl Refusal {
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \
                  write of this client was unanswered; send it again once that is resolved"
+            ),
+            Self::CutOff { node, command } => format!(
+                "ERR breakwater: not executed: {node} closed the connection twice while {} was being \
+                 sent; is it larger than the node's proto-max-bulk-len or query buffer limit?",
+                command.to_uppercase()
             ),
             Self::OutcomeUnknown { node, command } => format!(
                 "ERR breakwater: outcome unknown: the connection to {node} was lost after {} was \

@@ -25,7 +25,7 @@ use crate::topology::{Published, Topology};
 use crate::upstream::flush::Unflushed;
 use crate::upstream::identity::Identities;
 use crate::upstream::lane::{Lane, LaneId};
-use crate::upstream::pool::Reach;
+use crate::upstream::pool::{self, Reach};
 use crate::upstream::verify::Verification;
 
 /// The state of one worker.
@@ -65,6 +65,8 @@ pub struct Worker {
     pub reply_bytes: usize,
     /// Bytes of unfinished requests held for all sessions.
     pub request_bytes: usize,
+    /// No new session is served: the process is about to end.
+    pub draining: bool,
     /// What tests break on purpose.
     #[cfg(test)]
     pub faults: Faults,
@@ -182,6 +184,7 @@ impl Worker {
             line: Vec::new(),
             reply_bytes: 0,
             request_bytes: 0,
+            draining: false,
             #[cfg(test)]
             faults: Faults::default(),
         }
@@ -191,7 +194,9 @@ impl Worker {
     pub fn begin_batch(&mut self) -> Arc<Topology> {
         self.now = clock::micros();
         let topology = Arc::clone(self.topology.load());
-        self.reach.note_recoveries(topology.epoch, topology.recoveries);
+        if self.reach.note_recoveries(topology.epoch, topology.recoveries) {
+            pool::retire_silent(self);
+        }
         topology
     }
 

@@ -152,7 +152,8 @@ pub struct UpstreamSettings {
     pub retry_window: Duration,
     /// Silence after which TCP asks whether the peer is there; 1 second to 2 hours.
     pub keepalive: Duration,
-    /// `TCP_USER_TIMEOUT`: sent bytes unacknowledged for so long mean that the link is dead; 100 ms to 10 minutes.
+    /// Sent bytes that the peer's kernel has not acknowledged for so long mean that the link is dead; 100 ms to 10
+    /// minutes. A peer that is slow but acknowledges is left alone, unlike with `TCP_USER_TIMEOUT`.
     pub user_timeout: Duration,
     /// A lane unused for so long is closed; 1 second to 1 day.
     pub lane_idle: Duration,

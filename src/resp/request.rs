@@ -259,7 +259,8 @@ impl RequestScanner {
     }
 
     fn scan_inline(&mut self, input: &[u8], limits: &Limits) -> Result<Scanned, ProtocolError> {
-        let searched = self.position.min(input.len());
+        // A line that was found already is found again, so the search goes on only in an unfinished one.
+        let searched = if self.encoded.is_empty() { self.position.min(input.len()) } else { 0 };
         let rest = input.get(searched..).unwrap_or_default();
         let Some(newline) = memchr::memchr(b'\n', rest) else {
             if input.len() > limits.inline_bytes {
@@ -273,6 +274,9 @@ impl RequestScanner {
             return Err(ProtocolError::TooBigInline);
         }
         let line = input.get(..newline).unwrap_or_default();
+        // A second look at a finished line must not append to what the first one found.
+        self.encoded.clear();
+        self.spans.clear();
         inline::encode(line, &mut self.encoded, &mut self.spans)?;
         let length = newline + 1;
         self.position = length;

@@ -9,18 +9,20 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::config::{ListenAddress, ListenerSettings};
 use crate::events;
-use crate::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use crate::net::{self, TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::stats::control;
 use crate::stats::labels::TurnedAway;
+use crate::server::workers::Door;
 use crate::worker::{Message, WorkerHandle};
 
 /// A bound socket.
@@ -43,6 +45,14 @@ pub struct Accepted {
     pub address: String,
     /// Our address, as CLIENT LIST prints it.
     pub local_address: String,
+    /// Its place among the clients of its listener and of its worker.
+    pub place: Place,
+}
+
+/// A client's place in the counts; given back when it is dropped, however the client ends.
+#[derive(Debug)]
+pub struct Place {
+    counts: [Arc<AtomicUsize>; 2],
 }
 
 /// A socket between two runtimes.
@@ -91,7 +101,11 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     // A socket file that nobody answers is left over from a process that was killed.
-    if path.exists() {
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            let text = "a file that is no socket is in the way; remove it or choose another path";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
@@ -106,7 +120,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
 pub async fn accept(
     place: usize,
     bound: Bound,
-    client_max: usize,
+    door: Door,
     workers: Arc<[WorkerHandle]>,
     mut draining: watch::Receiver<bool>,
 ) {
@@ -117,8 +131,14 @@ pub async fn accept(
         };
         match result {
             Ok((socket, address, local_address)) => {
-                let accepted = Accepted { listener: place, socket, address, local_address };
-                hand_out(&workers, client_max, accepted);
+                let offer = |place_taken| Accepted {
+                    listener: place,
+                    socket,
+                    address,
+                    local_address,
+                    place: place_taken,
+                };
+                hand_out(&workers, &door, offer);
             }
             Err(error) => {
                 control::client_turned_away(TurnedAway::AcceptFailed);
@@ -131,20 +151,37 @@ pub async fn accept(
 }
 
 /// Gives a client to the least loaded worker, or tells it that there are too many.
-fn hand_out(workers: &[WorkerHandle], client_max: usize, accepted: Accepted) {
-    let clients: usize = workers.iter().map(WorkerHandle::clients).sum();
+fn hand_out(workers: &[WorkerHandle], door: &Door, offer: impl FnOnce(Place) -> Accepted) {
     let Some(worker) = workers.iter().min_by_key(|worker| worker.clients()) else { return };
-    if clients >= client_max {
+    let is_full = door.clients.load(Ordering::Relaxed) >= door.settings.client_max;
+    let accepted = offer(Place::take([Arc::clone(&door.clients), Arc::clone(&worker.load)]));
+    if is_full {
         control::client_turned_away(TurnedAway::MaxClients);
-        accepted.socket.refuse();
-        return;
+        return accepted.socket.refuse();
     }
-    worker.load.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     if let Err(error) = worker.inbox.try_send(Message::Client(Box::new(accepted))) {
-        worker.load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         control::client_turned_away(TurnedAway::MaxClients);
         if let Message::Client(accepted) = error.into_inner() {
             accepted.socket.refuse();
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn take(counts: [Arc<AtomicUsize>; 2]) -> Self {
+        for count in &counts {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { counts }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for count in &self.counts {
+            count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -181,7 +218,8 @@ impl Drop for Bound {
 
 impl Socket {
     fn tcp(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
+        // As Redis: without it a peer that vanished would keep its place for ever.
+        net::tune(&stream, CLIENT_KEEPALIVE)?;
         stream.into_std().map(Self::Tcp)
     }
 
@@ -201,5 +239,7 @@ impl Socket {
 
 /// Redis's own text.
 const MAX_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
+/// Silence after which TCP asks whether a client is there; Redis: `tcp-keepalive 300`.
+const CLIENT_KEEPALIVE: Duration = Duration::from_secs(300);
 /// Connections that the kernel holds for us before `accept`; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

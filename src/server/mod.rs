@@ -82,8 +82,8 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let (drain, draining) = watch::channel(false);
     let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
     for ((place, bound), door) in bound.into_iter().enumerate().zip(doors.iter()) {
-        let max = door.settings.client_max;
-        tokio::spawn(listener::accept(place, bound, max, Arc::clone(&handles), draining.clone()));
+        let handles = Arc::clone(&handles);
+        tokio::spawn(listener::accept(place, bound, door.clone(), handles, draining.clone()));
     }
     events::started(&settings, workers);
     until_told(flags, &settings, &published, &changed, &doors).await?;
@@ -110,7 +110,7 @@ fn doors(settings: &Settings) -> anyhow::Result<Arc<[Door]>> {
             Some(tls) => Some(Arc::new(ServerTlsReloader::try_new(tls.clone())?)),
             None => None,
         };
-        Ok(Door { settings: listener.clone(), tls })
+        Ok(Door { settings: listener.clone(), tls, clients: Arc::default() })
     };
     settings.listeners.iter().map(door).collect()
 }
@@ -146,17 +146,19 @@ async fn until_told(
     let mut reloader = reload::Reloader::new(flags, settings);
     poll.tick().await;
     loop {
+        // A reload may wait for a node that does not answer; a signal must not.
+        let reloading = async {
+            let asked = tokio::select! {
+                _ = hangup.recv() => true,
+                _ = poll.tick() => false,
+            };
+            reload::certificates(doors);
+            reloader.run(asked, published, changed).await;
+        };
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {
-                reload::certificates(doors);
-                reloader.run(true, published, changed).await;
-            }
-            _ = poll.tick() => {
-                reload::certificates(doors);
-                reloader.run(false, published, changed).await;
-            }
+            () = reloading => {}
         }
     }
 }

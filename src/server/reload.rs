@@ -18,7 +18,7 @@ use crate::events;
 use crate::resp::write::Protocol;
 use crate::stats::control;
 use crate::stats::labels::Reload;
-use crate::topology::{Published, Topology, facts, single};
+use crate::topology::{Published, facts, single};
 use crate::upstream::dial::{self, Node, Purpose};
 
 /// Remembers what is in force.
@@ -123,10 +123,9 @@ async fn move_to(
         label: "breakwater:verify".into(),
     };
     let mut exchange = dial::dial(&node, &purpose).await?;
-    let learnt = facts::learn(&mut exchange).await?;
+    let learnt = single::answered(facts::learn(&mut exchange)).await?;
     let epoch = published.load().epoch + 1;
-    published.store(Arc::new(Topology::unknown(epoch, Arc::clone(&node))));
-    single::publish(published, &node, learnt);
+    published.store(Arc::new(single::learnt_topology(epoch, 0, &node, learnt)));
     // The control connection of the old node is dropped, and one to the new node opened.
     let _ = changed.send(epoch);
     Ok(())

@@ -7,6 +7,8 @@
 //! What surprises: the deadline of a lane's waiters is looked for from the front and the search stops at the first
 //! young one, so a healthy worker's tick looks at one waiter a lane.
 
+use std::io;
+
 use crate::clock::{self, Micros, SECOND};
 use crate::dispatch::{self, Settled};
 use crate::refusal::{Ran, Refusal};
@@ -25,6 +27,7 @@ pub fn run(worker: &mut Worker) {
         let Some(mut lane) = worker.lanes.lend(id) else { continue };
         expire(worker, &mut lane);
         end_stall(worker, &mut lane);
+        bury_dead(worker, &mut lane);
         rest(worker, &mut lane);
         worker.lanes.restore(id, lane);
     }
@@ -34,6 +37,7 @@ pub fn run(worker: &mut Worker) {
 
 /// Takes no further command from anybody; sessions end when their last reply is written.
 pub fn drain(worker: &mut Worker) {
+    worker.draining = true;
     let sessions: Vec<SessionId> = worker.sessions.keys().collect();
     for id in sessions {
         if let Some(session) = worker.sessions.get_mut(id) {
@@ -58,16 +62,23 @@ pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
         let limit = if waiter.is_fast { fast } else { slow };
         // A reply that flows is not late; the lane's own silence is what counts then.
         let age = if place == 0 && lane.streaming { worker.now - lane.heard_at } else { age };
-        if age >= limit && is_wanted(worker, waiter) && lane.paused_at.is_none() {
+        let is_read = lane.paused_at.is_none() || lane.overdraft;
+        if age >= limit && is_read && is_wanted(worker, waiter) {
             late.push((*waiter, limit));
         }
     }
     for (waiter, limit) in late {
+        let ran = loss::effect(&waiter, lane.send.sent());
+        if ran == Ran::No {
+            // What the client is told is dropped must really be (INV-3).
+            lane.has_orphans = true;
+            lane.wake();
+        }
         let refusal = Refusal::Deadline {
             node: lane.node.name.clone(),
             command: loss::worker_name(worker, &waiter),
             after: limit,
-            ran: loss::effect(&waiter, lane.send.sent()),
+            ran,
         };
         give_up(worker, &waiter, refusal);
     }
@@ -81,7 +92,7 @@ fn give_up(worker: &mut Worker, waiter: &Waiter, refusal: Refusal) {
         Refusal::Deadline { ran: Ran::No, .. } => Outcome::NotExecuted,
         _ => Outcome::Unknown,
     };
-    dispatch::settle(worker, waiter, Settled::Failed { refusal, outcome });
+    dispatch::settle_guarded(worker, waiter, Settled::Failed { refusal, outcome });
 }
 
 fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
@@ -106,6 +117,19 @@ fn end_stall(worker: &mut Worker, lane: &mut Lane) {
         .any(|waiter| waiter.session != slow && worker.sessions.contains(waiter.session));
     if others_wait && !lane.overdraft {
         lane.overdraft = true;
+        lane.wake();
+    }
+}
+
+/// A lane whose bytes nobody acknowledges leads nowhere; one whose node is slow stays (INV-5).
+fn bury_dead(worker: &Worker, lane: &mut Lane) {
+    let limit = lane.node.settings.user_timeout;
+    let silent_for = worker.now.saturating_sub(lane.heard_at);
+    if !lane.is_idle()
+        && silent_for >= clock::to_micros(limit)
+        && lane.socket.is_dead(limit)
+    {
+        lane.broken = Some(io::ErrorKind::TimedOut.into());
         lane.wake();
     }
 }
@@ -168,8 +192,10 @@ fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason
         return Some(ClosedReason::Stalled);
     }
     let limit = clock::to_micros(session.gate.idle_timeout?);
-    let is_idle = session.replies.pending() == 0 && owed == 0 && session.partial.is_none();
-    (is_idle && since(session.active_at) >= limit).then_some(ClosedReason::Idle)
+    // Half a command is no activity: Redis closes such a client as well.
+    let is_idle = session.replies.pending() == 0 && owed == 0;
+    let last = session.active_at.max(session.written_at);
+    (is_idle && since(last) >= limit).then_some(ClosedReason::Idle)
 }
 
 /// The total budget is exhausted: the client that holds most of it is closed, and the sum is safe again.

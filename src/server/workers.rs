@@ -43,6 +43,8 @@ pub struct Door {
     pub settings: crate::config::ListenerSettings,
     /// Its certificate, if it speaks TLS.
     pub tls: Option<Arc<ServerTlsReloader>>,
+    /// Its clients, on all workers; compared with its `client_max`.
+    pub clients: Arc<AtomicUsize>,
 }
 
 /// A started worker.
@@ -65,6 +67,8 @@ struct Bench {
     handle: WorkerHandle,
     /// One dial at a time (INV-9).
     dialling: Rc<Semaphore>,
+    /// One question about a password at a time: a flood of them must not keep lanes from dialling.
+    verifying: Rc<Semaphore>,
 }
 
 /// Starts worker number `number`.
@@ -107,7 +111,8 @@ async fn run(
     let memory = worker.borrow().shared.memory.clone();
     let gates = doors.iter().map(|door| Rc::new(Gate::new(&door.settings, &memory))).collect();
     let dialling = Rc::new(Semaphore::new(1));
-    let bench = Bench { worker, gates, doors, handle, dialling };
+    let verifying = Rc::new(Semaphore::new(1));
+    let bench = Bench { worker, gates, doors, handle, dialling, verifying };
     spawn_local(flush::run(Rc::clone(&bench.worker)));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -152,7 +157,7 @@ impl Bench {
 
     /// One client, from its socket to its end.
     async fn serve(self, accepted: Accepted) {
-        let Accepted { listener, socket, address, local_address } = accepted;
+        let Accepted { listener, socket, address, local_address, place: _place } = accepted;
         // Boxed: the state of a TLS handshake would otherwise stay part of every idle client's task.
         if let Some((read, write)) = Box::pin(self.greet(listener, socket)).await
             && let Some(gate) = self.gates.get(listener)
@@ -160,7 +165,6 @@ impl Bench {
             let id = self.open_session(Rc::clone(gate), write, address, local_address);
             session::run(&self.worker, id, read, || self.start_tasks()).await;
         }
-        self.handle.load.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Attaches the socket to this runtime, and speaks TLS where the listener does.
@@ -196,7 +200,7 @@ impl Bench {
         let wants_auth = topology.facts.as_ref().is_some_and(|facts| facts.wants_auth);
         worker.stats.clients_accepted.increment();
         worker.stats.clients.add(1);
-        let (shared, handle) = (&worker.shared, &self.handle);
+        let (shared, handle, draining) = (&worker.shared, &self.handle, worker.draining);
         worker.sessions.insert(|id| {
             let home = Home { worker: handle.clone(), session: id };
             let number = shared.registry.next_id();
@@ -208,6 +212,9 @@ impl Bench {
             let mut session = Session::new(id, client, gate, identity, socket, now);
             session.db = topology.node.settings.db;
             session.client.note_state(session.protocol, session.db);
+            if draining {
+                session.close(Closing::AfterReplies(ClosedReason::Drain));
+            }
             session
         })
     }
@@ -225,8 +232,8 @@ impl Bench {
             spawn_local(task::run(Rc::clone(&self.worker), id, Rc::clone(&self.dialling)));
         }
         for request in verifications {
-            let dialling = Rc::clone(&self.dialling);
-            spawn_local(verify::verify(Rc::clone(&self.worker), request, dialling));
+            let verifying = Rc::clone(&self.verifying);
+            spawn_local(verify::verify(Rc::clone(&self.worker), request, verifying));
         }
     }
 }

@@ -46,9 +46,11 @@ pub fn fresh(
         worker.scanner = scanner;
         return fed;
     }
-    worker.request_bytes += rest.len();
     let buffer = rest.to_vec();
-    session.partial = Some(Box::new(Partial { buffer, start: 0, needed: fed.needed, scanner }));
+    let partial = Partial { buffer, start: 0, needed: fed.needed, scanner };
+    worker.request_bytes += partial.heap_bytes();
+    session.partial = Some(Box::new(partial));
+    enforce_budget(worker, session);
     fed
 }
 
@@ -59,9 +61,14 @@ pub fn hold(worker: &mut Worker, session: &mut Session, input: &[u8]) {
         partial.buffer.drain(..partial.start);
         partial.start = 0;
     }
-    let before = partial.buffer.capacity();
+    let before = partial.heap_bytes();
     partial.buffer.extend_from_slice(input);
-    worker.request_bytes += partial.buffer.capacity().saturating_sub(before);
+    worker.request_bytes += partial.heap_bytes() - before;
+    enforce_budget(worker, session);
+}
+
+/// The client whose unfinished command breaks the budget of all of them is told and closed (INV-4).
+fn enforce_budget(worker: &mut Worker, session: &mut Session) {
     if worker.request_bytes > worker.shared.memory.request_bytes_total {
         worker.answer(session, |line| line.extend_from_slice(OUT_OF_MEMORY));
         drop_held(worker, session);
@@ -72,7 +79,7 @@ pub fn hold(worker: &mut Worker, session: &mut Session, input: &[u8]) {
 /// Dispatches what is held.
 pub fn held(worker: &mut Worker, topology: &Topology, session: &mut Session) -> Fed {
     let Some(mut partial) = session.partial.take() else { return Fed::default() };
-    let before = partial.buffer.capacity();
+    let before = partial.heap_bytes();
     let fed = if is_one_large_command(&partial) {
         feed_large(worker, topology, session, &mut partial)
     } else {
@@ -83,7 +90,7 @@ pub fn held(worker: &mut Worker, topology: &Topology, session: &mut Session) -> 
     partial.start += fed.used;
     partial.needed = fed.needed;
     let is_done = partial.start >= partial.buffer.len() || session.closing.is_some();
-    let after = if is_done { 0 } else { partial.buffer.capacity() };
+    let after = if is_done { 0 } else { partial.heap_bytes() };
     worker.request_bytes = (worker.request_bytes + after).saturating_sub(before);
     if !is_done {
         session.partial = Some(partial);
@@ -94,7 +101,7 @@ pub fn held(worker: &mut Worker, topology: &Topology, session: &mut Session) -> 
 /// Bytes that the session holds of requests.
 #[must_use]
 pub fn held_bytes(session: &Session) -> usize {
-    session.partial.as_ref().map_or(0, |partial| partial.buffer.capacity())
+    session.partial.as_ref().map_or(0, |partial| partial.heap_bytes())
 }
 
 fn drop_held(worker: &mut Worker, session: &mut Session) {
@@ -111,13 +118,14 @@ fn feed(
     input: &[u8],
 ) -> Fed {
     let mut fed = Fed::default();
+    let limits = topology.limits(&session.gate.limits);
     while fed.used < input.len() {
         if !session.admits() {
             fed.is_stuck = true;
             break;
         }
         let rest = input.get(fed.used..).unwrap_or_default();
-        match scanner.scan(rest, &session.gate.limits, session.identity.is_some()) {
+        match scanner.scan(rest, &limits, session.identity.is_some()) {
             Ok(Scanned::Command { length }) => {
                 let (frame, spans) = scanner.arguments(rest, length);
                 let command = Command::new(frame, spans);
@@ -129,10 +137,12 @@ fn feed(
                     break;
                 }
                 fed.used += length;
+                session.doubtful = session.doubtful.saturating_sub(length);
             }
             Ok(Scanned::Nothing { length }) => {
                 scanner.reset();
                 fed.used += length;
+                session.doubtful = session.doubtful.saturating_sub(length);
             }
             Ok(Scanned::Incomplete { needed }) => {
                 fed.needed = needed;
@@ -149,7 +159,11 @@ fn feed(
 
 /// Whether what is held is exactly one command, too large to be copied.
 fn is_one_large_command(partial: &Partial) -> bool {
-    partial.start == 0 && partial.needed == partial.buffer.len() && partial.needed >= LARGE_BYTES
+    partial.start == 0
+        && partial.needed == partial.buffer.len()
+        && partial.needed >= LARGE_BYTES
+        // An inline command travels in its encoded form, never as it came (INV-2).
+        && partial.buffer.first() == Some(&b'*')
 }
 
 /// As [`feed`], but the buffer itself becomes the command. If it turns out to be more or less than one command
@@ -161,9 +175,9 @@ fn feed_large(
     partial: &mut Partial,
 ) -> Fed {
     let is_known = session.identity.is_some();
-    let scanned = partial.scanner.scan(&partial.buffer, &session.gate.limits, is_known);
-    let is_multibulk = partial.buffer.first() == Some(&b'*');
-    if scanned != Ok(Scanned::Command { length: partial.buffer.len() }) || !is_multibulk {
+    let limits = topology.limits(&session.gate.limits);
+    let scanned = partial.scanner.scan(&partial.buffer, &limits, is_known);
+    if scanned != Ok(Scanned::Command { length: partial.buffer.len() }) {
         let Partial { buffer, scanner, .. } = partial;
         return feed(worker, topology, session, scanner, buffer);
     }
@@ -178,6 +192,7 @@ fn feed_large(
         partial.buffer = bytes.into();
         return Fed { used: 0, needed: 0, is_stuck: true };
     }
+    session.doubtful = session.doubtful.saturating_sub(length);
     Fed { used: length, ..Fed::default() }
 }
 

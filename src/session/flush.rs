@@ -48,6 +48,10 @@ fn one(worker: &mut Worker, id: SessionId) {
 /// Hands the session's bytes to the kernel and returns how many it took.
 pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
     let mut total = 0;
+    if !session.write_blocked {
+        // The clock of a stall begins when the kernel is offered bytes and takes none.
+        session.written_at = now;
+    }
     while session.out.unsent() > 0 && !session.write_blocked {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let filled = session.out.unsent_slices(&mut slices);
@@ -64,8 +68,13 @@ pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
             Poll::Pending => session.write_blocked = true,
         }
     }
-    if total > 0 && session.socket.poll_flush(cx).is_pending() {
-        session.write_blocked = true;
+    session.needs_flush |= total > 0;
+    if session.needs_flush {
+        match session.socket.poll_flush(cx) {
+            Poll::Ready(Ok(())) => session.needs_flush = false,
+            Poll::Ready(Err(_)) => session.close(Closing::Now(ClosedReason::WriteError)),
+            Poll::Pending => session.write_blocked = true,
+        }
     }
     total
 }

@@ -17,6 +17,7 @@ pub mod replies;
 pub mod state;
 
 use std::future::poll_fn;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 
@@ -62,6 +63,8 @@ fn poll_session(
     if turn.is_err() {
         worker.stats.panics.increment();
         worker.scratch.resize(SCRATCH_BYTES, 0);
+        // Put back, so that `remove` can take it off the registry and the budgets.
+        worker.sessions.restore(id, session);
         return Poll::Ready(ClosedReason::Panic);
     }
     let wants_lane = unpauses(&session);
@@ -111,8 +114,8 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
                 let input = scratch.get(..count).unwrap_or_default();
                 take_input(worker, &topology, session, input)
             }
-            Poll::Ready(_) => {
-                session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
+            Poll::Ready(end) => {
+                session.close(farewell(&end));
                 true
             }
         };
@@ -122,6 +125,21 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
         }
     }
     cx.waker().wake_by_ref();
+}
+
+/// A client that only stopped sending still gets its replies (half-close); one whose connection broke gets
+/// nothing, and nothing is executed for it (INV-3).
+fn farewell(end: &io::Result<usize>) -> Closing {
+    let is_half_close = match end {
+        Ok(_) => true,
+        // TLS without close_notify: many clients end that way.
+        Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+    };
+    if is_half_close {
+        Closing::AfterReplies(ClosedReason::ClientClosed)
+    } else {
+        Closing::Now(ClosedReason::ClientClosed)
+    }
 }
 
 /// Dispatches fresh input, or adds it to what is held. Returns whether there is no point in reading on.
@@ -150,8 +168,9 @@ fn read_limit(session: &Session) -> usize {
 
 /// The lane that may wait for this session to take its bytes, if it has taken half of them.
 fn unpauses(session: &Session) -> Option<crate::upstream::lane::LaneId> {
-    let is_relieved =
-        session.closing.is_some() || (session.owed() as u64) < session.gate.bounds.reply_bytes / 2;
+    let is_relieved = session.closing.is_some()
+        || !session.write_blocked
+        || (session.owed() as u64) < session.gate.bounds.reply_bytes / 2;
     session.lane.filter(|_| is_relieved)
 }
 
@@ -164,7 +183,7 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
         worker.shared.registry.remove(session.client.id);
         if let Some(lane) = session.lane.and_then(|lane| worker.lanes.get_mut(lane)) {
             // Its unsent commands are dropped, and nobody is stopped by its unread reply.
-            lane.has_orphans = session.in_flight > 0 && lane.send.unsent() > 0;
+            lane.has_orphans |= session.in_flight > 0 && lane.send.unsent() > 0;
             if session.in_flight > 0 {
                 lane.wake();
             }

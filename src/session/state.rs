@@ -61,10 +61,15 @@ pub struct Session {
     pub epoch: u64,
     /// Input that is not dispatched yet.
     pub partial: Option<Box<Partial>>,
+    /// Bytes of held input that were sent before the client could know that one of its writes is in doubt; what
+    /// begins among them is not executed (INV-3, no inversion).
+    pub doubtful: usize,
     /// Set when no further command is taken; why, and when the connection ends.
     pub closing: Option<Closing>,
     /// Where its bytes go.
     pub socket: WriteHalf,
+    /// Whether TLS holds bytes that the kernel has not taken; they are owed although `out` is empty.
+    pub needs_flush: bool,
     /// Whether the kernel refused bytes: the session's own task writes on when the socket has room.
     pub write_blocked: bool,
     /// Wakes the session's task.
@@ -115,6 +120,16 @@ pub enum Closing {
     Now(ClosedReason),
 }
 
+// === impl Partial ===
+
+impl Partial {
+    /// Bytes on the heap, spans of a wide command included; they count against the budget of requests.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.buffer.capacity() + self.scanner.heap_bytes()
+    }
+}
+
 // === impl Session ===
 
 impl Session {
@@ -144,8 +159,10 @@ impl Session {
             fitting: [None; 2],
             epoch: 0,
             partial: None,
+            doubtful: 0,
             closing: None,
             socket,
+            needs_flush: false,
             write_blocked: false,
             waker: None,
             parked: false,
@@ -214,7 +231,8 @@ impl Session {
         match self.closing? {
             Closing::Now(reason) => Some(reason),
             Closing::AfterReplies(reason) => {
-                (self.replies.pending() == 0 && self.out.unsent() == 0).then_some(reason)
+                let is_written = self.out.unsent() == 0 && !self.needs_flush;
+                (self.replies.pending() == 0 && is_written).then_some(reason)
             }
         }
     }

@@ -25,6 +25,9 @@ pub struct Facts {
     pub version: String,
     /// The elements of HELLO's `modules`, encoded in RESP2 and in RESP3.
     pub modules: Modules,
+    /// The node's `proto-max-bulk-len` in bytes, where CONFIG GET tells: a longer argument makes it close the
+    /// connection, and a lane is everybody's (INV-2).
+    pub bulk_bytes: Option<usize>,
     /// Databases that SELECT accepts: 0 to `databases - 1`.
     pub databases: u32,
 }
@@ -65,6 +68,8 @@ pub async fn learn(exchange: &mut Exchange) -> Result<Learnt, ExchangeError> {
         facts.read_hello(&pairs);
     }
     facts.databases = count_databases(exchange).await?;
+    let reply = ask(exchange, &[b"CONFIG", b"GET", b"proto-max-bulk-len"]).await?;
+    facts.bulk_bytes = config_number(&reply);
     let reply = ask(exchange, &[b"COMMAND"]).await?;
     let commands = match resp2::decode::decode_bytes(&reply) {
         Ok(Some((frame, _))) => {
@@ -84,6 +89,13 @@ pub async fn ask(exchange: &mut Exchange, arguments: &[&[u8]]) -> Result<Bytes, 
     write::command(&mut bytes, arguments);
     exchange.send(&bytes).await?;
     exchange.reply().await
+}
+
+/// The value of a CONFIG GET of one numeric parameter.
+fn config_number(reply: &Bytes) -> Option<usize> {
+    let (frame, _) = resp2::decode::decode_bytes(reply).ok()??;
+    let BytesFrame::Array(pair) = frame else { return None };
+    std::str::from_utf8(pair.get(1)?.as_bytes()?).ok()?.parse().ok()
 }
 
 async fn count_databases(exchange: &mut Exchange) -> Result<u32, ExchangeError> {
@@ -136,6 +148,7 @@ impl Default for Facts {
             // What HELLO says while the node's version is unknown; clients gate features on it.
             version: "7.0.0".into(),
             modules: Modules::default(),
+            bulk_bytes: None,
             databases: 16,
         }
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::command::table::Table;
+use crate::resp::limits::Limits;
 use crate::upstream::dial::Node;
 use facts::Facts;
 
@@ -57,6 +58,13 @@ impl Topology {
     pub fn unknown(epoch: u64, node: Arc<Node>) -> Self {
         let table = Arc::new(with_renames(Table::builtin(), &node));
         Self { epoch, recoveries: 0, node, table, facts: None }
+    }
+
+    /// A listener's protocol limits, lowered to what the node takes.
+    #[must_use]
+    pub fn limits(&self, limits: &Limits) -> Limits {
+        let node = self.facts.as_ref().and_then(|facts| facts.bulk_bytes).unwrap_or(usize::MAX);
+        Limits { bulk_bytes: limits.bulk_bytes.min(node), ..*limits }
     }
 
     /// Number of databases; 16 (Redis's default) until the node has said otherwise.

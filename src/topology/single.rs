@@ -101,7 +101,11 @@ async fn ping(exchange: &mut Exchange) -> Result<(), DialError> {
     answered(facts::ask(exchange, &[b"PING"])).await.map(drop)
 }
 
-async fn answered<T>(
+/// Waits for the answer to a question of the control plane, within its bound.
+///
+/// # Errors
+/// [`DialError`], also when the bound passes.
+pub async fn answered<T>(
     question: impl Future<Output = Result<T, crate::upstream::exchange::ExchangeError>>,
 ) -> Result<T, DialError> {
     match timeout(ANSWER_WITHIN, question).await {
@@ -113,22 +117,31 @@ async fn answered<T>(
     }
 }
 
-/// Publishes what was learnt, unless the upstream has been changed meanwhile.
-pub fn publish(published: &Published, node: &Arc<Node>, learnt: Learnt) {
-    let facts = Arc::new(learnt.facts);
-    let table = Arc::new(table(node, learnt.commands));
-    published.rcu(|current| {
-        if !Arc::ptr_eq(&current.node, node) {
-            return Arc::clone(current);
-        }
-        Arc::new(Topology {
-            epoch: current.epoch,
-            recoveries: current.recoveries + 1,
-            node: Arc::clone(node),
-            table: Arc::clone(&table),
-            facts: Some(Arc::clone(&facts)),
-        })
-    });
+/// The picture of a node that has told what it is.
+#[must_use]
+pub fn learnt_topology(
+    epoch: u64,
+    recoveries: u64,
+    node: &Arc<Node>,
+    learnt: Learnt,
+) -> Topology {
+    Topology {
+        epoch,
+        recoveries,
+        node: Arc::clone(node),
+        table: Arc::new(table(node, learnt.commands)),
+        facts: Some(Arc::new(learnt.facts)),
+    }
+}
+
+/// Publishes what was learnt, unless the upstream has been changed meanwhile. Only the control plane publishes,
+/// on one thread, so nothing comes between the look and the store.
+fn publish(published: &Published, node: &Arc<Node>, learnt: Learnt) {
+    let current = published.load_full();
+    if Arc::ptr_eq(&current.node, node) {
+        let recoveries = current.recoveries + 1;
+        published.store(Arc::new(learnt_topology(current.epoch, recoveries, node, learnt)));
+    }
 }
 
 /// The built-in table with the node's own laid over it; without permission for COMMAND the built-in one.

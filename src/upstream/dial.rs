@@ -106,8 +106,7 @@ async fn connect_tcp(
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
-                net::tune(&stream, settings.keepalive, Some(settings.user_timeout))
-                    .map_err(|error| DialError::io(&error))?;
+                net::tune(&stream, settings.keepalive).map_err(|error| DialError::io(&error))?;
                 return Ok(stream);
             }
             Err(error) => last = DialError::io(&error),
@@ -125,7 +124,9 @@ async fn handshake(
     exchange.send(&bytes).await.map_err(|error| DialError::io(&error))?;
     for must_succeed in steps {
         let reply = exchange.reply().await.map_err(DialError::from)?;
-        if must_succeed && reply.first() == Some(&b'-') {
+        // A node that wants AUTH must not get a lane without it, whatever the step.
+        let is_fatal = must_succeed || reply.starts_with(b"-NOAUTH");
+        if is_fatal && reply.first() == Some(&b'-') {
             return Err(DialError::from_line(&reply));
         }
     }

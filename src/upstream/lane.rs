@@ -115,6 +115,8 @@ pub struct Lane {
     pub settling: Option<Key<Session>>,
     /// Some waiter's session has gone while the command is unsent: the queue wants to be swept.
     pub has_orphans: bool,
+    /// Whether this connection has answered a command; one that dies before is not dialled again at once.
+    pub has_answered: bool,
     /// Where its bytes go; detached while dialling.
     pub socket: WriteHalf,
     /// The kernel refused bytes: the lane's task writes on when there is room.
@@ -154,6 +156,7 @@ impl Lane {
             overdraft: false,
             settling: None,
             has_orphans: false,
+            has_answered: false,
             socket: WriteHalf::Detached,
             write_blocked: false,
             broken: None,
@@ -212,6 +215,7 @@ impl Lane {
     /// The first waiter has been answered: it leaves, and its command's bytes with it.
     pub fn finish_first(&mut self, pool: &mut ChunkPool) -> Option<Waiter> {
         let waiter = self.waiters.pop_front()?;
+        self.has_answered = true;
         self.send.release(pool, waiter.end);
         self.streaming = false;
         self.streamed = 0;

@@ -8,6 +8,7 @@
 //! sent either. The old connection's bytes may still be executed after the new connection's (measured in 13 of 40
 //! rounds), and the client's own order would be turned around.
 
+use std::collections::HashSet;
 use std::mem;
 
 use crate::buffer::SendBuffer;
@@ -26,6 +27,9 @@ use crate::worker::Worker;
 pub enum Progress {
     /// Its last byte was never handed to the kernel: the node cannot have run it.
     Unsent,
+    /// Some of its bytes were handed over, the last one was not: the node cannot have run it, and may have closed
+    /// the connection *because* of it (a value above its `proto-max-bulk-len`).
+    Partly,
     /// Handed over, no byte of the reply came.
     Sent,
     /// Part of the reply has been passed on to the client.
@@ -39,6 +43,8 @@ pub enum Remedy {
     SendAgain(Resent),
     /// The client is told that it was not run.
     NotExecuted,
+    /// The client is told that the node closed the connection in the middle of its command.
+    CutOff,
     /// The client is told that it may have run.
     OutcomeUnknown,
     /// The client is told that it got no answer to a read.
@@ -55,8 +61,10 @@ pub enum Remedy {
 pub fn remedy(progress: Progress, waiter: &Waiter, is_inverted: bool, may_retry: bool) -> Remedy {
     match progress {
         Progress::Answering => Remedy::CloseClient,
-        Progress::Unsent if is_inverted => Remedy::NotExecuted,
+        Progress::Unsent | Progress::Partly if is_inverted => Remedy::NotExecuted,
         Progress::Unsent => Remedy::SendAgain(Resent::Unsent),
+        Progress::Partly if waiter.resent == 0 => Remedy::SendAgain(Resent::Unsent),
+        Progress::Partly => Remedy::CutOff,
         Progress::Sent if !waiter.is_retry_safe => Remedy::OutcomeUnknown,
         Progress::Sent if may_retry && waiter.resent < ATTEMPTS_MAX => {
             Remedy::SendAgain(Resent::ReadOnly)
@@ -71,31 +79,45 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
     let waiters = mem::take(&mut lane.waiters);
     let was_streaming = mem::take(&mut lane.streaming);
     reset(lane);
-    // Sessions with a written, unanswered write. A lane has few of those at a time, and this is no hot path.
-    let mut inverted: Vec<SessionId> = Vec::new();
+    // Sessions with a written, unanswered write.
+    let mut inverted: HashSet<SessionId> = HashSet::new();
     for (place, waiter) in waiters.into_iter().enumerate() {
         let progress = if place == 0 && was_streaming {
             Progress::Answering
-        } else if waiter.end > old.sent() {
+        } else if waiter.end - u64::from(waiter.length) >= old.sent() {
             Progress::Unsent
+        } else if waiter.end > old.sent() {
+            Progress::Partly
         } else {
             Progress::Sent
         };
         if !is_wanted(worker, &waiter) {
             // A deadline has answered for it, or its client is gone; a write in doubt still inverts.
-            if progress != Progress::Unsent && !waiter.is_retry_safe {
-                inverted.push(waiter.session);
+            if progress == Progress::Sent && !waiter.is_retry_safe {
+                inverted.insert(waiter.session);
+                doubt(worker, waiter.session);
             }
             worker.stats.tombstones_consumed.increment();
             continue;
         }
         let is_inverted = inverted.contains(&waiter.session);
-        let may_retry = progress == Progress::Unsent || worker.reach.spend_retry(worker.now);
+        let may_retry = progress == Progress::Sent
+            && waiter.is_retry_safe
+            && worker.reach.spend_retry(worker.now);
         let remedy = remedy(progress, &waiter, is_inverted, may_retry);
         if remedy == Remedy::OutcomeUnknown {
-            inverted.push(waiter.session);
+            inverted.insert(waiter.session);
+            doubt(worker, waiter.session);
         }
-        apply(worker, lane, &old, waiter, remedy, node);
+        apply(worker, lane, &old, waiter, (progress, remedy), node);
+    }
+}
+
+/// What a session had sent before it could know of the doubt is not executed either: the same inversion.
+fn doubt(worker: &mut Worker, session: SessionId) {
+    if let Some(session) = worker.sessions.get_mut(session) {
+        session.doubtful =
+            session.partial.as_ref().map_or(0, |partial| partial.buffer.len() - partial.start);
     }
 }
 
@@ -106,11 +128,12 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
     lane.send = SendBuffer::default();
     for waiter in waiters {
         let settled = Settled::Failed { refusal: refusal.clone(), outcome: Outcome::NotExecuted };
-        dispatch::settle(worker, &waiter, settled);
+        dispatch::settle_guarded(worker, &waiter, settled);
     }
 }
 
-/// Drops the unsent commands of clients that have gone: nothing is executed for nobody (INV-3).
+/// Drops the unsent commands that nobody waits for any more, because the client has gone or was told that its
+/// command was dropped: nothing is executed for nobody (INV-3).
 pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
     lane.has_orphans = false;
     let sent = lane.send.sent();
@@ -123,15 +146,17 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
         .position(|waiter| waiter.end - u64::from(waiter.length) >= sent)
         .map_or(lane.waiters.len(), |offset| first_unsent + offset);
     let tail = lane.waiters.split_off(first_whole);
-    if tail.iter().all(|waiter| worker.sessions.contains(waiter.session)) {
+    if tail.iter().all(|waiter| is_wanted(worker, waiter)) {
         lane.waiters.extend(tail);
         return;
     }
     let kept_until = tail.front().map_or(sent, |waiter| waiter.end - u64::from(waiter.length));
     let cut = lane.send.split_off(kept_until);
     for waiter in tail {
-        if worker.sessions.contains(waiter.session) {
+        if is_wanted(worker, &waiter) {
             requeue(worker, lane, &cut, waiter);
+        } else {
+            worker.stats.tombstones_consumed.increment();
         }
     }
 }
@@ -149,7 +174,7 @@ fn apply(
     lane: &mut Lane,
     old: &SendBuffer,
     mut waiter: Waiter,
-    remedy: Remedy,
+    (progress, remedy): (Progress, Remedy),
     node: &Node,
 ) {
     let command = || worker_name(worker, &waiter);
@@ -157,7 +182,7 @@ fn apply(
     let (refusal, outcome) = match remedy {
         Remedy::SendAgain(reason) => {
             worker.stats.resent(reason).increment();
-            waiter.resent += u8::from(reason == Resent::ReadOnly);
+            waiter.resent += u8::from(progress != Progress::Unsent);
             return requeue(worker, lane, old, waiter);
         }
         Remedy::CloseClient => {
@@ -170,6 +195,9 @@ fn apply(
         Remedy::NotExecuted => {
             (Refusal::NotInverted { node: node_name() }, Outcome::NotExecuted)
         }
+        Remedy::CutOff => {
+            (Refusal::CutOff { node: node_name(), command: command() }, Outcome::NotExecuted)
+        }
         Remedy::OutcomeUnknown => {
             (Refusal::OutcomeUnknown { node: node_name(), command: command() }, Outcome::Unknown)
         }
@@ -177,14 +205,21 @@ fn apply(
             (Refusal::ReadLost { node: node_name(), command: command() }, Outcome::Unknown)
         }
     };
-    dispatch::settle(worker, &waiter, Settled::Failed { refusal, outcome });
+    dispatch::settle_guarded(worker, &waiter, Settled::Failed { refusal, outcome });
 }
 
 /// Queues a waiter's command again, with the bytes that the old queue still holds.
 fn requeue(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
     let start = waiter.end - u64::from(waiter.length);
-    if let Some(frame) = old.piece(start, waiter.end) {
-        lane.enqueue(&mut worker.pool, frame, waiter);
+    match old.piece(start, waiter.end) {
+        Some(frame) => lane.enqueue(&mut worker.pool, frame, waiter),
+        None => {
+            // A frame lies in one chunk by construction; a client must not hang if that is ever wrong.
+            debug_assert!(false, "a frame lies in one chunk");
+            let refusal = Refusal::NotInverted { node: lane.node.name.clone() };
+            let settled = Settled::Failed { refusal, outcome: Outcome::NotExecuted };
+            dispatch::settle_guarded(worker, &waiter, settled);
+        }
     }
 }
 
@@ -196,7 +231,8 @@ pub fn worker_name(worker: &Worker, waiter: &Waiter) -> String {
 /// What is known of the effect of a command that gets no reply.
 #[must_use]
 pub fn effect(waiter: &Waiter, sent: u64) -> Ran {
-    if waiter.end > sent {
+    // What is partly handed over must be completed, and then it runs.
+    if waiter.end - u64::from(waiter.length) >= sent {
         Ran::No
     } else if waiter.is_retry_safe {
         Ran::ReadOnly
@@ -209,6 +245,7 @@ pub fn effect(waiter: &Waiter, sent: u64) -> Ran {
 fn reset(lane: &mut Lane) {
     lane.state = LaneState::Dialling;
     lane.socket = WriteHalf::Detached;
+    lane.has_answered = false;
     lane.write_blocked = false;
     lane.broken = None;
     lane.scanner = ReplyScanner::default();

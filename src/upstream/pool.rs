@@ -113,11 +113,15 @@ fn has_room(lane: &mut Lane, session: &Session) -> Result<LaneId, NoLane> {
 }
 
 fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Result<LaneId, NoLane> {
-    let mut open = 0;
+    let (mut open, mut retired) = (0, 0);
     let mut idle = None;
     for id in worker.lanes.keys() {
         let Some(lane) = worker.lanes.get(id) else { continue };
+        if lane.key.epoch != key.epoch {
+            continue;
+        }
         if lane.retired {
+            retired += 1;
             continue;
         }
         if lane.key == key {
@@ -130,6 +134,10 @@ fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Resul
     }
     if let Some(refusal) = worker.reach.refusal(&topology.node, worker.now) {
         return Err(NoLane::Refused(refusal));
+    }
+    if retired >= topology.node.settings.lanes_max {
+        // Clients that do not take their giants hold these; one more connection for each would have no end (INV-9).
+        return Err(NoLane::Refused(Refusal::TooManyLanes));
     }
     if open >= topology.node.settings.lanes_max {
         // The place of an idle lane is taken; with none idle the command cannot go anywhere (INV-9).
@@ -144,6 +152,20 @@ fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Resul
     let id = worker.lanes.insert(|id| Lane::new(id, key, node, now));
     worker.to_dial.push(id);
     Ok(id)
+}
+
+/// The control plane has reached the node again: lanes that have heard nothing meanwhile may be dead without
+/// knowing it. New commands go to fresh ones; the old ones are closed by nobody but their own end (INV-5).
+pub fn retire_silent(worker: &mut Worker) {
+    let ids: Vec<LaneId> = worker.lanes.keys().collect();
+    for id in ids {
+        let Some(lane) = worker.lanes.get_mut(id) else { continue };
+        let silent_for = worker.now.saturating_sub(lane.heard_at);
+        if lane.state == LaneState::Open && !lane.is_idle() && silent_for > SECOND {
+            retire(lane);
+            worker.stats.lanes_retired.increment();
+        }
+    }
 }
 
 /// The lane takes no new command and is closed when its last reply is in.
@@ -186,11 +208,15 @@ impl Reach {
     }
 
     /// The control plane has found the node well (again), or it is another node: the back-off is void.
-    pub fn note_recoveries(&mut self, epoch: u64, recoveries: u64) {
-        if self.seen != (epoch, recoveries) {
+    ///
+    /// Returns whether that is news.
+    pub fn note_recoveries(&mut self, epoch: u64, recoveries: u64) -> bool {
+        let is_news = self.seen != (epoch, recoveries);
+        if is_news {
             self.seen = (epoch, recoveries);
             self.note_success();
         }
+        is_news
     }
 
     /// What a command is told while the node is not to be dialled.

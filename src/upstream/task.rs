@@ -21,8 +21,9 @@ use crate::events;
 use crate::net::{ReadHalf, WriteHalf};
 use crate::session::flush;
 use crate::session::state::Closing;
-use crate::stats::labels::{ClosedReason, LaneLost};
+use crate::stats::labels::{ClosedReason, DialFailure, LaneLost};
 use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
 use crate::upstream::{flush as lane_flush, loss, pool, receive};
 use crate::worker::{SharedWorker, Worker};
@@ -89,11 +90,26 @@ async fn dial_lane(
         }
         Err(error) => {
             worker.stats.dial_failed(error.failure).increment();
-            let now = worker.now;
-            worker.reach.note_failure(error.clone(), now);
+            note_failure(&mut worker, id, &error);
             events::dial_failed(&node.name, error.cause(), &error.text);
             Err(error)
         }
+    }
+}
+
+/// Remembers a failure that concerns everybody. A password of one client, a database that does not exist or a
+/// node that commands no longer go to must not keep the others from dialling (INV-5).
+fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
+    let epoch = worker.topology.load().epoch;
+    let Some(lane) = worker.lanes.get(id) else { return };
+    let is_everybodys = match error.failure {
+        DialFailure::Auth => lane.key.identity == Identity::UPSTREAM,
+        DialFailure::Protocol | DialFailure::Other => false,
+        _ => true,
+    };
+    if is_everybodys && lane.key.epoch == epoch {
+        let now = worker.now;
+        worker.reach.note_failure(error.clone(), now);
     }
 }
 
@@ -141,6 +157,12 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
     if let End::Lost(cause, text) = end {
         worker.stats.lane_lost(cause).increment();
         events::lane_lost(&node.name, cause.as_str(), &text);
+        if !lane.has_answered {
+            // It was closed before it answered anything: dialling at once would go on for ever.
+            let error = DialError::new(DialFailure::Reset, text);
+            let now = worker.now;
+            worker.reach.note_failure(error, now);
+        }
         loss::connection_lost(&mut worker, &mut lane, node);
     }
     release_backlog(&worker, &mut lane);

@@ -168,7 +168,9 @@ fn after_dial(
                 worker.shared.identities.refuse(presented, &error.text, now);
                 write::error(&mut line, &error.text);
             } else {
-                worker.reach.note_failure(error.clone(), now);
+                if !matches!(error.failure, DialFailure::Protocol | DialFailure::Other) {
+                    worker.reach.note_failure(error.clone(), now);
+                }
                 events::dial_failed(&node.name, error.cause(), &error.text);
                 worker.reach.down(node, &error, now).write(&mut line);
             }

@@ -13,7 +13,9 @@ const COMMANDS: &str = include_str!("differential/commands.txt");
 
 /// Lines of the list as they stand, and as commands.
 fn commands() -> Vec<(&'static str, Vec<u8>)> {
-    let lines = COMMANDS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = COMMANDS
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| (line, command(&split(line)))).collect()
 }
 
@@ -85,7 +87,10 @@ fn masked(mut reply: Vec<u8>) -> Vec<u8> {
     const MARK: &[u8] = b"$2\r\nid\r\n:";
     if let Some(at) = reply.windows(MARK.len()).position(|part| part == MARK) {
         let begin = at + MARK.len();
-        let digits = reply[begin..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = reply[begin..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         reply.drain(begin..begin + digits);
     }
     reply
@@ -95,12 +100,19 @@ fn masked(mut reply: Vec<u8>) -> Vec<u8> {
 fn hundreds_of_commands_are_answered_to_the_byte_as_redis_answers_them() {
     let pair = Pair::start();
     let commands = commands();
-    assert!(commands.len() >= 200, "the bar is 200, the list has {}", commands.len());
+    assert!(
+        commands.len() >= 200,
+        "the bar is 200, the list has {}",
+        commands.len()
+    );
     for version in [2, 3] {
         pair.empty();
         let [mut ours, mut theirs] = pair.clients();
         let hello = format!("HELLO {version}");
-        assert_eq!(shown(&masked(ours.ask(&hello))), shown(&masked(theirs.ask(&hello))));
+        assert_eq!(
+            shown(&masked(ours.ask(&hello))),
+            shown(&masked(theirs.ask(&hello)))
+        );
         let mut differences = Vec::new();
         for (words, bytes) in &commands {
             ours.send(bytes);
@@ -108,11 +120,18 @@ fn hundreds_of_commands_are_answered_to_the_byte_as_redis_answers_them() {
             let (left, right) = (masked(ours.frame()), masked(theirs.frame()));
             if left != right {
                 let (left, right) = (shown(&left), shown(&right));
-                differences.push(format!("RESP{version}: {words}\n  ours   {left}\n  Redis  {right}"));
+                differences.push(format!(
+                    "RESP{version}: {words}\n  ours   {left}\n  Redis  {right}"
+                ));
             }
         }
         eprintln!("RESP{version}: {} commands compared", commands.len());
-        assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+        assert!(
+            differences.is_empty(),
+            "{} differ:\n{}",
+            differences.len(),
+            differences.join("\n")
+        );
     }
 }
 
@@ -120,7 +139,10 @@ fn hundreds_of_commands_are_answered_to_the_byte_as_redis_answers_them() {
 fn the_same_commands_in_one_pipeline_give_the_same_bytes() {
     let pair = Pair::start();
     let commands = commands();
-    let pipeline: Vec<u8> = commands.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+    let pipeline: Vec<u8> = commands
+        .iter()
+        .flat_map(|(_, bytes)| bytes.clone())
+        .collect();
     for version in [2, 3] {
         pair.empty();
         let mut replies = pair.clients().map(|mut client| {
@@ -134,7 +156,11 @@ fn the_same_commands_in_one_pipeline_give_the_same_bytes() {
         let [ours, theirs] = &mut replies;
         for ((words, _), (ours, theirs)) in commands.iter().zip(ours.iter().zip(theirs.iter())) {
             let (ours, theirs) = (masked(ours.clone()), masked(theirs.clone()));
-            assert_eq!(shown(&ours), shown(&theirs), "RESP{version}: {words}; Redis is right");
+            assert_eq!(
+                shown(&ours),
+                shown(&theirs),
+                "RESP{version}: {words}; Redis is right"
+            );
         }
     }
 }
@@ -146,7 +172,12 @@ fn assert_same_stream(pair: &Pair, bytes: &[u8]) {
         client.finish_sending();
         client.rest()
     });
-    assert_eq!(shown(&masked(ours)), shown(&masked(theirs)), "{}", shown(bytes));
+    assert_eq!(
+        shown(&masked(ours)),
+        shown(&masked(theirs)),
+        "{}",
+        shown(bytes)
+    );
 }
 
 #[test]
@@ -196,7 +227,10 @@ fn client_reply_silences_exactly_what_redis_silences() {
         "CLIENT REPLY OFF|QUIT|ECHO never",
         "CLIENT REPLY SKIP",
     ] {
-        let bytes: Vec<u8> = lines.split('|').flat_map(|words| command(&split(words))).collect();
+        let bytes: Vec<u8> = lines
+            .split('|')
+            .flat_map(|words| command(&split(words)))
+            .collect();
         assert_same_stream(&pair, &bytes);
     }
 }
@@ -205,7 +239,10 @@ fn client_reply_silences_exactly_what_redis_silences() {
 fn a_clients_view_of_itself_has_the_fields_that_redis_shows() {
     let pair = Pair::start();
     let fields = |text: &str| -> Vec<String> {
-        let line = text.lines().find(|line| line.contains("id=")).expect("a line about a client");
+        let line = text
+            .lines()
+            .find(|line| line.contains("id="))
+            .expect("a line about a client");
         let names = line.split(' ').filter_map(|field| field.split_once('='));
         names.map(|(name, _)| name.to_owned()).collect()
     };
@@ -216,16 +253,27 @@ fn a_clients_view_of_itself_has_the_fields_that_redis_shows() {
                 client.text(words)
             });
             assert_eq!(fields(&ours), fields(&theirs), "{words}");
-            assert_eq!(ours.chars().next(), theirs.chars().next(), "the same type of reply");
+            assert_eq!(
+                ours.chars().next(),
+                theirs.chars().next(),
+                "the same type of reply"
+            );
             for field in [" name=myself ", &format!(" resp={version} "), " db=0 "] {
-                assert_eq!(ours.contains(field), theirs.contains(field), "{field}: {ours}");
+                assert_eq!(
+                    ours.contains(field),
+                    theirs.contains(field),
+                    "{field}: {ours}"
+                );
             }
         }
     }
     let mut client = pair.proxy.client();
     let id = client.text("CLIENT ID");
     let info = client.text("CLIENT INFO");
-    assert!(info.contains(&format!("id={} ", id.trim_start_matches(':').trim())), "{id} {info}");
+    assert!(
+        info.contains(&format!("id={} ", id.trim_start_matches(':').trim())),
+        "{id} {info}"
+    );
 }
 
 #[test]
@@ -233,14 +281,41 @@ fn what_this_build_does_not_serve_is_refused_and_the_connection_stays_usable() {
     let pair = Pair::start();
     let mut client = pair.proxy.client();
     for words in [
-        "MULTI", "EXEC", "DISCARD", "WATCH a", "UNWATCH", "BLPOP a 0", "BRPOP a 0", "WAIT 1 0",
-        "BLMOVE a b LEFT LEFT 0", "BZPOPMIN a 0", "XREAD BLOCK 0 STREAMS a $", "SUBSCRIBE a",
-        "PSUBSCRIBE a", "SSUBSCRIBE a", "UNSUBSCRIBE", "MONITOR", "DEBUG SLEEP 0", "SYNC", "PSYNC ? -1",
-        "REPLCONF ACK 1", "SHUTDOWN NOSAVE", "SAVE", "FAILOVER", "REPLICAOF NO ONE", "SLAVEOF NO ONE",
-        "CLIENT TRACKING on", "CLIENT CACHING yes", "CLIENT PAUSE 1000", "SCRIPT DEBUG YES",
+        "MULTI",
+        "EXEC",
+        "DISCARD",
+        "WATCH a",
+        "UNWATCH",
+        "BLPOP a 0",
+        "BRPOP a 0",
+        "WAIT 1 0",
+        "BLMOVE a b LEFT LEFT 0",
+        "BZPOPMIN a 0",
+        "XREAD BLOCK 0 STREAMS a $",
+        "SUBSCRIBE a",
+        "PSUBSCRIBE a",
+        "SSUBSCRIBE a",
+        "UNSUBSCRIBE",
+        "MONITOR",
+        "DEBUG SLEEP 0",
+        "SYNC",
+        "PSYNC ? -1",
+        "REPLCONF ACK 1",
+        "SHUTDOWN NOSAVE",
+        "SAVE",
+        "FAILOVER",
+        "REPLICAOF NO ONE",
+        "SLAVEOF NO ONE",
+        "CLIENT TRACKING on",
+        "CLIENT CACHING yes",
+        "CLIENT PAUSE 1000",
+        "SCRIPT DEBUG YES",
     ] {
         let reply = client.text(words);
-        assert!(reply.starts_with("-ERR breakwater: '") && reply.contains("not served"), "{reply}");
+        assert!(
+            reply.starts_with("-ERR breakwater: '") && reply.contains("not served"),
+            "{reply}"
+        );
         let name = words.split(' ').next().unwrap_or_default().to_lowercase();
         assert!(reply.contains(&name), "{words}: {reply}");
         assert_eq!(client.ask("ECHO on"), b"$2\r\non\r\n");

@@ -166,6 +166,9 @@ fn the_rule_is_total() {
     let table = [
         (Progress::Unsent, write, false, false, Remedy::SendAgain(Resent::Unsent)),
         (Progress::Unsent, read, true, true, Remedy::NotExecuted),
+        (Progress::Partly, write, false, false, Remedy::SendAgain(Resent::Unsent)),
+        (Progress::Partly, tired, false, true, Remedy::CutOff),
+        (Progress::Partly, write, true, false, Remedy::NotExecuted),
         (Progress::Sent, read, false, true, Remedy::SendAgain(Resent::ReadOnly)),
         (Progress::Sent, read, false, false, Remedy::ReadLost),
         (Progress::Sent, tired, false, true, Remedy::ReadLost),

@@ -148,7 +148,10 @@ impl Worker<'_> {
             return;
         }
         let unread = shown(self.client.unread());
-        self.complain(&format!("reply {place} to {:?} is lost ({error}): {unread}", planned.step));
+        self.complain(&format!(
+            "reply {place} to {:?} is lost ({error}): {unread}",
+            planned.step
+        ));
     }
 
     fn judge(&mut self, plan: &Plan, frames: &[Vec<u8>], sent: usize) {
@@ -211,10 +214,14 @@ impl Worker<'_> {
     ) {
         match &planned.step {
             Step::IncrementOwn if ending == Ending::Doubtful => self.own_unknown += 1,
-            Step::IncrementShared(n) if ending == Ending::Doubtful => self.book.shared_unknown[*n] += 1,
+            Step::IncrementShared(n) if ending == Ending::Doubtful => {
+                self.book.shared_unknown[*n] += 1
+            }
             _ => {}
         }
-        let Some(frame) = frame.filter(|_| ending == Ending::Answered) else { return };
+        let Some(frame) = frame.filter(|_| ending == Ending::Answered) else {
+            return;
+        };
         self.book.acknowledged += 1;
         self.book.bytes += frame.len();
         let is_right = match (&planned.step, &planned.expected) {
@@ -233,27 +240,42 @@ impl Worker<'_> {
         };
         if !is_right {
             let expected = planned.expected.as_deref().map(shown);
-            self.complain(&format!("{:?} got {}, not {expected:?}", planned.step, shown(frame)));
+            self.complain(&format!(
+                "{:?} got {}, not {expected:?}",
+                planned.step,
+                shown(frame)
+            ));
         }
     }
 
     /// Nobody else increments it: the next value, or one that leaves room for what is in doubt.
     fn is_next_own(&mut self, frame: &[u8]) -> bool {
-        let Some(value) = integer(frame) else { return false };
+        let Some(value) = integer(frame) else {
+            return false;
+        };
         self.own_acknowledged += 1;
-        let is_next =
-            value > self.own_last && value <= self.own_acknowledged + self.own_unknown;
+        let is_next = value > self.own_last && value <= self.own_acknowledged + self.own_unknown;
         self.own_last = value;
         is_next
     }
 
     /// Whether a reply consists of values that its keys had before, or may have got from this pipeline.
     fn is_possible(&self, plan: &Plan, keys: &[Key], frame: &[u8]) -> bool {
-        let header = if keys.len() > 1 { format!("*{}\r\n", keys.len()) } else { String::new() };
-        let Some(mut rest) = frame.strip_prefix(header.as_bytes()) else { return false };
+        let header = if keys.len() > 1 {
+            format!("*{}\r\n", keys.len())
+        } else {
+            String::new()
+        };
+        let Some(mut rest) = frame.strip_prefix(header.as_bytes()) else {
+            return false;
+        };
         for key in keys {
-            let before = self.model.reply(self.model.value(*key).map(|value| &value[..]));
-            let written = plan.written(*key).map(|value| self.model.reply(Some(value)));
+            let before = self
+                .model
+                .reply(self.model.value(*key).map(|value| &value[..]));
+            let written = plan
+                .written(*key)
+                .map(|value| self.model.reply(Some(value)));
             let mut possible = std::iter::once(before).chain(written);
             let Some(element) = possible.find(|element| rest.starts_with(element)) else {
                 return false;
@@ -267,7 +289,9 @@ impl Worker<'_> {
         let mut known: HashMap<Key, Vec<u8>> = HashMap::new();
         let mut doubtful = Vec::new();
         for (planned, ending) in plan.steps.iter().zip(endings) {
-            let Step::Write(key, value) = &planned.step else { continue };
+            let Step::Write(key, value) = &planned.step else {
+                continue;
+            };
             match ending {
                 Ending::Answered => drop(known.insert(*key, value.clone())),
                 Ending::NotExecuted => {}
@@ -279,13 +303,18 @@ impl Worker<'_> {
     }
 
     fn complain(&mut self, what: &str) {
-        self.book.violations.push(format!("client {}: {what}", self.number));
+        self.book
+            .violations
+            .push(format!("client {}: {what}", self.number));
     }
 }
 
 /// Whether the reply may be passed on before it is whole; smaller ones are never cut.
 fn is_large(planned: &Planned) -> bool {
-    planned.expected.as_ref().is_some_and(|expected| expected.len() >= STREAMED_BYTES)
+    planned
+        .expected
+        .as_ref()
+        .is_some_and(|expected| expected.len() >= STREAMED_BYTES)
 }
 
 fn integer(frame: &[u8]) -> Option<i64> {

@@ -51,7 +51,11 @@ impl Client {
     }
 
     /// Connects and shakes hands, expecting the certificate of `name`.
-    pub(crate) fn connect_tls(port: u16, config: Arc<ClientConfig>, name: &str) -> io::Result<Self> {
+    pub(crate) fn connect_tls(
+        port: u16,
+        config: Arc<ClientConfig>,
+        name: &str,
+    ) -> io::Result<Self> {
         let tcp = TcpStream::connect(("127.0.0.1", port))?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(PATIENCE))?;
@@ -63,7 +67,11 @@ impl Client {
     }
 
     fn new(stream: Stream) -> Self {
-        let mut client = Self { stream, buffer: Vec::new(), taken: 0 };
+        let mut client = Self {
+            stream,
+            buffer: Vec::new(),
+            taken: 0,
+        };
         client.patience(PATIENCE);
         client
     }
@@ -72,8 +80,12 @@ impl Client {
     pub(crate) fn patience(&mut self, limit: Duration) {
         let limit = Some(limit);
         let set = match &self.stream {
-            Stream::Tcp(stream) => stream.set_read_timeout(limit).and(stream.set_write_timeout(limit)),
-            Stream::Unix(stream) => stream.set_read_timeout(limit).and(stream.set_write_timeout(limit)),
+            Stream::Tcp(stream) => stream
+                .set_read_timeout(limit)
+                .and(stream.set_write_timeout(limit)),
+            Stream::Unix(stream) => stream
+                .set_read_timeout(limit)
+                .and(stream.set_write_timeout(limit)),
             Stream::Tls(stream) => stream.sock.set_read_timeout(limit),
         };
         set.expect("a time-out can be set");
@@ -81,7 +93,8 @@ impl Client {
 
     /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes.as_ref()).expect("the connection takes bytes");
+        self.try_send(bytes.as_ref())
+            .expect("the connection takes bytes");
     }
 
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -100,6 +113,17 @@ impl Client {
             Stream::Tls(stream) => stream.sock.shutdown(Shutdown::Write),
         };
         done.expect("a connection can be half closed");
+    }
+
+    /// Leaves as a process that is killed with replies unread: with a reset, which is no half-close.
+    pub(crate) fn abort(self) {
+        let linger = Some(Duration::ZERO);
+        let set = match &self.stream {
+            Stream::Tcp(stream) => socket2::SockRef::from(stream).set_linger(linger),
+            Stream::Unix(stream) => socket2::SockRef::from(stream).set_linger(linger),
+            Stream::Tls(stream) => socket2::SockRef::from(&stream.sock).set_linger(linger),
+        };
+        set.expect("a connection can be reset");
     }
 
     /// The next whole frame.

@@ -3,8 +3,8 @@
 //! Owns the process and its folder. Never shares a server between tests. It can be killed as by the kernel,
 //! started again on the same port with the same data, and stopped so that its socket accepts and nothing answers.
 //!
-//! What surprises: every server listens on a unix socket as well, so that a test can look at it directly even
-//! if its port speaks TLS only.
+//! What surprises: every server listens on a unix socket as well, where it can be asked whether it is up even if
+//! its port speaks TLS only.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -40,11 +40,22 @@ impl RedisServer {
         let path = |name: &str| certificates.path(name).display().to_string();
         let auth = if asks_for_certificate { "yes" } else { "no" };
         let (cert, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
-        let files =
-            ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+        let files = [
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &ca,
+        ];
         let more = [&files[..], &["--tls-auth-clients", auth]].concat();
         Self::launch(&more, |port| {
-            vec!["--port".into(), "0".into(), "--tls-port".into(), port.to_string()]
+            vec![
+                "--port".into(),
+                "0".into(),
+                "--tls-port".into(),
+                port.to_string(),
+            ]
         })
     }
 
@@ -58,15 +69,30 @@ impl RedisServer {
             let folder = Folder::new();
             let port = free_port();
             let mut arguments = ports(port);
-            let port = arguments.last().and_then(|port| port.parse().ok()).unwrap_or(port);
+            let port = arguments
+                .last()
+                .and_then(|port| port.parse().ok())
+                .unwrap_or(port);
             let path = folder.path().display().to_string();
             let socket = format!("{path}/redis.sock");
-            let usual = ["--bind", "127.0.0.1", "--dir", &path, "--unixsocket", &socket]
-                .into_iter()
-                .chain(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
+            let usual = [
+                "--bind",
+                "127.0.0.1",
+                "--dir",
+                &path,
+                "--unixsocket",
+                &socket,
+            ]
+            .into_iter()
+            .chain(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
             arguments.extend(usual.chain(more.iter().copied()).map(str::to_owned));
             let process = spawn(&arguments, &folder);
-            let mut server = Self { process, port, arguments, folder };
+            let mut server = Self {
+                process,
+                port,
+                arguments,
+                folder,
+            };
             if server.has_started() {
                 return server;
             }
@@ -88,14 +114,9 @@ impl RedisServer {
         self.folder.path().join("redis.sock")
     }
 
-    /// A client without a proxy in between, on TCP.
+    /// A client without a proxy in between.
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.port)
-    }
-
-    /// A client without a proxy in between, on the unix socket.
-    pub(crate) fn local_client(&self) -> Client {
-        Client::connect_unix(&self.socket()).expect("the server listens on its socket")
     }
 
     /// SIGKILL.

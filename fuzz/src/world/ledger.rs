@@ -1,0 +1,115 @@
+//! What the node has executed, and what it must not execute.
+//!
+//! Owns the number of every execution: the node's reply carries it, so that a reply which reaches a client names
+//! the one command that it answers. Never knows how bytes travel. Checks INV-1 (each reply is delivered once, to
+//! whoever sent exactly that command) and INV-3 (a write is executed once at most, and never after its client was
+//! told that it was not, nor for a client that had gone before it was sent).
+
+use std::collections::{HashMap, HashSet};
+
+/// The book.
+#[derive(Default)]
+pub struct Ledger {
+    executed: Vec<Executed>,
+    /// Commands that no two clients, and no client twice, ever sends.
+    marked: HashMap<Vec<u8>, Marked>,
+    /// Frames whose clients were told that they were not executed, or that were left behind unsent.
+    forbidden: HashSet<Vec<u8>>,
+    /// The last marked write executed for each client, and clients that were told of a write in doubt.
+    last_write: HashMap<usize, u64>,
+    disordered: HashSet<usize>,
+}
+
+/// A command that is unique.
+#[derive(Clone, Copy, Debug)]
+struct Marked {
+    client: usize,
+    /// Position among the marked commands of its client.
+    place: u64,
+    /// Whether it may be executed twice.
+    is_repeatable: bool,
+    executions: u32,
+}
+
+struct Executed {
+    frame: Vec<u8>,
+    reply: Vec<u8>,
+    is_delivered: bool,
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// A client is about to send a command that is unlike every other.
+    pub fn mark(&mut self, frame: &[u8], client: usize, place: u64, is_repeatable: bool) {
+        let marked = Marked { client, place, is_repeatable, executions: 0 };
+        assert!(self.marked.insert(frame.to_vec(), marked).is_none(), "a mark was used twice");
+    }
+
+    /// The node executes `frame` over a connection that is live, or over one that was lost meanwhile, and answers
+    /// with what `reply` makes of the execution's number.
+    pub fn execute(&mut self, frame: &[u8], is_live: bool, reply: impl FnOnce(usize) -> Vec<u8>) -> &[u8] {
+        assert!(!self.forbidden.contains(frame), "executed, although that was ruled out: {}", show(frame));
+        if let Some(marked) = self.marked.get_mut(frame) {
+            marked.executions += 1;
+            let marked = *marked;
+            assert!(marked.is_repeatable || marked.executions == 1, "executed twice: {}", show(frame));
+            if !marked.is_repeatable && is_live {
+                self.check_order(marked, frame);
+            }
+        }
+        let reply = reply(self.executed.len());
+        self.executed.push(Executed { frame: frame.to_vec(), reply, is_delivered: false });
+        self.executed.last().map_or(&[], |last| &last.reply)
+    }
+
+    /// A client got `reply` for `frame`.
+    pub fn deliver(&mut self, frame: &[u8], reply: &[u8]) {
+        let number = number(reply).unwrap_or_else(|| panic!("no reply of the node: {}", show(reply)));
+        let executed = self.executed.get_mut(number).expect("a number that the node gave");
+        assert!(executed.reply == reply, "a reply was changed: {}", show(reply));
+        assert!(
+            executed.frame == frame,
+            "the reply to {} reached the sender of {}",
+            show(&executed.frame),
+            show(frame)
+        );
+        assert!(!executed.is_delivered, "delivered twice: {}", show(reply));
+        executed.is_delivered = true;
+    }
+
+    /// A client was told that `frame` was not executed, or has gone before it was sent.
+    pub fn forbid(&mut self, frame: &[u8], why: &str) {
+        if let Some(marked) = self.marked.get(frame) {
+            assert!(marked.executions == 0, "{why}, but it was executed: {}", show(frame));
+            self.forbidden.insert(frame.to_vec());
+        }
+    }
+
+    /// A write of this client is in doubt: from here on the order of its writes is its own business.
+    pub fn disorder(&mut self, client: usize) {
+        self.disordered.insert(client);
+    }
+
+    /// INV-12: writes of one client are executed in its order.
+    fn check_order(&mut self, marked: Marked, frame: &[u8]) {
+        if self.disordered.contains(&marked.client) {
+            return;
+        }
+        let last = self.last_write.insert(marked.client, marked.place);
+        assert!(last.is_none_or(|last| last < marked.place), "executed too late: {}", show(frame));
+    }
+}
+
+/// The number of the execution that a reply of the node carries, as `#<number>;` near its beginning.
+fn number(reply: &[u8]) -> Option<usize> {
+    let start = reply.iter().position(|&byte| byte == b'#')? + 1;
+    let length = reply[start..].iter().position(|&byte| byte == b';')?;
+    std::str::from_utf8(&reply[start..start + length]).ok()?.parse().ok()
+}
+
+/// The beginning of some bytes, for a message.
+pub fn show(bytes: &[u8]) -> String {
+    let shown = &bytes[..bytes.len().min(200)];
+    format!("\"{}\" ({} bytes)", shown.escape_ascii(), bytes.len())
+}
