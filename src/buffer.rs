@@ -74,11 +74,15 @@ pub struct SendBuffer {
 
 impl ChunkPool {
     fn take(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
     }
 
     fn take_small(&mut self) -> Vec<u8> {
-        self.small.pop().unwrap_or_else(|| Vec::with_capacity(SMALL_CHUNK_BYTES))
+        self.small
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(SMALL_CHUNK_BYTES))
     }
 
     fn give(&mut self, mut chunk: Vec<u8>) {
@@ -138,7 +142,11 @@ impl SendBuffer {
             last.extend_from_slice(bytes);
             return;
         }
-        let mut chunk = if bytes.len() <= CHUNK_BYTES { pool.take() } else { Vec::new() };
+        let mut chunk = if bytes.len() <= CHUNK_BYTES {
+            pool.take()
+        } else {
+            Vec::new()
+        };
         chunk.extend_from_slice(bytes);
         self.chunks.push_back(Chunk::Gathered(chunk));
     }
@@ -159,7 +167,11 @@ impl SendBuffer {
             };
             if room == 0 {
                 let is_small = self.chunks.is_empty() && bytes.len() <= SMALL_CHUNK_BYTES;
-                let chunk = if is_small { pool.take_small() } else { pool.take() };
+                let chunk = if is_small {
+                    pool.take_small()
+                } else {
+                    pool.take()
+                };
                 self.chunks.push_back(Chunk::Gathered(chunk));
             }
         }
@@ -205,7 +217,9 @@ impl SendBuffer {
             let chunk_end = position + bytes.len() as u64;
             if chunk_end > self.sent {
                 let skip = usize::try_from(self.sent.saturating_sub(position)).unwrap_or(0);
-                let Some(slot) = slices.get_mut(filled) else { break };
+                let Some(slot) = slices.get_mut(filled) else {
+                    break;
+                };
                 *slot = IoSlice::new(bytes.get(skip..).unwrap_or_default());
                 filled += 1;
             }
@@ -280,7 +294,13 @@ impl SendBuffer {
     /// Cuts the queue at `position`, which must not be sent yet, and returns the rest with its positions kept.
     #[must_use]
     pub fn split_off(&mut self, position: u64) -> Self {
-        let mut rest = Self { front: position, released: position, sent: position, end: self.end, ..Self::default() };
+        let mut rest = Self {
+            front: position,
+            released: position,
+            sent: position,
+            end: self.end,
+            ..Self::default()
+        };
         let mut start = self.end;
         while start > position
             && let Some(chunk) = self.chunks.pop_back()
@@ -303,7 +323,10 @@ mod tests {
     fn unsent(buffer: &SendBuffer) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let count = buffer.unsent_slices(&mut slices);
-        slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+        slices[..count]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect()
     }
 
     fn slice(buffer: &SendBuffer, start: u64, end: u64) -> Option<Vec<u8>> {
@@ -325,7 +348,10 @@ mod tests {
             let rest = buffer.split_off(cut);
             let all = b"onetwothreeend";
             let at = usize::try_from(cut).unwrap();
-            assert_eq!((unsent(&buffer), unsent(&rest)), (all[3..at].to_vec(), all[at..].to_vec()));
+            assert_eq!(
+                (unsent(&buffer), unsent(&rest)),
+                (all[3..at].to_vec(), all[at..].to_vec())
+            );
             assert_eq!((buffer.end(), rest.end()), (cut, 14));
             if cut <= 6 {
                 assert_eq!(slice(&rest, 6, 11).unwrap(), b"three");

@@ -10,11 +10,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::buffer::Piece;
+use crate::command::Command;
 use crate::command::errors;
 use crate::command::flags::Flags;
 use crate::command::spec::{Class, Lane as LaneKind, Spec};
 use crate::command::table::Unknown;
-use crate::command::Command;
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::session::local;
@@ -67,12 +67,19 @@ pub fn dispatch(
     // 1. What nobody knows is answered here, in Redis's words.
     let spec = match topology.table.resolve(&command) {
         Ok(spec) if spec.accepts(command.len()) => spec,
-        Ok(spec) => return refuse_with(worker, session, Some(spec), |line| errors::wrong_arity(line, spec)),
+        Ok(spec) => {
+            return refuse_with(worker, session, Some(spec), |line| {
+                errors::wrong_arity(line, spec)
+            });
+        }
         Err(unknown) => return refuse_unknown(worker, session, unknown, command),
     };
     session.client.note_command(spec.id.0, worker.now);
     // 2. Strangers get nothing but what Redis gives to strangers.
-    let Some(identity) = session.identity.or_else(|| spec.flags.contains(Flags::NO_AUTH).then_some(STRANGER)) else {
+    let Some(identity) = session
+        .identity
+        .or_else(|| spec.flags.contains(Flags::NO_AUTH).then_some(STRANGER))
+    else {
         return refuse(worker, session, spec, &Refusal::NoAuth);
     };
     // 3. What needs no node is answered here; what this build cannot serve is refused.
@@ -83,7 +90,9 @@ pub fn dispatch(
     }
     // 4. Where it goes, if it may go now.
     if session.doubtful > 0 {
-        let refusal = Refusal::NotInverted { node: topology.node.name.clone() };
+        let refusal = Refusal::NotInverted {
+            node: topology.node.name.clone(),
+        };
         return not_executed(worker, session, spec, &refusal);
     }
     let is_bulk = wants_bulk(session, spec, &command);
@@ -102,7 +111,9 @@ fn send(
     spec: &Spec,
     frame: Piece<'_>,
 ) -> Dispatched {
-    let Some(lane) = worker.lanes.get_mut(lane) else { return Dispatched::Wait };
+    let Some(lane) = worker.lanes.get_mut(lane) else {
+        return Dispatched::Wait;
+    };
     let waiter = Waiter {
         session: session.id,
         slot: session.replies.open(),
@@ -143,7 +154,10 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         Settled::Reply { bytes, kind, .. } => note_reply(&worker.stats, bytes, *kind),
         Settled::Failed { outcome, .. } => *outcome,
     };
-    worker.stats.command(waiter.command.stats_index(), outcome).increment();
+    worker
+        .stats
+        .command(waiter.command.stats_index(), outcome)
+        .increment();
     session.in_flight = session.in_flight.saturating_sub(1);
     session.admission.answered(&session.gate.bounds);
     match settled {
@@ -183,7 +197,10 @@ fn note_reply(stats: &WorkerStats, bytes: &[u8], kind: u8) -> Outcome {
             Outcome::ErrorReply
         }
         b'!' => {
-            let payload = bytes.splitn(2, |&byte| byte == b'\n').nth(1).unwrap_or_default();
+            let payload = bytes
+                .splitn(2, |&byte| byte == b'\n')
+                .nth(1)
+                .unwrap_or_default();
             stats.error_reply(ErrorClass::of(payload)).increment();
             Outcome::ErrorReply
         }
@@ -213,7 +230,10 @@ fn not_executed(
     spec: &Spec,
     refusal: &Refusal,
 ) -> Dispatched {
-    worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
+    worker
+        .stats
+        .command(spec.id.stats_index(), Outcome::NotExecuted)
+        .increment();
     worker.answer(session, |line| refusal.write(line));
     Dispatched::Done
 }
@@ -241,12 +261,16 @@ fn refuse_unknown(
         session.close(Closing::Now(ClosedReason::ProtocolError));
         return Dispatched::Done;
     }
-    refuse_with(worker, session, None, |line| errors::unknown(line, unknown, &command))
+    refuse_with(worker, session, None, |line| {
+        errors::unknown(line, unknown, &command)
+    })
 }
 
 /// The frame as the node understands it: with its own name of the command where that was renamed.
 fn renamed<'a>(spec: &Spec, command: &Command<'_>, frame: Piece<'a>) -> Piece<'a> {
-    let Some(name) = &spec.wire_name else { return frame };
+    let Some(name) = &spec.wire_name else {
+        return frame;
+    };
     let mut bytes = Vec::with_capacity(command.frame().len() + name.len());
     write::array_header(&mut bytes, command.len());
     write::bulk(&mut bytes, name);
@@ -260,8 +284,12 @@ fn renamed<'a>(spec: &Spec, command: &Command<'_>, frame: Piece<'a>) -> Piece<'a
 #[must_use]
 pub fn not_served(spec: &Spec) -> Refusal {
     let why = match spec.class {
-        Class::Structural => "it would turn a shared connection into a replica's; connect to the node itself",
-        Class::Subscriber => "subscriptions need a connection of their own; subscribe at the node itself",
+        Class::Structural => {
+            "it would turn a shared connection into a replica's; connect to the node itself"
+        }
+        Class::Subscriber => {
+            "subscriptions need a connection of their own; subscribe at the node itself"
+        }
         _ if spec.flags.contains(Flags::BLOCKING) => {
             "a blocking command needs a connection of its own; poll without blocking, or ask the node itself"
         }
@@ -270,7 +298,10 @@ pub fn not_served(spec: &Spec) -> Refusal {
         }
         _ => "it keeps state on its connection, which is shared here; send it to the node itself",
     };
-    Refusal::NotServed { command: spec.name.to_string(), why }
+    Refusal::NotServed {
+        command: spec.name.to_string(),
+        why,
+    }
 }
 
 /// Who an unauthenticated client is to commands that are answered before AUTH.

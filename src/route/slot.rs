@@ -18,7 +18,9 @@ pub fn slot(key: &[u8]) -> u16 {
 
 /// The part of the key that is hashed.
 fn hash_tag(key: &[u8]) -> &[u8] {
-    let Some(open) = memchr::memchr(b'{', key) else { return key };
+    let Some(open) = memchr::memchr(b'{', key) else {
+        return key;
+    };
     let behind = key.get(open + 1..).unwrap_or_default();
     match memchr::memchr(b'}', behind) {
         None | Some(0) => key,
@@ -33,8 +35,12 @@ mod tests {
     #[test]
     fn keys_fall_into_the_slots_of_redis() {
         // CLUSTER KEYSLOT of redis-server 7.0.15, and the specification's own examples.
-        let table: [(&[u8], u16); 4] =
-            [(b"123456789", 12_739), (b"foo", 12_182), (b"", 0), (b"{user1000}.following", 3_443)];
+        let table: [(&[u8], u16); 4] = [
+            (b"123456789", 12_739),
+            (b"foo", 12_182),
+            (b"", 0),
+            (b"{user1000}.following", 3_443),
+        ];
         for (key, want) in table {
             assert_eq!(slot(key), want, "{:?}", String::from_utf8_lossy(key));
         }

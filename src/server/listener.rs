@@ -20,9 +20,9 @@ use tokio::sync::watch;
 use crate::config::{ListenAddress, ListenerSettings};
 use crate::events;
 use crate::net::{self, TcpListener, TcpStream, UnixListener, UnixStream};
+use crate::server::workers::Door;
 use crate::stats::control;
 use crate::stats::labels::TurnedAway;
-use crate::server::workers::Door;
 use crate::worker::{Message, WorkerHandle};
 
 /// A bound socket.
@@ -71,11 +71,18 @@ pub enum Socket {
 pub fn bind(settings: &ListenerSettings) -> io::Result<Bound> {
     let explain = |error: io::Error| {
         let cure = match error.kind() {
-            io::ErrorKind::AddrInUse => "; another process listens there: stop it or choose another address",
-            io::ErrorKind::PermissionDenied => "; choose a port above 1023 or a directory that may be written",
+            io::ErrorKind::AddrInUse => {
+                "; another process listens there: stop it or choose another address"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "; choose a port above 1023 or a directory that may be written"
+            }
             _ => "",
         };
-        io::Error::new(error.kind(), format!("cannot listen on {}: {error}{cure}", settings.address))
+        io::Error::new(
+            error.kind(),
+            format!("cannot listen on {}: {error}{cure}", settings.address),
+        )
     };
     match &settings.address {
         ListenAddress::Tcp(address) => bind_tcp(*address).map(Bound::Tcp).map_err(explain),
@@ -152,9 +159,14 @@ pub async fn accept(
 
 /// Gives a client to the least loaded worker, or tells it that there are too many.
 fn hand_out(workers: &[WorkerHandle], door: &Door, offer: impl FnOnce(Place) -> Accepted) {
-    let Some(worker) = workers.iter().min_by_key(|worker| worker.clients()) else { return };
+    let Some(worker) = workers.iter().min_by_key(|worker| worker.clients()) else {
+        return;
+    };
     let is_full = door.clients.load(Ordering::Relaxed) >= door.settings.client_max;
-    let accepted = offer(Place::take([Arc::clone(&door.clients), Arc::clone(&worker.load)]));
+    let accepted = offer(Place::take([
+        Arc::clone(&door.clients),
+        Arc::clone(&worker.load),
+    ]));
     if is_full {
         control::client_turned_away(TurnedAway::MaxClients);
         return accepted.socket.refuse();
@@ -193,7 +205,9 @@ impl Bound {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                let local = stream.local_addr().map_or_else(|_| String::new(), |it| it.to_string());
+                let local = stream
+                    .local_addr()
+                    .map_or_else(|_| String::new(), |it| it.to_string());
                 Ok((Socket::tcp(stream)?, peer.to_string(), local))
             }
             Self::Unix(listener, path) => {

@@ -21,8 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{self, AdminState, Readiness};
-use crate::command::table::{self, Table};
 use crate::cli::RunFlags;
+use crate::command::table::{self, Table};
 use crate::config::{MemorySettings, Settings};
 use crate::events;
 use crate::net::TcpListener;
@@ -49,8 +49,11 @@ pub fn run(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
 
 async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let doors = doors(&settings)?;
-    let bound: Vec<Bound> =
-        settings.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
+    let bound: Vec<Bound> = settings
+        .listeners
+        .iter()
+        .map(listener::bind)
+        .collect::<Result<_, _>>()?;
     if let Some(credentials) = &settings.upstream.credentials {
         // A password that is not there should be missed now, not by the first client.
         credentials.password.read()?;
@@ -73,17 +76,32 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let (stop_admin, admin_stopped) = watch::channel(false);
     if let Some(listener) = admin {
         let exporter = exporter(&started);
-        exporter.install().context("another metrics recorder is installed")?;
-        let state = Arc::new(AdminState { exporter, readiness: Arc::clone(&readiness) });
+        exporter
+            .install()
+            .context("another metrics recorder is installed")?;
+        let state = Arc::new(AdminState {
+            exporter,
+            readiness: Arc::clone(&readiness),
+        });
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }
     let (changed, on_change) = watch::channel(1);
-    tokio::task::spawn_local(single::follow(Arc::clone(&shared), Arc::clone(&readiness), on_change));
+    tokio::task::spawn_local(single::follow(
+        Arc::clone(&shared),
+        Arc::clone(&readiness),
+        on_change,
+    ));
     let (drain, draining) = watch::channel(false);
     let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
     for ((place, bound), door) in bound.into_iter().enumerate().zip(doors.iter()) {
         let handles = Arc::clone(&handles);
-        tokio::spawn(listener::accept(place, bound, door.clone(), handles, draining.clone()));
+        tokio::spawn(listener::accept(
+            place,
+            bound,
+            door.clone(),
+            handles,
+            draining.clone(),
+        ));
     }
     events::started(&settings, workers);
     until_told(flags, &settings, &published, &changed, &doors).await?;
@@ -110,15 +128,23 @@ fn doors(settings: &Settings) -> anyhow::Result<Arc<[Door]>> {
             Some(tls) => Some(Arc::new(ServerTlsReloader::try_new(tls.clone())?)),
             None => None,
         };
-        Ok(Door { settings: listener.clone(), tls, clients: Arc::default() })
+        Ok(Door {
+            settings: listener.clone(),
+            tls,
+            clients: Arc::default(),
+        })
     };
     settings.listeners.iter().map(door).collect()
 }
 
 async fn admin_listener(settings: &Settings) -> anyhow::Result<Option<TcpListener>> {
-    let Some(address) = settings.admin else { return Ok(None) };
+    let Some(address) = settings.admin else {
+        return Ok(None);
+    };
     let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on the admin address {address}; choose another with --admin, or 'off'")
+        format!(
+            "cannot listen on the admin address {address}; choose another with --admin, or 'off'"
+        )
     })?;
     Ok(Some(listener))
 }
@@ -128,7 +154,9 @@ fn exporter(started: &[Started]) -> Exporter {
     let table = Table::builtin();
     let names: Vec<String> = table.specs().map(|spec| spec.name.to_string()).collect();
     debug_assert_eq!(names.len(), table::BUILTIN_COUNT);
-    Exporter::new(stats, |index| names.get(index).map_or("other", String::as_str))
+    Exporter::new(stats, |index| {
+        names.get(index).map_or("other", String::as_str)
+    })
 }
 
 /// Waits for a signal to stop; reloads whenever there is reason to.

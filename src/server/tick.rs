@@ -24,7 +24,9 @@ pub fn run(worker: &mut Worker) {
     worker.begin_batch();
     let lanes: Vec<LaneId> = worker.lanes.keys().collect();
     for id in lanes {
-        let Some(mut lane) = worker.lanes.lend(id) else { continue };
+        let Some(mut lane) = worker.lanes.lend(id) else {
+            continue;
+        };
         expire(worker, &mut lane);
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
@@ -61,7 +63,11 @@ pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
         }
         let limit = if waiter.is_fast { fast } else { slow };
         // A reply that flows is not late; the lane's own silence is what counts then.
-        let age = if place == 0 && lane.streaming { worker.now - lane.heard_at } else { age };
+        let age = if place == 0 && lane.streaming {
+            worker.now - lane.heard_at
+        } else {
+            age
+        };
         let is_read = lane.paused_at.is_none() || lane.overdraft;
         if age >= limit && is_read && is_wanted(worker, waiter) {
             late.push((*waiter, limit));
@@ -104,12 +110,16 @@ fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
 
 /// Others behind a client that does not read have waited long enough: the lane is read into the total budget.
 fn end_stall(worker: &mut Worker, lane: &mut Lane) {
-    let Some(paused_at) = lane.paused_at else { return };
+    let Some(paused_at) = lane.paused_at else {
+        return;
+    };
     let stall = clock::to_micros(worker.shared.memory.lane_stall);
     if worker.now.saturating_sub(paused_at) < stall {
         return;
     }
-    let Some(first) = lane.waiters.front() else { return };
+    let Some(first) = lane.waiters.front() else {
+        return;
+    };
     let slow = first.session;
     let others_wait = lane
         .waiters
@@ -125,10 +135,7 @@ fn end_stall(worker: &mut Worker, lane: &mut Lane) {
 fn bury_dead(worker: &Worker, lane: &mut Lane) {
     let limit = lane.node.settings.user_timeout;
     let silent_for = worker.now.saturating_sub(lane.heard_at);
-    if !lane.is_idle()
-        && silent_for >= clock::to_micros(limit)
-        && lane.socket.is_dead(limit)
-    {
+    if !lane.is_idle() && silent_for >= clock::to_micros(limit) && lane.socket.is_dead(limit) {
         lane.broken = Some(io::ErrorKind::TimedOut.into());
         lane.wake();
     }
@@ -157,7 +164,9 @@ fn look_at_sessions(worker: &mut Worker) {
     let sessions: Vec<SessionId> = worker.sessions.keys().collect();
     for id in sessions {
         let now = worker.now;
-        let Some(session) = worker.sessions.get_mut(id) else { continue };
+        let Some(session) = worker.sessions.get_mut(id) else {
+            continue;
+        };
         let owed = session.owed();
         total += owed;
         in_flight += u64::from(session.in_flight);
@@ -179,7 +188,10 @@ fn look_at_sessions(worker: &mut Worker) {
     worker.reply_bytes = total;
     worker.stats.commands_in_flight.set(in_flight);
     worker.stats.reply_buffered_bytes.set(total as u64);
-    worker.stats.request_buffered_bytes.set(worker.request_bytes as u64);
+    worker
+        .stats
+        .request_buffered_bytes
+        .set(worker.request_bytes as u64);
     if total > worker.shared.memory.reply_bytes_total {
         close_greediest(worker, greediest.map(|(_, id)| id));
     }
@@ -188,7 +200,10 @@ fn look_at_sessions(worker: &mut Worker) {
 /// Why a client must go: it takes no bytes, or it says nothing.
 fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason> {
     let since = |then: Micros| now.saturating_sub(then);
-    if owed > 0 && session.write_blocked && since(session.written_at) >= clock::to_micros(session.gate.stall) {
+    if owed > 0
+        && session.write_blocked
+        && since(session.written_at) >= clock::to_micros(session.gate.stall)
+    {
         return Some(ClosedReason::Stalled);
     }
     let limit = clock::to_micros(session.gate.idle_timeout?);

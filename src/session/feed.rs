@@ -32,12 +32,7 @@ pub struct Fed {
 }
 
 /// Dispatches input that is not held yet, and holds what is left of it.
-pub fn fresh(
-    worker: &mut Worker,
-    topology: &Topology,
-    session: &mut Session,
-    input: &[u8],
-) -> Fed {
+pub fn fresh(worker: &mut Worker, topology: &Topology, session: &mut Session, input: &[u8]) -> Fed {
     let mut scanner = mem::take(&mut worker.scanner);
     let fed = feed(worker, topology, session, &mut scanner, input);
     let rest = input.get(fed.used..).unwrap_or_default();
@@ -47,7 +42,12 @@ pub fn fresh(
         return fed;
     }
     let buffer = rest.to_vec();
-    let partial = Partial { buffer, start: 0, needed: fed.needed, scanner };
+    let partial = Partial {
+        buffer,
+        start: 0,
+        needed: fed.needed,
+        scanner,
+    };
     worker.request_bytes += partial.heap_bytes();
     session.partial = Some(Box::new(partial));
     enforce_budget(worker, session);
@@ -56,7 +56,9 @@ pub fn fresh(
 
 /// Adds input to what is held.
 pub fn hold(worker: &mut Worker, session: &mut Session, input: &[u8]) {
-    let Some(partial) = &mut session.partial else { return };
+    let Some(partial) = &mut session.partial else {
+        return;
+    };
     if partial.start > 0 && partial.start >= partial.buffer.len() / 2 {
         partial.buffer.drain(..partial.start);
         partial.start = 0;
@@ -78,12 +80,19 @@ fn enforce_budget(worker: &mut Worker, session: &mut Session) {
 
 /// Dispatches what is held.
 pub fn held(worker: &mut Worker, topology: &Topology, session: &mut Session) -> Fed {
-    let Some(mut partial) = session.partial.take() else { return Fed::default() };
+    let Some(mut partial) = session.partial.take() else {
+        return Fed::default();
+    };
     let before = partial.heap_bytes();
     let fed = if is_one_large_command(&partial) {
         feed_large(worker, topology, session, &mut partial)
     } else {
-        let Partial { buffer, start, scanner, .. } = &mut *partial;
+        let Partial {
+            buffer,
+            start,
+            scanner,
+            ..
+        } = &mut *partial;
         let input = buffer.get(*start..).unwrap_or_default();
         feed(worker, topology, session, scanner, input)
     };
@@ -101,7 +110,10 @@ pub fn held(worker: &mut Worker, topology: &Topology, session: &mut Session) -> 
 /// Bytes that the session holds of requests.
 #[must_use]
 pub fn held_bytes(session: &Session) -> usize {
-    session.partial.as_ref().map_or(0, |partial| partial.heap_bytes())
+    session
+        .partial
+        .as_ref()
+        .map_or(0, |partial| partial.heap_bytes())
 }
 
 fn drop_held(worker: &mut Worker, session: &mut Session) {
@@ -177,8 +189,14 @@ fn feed_large(
     let is_known = session.identity.is_some();
     let limits = topology.limits(&session.gate.limits);
     let scanned = partial.scanner.scan(&partial.buffer, &limits, is_known);
-    if scanned != Ok(Scanned::Command { length: partial.buffer.len() }) {
-        let Partial { buffer, scanner, .. } = partial;
+    if scanned
+        != Ok(Scanned::Command {
+            length: partial.buffer.len(),
+        })
+    {
+        let Partial {
+            buffer, scanner, ..
+        } = partial;
         return feed(worker, topology, session, scanner, buffer);
     }
     let length = partial.buffer.len();
@@ -190,10 +208,17 @@ fn feed_large(
     partial.scanner.reset();
     if done == Dispatched::Wait {
         partial.buffer = bytes.into();
-        return Fed { used: 0, needed: 0, is_stuck: true };
+        return Fed {
+            used: 0,
+            needed: 0,
+            is_stuck: true,
+        };
     }
     session.doubtful = session.doubtful.saturating_sub(length);
-    Fed { used: length, ..Fed::default() }
+    Fed {
+        used: length,
+        ..Fed::default()
+    }
 }
 
 /// The client is told what is wrong with its bytes, behind its other replies, and disconnected, as Redis does.
@@ -205,5 +230,6 @@ fn protocol_error(worker: &mut Worker, session: &mut Session, error: ProtocolErr
 }
 
 /// What a client is told whose unfinished command does not fit the budget of all of them.
-const OUT_OF_MEMORY: &[u8] = b"-ERR breakwater: not executed: the unfinished requests of all clients \
+const OUT_OF_MEMORY: &[u8] =
+    b"-ERR breakwater: not executed: the unfinished requests of all clients \
 exceed memory.request_bytes_total; send smaller values or raise it\r\n";

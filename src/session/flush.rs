@@ -29,7 +29,9 @@ pub fn touched(worker: &mut Worker) {
 
 /// Writes what one session is owed.
 fn one(worker: &mut Worker, id: SessionId) {
-    let Some(session) = worker.sessions.get_mut(id) else { return };
+    let Some(session) = worker.sessions.get_mut(id) else {
+        return;
+    };
     session.touched = false;
     // Taken out for the call instead of cloned: a clone is two atomic operations a reply.
     let waker = session.waker.take();
@@ -55,7 +57,10 @@ pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
     while session.out.unsent() > 0 && !session.write_blocked {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let filled = session.out.unsent_slices(&mut slices);
-        match session.socket.poll_write(cx, slices.get(..filled).unwrap_or_default()) {
+        match session
+            .socket
+            .poll_write(cx, slices.get(..filled).unwrap_or_default())
+        {
             Poll::Ready(Ok(count)) => {
                 session.out.advance(count);
                 session.written_at = now;

@@ -64,8 +64,12 @@ impl Replies {
     /// Whether the slot still wants its reply: it is neither filled nor delivered.
     #[must_use]
     pub fn is_waiting(&self, slot: Sequence) -> bool {
-        let Some(offset) = slot.checked_sub(self.head) else { return false };
-        let state = usize::try_from(offset).ok().and_then(|offset| self.early.get(offset));
+        let Some(offset) = slot.checked_sub(self.head) else {
+            return false;
+        };
+        let state = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.early.get(offset));
         slot < self.next && !matches!(state, Some(Slot::Whole(_)))
     }
 
@@ -222,21 +226,30 @@ mod tests {
             for want in 0..commands {
                 assert_eq!(replies.open(), want);
             }
-            Self { replies, out: SendBuffer::default(), pool: ChunkPool::default() }
+            Self {
+                replies,
+                out: SendBuffer::default(),
+                pool: ChunkPool::default(),
+            }
         }
 
         fn complete(&mut self, slot: Sequence, reply: &[u8]) {
-            self.replies.complete(slot, reply, &mut self.out, &mut self.pool);
+            self.replies
+                .complete(slot, reply, &mut self.out, &mut self.pool);
         }
 
         fn piece(&mut self, slot: Sequence, piece: &[u8]) -> bool {
-            self.replies.piece(slot, piece, &mut self.out, &mut self.pool)
+            self.replies
+                .piece(slot, piece, &mut self.out, &mut self.pool)
         }
 
         fn sent(&self) -> Vec<u8> {
             let mut slices = [IoSlice::new(&[]); crate::buffer::SLICES];
             let count = self.out.unsent_slices(&mut slices);
-            slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
+            slices[..count]
+                .iter()
+                .flat_map(|slice| slice.to_vec())
+                .collect()
         }
     }
 

@@ -178,7 +178,9 @@ impl Session {
     pub fn admits(&self) -> bool {
         self.closing.is_none()
             && !self.suspended
-            && self.admission.admits(self.replies.pending(), self.owed(), &self.gate.bounds)
+            && self
+                .admission
+                .admits(self.replies.pending(), self.owed(), &self.gate.bounds)
     }
 
     /// Bytes of replies that it holds in memory.
@@ -253,4 +255,3 @@ impl Session {
         })
     }
 }
-

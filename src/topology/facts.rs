@@ -60,8 +60,14 @@ const DATABASES_MAX: u32 = 1 << 20;
 pub async fn learn(exchange: &mut Exchange) -> Result<Learnt, ExchangeError> {
     let hello = ask(exchange, &[b"HELLO", b"2"]).await?;
     if is_error(&hello, "NOAUTH") {
-        let facts = Facts { wants_auth: true, ..Facts::default() };
-        return Ok(Learnt { facts, commands: Vec::new() });
+        let facts = Facts {
+            wants_auth: true,
+            ..Facts::default()
+        };
+        return Ok(Learnt {
+            facts,
+            commands: Vec::new(),
+        });
     }
     let mut facts = Facts::default();
     if let Ok(Some((BytesFrame::Array(pairs), _))) = resp2::decode::decode_bytes(&hello) {
@@ -72,9 +78,9 @@ pub async fn learn(exchange: &mut Exchange) -> Result<Learnt, ExchangeError> {
     facts.bulk_bytes = config_number(&reply);
     let reply = ask(exchange, &[b"COMMAND"]).await?;
     let commands = match resp2::decode::decode_bytes(&reply) {
-        Ok(Some((frame, _))) => {
-            overlay::from_reply(&value(frame)).map(|live| live.commands).unwrap_or_default()
-        }
+        Ok(Some((frame, _))) => overlay::from_reply(&value(frame))
+            .map(|live| live.commands)
+            .unwrap_or_default(),
         _ => Vec::new(),
     };
     Ok(Learnt { facts, commands })
@@ -94,8 +100,13 @@ pub async fn ask(exchange: &mut Exchange, arguments: &[&[u8]]) -> Result<Bytes, 
 /// The value of a CONFIG GET of one numeric parameter.
 fn config_number(reply: &Bytes) -> Option<usize> {
     let (frame, _) = resp2::decode::decode_bytes(reply).ok()??;
-    let BytesFrame::Array(pair) = frame else { return None };
-    std::str::from_utf8(pair.get(1)?.as_bytes()?).ok()?.parse().ok()
+    let BytesFrame::Array(pair) = frame else {
+        return None;
+    };
+    std::str::from_utf8(pair.get(1)?.as_bytes()?)
+        .ok()?
+        .parse()
+        .ok()
 }
 
 async fn count_databases(exchange: &mut Exchange) -> Result<u32, ExchangeError> {
@@ -122,7 +133,9 @@ async fn selects(exchange: &mut Exchange, db: u32) -> Result<bool, ExchangeError
 }
 
 fn is_error(reply: &[u8], code: &str) -> bool {
-    reply.strip_prefix(b"-").is_some_and(|line| line.starts_with(code.as_bytes()))
+    reply
+        .strip_prefix(b"-")
+        .is_some_and(|line| line.starts_with(code.as_bytes()))
 }
 
 /// The neutral form that the command table reads.
@@ -156,7 +169,10 @@ impl Default for Facts {
 
 impl Default for Modules {
     fn default() -> Self {
-        Self { resp2: Bytes::from_static(b"*0\r\n"), resp3: Bytes::from_static(b"*0\r\n") }
+        Self {
+            resp2: Bytes::from_static(b"*0\r\n"),
+            resp3: Bytes::from_static(b"*0\r\n"),
+        }
     }
 }
 
@@ -165,7 +181,9 @@ impl Facts {
         for pair in pairs.chunks_exact(2) {
             let [name, content] = pair else { continue };
             let text = |frame: &BytesFrame| {
-                frame.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+                frame
+                    .as_bytes()
+                    .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
             };
             match (text(name).as_deref(), content) {
                 (Some("server"), _) => self.server = text(content).unwrap_or_default(),
@@ -179,14 +197,19 @@ impl Facts {
 
 impl Modules {
     fn new(list: &[BytesFrame]) -> Self {
-        if list.iter().any(|module| !matches!(module, BytesFrame::Array(_))) {
+        if list
+            .iter()
+            .any(|module| !matches!(module, BytesFrame::Array(_)))
+        {
             return Self::default();
         }
         let (mut resp2, mut resp3) = (Vec::new(), Vec::new());
         write::array_header(&mut resp2, list.len());
         write::array_header(&mut resp3, list.len());
         for module in list {
-            let BytesFrame::Array(fields) = module else { continue };
+            let BytesFrame::Array(fields) = module else {
+                continue;
+            };
             write::array_header(&mut resp2, fields.len());
             write::map_header(&mut resp3, write::Protocol::Resp3, fields.len() / 2);
             for field in fields {
@@ -195,7 +218,10 @@ impl Modules {
                 }
             }
         }
-        Self { resp2: resp2.into(), resp3: resp3.into() }
+        Self {
+            resp2: resp2.into(),
+            resp3: resp3.into(),
+        }
     }
 }
 

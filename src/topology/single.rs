@@ -119,12 +119,7 @@ pub async fn answered<T>(
 
 /// The picture of a node that has told what it is.
 #[must_use]
-pub fn learnt_topology(
-    epoch: u64,
-    recoveries: u64,
-    node: &Arc<Node>,
-    learnt: Learnt,
-) -> Topology {
+pub fn learnt_topology(epoch: u64, recoveries: u64, node: &Arc<Node>, learnt: Learnt) -> Topology {
     Topology {
         epoch,
         recoveries,
@@ -140,7 +135,12 @@ fn publish(published: &Published, node: &Arc<Node>, learnt: Learnt) {
     let current = published.load_full();
     if Arc::ptr_eq(&current.node, node) {
         let recoveries = current.recoveries + 1;
-        published.store(Arc::new(learnt_topology(current.epoch, recoveries, node, learnt)));
+        published.store(Arc::new(learnt_topology(
+            current.epoch,
+            recoveries,
+            node,
+            learnt,
+        )));
     }
 }
 
@@ -168,7 +168,12 @@ fn words(node: &Node, error: &DialError) -> String {
         Failure::MaxClients => "raise the server's maxclients or find who holds its connections",
         _ => "look at the server's log",
     };
-    format!("upstream {} is down ({}: {}): {next}", node.name, error.cause(), error.text)
+    format!(
+        "upstream {} is down ({}: {}): {next}",
+        node.name,
+        error.cause(),
+        error.text
+    )
 }
 
 /// How often the control connection is used; any reply is a sign of life.

@@ -78,7 +78,9 @@ pub fn lane_for(
     };
     let id = find_or_open(worker, topology, key)?;
     session.fitting[usize::from(is_bulk)] = Some(id);
-    let Some(lane) = worker.lanes.get_mut(id) else { return Err(NoLane::Wait) };
+    let Some(lane) = worker.lanes.get_mut(id) else {
+        return Err(NoLane::Wait);
+    };
     has_room(lane, session)
 }
 
@@ -116,7 +118,9 @@ fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Resul
     let (mut open, mut retired) = (0, 0);
     let mut idle = None;
     for id in worker.lanes.keys() {
-        let Some(lane) = worker.lanes.get(id) else { continue };
+        let Some(lane) = worker.lanes.get(id) else {
+            continue;
+        };
         if lane.key.epoch != key.epoch {
             continue;
         }
@@ -159,7 +163,9 @@ fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Resul
 pub fn retire_silent(worker: &mut Worker) {
     let ids: Vec<LaneId> = worker.lanes.keys().collect();
     for id in ids {
-        let Some(lane) = worker.lanes.get_mut(id) else { continue };
+        let Some(lane) = worker.lanes.get_mut(id) else {
+            continue;
+        };
         let silent_for = worker.now.saturating_sub(lane.heard_at);
         if lane.state == LaneState::Open && !lane.is_idle() && silent_for > SECOND {
             retire(lane);
@@ -224,7 +230,11 @@ impl Reach {
     pub fn refusal(&self, node: &Node, now: Micros) -> Option<Refusal> {
         let error = self.last_error.as_ref()?;
         let retry_in = self.retry_at.checked_sub(now).filter(|&left| left > 0)?;
-        Some(Refusal::NodeDown { node: node.name.clone(), cause: error.cause(), retry_in })
+        Some(Refusal::NodeDown {
+            node: node.name.clone(),
+            cause: error.cause(),
+            retry_in,
+        })
     }
 
     /// The error of the last dial, if it failed.
@@ -237,7 +247,11 @@ impl Reach {
     #[must_use]
     pub fn down(&self, node: &Node, error: &DialError, now: Micros) -> Refusal {
         let retry_in = self.retry_at.saturating_sub(now);
-        Refusal::NodeDown { node: node.name.clone(), cause: error.cause(), retry_in }
+        Refusal::NodeDown {
+            node: node.name.clone(),
+            cause: error.cause(),
+            retry_in,
+        }
     }
 
     /// Commands were sent for the first time: a tenth of them may be sent again.
@@ -308,8 +322,15 @@ mod tests {
             waits.push(reach.retry_at - 1000);
         }
         assert!(waits[0] >= BACKOFF_FIRST / 2 && waits[0] <= BACKOFF_FIRST);
-        assert!(waits[10..].iter().all(|&wait| (BACKOFF_MAX / 2..=BACKOFF_MAX).contains(&wait)));
-        assert!(waits[10..].iter().any(|&wait| wait != waits[10]), "without jitter");
+        assert!(
+            waits[10..]
+                .iter()
+                .all(|&wait| (BACKOFF_MAX / 2..=BACKOFF_MAX).contains(&wait))
+        );
+        assert!(
+            waits[10..].iter().any(|&wait| wait != waits[10]),
+            "without jitter"
+        );
         reach.note_recoveries(0, 1);
         assert!(reach.last_error().is_none());
     }

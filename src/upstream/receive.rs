@@ -43,7 +43,8 @@ pub fn receive(
     lane.heard_at = worker.now;
     if lane.carry.is_empty() {
         let used = frames(worker, lane, input, shared)?;
-        lane.carry.extend_from_slice(input.get(used..).unwrap_or_default());
+        lane.carry
+            .extend_from_slice(input.get(used..).unwrap_or_default());
         return Ok(());
     }
     let mut held = std::mem::take(&mut lane.carry);
@@ -114,11 +115,27 @@ fn whole(
     } else {
         (lane.streamed, bytes)
     };
-    let Some(waiter) = lane.finish_first(&mut worker.pool) else { return Err(Anomaly::Unexpected) };
-    worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
-    worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
+    let Some(waiter) = lane.finish_first(&mut worker.pool) else {
+        return Err(Anomaly::Unexpected);
+    };
+    worker
+        .stats
+        .queue_time
+        .record(handed_at.saturating_sub(waiter.taken_at));
+    worker
+        .stats
+        .upstream_time
+        .record(worker.now.saturating_sub(handed_at));
     lane.settling = Some(waiter.session);
-    dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
+    dispatch::settle(
+        worker,
+        &waiter,
+        Settled::Reply {
+            bytes,
+            kind,
+            earlier,
+        },
+    );
     lane.settling = None;
     Ok(())
 }
@@ -155,7 +172,9 @@ fn pass_on(
     if let Some(session) = worker.sessions.get_mut(waiter.session)
         && !waiter.is_muted
     {
-        session.admission.learn(lane.streamed + lane.scanner.bulk_left());
+        session
+            .admission
+            .learn(lane.streamed + lane.scanner.bulk_left());
         match shared {
             Some(bytes)
                 if session.replies.is_due(waiter.slot) && Lane::is_worth_sharing(piece.len()) =>
@@ -164,7 +183,9 @@ fn pass_on(
                 session.replies.note_piece(waiter.slot);
             }
             _ => {
-                session.replies.piece(waiter.slot, piece, &mut session.out, &mut worker.pool);
+                session
+                    .replies
+                    .piece(waiter.slot, piece, &mut session.out, &mut worker.pool);
             }
         }
         worker.touched.mark(session);

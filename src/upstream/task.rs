@@ -52,7 +52,11 @@ pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Semaphore>) {
 }
 
 fn node_of(worker: &SharedWorker, id: LaneId) -> Option<Arc<Node>> {
-    worker.borrow().lanes.get(id).map(|lane| Arc::clone(&lane.node))
+    worker
+        .borrow()
+        .lanes
+        .get(id)
+        .map(|lane| Arc::clone(&lane.node))
 }
 
 /// Dials, one connection at a time for the whole worker, unless the node has just been found dead.
@@ -101,7 +105,9 @@ async fn dial_lane(
 /// node that commands no longer go to must not keep the others from dialling (INV-5).
 fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
     let epoch = worker.topology.load().epoch;
-    let Some(lane) = worker.lanes.get(id) else { return };
+    let Some(lane) = worker.lanes.get(id) else {
+        return;
+    };
     let is_everybodys = match error.failure {
         DialFailure::Auth => lane.key.identity == Identity::UPSTREAM,
         DialFailure::Protocol | DialFailure::Other => false,
@@ -115,8 +121,9 @@ fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
 
 fn purpose(worker: &mut Worker, id: LaneId) -> Purpose {
     let key = worker.lanes.get(id).map(|lane| lane.key.clone());
-    let (protocol, db, is_bulk) =
-        key.as_ref().map_or_else(Default::default, |key| (key.protocol, key.db, key.is_bulk));
+    let (protocol, db, is_bulk) = key
+        .as_ref()
+        .map_or_else(Default::default, |key| (key.protocol, key.db, key.is_bulk));
     Purpose {
         protocol,
         db,
@@ -127,7 +134,9 @@ fn purpose(worker: &mut Worker, id: LaneId) -> Purpose {
 
 /// The connection is ready: clients that have gone meanwhile get nothing executed.
 fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf) {
-    let Some(mut lane) = worker.lanes.lend(id) else { return };
+    let Some(mut lane) = worker.lanes.lend(id) else {
+        return;
+    };
     lane.state = LaneState::Open;
     lane.socket = socket;
     lane.write_blocked = true;
@@ -153,7 +162,9 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
     let mut worker = worker.borrow_mut();
     worker.now = crate::clock::micros();
     worker.stats.lanes.sub(1);
-    let Some(mut lane) = worker.lanes.lend(id) else { return false };
+    let Some(mut lane) = worker.lanes.lend(id) else {
+        return false;
+    };
     if let End::Lost(cause, text) = end {
         worker.stats.lane_lost(cause).increment();
         events::lane_lost(&node.name, cause.as_str(), &text);
@@ -183,8 +194,14 @@ fn poll_lane(
     cx: &mut Context<'_>,
 ) -> Poll<End> {
     let mut worker = worker.borrow_mut();
-    let Some(mut lane) = worker.lanes.lend(id) else { return Poll::Ready(End::Retired) };
-    if !lane.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+    let Some(mut lane) = worker.lanes.lend(id) else {
+        return Poll::Ready(End::Retired);
+    };
+    if !lane
+        .waker
+        .as_ref()
+        .is_some_and(|waker| waker.will_wake(cx.waker()))
+    {
         lane.waker = Some(cx.waker().clone());
     }
     // A panic while settling must not take the worker: the lane is closed, its waiters are settled by `loss`.
@@ -256,7 +273,9 @@ fn receive_once(
         Poll::Ready(Ok(count)) => {
             worker.now = crate::clock::micros();
             let bytes = scratch.get(..count).unwrap_or_default();
-            receive::receive(worker, lane, bytes, None).map(|()| true).map_err(End::from)
+            receive::receive(worker, lane, bytes, None)
+                .map(|()| true)
+                .map_err(End::from)
         }
     };
     worker.scratch = scratch;
@@ -279,7 +298,9 @@ fn receive_giant(
             worker.now = crate::clock::micros();
             buffer.truncate(count);
             let bytes: Bytes = buffer.freeze();
-            receive::receive(worker, lane, &bytes, Some(&bytes)).map(|()| true).map_err(End::from)
+            receive::receive(worker, lane, &bytes, Some(&bytes))
+                .map(|()| true)
+                .map_err(End::from)
         }
     }
 }
@@ -289,7 +310,10 @@ fn is_paused(worker: &Worker, lane: &mut Lane) -> bool {
     if lane.paused_at.is_none() || lane.overdraft {
         return false;
     }
-    let session = lane.waiters.front().and_then(|first| worker.sessions.get(first.session));
+    let session = lane
+        .waiters
+        .front()
+        .and_then(|first| worker.sessions.get(first.session));
     // A client that has gone, or that has taken half of what it is owed, stops nobody.
     let is_slow = session.is_some_and(|session| {
         session.write_blocked && session.owed() as u64 >= session.gate.bounds.reply_bytes / 2
@@ -303,14 +327,22 @@ fn is_paused(worker: &Worker, lane: &mut Lane) -> bool {
 /// A reply longer than its session's room, for a client that does not read, retires the lane; at the session's
 /// bound the lane is not read on.
 fn check_giant(worker: &mut Worker, lane: &mut Lane) {
-    let Some(first) = lane.waiters.front() else { return };
-    let Some(session) = worker.sessions.get(first.session) else { return };
+    let Some(first) = lane.waiters.front() else {
+        return;
+    };
+    let Some(session) = worker.sessions.get(first.session) else {
+        return;
+    };
     if !session.write_blocked {
         return;
     }
     let owed = session.owed() as u64;
     let bound = session.gate.bounds.reply_bytes;
-    let in_progress = if lane.streaming { lane.scanner.bulk_left() } else { 0 };
+    let in_progress = if lane.streaming {
+        lane.scanner.bulk_left()
+    } else {
+        0
+    };
     if owed + in_progress > bound && !lane.retired {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
@@ -335,7 +367,11 @@ pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
     if worker.scratch.is_empty() {
         worker.scratch = vec![0; crate::worker::SCRATCH_BYTES];
     }
-    if let Some(session) = lane.settling.take().and_then(|id| worker.sessions.get_mut(id)) {
+    if let Some(session) = lane
+        .settling
+        .take()
+        .and_then(|id| worker.sessions.get_mut(id))
+    {
         session.close(Closing::Now(ClosedReason::Panic));
         session.wake();
     }

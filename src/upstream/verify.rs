@@ -124,7 +124,11 @@ fn before_dial(worker: &mut Worker, request: &Verification) -> Option<Before> {
     {
         return Some(Before::Known(Verdict::Confirmed(identity)));
     }
-    if let Some(words) = worker.shared.identities.refusal(&request.presented, worker.now) {
+    if let Some(words) = worker
+        .shared
+        .identities
+        .refusal(&request.presented, worker.now)
+    {
         let mut line = Vec::new();
         write::error(&mut line, &words);
         return Some(Before::Known(Verdict::Refused(line)));

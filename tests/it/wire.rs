@@ -436,6 +436,7 @@ fn a_line_without_end_that_is_no_error_closes_the_client_that_has_its_beginning(
     });
     let proxy = Proxy::before(&fake.url()).ready();
     let (mut victim, mut other) = (proxy.client(), proxy.client());
+    assert_eq!(other.ask("GET warm"), bulk(b"reply to GET warm"));
     victim.send(line("GET endless"));
     let got = victim.rest();
     let is_prefix = got

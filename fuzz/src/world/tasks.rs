@@ -6,7 +6,7 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Waker;
 
 use breakwater::buffer::{LARGE_BYTES, SLICES, SendBuffer};
 use breakwater::session::state::{Closing, Session, SessionId};
@@ -66,11 +66,12 @@ impl World {
         let client = &mut self.clients[place];
         client.flag.lower();
         let Some(mut session) = self.worker.sessions.lend(client.session) else { return };
-        turn(&mut self.worker, &topology, &mut session, client, &mut self.reads);
+        // What was owed before is written first: it may be what keeps the session from taking more.
         let taken = take(&mut session.out, &mut client.room);
         client.receive(&taken, &mut self.ledger);
         let worker = &mut self.worker;
-        after_write(worker, &mut session, false);
+        after_write(worker, &mut session);
+        turn(worker, &topology, &mut session, client, &mut self.reads);
         let over = session.is_over();
         let id = session.id;
         worker.sessions.restore(id, session);
@@ -121,7 +122,10 @@ impl World {
             if session.write_blocked {
                 let taken = take(&mut session.out, &mut client.room);
                 client.receive(&taken, &mut self.ledger);
-                after_write(&mut self.worker, &mut session, true);
+                after_write(&mut self.worker, &mut session);
+                if session.closing.is_some() || (session.parked && session.admits()) {
+                    session.wake();
+                }
             }
             self.worker.sessions.restore(client.session, session);
         }
@@ -271,7 +275,7 @@ impl World {
     }
 }
 
-/// One turn of a session's task: writes what is owed, dispatches what waits, reads what is there.
+/// One turn of a session's task behind its write: dispatches what waits, reads what is there.
 fn turn(
     worker: &mut Worker,
     topology: &Topology,
@@ -279,11 +283,7 @@ fn turn(
     client: &mut Client,
     reads: &mut Pieces,
 ) {
-    session.write_blocked = false;
     session.parked = true;
-    // Everything that was owed before is taken first, as a write at the beginning of the turn does.
-    let cx = &mut Context::from_waker(Waker::noop());
-    flush::write(session, cx, worker.now);
     for _ in 0..READS_A_TURN {
         if session.has_input() {
             if !session.admits() || feed::held(worker, topology, session).is_stuck {
@@ -304,9 +304,9 @@ fn turn(
             }
             return;
         }
-        if take_input(worker, topology, session, &input) {
-            return;
-        }
+        let stop = take_input(worker, topology, session, &input);
+        eprintln!("{} rb={} held={} partial={:?}", input.escape_ascii(), worker.request_bytes, feed::held_bytes(session), session.partial);
+        if stop { return; }
     }
     client.flag.raise();
 }
@@ -330,10 +330,14 @@ fn read_limit(session: &Session) -> usize {
 
 /// The kernel takes what it has room for.
 fn take(out: &mut SendBuffer, room: &mut usize) -> Vec<u8> {
-    let taken = first(out, *room);
-    *room -= taken.len();
-    out.advance(taken.len());
-    taken
+    let mut all = Vec::new();
+    while out.unsent() > 0 && *room > 0 {
+        let taken = first(out, *room);
+        *room -= taken.len();
+        out.advance(taken.len());
+        all.extend(taken);
+    }
+    all
 }
 
 /// Up to `limit` bytes of what is to be sent next.
@@ -345,15 +349,12 @@ fn first(out: &SendBuffer, limit: usize) -> Vec<u8> {
     bytes
 }
 
-/// What the writer of a session does when the kernel has taken something. Only `flush` wakes the session.
-fn after_write(worker: &mut Worker, session: &mut Session, is_flush: bool) {
+/// What the writer of a session does when the kernel has taken something.
+fn after_write(worker: &mut Worker, session: &mut Session) {
     session.write_blocked = session.out.unsent() > 0;
     let sent = session.out.sent();
     session.out.release(&mut worker.pool, sent);
     session.out.rest(&mut worker.pool);
-    if is_flush && (session.closing.is_some() || (session.parked && session.admits())) {
-        session.wake();
-    }
 }
 
 /// Turns of all tasks between two events; a single one drains any input that fits this world.

@@ -1,3 +1,8 @@
+//! Replies in pieces, replies that are none, and the bounds of nesting and lines.
+//!
+//! Owns every RESP2 and RESP3 type as literal bytes and a generator of nested replies. What surprises: only the
+//! beginning of a header line may ever be left over, which the feeder checks after each piece.
+
 use super::*;
 use proptest::prelude::*;
 
@@ -15,7 +20,10 @@ fn replies(input: &[u8], pieces: &[usize]) -> Result<Vec<(usize, u8)>, ReplyErro
             held.drain(..progress.consumed);
             length += progress.consumed;
             if !progress.complete {
-                assert!(held.len() < HEADER_BYTES_CEILING, "only a header line may be kept");
+                assert!(
+                    held.len() < HEADER_BYTES_CEILING,
+                    "only a header line may be kept"
+                );
                 break;
             }
             found.push((length, scanner.kind().unwrap()));
@@ -70,8 +78,14 @@ fn every_type_is_found_at_every_split() {
 
 #[test]
 fn an_attribute_does_not_hide_the_kind_of_its_reply() {
-    assert_eq!(whole(b"|1\r\n+a\r\n+b\r\n-ERR x\r\n").unwrap(), vec![(20, b'-')]);
-    assert_eq!(whole(b"|1\r\n+a\r\n+b\r\n>1\r\n+m\r\n").unwrap(), vec![(20, b'>')]);
+    assert_eq!(
+        whole(b"|1\r\n+a\r\n+b\r\n-ERR x\r\n").unwrap(),
+        vec![(20, b'-')]
+    );
+    assert_eq!(
+        whole(b"|1\r\n+a\r\n+b\r\n>1\r\n+m\r\n").unwrap(),
+        vec![(20, b'>')]
+    );
 }
 
 #[test]
@@ -93,7 +107,12 @@ fn malformed_replies_are_refused() {
         (b"$1\rx", E::MissingTerminator),
     ];
     for (input, want) in table {
-        assert_eq!(whole(input), Err(want), "{:?}", String::from_utf8_lossy(input));
+        assert_eq!(
+            whole(input),
+            Err(want),
+            "{:?}",
+            String::from_utf8_lossy(input)
+        );
     }
 }
 
@@ -126,8 +145,11 @@ fn reply() -> impl Strategy<Value = Vec<u8>> {
         Just(b"_\r\n".to_vec()),
     ];
     leaf.prop_recursive(5, 40, 6, |inner| {
-        (prop_oneof![Just('*'), Just('~'), Just('%'), Just('|')],
-         prop::collection::vec(inner.clone(), 0..6), inner)
+        (
+            prop_oneof![Just('*'), Just('~'), Just('%'), Just('|')],
+            prop::collection::vec(inner.clone(), 0..6),
+            inner,
+        )
             .prop_map(|(kind, mut elements, decorated)| {
                 if matches!(kind, '%' | '|') && elements.len() % 2 == 1 {
                     elements.pop();
