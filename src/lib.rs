@@ -22,7 +22,7 @@
 //! * [`topology`] follows what stands behind us and publishes it.
 //!
 //! Beside the road: [`worker`] (all state of one thread), [`buffer`] and [`arena`] (what it is made of),
-//! [`refusal`] (what clients are told), [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
+//! [`refusal`] (what clients are told), [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
 //! [`clock`]. `docs/ARCHITECTURE.md` has the numbered invariants that comments cite as INV-n.
 
 #![cfg_attr(
@@ -31,6 +31,7 @@
 )]
 
 pub mod admin;
+pub mod allocator;
 pub mod arena;
 pub mod buffer;
 pub mod cli;

@@ -65,6 +65,8 @@ pub struct Worker {
     pub reply_bytes: usize,
     /// Bytes of unfinished requests held for all sessions.
     pub request_bytes: usize,
+    /// Most bytes held for clients since memory was last given back.
+    pub burst_bytes: usize,
     /// No new session is served: the process is about to end.
     pub draining: bool,
     /// What tests break on purpose.
@@ -184,6 +186,7 @@ impl Worker {
             line: Vec::new(),
             reply_bytes: 0,
             request_bytes: 0,
+            burst_bytes: 0,
             draining: false,
             #[cfg(test)]
             faults: Faults::default(),

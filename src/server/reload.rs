@@ -128,6 +128,7 @@ async fn move_to(
         protocol: Protocol::Resp2,
         db: 0,
         presented: None,
+        may_be_stranger: true,
         label: "breakwater:verify".into(),
     };
     let mut exchange = dial::dial(&node, &purpose).await?;

@@ -9,6 +9,7 @@
 
 use std::io;
 
+use crate::allocator;
 use crate::clock::{self, Micros, SECOND};
 use crate::dispatch::{self, Settled};
 use crate::refusal::{Ran, Refusal};
@@ -182,10 +183,8 @@ fn look_at_sessions(worker: &mut Worker) {
             session.out.shrink();
         }
     }
-    if in_flight == 0 && total == 0 {
-        worker.pool.shrink();
-    }
     worker.reply_bytes = total;
+    give_back(worker, in_flight);
     worker.stats.commands_in_flight.set(in_flight);
     worker.stats.reply_buffered_bytes.set(total as u64);
     worker
@@ -194,6 +193,19 @@ fn look_at_sessions(worker: &mut Worker) {
         .set(worker.request_bytes as u64);
     if total > worker.shared.memory.reply_bytes_total {
         close_greediest(worker, greediest.map(|(_, id)| id));
+    }
+}
+
+/// A quiet worker holds no spare chunks, and after a burst its memory goes back to the kernel.
+fn give_back(worker: &mut Worker, in_flight: u64) {
+    let held = worker.reply_bytes + worker.request_bytes;
+    worker.burst_bytes = worker.burst_bytes.max(held);
+    if in_flight == 0 && worker.reply_bytes == 0 {
+        worker.pool.shrink();
+    }
+    if worker.burst_bytes >= BURST_BYTES && held < worker.burst_bytes / 4 {
+        worker.burst_bytes = held;
+        allocator::give_back();
     }
 }
 
@@ -220,3 +232,6 @@ fn close_greediest(worker: &mut Worker, id: Option<SessionId>) {
         session.wake();
     }
 }
+
+/// Bytes held for clients from which on the allocator is asked to return them when they are gone.
+const BURST_BYTES: usize = 4 * 1024 * 1024;

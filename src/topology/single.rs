@@ -60,6 +60,7 @@ async fn converse(
         protocol: Protocol::Resp2,
         db: 0,
         presented: None,
+        may_be_stranger: true,
         label: "breakwater:control".into(),
     };
     let mut exchange = dial::dial(node, &purpose).await?;

@@ -42,6 +42,9 @@ pub struct Purpose {
     pub db: u32,
     /// Credentials that a client presented, instead of the URL's.
     pub presented: Option<Presented>,
+    /// Whether a node that wants AUTH may be talked to without: only the control plane, which asks nothing of it
+    /// that a stranger may not. A lane never.
+    pub may_be_stranger: bool,
     /// What CLIENT LIST of the node shows as its name.
     pub label: String,
 }
@@ -140,7 +143,8 @@ async fn handshake(
     for must_succeed in steps {
         let reply = exchange.reply().await.map_err(DialError::from)?;
         // A node that wants AUTH must not get a lane without it, whatever the step.
-        let is_fatal = must_succeed || reply.starts_with(b"-NOAUTH");
+        let is_stranger = reply.starts_with(b"-NOAUTH");
+        let is_fatal = must_succeed || (is_stranger && !purpose.may_be_stranger);
         if is_fatal && reply.first() == Some(&b'-') {
             return Err(DialError::from_line(&reply));
         }
@@ -215,6 +219,8 @@ impl DialError {
             // A unix socket that is not there refuses just as a closed port does.
             Kind::ConnectionRefused | Kind::NotFound => DialFailure::Refused,
             Kind::TimedOut => DialFailure::Timeout,
+            // What rustls says of an alert or a certificate.
+            Kind::InvalidData => DialFailure::Tls,
             Kind::ConnectionReset | Kind::UnexpectedEof | Kind::BrokenPipe => DialFailure::Reset,
             _ => DialFailure::Other,
         };
@@ -245,6 +251,12 @@ impl DialError {
             DialFailure::Protocol
         };
         Self::new(failure, text)
+    }
+
+    /// Whether the node wants AUTH and we came without: no fault of the node's.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.text.starts_with("NOAUTH")
     }
 
     /// What a client is told in brackets: one word, for an operator's search.

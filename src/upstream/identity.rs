@@ -181,6 +181,8 @@ impl Identities {
     fn hash(&self, presented: &Presented) -> [u8; 32] {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(&self.salt);
+        // AUTH with and without a user name are one user, but a node without passwords answers them differently.
+        context.update(&[u8::from(presented.user.is_some())]);
         // The length separates user from password; without it `ab`+`c` would be `a`+`bc`.
         let user = presented.user();
         context.update(&(user.len() as u64).to_le_bytes());

@@ -115,8 +115,10 @@ pub struct Lane {
     pub settling: Option<Key<Session>>,
     /// Some waiter's session has gone while the command is unsent: the queue wants to be swept.
     pub has_orphans: bool,
-    /// Whether this connection has answered a command; one that dies before is not dialled again at once.
+    /// Whether this connection has answered a command.
     pub has_answered: bool,
+    /// Connections in a row that ended before they answered anything.
+    pub fruitless: u32,
     /// Where its bytes go; detached while dialling.
     pub socket: WriteHalf,
     /// The kernel refused bytes: the lane's task writes on when there is room.
@@ -157,6 +159,7 @@ impl Lane {
             settling: None,
             has_orphans: false,
             has_answered: false,
+            fruitless: 0,
             socket: WriteHalf::Detached,
             write_blocked: false,
             broken: None,

@@ -125,7 +125,12 @@ fn doubt(worker: &mut Worker, session: SessionId) {
 
 /// Settles everything on a lane that has no connection and gets none.
 pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &DialError) {
-    let refusal = worker.reach.down(node, error, worker.now);
+    let refusal = if error.is_stranger() {
+        // The node's own answer to a client that has not authenticated.
+        Refusal::NoAuth
+    } else {
+        worker.reach.down(node, error, worker.now)
+    };
     let waiters = mem::take(&mut lane.waiters);
     lane.send = SendBuffer::default();
     for waiter in waiters {

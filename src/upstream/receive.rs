@@ -87,7 +87,18 @@ fn frames(
             return Ok(used + seen);
         }
         lane.scanned = seen;
+        expect_asked(lane, rest)?;
         return Ok(used);
+    }
+}
+
+/// The beginning of a reply is held only for a waiter whose question was handed over; anything else but a push (or
+/// attributes before one) would become the beginning of somebody's reply (INV-1).
+fn expect_asked(lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
+    let is_asked = lane.waiters.front().is_some_and(|first| first.end <= lane.send.sent());
+    match rest.first() {
+        Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') => Err(Anomaly::Unexpected),
+        _ => Ok(()),
     }
 }
 

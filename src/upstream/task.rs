@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
@@ -66,6 +67,7 @@ async fn dial_lane(
     node: &Node,
     dialling: &Semaphore,
 ) -> Result<ReadHalf, DialError> {
+    pause(worker, id).await;
     // The semaphore is never closed; without a permit the dial is merely not limited.
     let _permit = dialling.acquire().await.ok();
     let purpose = {
@@ -101,6 +103,16 @@ async fn dial_lane(
     }
 }
 
+/// A lane whose connections end before they answer anything is not dialled again at once, or a front that accepts
+/// and closes would be dialled without end (INV-9). Its commands wait; they have deadlines.
+async fn pause(worker: &SharedWorker, id: LaneId) {
+    let fruitless = worker.borrow().lanes.get(id).map_or(0, |lane| lane.fruitless);
+    if fruitless > 0 {
+        let pause = FRUITLESS_PAUSE * (1 << fruitless.min(6));
+        tokio::time::sleep(pause.min(FRUITLESS_PAUSE_MAX)).await;
+    }
+}
+
 /// Remembers a failure that concerns everybody. A password of one client, a database that does not exist or a
 /// node that commands no longer go to must not keep the others from dialling (INV-5).
 fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
@@ -109,7 +121,7 @@ fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
         return;
     };
     let is_everybodys = match error.failure {
-        DialFailure::Auth => lane.key.identity == Identity::UPSTREAM,
+        DialFailure::Auth => lane.key.identity == Identity::UPSTREAM && !error.is_stranger(),
         DialFailure::Protocol | DialFailure::Other => false,
         _ => true,
     };
@@ -127,6 +139,7 @@ fn purpose(worker: &mut Worker, id: LaneId) -> Purpose {
     Purpose {
         protocol,
         db,
+        may_be_stranger: false,
         presented: key.and_then(|key| worker.shared.identities.presented(key.identity)),
         label: format!("breakwater:{}", if is_bulk { "bulk" } else { "fast" }),
     }
@@ -168,12 +181,7 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
     if let End::Lost(cause, text) = end {
         worker.stats.lane_lost(cause).increment();
         events::lane_lost(&node.name, cause.as_str(), &text);
-        if !lane.has_answered {
-            // It was closed before it answered anything: dialling at once would go on for ever.
-            let error = DialError::new(DialFailure::Reset, text);
-            let now = worker.now;
-            worker.reach.note_failure(error, now);
-        }
+        lane.fruitless = if lane.has_answered { 0 } else { lane.fruitless + 1 };
         loss::connection_lost(&mut worker, &mut lane, node);
     }
     release_backlog(&worker, &mut lane);
@@ -407,3 +415,7 @@ impl From<receive::Anomaly> for End {
 const READS_A_TURN: usize = 8;
 /// Size of one read of a reply that has at least so much to come.
 const GIANT_READ_BYTES: usize = 256 * 1024;
+/// Pause before a connection is replaced that has answered nothing; doubles each time.
+const FRUITLESS_PAUSE: Duration = Duration::from_millis(10);
+/// Longest such pause.
+const FRUITLESS_PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -90,6 +90,7 @@ async fn judge(
         protocol: Protocol::Resp2,
         db: 0,
         presented: Some(request.presented.clone()),
+        may_be_stranger: false,
         label: "breakwater:auth".into(),
     };
     // The connection is closed again: lanes are opened when a command wants one.

@@ -348,6 +348,8 @@ impl World {
     pub(super) fn check(&self) {
         let worker = &self.worker;
         let sessions = || worker.sessions.keys().filter_map(|id| worker.sessions.get(id));
+        let here = self.clients.iter().filter(|client| client.is_here()).count();
+        assert_eq!(sessions().count(), here, "a session is missing");
         let held: usize = sessions().map(feed::held_bytes).sum();
         assert_eq!(worker.request_bytes, held, "the sum of unfinished requests is wrong");
         for session in sessions() {

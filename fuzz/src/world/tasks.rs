@@ -116,9 +116,10 @@ impl World {
         batch(self);
         flush::touched(&mut self.worker);
         for client in &mut self.clients {
-            let is_here = client.is_here() && before.contains(&client.session);
-            let session = self.worker.sessions.lend(client.session).filter(|_| is_here);
-            let Some(mut session) = session else { continue };
+            if !client.is_here() || !before.contains(&client.session) {
+                continue;
+            }
+            let Some(mut session) = self.worker.sessions.lend(client.session) else { continue };
             if session.write_blocked {
                 let taken = take(&mut session.out, &mut client.room);
                 client.receive(&taken, &mut self.ledger);
@@ -304,9 +305,9 @@ fn turn(
             }
             return;
         }
-        let stop = take_input(worker, topology, session, &input);
-        eprintln!("{} rb={} held={} partial={:?}", input.escape_ascii(), worker.request_bytes, feed::held_bytes(session), session.partial);
-        if stop { return; }
+        if take_input(worker, topology, session, &input) {
+            return;
+        }
     }
     client.flag.raise();
 }
