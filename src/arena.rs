@@ -60,10 +60,7 @@ impl<T> std::hash::Hash for Key<T> {
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Self {
-            places: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { places: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -71,19 +68,11 @@ impl<T> Arena<T> {
     /// Reserves a place and puts there what `make` builds from the key.
     pub fn insert(&mut self, make: impl FnOnce(Key<T>) -> T) -> Key<T> {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place {
-                generation: 0,
-                taken: false,
-                tenant: None,
-            });
+            self.places.push(Place { generation: 0, taken: false, tenant: None });
             // Four billion clients do not fit the memory of one process.
             u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
         });
-        let mut key = Key {
-            index,
-            generation: 0,
-            of: PhantomData,
-        };
+        let mut key = Key { index, generation: 0, of: PhantomData };
         if let Some(place) = self.places.get_mut(index as usize) {
             key.generation = place.generation;
             place.taken = true;
@@ -133,15 +122,11 @@ impl<T> Arena<T> {
 
     /// Keys of all tenants, present or lent.
     pub fn keys(&self) -> impl Iterator<Item = Key<T>> + '_ {
-        self.places
-            .iter()
-            .enumerate()
-            .filter(|(_, place)| place.taken)
-            .map(|(index, place)| Key {
-                index: u32::try_from(index).unwrap_or(u32::MAX),
-                generation: place.generation,
-                of: PhantomData,
-            })
+        self.places.iter().enumerate().filter(|(_, place)| place.taken).map(|(index, place)| Key {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            generation: place.generation,
+            of: PhantomData,
+        })
     }
 
     /// How many tenants there are.

@@ -74,15 +74,11 @@ pub struct SendBuffer {
 
 impl ChunkPool {
     fn take(&mut self) -> Vec<u8> {
-        self.spare
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
+        self.spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
     }
 
     fn take_small(&mut self) -> Vec<u8> {
-        self.small
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(SMALL_CHUNK_BYTES))
+        self.small.pop().unwrap_or_else(|| Vec::with_capacity(SMALL_CHUNK_BYTES))
     }
 
     fn give(&mut self, mut chunk: Vec<u8>) {
@@ -142,11 +138,7 @@ impl SendBuffer {
             last.extend_from_slice(bytes);
             return;
         }
-        let mut chunk = if bytes.len() <= CHUNK_BYTES {
-            pool.take()
-        } else {
-            Vec::new()
-        };
+        let mut chunk = if bytes.len() <= CHUNK_BYTES { pool.take() } else { Vec::new() };
         chunk.extend_from_slice(bytes);
         self.chunks.push_back(Chunk::Gathered(chunk));
     }
@@ -167,11 +159,7 @@ impl SendBuffer {
             };
             if room == 0 {
                 let is_small = self.chunks.is_empty() && bytes.len() <= SMALL_CHUNK_BYTES;
-                let chunk = if is_small {
-                    pool.take_small()
-                } else {
-                    pool.take()
-                };
+                let chunk = if is_small { pool.take_small() } else { pool.take() };
                 self.chunks.push_back(Chunk::Gathered(chunk));
             }
         }
@@ -323,10 +311,7 @@ mod tests {
     fn unsent(buffer: &SendBuffer) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let count = buffer.unsent_slices(&mut slices);
-        slices[..count]
-            .iter()
-            .flat_map(|slice| slice.to_vec())
-            .collect()
+        slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
     }
 
     fn slice(buffer: &SendBuffer, start: u64, end: u64) -> Option<Vec<u8>> {
@@ -348,10 +333,7 @@ mod tests {
             let rest = buffer.split_off(cut);
             let all = b"onetwothreeend";
             let at = usize::try_from(cut).unwrap();
-            assert_eq!(
-                (unsent(&buffer), unsent(&rest)),
-                (all[3..at].to_vec(), all[at..].to_vec())
-            );
+            assert_eq!((unsent(&buffer), unsent(&rest)), (all[3..at].to_vec(), all[at..].to_vec()));
             assert_eq!((buffer.end(), rest.end()), (cut, 14));
             if cut <= 6 {
                 assert_eq!(slice(&rest, 6, 11).unwrap(), b"three");

@@ -43,20 +43,10 @@ pub struct RunFlags {
     #[arg(long, value_name = "FILE", env = "BREAKWATER_CONFIG", value_parser = path())]
     pub config: Option<PathBuf>,
     /// Where clients connect: 127.0.0.1:6379, [::1]:6379 or unix:/PATH; repeat it or separate by commas
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "BREAKWATER_LISTEN",
-        value_delimiter = ','
-    )]
+    #[arg(long, value_name = "ADDR", env = "BREAKWATER_LISTEN", value_delimiter = ',')]
     pub listen: Vec<String>,
     /// The Redis behind: redis://[USER:PASSWORD@]HOST:PORT[/DB], rediss://… or unix:/PATH
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "BREAKWATER_UPSTREAM",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "URL", env = "BREAKWATER_UPSTREAM", hide_env_values = true)]
     pub upstream: Option<String>,
     /// Data-plane threads: a number, or auto for one a core
     #[arg(long, value_name = "N|auto", env = "BREAKWATER_WORKERS")]
@@ -99,12 +89,7 @@ pub struct ExplainFlags {
     #[arg(long, value_name = "FILE", env = "BREAKWATER_CONFIG", value_parser = path())]
     pub config: Option<PathBuf>,
     /// The Redis behind; it is asked nothing
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "BREAKWATER_UPSTREAM",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "URL", env = "BREAKWATER_UPSTREAM", hide_env_values = true)]
     pub upstream: Option<String>,
     /// The command and its arguments, behind --
     #[arg(value_name = "COMMAND", required = true, last = true)]
@@ -131,17 +116,12 @@ pub fn check(files: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
 }
 
 fn check_file(file: &Path, out: &mut impl Write) -> io::Result<bool> {
-    let flags = RunFlags {
-        config: Some(file.to_owned()),
-        ..RunFlags::default()
-    };
+    let flags = RunFlags { config: Some(file.to_owned()), ..RunFlags::default() };
     let findings = examine(&flags, NoUpstream::IsNoted);
     report(&findings.complaints, out)?;
     for note in findings.notes {
         // A note about an absent flag is still about this file.
-        let path = note
-            .position
-            .map_or_else(|| file.display().to_string(), |_| note.path.clone());
+        let path = note.position.map_or_else(|| file.display().to_string(), |_| note.path.clone());
         let what = format!("note: {}", note.what);
         writeln!(out, "{}", Complaint { path, what, ..note })?;
     }
@@ -156,9 +136,7 @@ fn check_file(file: &Path, out: &mut impl Write) -> io::Result<bool> {
 /// # Errors
 /// If `out` cannot be written.
 pub fn report(complaints: &[Complaint], out: &mut impl Write) -> io::Result<()> {
-    complaints
-        .iter()
-        .try_for_each(|complaint| writeln!(out, "{complaint}"))
+    complaints.iter().try_for_each(|complaint| writeln!(out, "{complaint}"))
 }
 
 /// clap's own parser of paths refuses an empty variable; here it is absent, as any other.
@@ -218,27 +196,14 @@ impl ExplainFlags {
     /// The layers that `Settings::load` or `check::examine` would join for a `run` with these flags.
     #[must_use]
     pub fn run_flags(&self) -> RunFlags {
-        let Self {
-            policy,
-            config,
-            upstream,
-            ..
-        } = self.clone();
-        RunFlags {
-            policy,
-            config,
-            upstream,
-            ..RunFlags::default()
-        }
+        let Self { policy, config, upstream, .. } = self.clone();
+        RunFlags { policy, config, upstream, ..RunFlags::default() }
     }
 
     /// The command as bytes, because keys need not be UTF-8; at least its name.
     #[must_use]
     pub fn arguments(&self) -> Vec<Vec<u8>> {
-        self.command
-            .iter()
-            .map(|argument| argument.as_bytes().to_vec())
-            .collect()
+        self.command.iter().map(|argument| argument.as_bytes().to_vec()).collect()
     }
 }
 
@@ -269,15 +234,8 @@ mod tests {
     fn every_flag_of_run_has_its_variable() {
         let command = Cli::command();
         let run = command.find_subcommand("run").unwrap();
-        for argument in run
-            .get_arguments()
-            .filter(|argument| argument.get_id() != "help")
-        {
-            let name = argument
-                .get_long()
-                .unwrap()
-                .to_ascii_uppercase()
-                .replace('-', "_");
+        for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {
+            let name = argument.get_long().unwrap().to_ascii_uppercase().replace('-', "_");
             let variable = argument.get_env().map(|name| name.to_str().unwrap());
             assert_eq!(variable, Some(format!("BREAKWATER_{name}").as_str()));
         }
@@ -302,38 +260,19 @@ mod tests {
 
     #[test]
     fn empty_values_count_as_absent() {
-        let flags = run(&[
-            "--listen",
-            "",
-            "--upstream",
-            "",
-            "--config",
-            "",
-            "--policy=",
-            "--log",
-            " ",
-        ]);
+        let flags =
+            run(&["--listen", "", "--upstream", "", "--config", "", "--policy=", "--log", " "]);
         assert!(flags.listen.is_empty() && flags.upstream.is_none() && flags.config.is_none());
         assert!(flags.policy.is_none() && flags.log.is_none());
     }
 
     #[test]
     fn explain_takes_the_command_behind_two_dashes() {
-        let line = [
-            "explain",
-            "--upstream",
-            "redis://h",
-            "--",
-            "HGETALL",
-            "--config",
-        ];
+        let line = ["explain", "--upstream", "redis://h", "--", "HGETALL", "--config"];
         let Ok(Command::Explain(flags)) = parse_from(&line).map(|cli| cli.command) else {
             panic!()
         };
-        assert_eq!(
-            flags.arguments(),
-            [b"HGETALL".to_vec(), b"--config".to_vec()]
-        );
+        assert_eq!(flags.arguments(), [b"HGETALL".to_vec(), b"--config".to_vec()]);
         assert_eq!(flags.run_flags().upstream.as_deref(), Some("redis://h"));
         assert!(parse_from(&["explain"]).is_err());
         assert!(parse_from(&["explain", "--"]).is_err());
@@ -341,14 +280,9 @@ mod tests {
 
     #[test]
     fn lines_that_mean_nothing_are_refused() {
-        for line in [
-            &[][..],
-            &["serve"],
-            &["run", "--unknown"],
-            &["check"],
-            &["run", "extra"],
-            &["doctor"],
-        ] {
+        for line in
+            [&[][..], &["serve"], &["run", "--unknown"], &["check"], &["run", "extra"], &["doctor"]]
+        {
             assert!(parse_from(line).is_err(), "{line:?}");
         }
     }
@@ -366,19 +300,13 @@ mod tests {
         assert_eq!(lines[0], format!("{}: valid", good.display()));
         assert_eq!(
             lines[1],
-            format!(
-                "{}:1:1: 'wrokers' is not a key; did you mean 'workers'?",
-                bad.display()
-            )
+            format!("{}:1:1: 'wrokers' is not a key; did you mean 'workers'?", bad.display())
         );
         assert!(
             lines[2].starts_with(&format!("{}:2:9: 'no' is not an address", bad.display())),
             "{out}"
         );
-        assert!(
-            lines[3].starts_with(&format!("{}: cannot be read: ", none.display())),
-            "{out}"
-        );
+        assert!(lines[3].starts_with(&format!("{}: cannot be read: ", none.display())), "{out}");
         assert_eq!(lines.len(), 4, "{out}");
         let mut out = Vec::new();
         assert!(check(&[good], &mut out).unwrap());

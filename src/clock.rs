@@ -43,7 +43,5 @@ pub fn to_micros(duration: Duration) -> Micros {
 #[must_use]
 #[allow(clippy::disallowed_methods)] // This is the file that the ban points to.
 pub fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }

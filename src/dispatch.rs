@@ -76,9 +76,8 @@ pub fn dispatch(
     };
     session.client.note_command(spec.id.0, worker.now);
     // 2. Strangers get nothing but what Redis gives to strangers.
-    let Some(identity) = session
-        .identity
-        .or_else(|| spec.flags.contains(Flags::NO_AUTH).then_some(STRANGER))
+    let Some(identity) =
+        session.identity.or_else(|| spec.flags.contains(Flags::NO_AUTH).then_some(STRANGER))
     else {
         return refuse(worker, session, spec, &Refusal::NoAuth);
     };
@@ -90,9 +89,7 @@ pub fn dispatch(
     }
     // 4. Where it goes, if it may go now.
     if session.doubtful > 0 {
-        let refusal = Refusal::NotInverted {
-            node: topology.node.name.clone(),
-        };
+        let refusal = Refusal::NotInverted { node: topology.node.name.clone() };
         return not_executed(worker, session, spec, &refusal);
     }
     let is_bulk = wants_bulk(session, spec, &command);
@@ -154,10 +151,7 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         Settled::Reply { bytes, kind, .. } => note_reply(&worker.stats, bytes, *kind),
         Settled::Failed { outcome, .. } => *outcome,
     };
-    worker
-        .stats
-        .command(waiter.command.stats_index(), outcome)
-        .increment();
+    worker.stats.command(waiter.command.stats_index(), outcome).increment();
     session.in_flight = session.in_flight.saturating_sub(1);
     session.admission.answered(&session.gate.bounds);
     match settled {
@@ -197,10 +191,7 @@ fn note_reply(stats: &WorkerStats, bytes: &[u8], kind: u8) -> Outcome {
             Outcome::ErrorReply
         }
         b'!' => {
-            let payload = bytes
-                .splitn(2, |&byte| byte == b'\n')
-                .nth(1)
-                .unwrap_or_default();
+            let payload = bytes.splitn(2, |&byte| byte == b'\n').nth(1).unwrap_or_default();
             stats.error_reply(ErrorClass::of(payload)).increment();
             Outcome::ErrorReply
         }
@@ -230,10 +221,7 @@ fn not_executed(
     spec: &Spec,
     refusal: &Refusal,
 ) -> Dispatched {
-    worker
-        .stats
-        .command(spec.id.stats_index(), Outcome::NotExecuted)
-        .increment();
+    worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
     worker.answer(session, |line| refusal.write(line));
     Dispatched::Done
 }
@@ -261,9 +249,7 @@ fn refuse_unknown(
         session.close(Closing::Now(ClosedReason::ProtocolError));
         return Dispatched::Done;
     }
-    refuse_with(worker, session, None, |line| {
-        errors::unknown(line, unknown, &command)
-    })
+    refuse_with(worker, session, None, |line| errors::unknown(line, unknown, &command))
 }
 
 /// The frame as the node understands it: with its own name of the command where that was renamed.
@@ -298,10 +284,7 @@ pub fn not_served(spec: &Spec) -> Refusal {
         }
         _ => "it keeps state on its connection, which is shared here; send it to the node itself",
     };
-    Refusal::NotServed {
-        command: spec.name.to_string(),
-        why,
-    }
+    Refusal::NotServed { command: spec.name.to_string(), why }
 }
 
 /// Who an unauthenticated client is to commands that are answered before AUTH.

@@ -55,11 +55,7 @@ pub fn started(settings: &Settings, workers: usize) {
 
 /// No more clients are accepted; those that are here finish.
 pub fn draining(clients: usize, limit: Duration) {
-    info!(
-        clients,
-        ?limit,
-        "draining: no new clients, commands in flight are finished"
-    );
+    info!(clients, ?limit, "draining: no new clients, commands in flight are finished");
 }
 
 /// The end of a drain.
@@ -81,21 +77,13 @@ pub fn dial_failed(node: &str, cause: &str, text: &str) {
 
 /// A connection to a node was lost.
 pub fn lane_lost(node: &str, cause: &str, text: &str) {
-    LOSSES.log(|suppressed| {
-        warn!(
-            upstream = node,
-            cause, suppressed, "connection lost: {text}"
-        )
-    });
+    LOSSES.log(|suppressed| warn!(upstream = node, cause, suppressed, "connection lost: {text}"));
 }
 
 /// `accept` failed.
 pub fn accept_failed(error: &std::io::Error) {
     ACCEPTS.log(|suppressed| {
-        warn!(
-            suppressed,
-            "cannot accept a client: {error}; raise the limit of open files?"
-        );
+        warn!(suppressed, "cannot accept a client: {error}; raise the limit of open files?");
     });
 }
 
@@ -107,20 +95,14 @@ pub fn no_runtime(error: &std::io::Error) {
 /// The node does not tell its commands.
 pub fn no_command_table(node: &str) {
     TABLES.log(|suppressed| {
-        warn!(
-            upstream = node,
-            suppressed, "COMMAND is not permitted: the built-in table is used"
-        );
+        warn!(upstream = node, suppressed, "COMMAND is not permitted: the built-in table is used");
     });
 }
 
 /// `[upstream.renamed]` names what the node does not know.
 pub fn rename_ignored(node: &str, error: &impl std::fmt::Display) {
     TABLES.log(|suppressed| {
-        warn!(
-            upstream = node,
-            suppressed, "[upstream.renamed] is not applied: {error}"
-        );
+        warn!(upstream = node, suppressed, "[upstream.renamed] is not applied: {error}");
     });
 }
 
@@ -143,24 +125,15 @@ pub fn reload_refused(complaints: &[Complaint]) {
 
 /// A changed file holds what cannot be changed while running.
 pub fn restart_needed(parts: &[&str]) {
-    warn!(
-        parts = parts.join(", "),
-        "these changes need a restart and are not applied"
-    );
+    warn!(parts = parts.join(", "), "these changes need a restart and are not applied");
 }
 
 /// Commands go to another deployment from here on.
 pub fn upstream_changed(node: &str) {
-    info!(
-        upstream = node,
-        "upstream changed: new commands go there, those in flight finish"
-    );
+    info!(upstream = node, "upstream changed: new commands go there, those in flight finish");
 }
 
 /// The new deployment cannot serve.
 pub fn upstream_refused(node: &str, error: &impl std::fmt::Display) {
-    warn!(
-        upstream = node,
-        "upstream not changed, the one in use stays: {error}"
-    );
+    warn!(upstream = node, "upstream not changed, the one in use stays: {error}");
 }

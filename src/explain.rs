@@ -83,11 +83,7 @@ fn explain(
 }
 
 fn answered_with(line: &[u8], out: &mut impl Write) -> io::Result<bool> {
-    write!(
-        out,
-        "answered here, as Redis does: {}",
-        String::from_utf8_lossy(line)
-    )?;
+    write!(out, "answered here, as Redis does: {}", String::from_utf8_lossy(line))?;
     Ok(false)
 }
 
@@ -121,11 +117,7 @@ fn known(
         }
     };
     if is_served && spec.class == Class::Shared {
-        let again = if spec.is_retry_safe() {
-            "sent again"
-        } else {
-            "never sent again"
-        };
+        let again = if spec.is_retry_safe() { "sent again" } else { "never sent again" };
         writeln!(out, "if the connection is lost after it was sent: {again}")?;
     }
     Ok(is_served)
@@ -147,15 +139,8 @@ fn print_keys(spec: &Spec, command: &Command<'_>, out: &mut impl Write) -> io::R
         return writeln!(out, "keys: none");
     }
     for position in positions {
-        let key = command
-            .argument(position.index as usize)
-            .unwrap_or_default();
-        writeln!(
-            out,
-            "key: {} (slot {})",
-            String::from_utf8_lossy(key),
-            slot(key)
-        )?;
+        let key = command.argument(position.index as usize).unwrap_or_default();
+        writeln!(out, "key: {} (slot {})", String::from_utf8_lossy(key), slot(key))?;
     }
     Ok(())
 }
@@ -176,21 +161,13 @@ mod tests {
         let (is_served, text) = explained(&["get", "foo"]);
         assert!(is_served);
         assert!(text.contains("key: foo (slot 12182)"), "{text}");
-        assert!(
-            text.contains("goes to: h:1, on the shared fast lane"),
-            "{text}"
-        );
+        assert!(text.contains("goes to: h:1, on the shared fast lane"), "{text}");
         assert!(text.contains(": sent again"), "{text}");
     }
 
     #[test]
     fn what_is_not_served_says_why() {
-        for words in [
-            &["multi"][..],
-            &["blpop", "k", "0"],
-            &["subscribe", "c"],
-            &["sync"],
-        ] {
+        for words in [&["multi"][..], &["blpop", "k", "0"], &["subscribe", "c"], &["sync"]] {
             let (is_served, text) = explained(words);
             assert!(!is_served && text.contains("is not served: "), "{text}");
         }

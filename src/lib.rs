@@ -25,10 +25,7 @@
 //! [`refusal`] (what clients are told), [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
 //! [`clock`]. `docs/ARCHITECTURE.md` has the numbered invariants that comments cite as INV-n.
 
-#![cfg_attr(
-    not(test),
-    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)
-)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod admin;
 pub mod allocator;

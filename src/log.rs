@@ -53,16 +53,10 @@ pub enum LogError {
 pub fn init(settings: &LogSettings) -> Result<(), LogError> {
     // The subscribers differ in type, so each arm installs its own.
     let installed = match settings.format {
-        LogFormat::Json => subscriber(filter(&settings.level)?)
-            .json()
-            .finish()
-            .try_init(),
+        LogFormat::Json => subscriber(filter(&settings.level)?).json().finish().try_init(),
         LogFormat::Text => {
             let is_terminal = io::stderr().is_terminal();
-            subscriber(filter(&settings.level)?)
-                .with_ansi(is_terminal)
-                .finish()
-                .try_init()
+            subscriber(filter(&settings.level)?).with_ansi(is_terminal).finish().try_init()
         }
     };
     installed.map_err(|error| LogError::Taken(error.to_string()))
@@ -86,23 +80,16 @@ fn subscriber(
     fn() -> io::Stderr,
 > {
     let to_stderr: fn() -> io::Stderr = io::stderr;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(to_stderr)
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(to_stderr)
 }
 
 /// `EnvFilter` takes any word for a target and would go silent on a misspelt level, so bare words are looked at here.
 fn filter(level: &str) -> Result<EnvFilter, LogError> {
     let is_level = |word: &str| LEVELS.iter().any(|known| word.eq_ignore_ascii_case(known));
     for directive in level.split(',').map(str::trim) {
-        let bare = directive
-            .rsplit_once('=')
-            .map_or(directive, |(_, level)| level);
+        let bare = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
         if !is_level(bare) {
-            return Err(LogError::Level(format!(
-                "'{bare}' is not one of {}",
-                LEVELS.join(", ")
-            )));
+            return Err(LogError::Level(format!("'{bare}' is not one of {}", LEVELS.join(", "))));
         }
     }
     EnvFilter::try_new(level).map_err(|error| LogError::Level(error.to_string()))
@@ -143,19 +130,13 @@ impl RateLimited {
     /// At most one message an interval; an interval of zero lets everything through.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
-        Self {
-            interval: clock::to_micros(interval),
-            last: None,
-            suppressed: 0,
-        }
+        Self { interval: clock::to_micros(interval), last: None, suppressed: 0 }
     }
 
     /// Asks to log at `now`. `Some(n)`: log it, and say that `n` like it were held back since the last;
     /// `None`: hold it back. A clock that goes backwards holds back.
     pub fn admit(&mut self, now: Micros) -> Option<u64> {
-        let is_due = self
-            .last
-            .is_none_or(|last| now.saturating_sub(last) >= self.interval);
+        let is_due = self.last.is_none_or(|last| now.saturating_sub(last) >= self.interval);
         if !is_due {
             self.suppressed += 1;
             return None;
@@ -185,10 +166,7 @@ mod tests {
     #[test]
     fn an_interval_of_zero_holds_nothing_back() {
         let mut limit = RateLimited::new(Duration::ZERO);
-        assert_eq!(
-            [limit.admit(0), limit.admit(0), limit.admit(0)],
-            [Some(0); 3]
-        );
+        assert_eq!([limit.admit(0), limit.admit(0), limit.admit(0)], [Some(0); 3]);
     }
 
     #[test]
@@ -201,9 +179,7 @@ mod tests {
         let password = Redacted::new("hunter2".to_owned());
         let shown = format!(
             "{password} {password:?} {password:#?} {:?}",
-            Holder {
-                password: password.clone()
-            }
+            Holder { password: password.clone() }
         );
         assert!(!shown.contains("hunter2"), "{shown}");
         assert_eq!(password.expose(), "hunter2");
@@ -211,29 +187,14 @@ mod tests {
 
     #[test]
     fn misspelt_levels_are_refused_instead_of_silencing_the_log() {
-        for level in [
-            "info",
-            "WARN",
-            "off",
-            "info,breakwater::upstream=debug",
-            "rustls=warn,debug",
-        ] {
+        for level in ["info", "WARN", "off", "info,breakwater::upstream=debug", "rustls=warn,debug"]
+        {
             assert!(check_level(level).is_ok(), "{level}");
         }
-        for level in [
-            "",
-            "loud",
-            "inof",
-            "info,",
-            "info,breakwater=chatty",
-            "breakwater",
-        ] {
+        for level in ["", "loud", "inof", "info,", "info,breakwater=chatty", "breakwater"] {
             assert!(check_level(level).is_err(), "{level}");
         }
         let error = check_level("inof").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "log level: 'inof' is not one of off, error, warn, info, debug, trace"
-        );
+        assert_eq!(error, "log level: 'inof' is not one of off, error, warn, info, debug, trace");
     }
 }

@@ -23,11 +23,7 @@ fn main() -> io::Result<ExitCode> {
         Command::Check(flags) => cli::check(&flags.files, &mut io::stdout().lock())?,
         Command::Explain(flags) => explain::run(&flags, &mut io::stdout().lock())?,
     };
-    Ok(if is_fine {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run(flags: &RunFlags) -> io::Result<bool> {

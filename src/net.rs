@@ -77,9 +77,7 @@ pub fn split_tls(stream: TlsStream<TcpStream>) -> Halves {
 pub fn tune(socket: &TcpStream, keepalive: Duration) -> io::Result<()> {
     let socket = socket2::SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
-    let probes = socket2::TcpKeepalive::new()
-        .with_time(keepalive)
-        .with_interval(keepalive / 3);
+    let probes = socket2::TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 3);
     socket.set_tcp_keepalive(&probes)
 }
 

@@ -96,11 +96,7 @@ impl Refusal {
             Self::NotServed { command, why } => {
                 format!("ERR breakwater: '{command}' is not served: {why}")
             }
-            Self::NodeDown {
-                node,
-                cause,
-                retry_in,
-            } => format!(
+            Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
             ),
@@ -123,12 +119,7 @@ impl Refusal {
                  answered; it only reads and may be repeated",
                 command.to_uppercase()
             ),
-            Self::Deadline {
-                node,
-                command,
-                after,
-                ran,
-            } => deadline(node, command, *after, *ran),
+            Self::Deadline { node, command, after, ran } => deadline(node, command, *after, *ran),
             Self::TooManyLanes => "ERR breakwater: not executed: all connections that this worker \
                  may open are busy with other databases or users; raise upstream.lanes_max"
                 .into(),
@@ -173,16 +164,8 @@ mod tests {
     fn an_unknown_outcome_never_begins_with_a_word_that_libraries_retry() {
         let (node, command) = ("h:1".to_owned(), "incr".to_owned());
         for refusal in [
-            Refusal::OutcomeUnknown {
-                node: node.clone(),
-                command: command.clone(),
-            },
-            Refusal::Deadline {
-                node,
-                command,
-                after: 5 * SECOND,
-                ran: Ran::Maybe,
-            },
+            Refusal::OutcomeUnknown { node: node.clone(), command: command.clone() },
+            Refusal::Deadline { node, command, after: 5 * SECOND, ran: Ran::Maybe },
         ] {
             assert!(text(&refusal).starts_with("-ERR breakwater: outcome unknown: "));
         }
@@ -190,11 +173,7 @@ mod tests {
 
     #[test]
     fn what_did_not_run_is_said_so_with_node_cause_and_time() {
-        let refusal = Refusal::NodeDown {
-            node: "h:1".into(),
-            cause: "refused",
-            retry_in: 912_000,
-        };
+        let refusal = Refusal::NodeDown { node: "h:1".into(), cause: "refused", retry_in: 912_000 };
         assert_eq!(
             text(&refusal),
             "-ERR breakwater: not executed: upstream h:1 is down (refused), next try in 0.9 s\r\n"

@@ -214,13 +214,11 @@ fn server_from(settings: &ServerTls, files: &[Pem]) -> Result<Arc<ServerConfig>,
         }
     };
     let (chain, key) = pair(files)?;
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| TlsError::Pair {
-            cert: settings.cert.clone(),
-            key: settings.key.clone(),
-            reason: error.to_string(),
-        })?;
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| TlsError::Pair {
+        cert: settings.cert.clone(),
+        key: settings.key.clone(),
+        reason: error.to_string(),
+    })?;
     // Stateless resumption. The key is new with each configuration, so a renewed client_ca is not bypassed.
     config.ticketer = ring::Ticketer::new().map_err(internal)?;
     Ok(Arc::new(config))
@@ -238,13 +236,11 @@ fn client_from(settings: &ClientTls, files: &[Pem]) -> Result<Arc<ClientConfig>,
     let config = match (&settings.cert, &settings.key) {
         (Some(cert), Some(key)) => {
             let (chain, private) = pair(files)?;
-            builder
-                .with_client_auth_cert(chain, private)
-                .map_err(|error| TlsError::Pair {
-                    cert: cert.clone(),
-                    key: key.clone(),
-                    reason: error.to_string(),
-                })?
+            builder.with_client_auth_cert(chain, private).map_err(|error| TlsError::Pair {
+                cert: cert.clone(),
+                key: key.clone(),
+                reason: error.to_string(),
+            })?
         }
         // Settings are checked to have both or neither.
         _ => builder.with_no_client_auth(),
@@ -262,11 +258,7 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
         return Ok(roots);
     }
     let errors: Vec<String> = loaded.errors.iter().map(ToString::to_string).collect();
-    let reason = if errors.is_empty() {
-        "there are none".to_owned()
-    } else {
-        errors.join(", ")
-    };
+    let reason = if errors.is_empty() { "there are none".to_owned() } else { errors.join(", ") };
     Err(TlsError::NoSystemRoots(reason))
 }
 
@@ -274,13 +266,11 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
 fn roots(authority: &Pem) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in authority.certificates()? {
-        roots
-            .add(certificate)
-            .map_err(|error| TlsError::NotAuthority {
-                role: authority.role,
-                path: authority.path.clone(),
-                reason: error.to_string(),
-            })?;
+        roots.add(certificate).map_err(|error| TlsError::NotAuthority {
+            role: authority.role,
+            path: authority.path.clone(),
+            reason: error.to_string(),
+        })?;
     }
     Ok(roots)
 }
@@ -288,9 +278,7 @@ fn roots(authority: &Pem) -> Result<RootCertStore, TlsError> {
 /// Our chain and key, of either side.
 fn pair(files: &[Pem]) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
     let absent = || TlsError::Internal("a certificate or a key is not configured".to_owned());
-    let chain = find(files, Role::Certificate)
-        .ok_or_else(absent)?
-        .certificates()?;
+    let chain = find(files, Role::Certificate).ok_or_else(absent)?.certificates()?;
     let key = find(files, Role::Key).ok_or_else(absent)?.key()?;
     Ok((chain, key))
 }
@@ -300,9 +288,7 @@ fn find(files: &[Pem], role: Role) -> Option<&Pem> {
 }
 
 fn read_all(files: &[(Role, Option<&PathBuf>)]) -> Result<Vec<Pem>, TlsError> {
-    let present = files
-        .iter()
-        .filter_map(|(role, path)| path.map(|path| (*role, path)));
+    let present = files.iter().filter_map(|(role, path)| path.map(|path| (*role, path)));
     present.map(|(role, path)| Pem::read(role, path)).collect()
 }
 
@@ -354,14 +340,8 @@ impl ServerTlsReloader {
     /// As [`server_config`].
     pub fn try_new(settings: ServerTls) -> Result<Self, TlsError> {
         let files = server_files(&settings)?;
-        let first = Adopted {
-            hash: hash(&files),
-            config: server_from(&settings, &files)?,
-        };
-        Ok(Self {
-            settings,
-            current: ArcSwap::from_pointee(first),
-        })
+        let first = Adopted { hash: hash(&files), config: server_from(&settings, &files)? };
+        Ok(Self { settings, current: ArcSwap::from_pointee(first) })
     }
 
     /// The configuration for the next handshake.
@@ -395,14 +375,8 @@ impl ClientTlsReloader {
     /// As [`client_config`].
     pub fn try_new(settings: ClientTls) -> Result<Self, TlsError> {
         let files = client_files(&settings)?;
-        let first = Adopted {
-            hash: hash(&files),
-            config: client_from(&settings, &files)?,
-        };
-        Ok(Self {
-            settings,
-            current: ArcSwap::from_pointee(first),
-        })
+        let first = Adopted { hash: hash(&files), config: client_from(&settings, &files)? };
+        Ok(Self { settings, current: ArcSwap::from_pointee(first) })
     }
 
     /// The configuration for the next dial.
@@ -443,22 +417,11 @@ impl Pem {
         let limit = PEM_BYTES_MAX as u64 + 1;
         File::open(path)
             .and_then(|file| file.take(limit).read_to_end(&mut content))
-            .map_err(|source| TlsError::Unreadable {
-                role,
-                path: path.to_owned(),
-                source,
-            })?;
+            .map_err(|source| TlsError::Unreadable { role, path: path.to_owned(), source })?;
         if content.len() > PEM_BYTES_MAX {
-            return Err(TlsError::TooLong {
-                role,
-                path: path.to_owned(),
-            });
+            return Err(TlsError::TooLong { role, path: path.to_owned() });
         }
-        Ok(Self {
-            role,
-            path: path.to_owned(),
-            content,
-        })
+        Ok(Self { role, path: path.to_owned(), content })
     }
 
     /// At least one certificate, in the order of the file.
@@ -487,18 +450,11 @@ impl Pem {
             pem::Error::Base64Decode(_) => "the base64 is broken",
             _ => "it cannot be parsed",
         };
-        TlsError::NotPem {
-            role: self.role,
-            path: self.path.clone(),
-            reason: reason.to_owned(),
-        }
+        TlsError::NotPem { role: self.role, path: self.path.clone(), reason: reason.to_owned() }
     }
 
     fn missing(&self) -> TlsError {
-        TlsError::Missing {
-            role: self.role,
-            path: self.path.clone(),
-        }
+        TlsError::Missing { role: self.role, path: self.path.clone() }
     }
 }
 

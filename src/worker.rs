@@ -197,10 +197,7 @@ impl Worker {
     pub fn begin_batch(&mut self) -> Arc<Topology> {
         self.now = clock::micros();
         let topology = Arc::clone(self.topology.load());
-        if self
-            .reach
-            .note_recoveries(topology.epoch, topology.recoveries)
-        {
+        if self.reach.note_recoveries(topology.epoch, topology.recoveries) {
             pool::retire_silent(self);
         }
         topology

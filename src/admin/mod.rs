@@ -109,10 +109,7 @@ async fn serve_within(
                     Arc::clone(&deadline),
                     shutdown.clone(),
                 );
-                connections.push(Connection {
-                    deadline,
-                    abort: tasks.spawn(task),
-                });
+                connections.push(Connection { deadline, abort: tasks.spawn(task) });
             }
             Err(error) => pause_after(&error, limits.accept_retry, &mut shutdown).await,
         }

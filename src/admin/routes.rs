@@ -77,19 +77,14 @@ fn readyz(state: &AdminState) -> Answer {
 
 /// The path is not repeated: what a browser sends must not come back to it.
 fn not_found() -> Answer {
-    text(
-        StatusCode::NOT_FOUND,
-        format!("no such endpoint; there are:\n{ENDPOINTS}"),
-    )
+    text(StatusCode::NOT_FOUND, format!("no such endpoint; there are:\n{ENDPOINTS}"))
 }
 
 /// Says what is allowed in words and, as HTTP demands, in the header `Allow`.
 fn method_not_allowed() -> Answer {
     let words = "only GET and HEAD are allowed here: the admin port reads and never changes\n";
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, words.to_owned());
-    answer
-        .headers_mut()
-        .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     answer
 }
 
@@ -97,12 +92,8 @@ fn method_not_allowed() -> Answer {
 fn text(status: StatusCode, body: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
-    answer
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
@@ -115,23 +106,15 @@ mod tests {
     fn ask(method: Method, path: &str, state: &AdminState) -> (u16, String) {
         let answer = answer(&method, path, state);
         let status = answer.status().as_u16();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
-        let body = runtime
-            .block_on(answer.into_body().collect())
-            .unwrap()
-            .to_bytes();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let body = runtime.block_on(answer.into_body().collect()).unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
     #[test]
     fn alive_does_not_depend_on_readiness() {
         let state = AdminState::for_tests();
-        assert_eq!(
-            ask(Method::GET, "/healthz", &state),
-            (200, "ok\n".to_owned())
-        );
+        assert_eq!(ask(Method::GET, "/healthz", &state), (200, "ok\n".to_owned()));
         assert_eq!(ask(Method::GET, "/readyz", &state).0, 503);
     }
 
@@ -139,13 +122,8 @@ mod tests {
     fn readiness_turns_with_the_upstream_and_says_why() {
         let state = AdminState::for_tests();
         state.readiness.set_upstream(Ok(()));
-        assert_eq!(
-            ask(Method::GET, "/readyz", &state),
-            (200, "ready\n".to_owned())
-        );
-        state
-            .readiness
-            .set_upstream(Err("upstream a:1 is down (refused): start it".to_owned()));
+        assert_eq!(ask(Method::GET, "/readyz", &state), (200, "ready\n".to_owned()));
+        state.readiness.set_upstream(Err("upstream a:1 is down (refused): start it".to_owned()));
         state.readiness.set_draining();
         let (status, body) = ask(Method::GET, "/readyz", &state);
         assert_eq!(status, 503);
@@ -164,24 +142,13 @@ mod tests {
         state.readiness.set_upstream(Err("gone".to_owned()));
         let page = ask(Method::GET, "/metrics", &state).1;
         assert!(!up(&page));
-        assert!(
-            page.lines()
-                .any(|line| line == "breakwater_upstream_outages_total 1")
-        );
+        assert!(page.lines().any(|line| line == "breakwater_upstream_outages_total 1"));
     }
 
     #[test]
     fn unknown_paths_get_the_list_and_other_methods_the_allowed_ones() {
         let state = AdminState::for_tests();
-        for path in [
-            "/metric",
-            "/metrics/",
-            "//metrics",
-            "*",
-            "",
-            "/%2e%2e",
-            "/Healthz",
-        ] {
+        for path in ["/metric", "/metrics/", "//metrics", "*", "", "/%2e%2e", "/Healthz"] {
             let (status, body) = ask(Method::GET, path, &state);
             assert_eq!(status, 404, "{path}");
             assert!(body.contains("/readyz"), "{path}");
@@ -199,10 +166,7 @@ mod tests {
         let state = AdminState::for_tests();
         let (status, body) = ask(Method::GET, "/", &state);
         assert_eq!(status, 200);
-        let paths: Vec<&str> = body
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .collect();
+        let paths: Vec<&str> = body.lines().filter_map(|line| line.split(' ').next()).collect();
         assert_eq!(paths.len(), 3);
         for path in paths {
             assert_ne!(ask(Method::GET, path, &state).0, 404, "{path}");

@@ -17,20 +17,13 @@ use crate::stats::labels::Outcome;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Limits under which nothing expires during a test.
-const LONG: Limits = Limits {
-    first_request: PATIENCE,
-    next_request: PATIENCE,
-    ..LIMITS
-};
+const LONG: Limits = Limits { first_request: PATIENCE, next_request: PATIENCE, ..LIMITS };
 
 impl AdminState {
     /// A state with one worker and one command.
     pub(super) fn for_tests() -> Self {
         let workers = vec![Arc::new(WorkerStats::new(1))];
-        Self {
-            exporter: Exporter::new(workers, |_| "get"),
-            readiness: Arc::new(Readiness::new()),
-        }
+        Self { exporter: Exporter::new(workers, |_| "get"), readiness: Arc::new(Readiness::new()) }
     }
 }
 
@@ -54,23 +47,14 @@ impl Server {
         let (shutdown, receiver) = watch::channel(false);
         let served = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async move {
                 let listener = TcpListener::from_std(listener).unwrap();
                 // Spawned, because the caller will want to: the future must be Send.
-                tokio::spawn(serve_within(limits, listener, served, receiver))
-                    .await
-                    .unwrap();
+                tokio::spawn(serve_within(limits, listener, served, receiver)).await.unwrap();
             });
         });
-        Self {
-            address,
-            state,
-            shutdown,
-            thread,
-        }
+        Self { address, state, shutdown, thread }
     }
 
     fn connect(&self) -> TcpStream {
@@ -143,11 +127,7 @@ fn a_scrape_over_the_wire_shows_the_counters() {
     let answer = server.ask("GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
-    assert!(
-        head.to_lowercase()
-            .contains("content-type: text/plain; version=0.0.4"),
-        "{head}"
-    );
+    assert!(head.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
     assert!(body.lines().any(|line| line == "breakwater_upstream_up 1"));
     assert_eq!(content_length(head), body.len());
     server.stop();
@@ -175,10 +155,7 @@ fn head_has_the_length_of_get_and_no_body() {
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert_eq!(body, "");
     let get = server.ask(&request.replace("HEAD", "GET"));
-    assert_eq!(
-        content_length(head),
-        get.split_once("\r\n\r\n").unwrap().1.len()
-    );
+    assert_eq!(content_length(head), get.split_once("\r\n\r\n").unwrap().1.len());
     server.stop();
 }
 
@@ -208,17 +185,11 @@ fn bytes_that_are_no_http_close_only_their_connection() {
     let server = Server::start(LONG);
     let mut healthy = server.connect();
     keep_asking(&mut healthy, "/healthz");
-    for nonsense in [
-        "*1\r\n$4\r\nPING\r\n",
-        "\0\u{7f}\r\n\r\n",
-        "GET\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\n",
-    ] {
+    for nonsense in
+        ["*1\r\n$4\r\nPING\r\n", "\0\u{7f}\r\n\r\n", "GET\r\n\r\n", "PRI * HTTP/2.0\r\n\r\n"]
+    {
         let answer = server.ask(nonsense);
-        assert!(
-            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
-            "{nonsense:?}: {answer}"
-        );
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{nonsense:?}: {answer}");
     }
     assert!(keep_asking(&mut healthy, "/healthz").starts_with("HTTP/1.1 200"));
     server.stop();
@@ -226,10 +197,7 @@ fn bytes_that_are_no_http_close_only_their_connection() {
 
 #[test]
 fn a_connection_that_never_asks_is_closed() {
-    let server = Server::start(Limits {
-        first_request: Duration::from_millis(20),
-        ..LONG
-    });
+    let server = Server::start(Limits { first_request: Duration::from_millis(20), ..LONG });
     assert_eq!(read_to_end(&mut server.connect()), "");
     // Half a request is no better than none.
     assert_eq!(server.ask("GET /healthz HTTP/1.1\r\nHost:"), "");
@@ -238,10 +206,7 @@ fn a_connection_that_never_asks_is_closed() {
 
 #[test]
 fn an_idle_connection_is_closed_after_its_answer() {
-    let server = Server::start(Limits {
-        next_request: Duration::from_millis(20),
-        ..LONG
-    });
+    let server = Server::start(Limits { next_request: Duration::from_millis(20), ..LONG });
     let mut stream = server.connect();
     let answer = keep_asking(&mut stream, "/healthz");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -260,10 +225,7 @@ fn ask_without_reading(mut stream: TcpStream, patience: Duration) -> (io::ErrorK
 
 #[test]
 fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
-    let server = Server::start(Limits {
-        stop: Duration::from_millis(20),
-        ..LONG
-    });
+    let server = Server::start(Limits { stop: Duration::from_millis(20), ..LONG });
     let (kind, _stream) = ask_without_reading(server.connect(), Duration::from_millis(200));
     assert_eq!(kind, io::ErrorKind::WouldBlock);
     server.stop();
@@ -271,16 +233,10 @@ fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
 
 #[test]
 fn a_peer_that_does_not_take_its_answers_is_closed() {
-    let server = Server::start(Limits {
-        next_request: Duration::from_millis(200),
-        ..LONG
-    });
+    let server = Server::start(Limits { next_request: Duration::from_millis(200), ..LONG });
     let kind = ask_without_reading(server.connect(), PATIENCE).0;
     assert!(
-        matches!(
-            kind,
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-        ),
+        matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
         "the server did not close: {kind}"
     );
     server.stop();
@@ -288,10 +244,7 @@ fn a_peer_that_does_not_take_its_answers_is_closed() {
 
 #[test]
 fn when_all_places_are_taken_the_quietest_makes_room() {
-    let server = Server::start(Limits {
-        connections_max: 3,
-        ..LONG
-    });
+    let server = Server::start(Limits { connections_max: 3, ..LONG });
     let mut regular = server.connect();
     let mut quiet = [server.connect(), server.connect()];
     for stream in &mut quiet {
@@ -326,9 +279,7 @@ fn a_stop_closes_idle_connections_and_returns() {
 
 #[test]
 fn a_server_whose_control_plane_is_gone_stops() {
-    let Server {
-        shutdown, thread, ..
-    } = Server::start(LONG);
+    let Server { shutdown, thread, .. } = Server::start(LONG);
     drop(shutdown);
     join(thread);
 }

@@ -22,10 +22,7 @@ pub(super) const LINES: usize = count_lines(TSV.as_bytes());
 ///
 /// # Panics
 /// If `commands.tsv` does not follow its own rules.
-#[allow(
-    clippy::panic,
-    reason = "the table is part of the program; a test parses it"
-)]
+#[allow(clippy::panic, reason = "the table is part of the program; a test parses it")]
 pub(super) fn specs() -> Vec<Spec> {
     let lines = TSV.lines().filter(|line| !line.starts_with('#'));
     let mut specs: Vec<Spec> = Vec::with_capacity(LINES);
@@ -78,21 +75,14 @@ const fn count_lines(table: &[u8]) -> usize {
 
 /// Tells containers and subcommands about each other. A container comes before its subcommands,
 /// because its name is the beginning of theirs.
-#[allow(
-    clippy::panic,
-    reason = "the table is part of the program; a test parses it"
-)]
+#[allow(clippy::panic, reason = "the table is part of the program; a test parses it")]
 fn link(specs: &mut [Spec]) {
     for number in 0..specs.len() {
         let Some((container, _)) = specs[number].name.split_once('|') else {
             continue;
         };
-        let found = specs[..number]
-            .iter()
-            .rposition(|spec| &*spec.name == container);
-        let Some(found) = found else {
-            panic!("commands.tsv has no container {container}")
-        };
+        let found = specs[..number].iter().rposition(|spec| &*spec.name == container);
+        let Some(found) = found else { panic!("commands.tsv has no container {container}") };
         specs[found].is_container = true;
         specs[number].container = Some(CommandId(found as u16));
     }
@@ -116,17 +106,14 @@ fn spec(number: u16, line: &str) -> Option<Spec> {
         keys,
     ] = columns;
     let [first_key, last_key, key_step] = numbers(legacy)?;
-    let key_specs = list(keys, ';')
-        .map(key_spec)
-        .collect::<Option<Box<[KeySpec]>>>()?;
+    let key_specs = list(keys, ';').map(key_spec).collect::<Option<Box<[KeySpec]>>>()?;
     Some(Spec {
         id: CommandId(number),
         name: name.into(),
         group: group.into(),
         arity: arity.parse().ok()?,
-        flags: list(flags, ',').try_fold(Flags::default(), |sum, name| {
-            Some(sum.union(Flags::from_name(name)?))
-        })?,
+        flags: list(flags, ',')
+            .try_fold(Flags::default(), |sum, name| Some(sum.union(Flags::from_name(name)?)))?,
         categories: list(categories, ',').try_fold(Categories::default(), |sum, name| {
             Some(sum.union(Categories::from_name(name)?))
         })?,
@@ -173,14 +160,8 @@ fn key_spec(text: &str) -> Option<KeySpec> {
     let (begin, find) = search.split_once('/')?;
     let flags = flags
         .split('+')
-        .try_fold(KeyFlags::default(), |sum, name| {
-            Some(sum.union(KeyFlags::from_name(name)?))
-        })?;
-    Some(KeySpec {
-        begin: begin_search(begin)?,
-        find: find_keys(find)?,
-        flags,
-    })
+        .try_fold(KeyFlags::default(), |sum, name| Some(sum.union(KeyFlags::from_name(name)?)))?;
+    Some(KeySpec { begin: begin_search(begin)?, find: find_keys(find)?, flags })
 }
 
 /// `i1`: at an argument; `kSTORE,6`: behind a word; `?`: nobody can tell.
@@ -189,10 +170,7 @@ fn begin_search(text: &str) -> Option<BeginSearch> {
         ("i", index) => Some(BeginSearch::Index(index.parse().ok()?)),
         ("k", rest) => {
             let (word, from) = rest.split_once(',')?;
-            Some(BeginSearch::Keyword {
-                word: word.into(),
-                from: from.parse().ok()?,
-            })
+            Some(BeginSearch::Keyword { word: word.into(), from: from.parse().ok()? })
         }
         ("?", "") => Some(BeginSearch::Unknown),
         _ => None,
@@ -248,29 +226,13 @@ mod tests {
     fn a_line_becomes_a_spec() {
         let line = "x|y\t78v\tlist\tpinned\tbulk\t-5\twrite,movablekeys\twrite,list\t1,-1,2\tmulti_shard\tagg_sum\tRW+access@i2/n0,1,1;OW@kSTORE,5/r0,1,0;RO@?/?";
         let spec = spec(7, line).unwrap();
-        assert_eq!(
-            (&*spec.name, spec.arity, spec.id),
-            ("x|y", -5, CommandId(7))
-        );
+        assert_eq!((&*spec.name, spec.arity, spec.id), ("x|y", -5, CommandId(7)));
         assert_eq!((spec.class, spec.lane), (Class::Pinned, Lane::Bulk));
         assert_eq!((spec.first_key, spec.last_key, spec.key_step), (1, -1, 2));
         assert_eq!(spec.request_policy, RequestPolicy::MultiShard);
         assert_eq!(spec.response_policy, ResponsePolicy::AggSum);
-        assert_eq!(
-            spec.key_specs[0].find,
-            FindKeys::Count {
-                index: 0,
-                first: 1,
-                step: 1
-            }
-        );
-        assert_eq!(
-            spec.key_specs[1].begin,
-            BeginSearch::Keyword {
-                word: "STORE".into(),
-                from: 5
-            }
-        );
+        assert_eq!(spec.key_specs[0].find, FindKeys::Count { index: 0, first: 1, step: 1 });
+        assert_eq!(spec.key_specs[1].begin, BeginSearch::Keyword { word: "STORE".into(), from: 5 });
         assert_eq!(spec.key_specs[2].begin, BeginSearch::Unknown);
         assert!(spec.has_many_keys);
     }
@@ -288,14 +250,9 @@ mod tests {
         ] {
             assert!(spec(0, &good.replacen(from, to, 1)).is_none(), "{to}");
         }
-        for keys in [
-            "RO@i1",
-            "RO@x1/r0,1,0",
-            "XX@i1/r0,1,0",
-            "RO@i1/q1",
-            "RO@kA/r0,1,0",
-            "RO@i1/r0,1",
-        ] {
+        for keys in
+            ["RO@i1", "RO@x1/r0,1,0", "XX@i1/r0,1,0", "RO@i1/q1", "RO@kA/r0,1,0", "RO@i1/r0,1"]
+        {
             assert_eq!(key_spec(keys), None, "{keys}");
         }
         assert_eq!(line_of("nosuchcommand"), None);

@@ -30,9 +30,7 @@ pub fn unknown_command(out: &mut Vec<u8>, command: &Command<'_>) {
     let start = out.len();
     for argument in command.arguments().skip(1) {
         // The quotes and the blank count as shown, so the last argument may go beyond by three.
-        let Some(room) = SHOWN_BYTES_MAX
-            .checked_sub(out.len() - start)
-            .filter(|room| *room > 0)
+        let Some(room) = SHOWN_BYTES_MAX.checked_sub(out.len() - start).filter(|room| *room > 0)
         else {
             break;
         };
@@ -46,11 +44,7 @@ pub fn unknown_command(out: &mut Vec<u8>, command: &Command<'_>) {
 /// Appends `-ERR unknown subcommand …`, with the line end.
 pub fn unknown_subcommand(out: &mut Vec<u8>, command: &Command<'_>) {
     out.extend_from_slice(b"-ERR unknown subcommand '");
-    push_shown(
-        out,
-        command.argument(1).unwrap_or_default(),
-        SHOWN_BYTES_MAX,
-    );
+    push_shown(out, command.argument(1).unwrap_or_default(), SHOWN_BYTES_MAX);
     out.extend_from_slice(b"'. Try ");
     // As the client wrote it, in capitals: a renamed container is advertised by the name it used.
     let start = out.len();
@@ -79,13 +73,7 @@ pub fn wrong_arity(out: &mut Vec<u8>, spec: &Spec) {
 fn push_shown(out: &mut Vec<u8>, argument: &[u8], most: usize) {
     let shown = until_nul(argument);
     let shown = shown.get(..most).unwrap_or(shown);
-    out.extend(shown.iter().map(|byte| {
-        if matches!(byte, b'\r' | b'\n') {
-            b' '
-        } else {
-            *byte
-        }
-    }));
+    out.extend(shown.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
 }
 
 #[cfg(test)]
@@ -107,35 +95,17 @@ mod tests {
 
     #[track_caller]
     fn check<A: AsRef<[u8]>>(arguments: &[A], expected: &str) {
-        assert_eq!(
-            String::from_utf8(answer(arguments)).unwrap(),
-            format!("-ERR {expected}\r\n")
-        );
+        assert_eq!(String::from_utf8(answer(arguments)).unwrap(), format!("-ERR {expected}\r\n"));
     }
 
     #[test]
     fn unknown_commands_are_shown_with_their_arguments() {
-        check(
-            &["foo"],
-            "unknown command 'foo', with args beginning with: ",
-        );
-        check(
-            &["foo", "a", ""],
-            "unknown command 'foo', with args beginning with: 'a' '' ",
-        );
-        check(
-            &["f\r\noo", "a\nb"],
-            "unknown command 'f  oo', with args beginning with: 'a b' ",
-        );
-        check(
-            &["f\0oo", "a\0b", "c"],
-            "unknown command 'f', with args beginning with: 'a' 'c' ",
-        );
+        check(&["foo"], "unknown command 'foo', with args beginning with: ");
+        check(&["foo", "a", ""], "unknown command 'foo', with args beginning with: 'a' '' ");
+        check(&["f\r\noo", "a\nb"], "unknown command 'f  oo', with args beginning with: 'a b' ");
+        check(&["f\0oo", "a\0b", "c"], "unknown command 'f', with args beginning with: 'a' 'c' ");
         let bytes = answer(&[&b"x"[..], b"\xff'"]);
-        assert_eq!(
-            bytes,
-            b"-ERR unknown command 'x', with args beginning with: '\xff'' \r\n"
-        );
+        assert_eq!(bytes, b"-ERR unknown command 'x', with args beginning with: '\xff'' \r\n");
     }
 
     #[test]
@@ -143,10 +113,7 @@ mod tests {
         let (x, y) = ("x".repeat(200), "y".repeat(200));
         let cut = |word: &str, length: usize| word[..length].to_owned();
         let start = |name: &str| format!("unknown command '{name}', with args beginning with: ");
-        check(
-            &[&x, &y, &x],
-            &format!("{}'{}' ", start(&cut(&x, 128)), cut(&y, 128)),
-        );
+        check(&[&x, &y, &x], &format!("{}'{}' ", start(&cut(&x, 128)), cut(&y, 128)));
         // 124 bytes and their quotes leave room for one.
         let (four, five) = (cut(&y, 124), cut(&y, 125));
         check(&["n", &four, "zz"], &format!("{}'{four}' 'z' ", start("n")));
@@ -155,14 +122,8 @@ mod tests {
 
     #[test]
     fn unknown_subcommands_point_to_help() {
-        check(
-            &["cLient", "foo"],
-            "unknown subcommand 'foo'. Try CLIENT HELP.",
-        );
-        check(
-            &["client", "f\r\no\0z"],
-            "unknown subcommand 'f  o'. Try CLIENT HELP.",
-        );
+        check(&["cLient", "foo"], "unknown subcommand 'foo'. Try CLIENT HELP.");
+        check(&["client", "f\r\no\0z"], "unknown subcommand 'f  o'. Try CLIENT HELP.");
         check(&["client", ""], "unknown subcommand ''. Try CLIENT HELP.");
         let long = "x".repeat(200);
         check(
@@ -174,13 +135,7 @@ mod tests {
     #[test]
     fn a_wrong_number_of_arguments_names_the_command_in_full() {
         check(&["GET"], "wrong number of arguments for 'get' command");
-        check(
-            &["CLIENT", "KILL"],
-            "wrong number of arguments for 'client|kill' command",
-        );
-        check(
-            &["CLIENT"],
-            "wrong number of arguments for 'client' command",
-        );
+        check(&["CLIENT", "KILL"], "wrong number of arguments for 'client|kill' command");
+        check(&["CLIENT"], "wrong number of arguments for 'client' command");
     }
 }

@@ -95,20 +95,14 @@ impl Flags {
         ("allow_busy", Flags::ALLOW_BUSY),
         ("module", Flags::MODULE),
         ("nondeterministic_output", Flags::NONDETERMINISTIC),
-        (
-            "nondeterministic_output_order",
-            Flags::NONDETERMINISTIC_ORDER,
-        ),
+        ("nondeterministic_output_order", Flags::NONDETERMINISTIC_ORDER),
         ("user_code", Flags::USER_CODE),
         ("repeatable", Flags::REPEATABLE),
     ];
 
     /// The flag that a server calls `name`; `None` for names that we do not know.
     pub fn from_name(name: &str) -> Option<Flags> {
-        Flags::NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, flag)| *flag)
+        Flags::NAMES.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag)
     }
 
     /// Whether all of `others` are set.
@@ -166,10 +160,7 @@ impl Categories {
 
     /// The category called `name`, without `@`; `None` for names that we do not know (modules).
     pub fn from_name(name: &str) -> Option<Categories> {
-        Categories::NAMES
-            .iter()
-            .position(|known| *known == name)
-            .map(|bit| Categories(1 << bit))
+        Categories::NAMES.iter().position(|known| *known == name).map(|bit| Categories(1 << bit))
     }
 
     /// Whether all of `others` are there.
@@ -242,10 +233,7 @@ impl KeyFlags {
 
     /// The flag that a server calls `name`; `None` for names that we do not know.
     pub fn from_name(name: &str) -> Option<KeyFlags> {
-        KeyFlags::NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, flag)| *flag)
+        KeyFlags::NAMES.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag)
     }
 
     /// Whether all of `others` are set.
@@ -261,10 +249,7 @@ impl KeyFlags {
     /// The names of those that are set, as COMMAND GETKEYSANDFLAGS spells them.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         let set = move |(_, flag): &(&str, KeyFlags)| self.contains(*flag);
-        KeyFlags::NAMES
-            .into_iter()
-            .filter(set)
-            .map(|(name, _)| name)
+        KeyFlags::NAMES.into_iter().filter(set).map(|(name, _)| name)
     }
 }
 
@@ -283,10 +268,7 @@ mod tests {
     #[test]
     fn sets_of_flags_name_what_they_hold() {
         let flags = KeyFlags::RW | KeyFlags::ACCESS | KeyFlags::UPDATE;
-        assert_eq!(
-            flags.names().collect::<Vec<_>>(),
-            ["RW", "access", "update"]
-        );
+        assert_eq!(flags.names().collect::<Vec<_>>(), ["RW", "access", "update"]);
         let read = Categories::from_name("read").unwrap();
         let both = read.union(Categories::from_name("geo").unwrap());
         assert_eq!(both.names().collect::<Vec<_>>(), ["read", "geo"]);

@@ -53,13 +53,7 @@ struct Slot {
 /// No table is as long as that: see the limits in `overlay`.
 const NO_CONTAINER: u16 = u16::MAX;
 
-const FREE: Slot = Slot {
-    key: 0,
-    container: 0,
-    length: 0,
-    id: 0,
-    entry: 0,
-};
+const FREE: Slot = Slot { key: 0, container: 0, length: 0, id: 0, entry: 0 };
 
 /// An odd number with well-mixed bits (2^64 divided by the golden ratio).
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -131,13 +125,8 @@ impl Index {
             at = (at + 1) & (self.slots.len() - 1);
         }
         let number = self.entries.len() as u16;
-        self.slots[at] = Slot {
-            key,
-            container,
-            length: length as u16,
-            id: entry.id.0,
-            entry: number,
-        };
+        self.slots[at] =
+            Slot { key, container, length: length as u16, id: entry.id.0, entry: number };
         self.entries.push(entry);
     }
 
@@ -164,11 +153,7 @@ impl Index {
 /// The key of a name that is not empty: itself up to eight bytes, a hash beyond.
 #[inline]
 fn key_of(word: &[u8]) -> u64 {
-    if word.len() <= 8 {
-        fold(load(word))
-    } else {
-        hash(word)
-    }
+    if word.len() <= 8 { fold(load(word)) } else { hash(word) }
 }
 
 /// Up to eight bytes as an integer, the first byte lowest. Two loads that overlap are cheaper than a
@@ -179,9 +164,7 @@ fn load(word: &[u8]) -> u64 {
         let high = u64::from(u32::from_le_bytes(*high));
         return u64::from(u32::from_le_bytes(*low)) | high << (8 * (word.len() - 4));
     }
-    word.iter()
-        .rev()
-        .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    word.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 /// All eight bytes in lower case at once; bytes that are no capital letters stay as they are.
@@ -256,15 +239,7 @@ mod tests {
         assert_eq!(find(b"GEORADIUSbymember_RO"), Some(1));
         assert_eq!(find(b"EVALSHA"), Some(2));
         assert_eq!(find(b"A"), Some(3));
-        for word in [
-            &b""[..],
-            b"ge",
-            b"gett",
-            b"get\0",
-            b"g\x25t",
-            b"GE\x14",
-            b"sunionstorf",
-        ] {
+        for word in [&b""[..], b"ge", b"gett", b"get\0", b"g\x25t", b"GE\x14", b"sunionstorf"] {
             assert_eq!(find(word), None, "{word:?}");
         }
         assert_eq!(find(&[b'a'; 1000]), None);
@@ -289,11 +264,7 @@ mod tests {
 
     #[test]
     fn of_equal_names_the_first_counts() {
-        let index = Index::new(vec![
-            entry(None, "x", 1),
-            entry(None, "x", 2),
-            entry(None, "", 3),
-        ]);
+        let index = Index::new(vec![entry(None, "x", 1), entry(None, "x", 2), entry(None, "", 3)]);
         assert_eq!(index.find(None, b"x"), Some(CommandId(1)));
         assert_eq!(index.entries().len(), 1);
     }

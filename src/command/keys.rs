@@ -44,11 +44,7 @@ pub(super) enum KeyRule {
     /// Not at all.
     SpecsOnly,
     /// A count at `count`, then that many keys at `first`; and one at `store`, unless that is 0.
-    Counted {
-        store: usize,
-        count: usize,
-        first: usize,
-    },
+    Counted { store: usize, count: usize, first: usize },
     /// SORT: the key and the last STORE.
     Sort,
     /// SORT_RO: the key.
@@ -111,13 +107,10 @@ pub fn keys(
 
 /// About how many keys a command has, without writing them down; 0 where only a rule could tell.
 pub(super) fn count(spec: &Spec, command: &Command<'_>) -> usize {
-    let stretches = spec
-        .key_specs
-        .iter()
-        .map(|key_spec| match locate(key_spec, command) {
-            Located::Keys(stretch) => stretch.len(),
-            Located::Absent | Located::Nonsense => 0,
-        });
+    let stretches = spec.key_specs.iter().map(|key_spec| match locate(key_spec, command) {
+        Located::Keys(stretch) => stretch.len(),
+        Located::Absent | Located::Nonsense => 0,
+    });
     stretches.sum()
 }
 
@@ -150,11 +143,9 @@ fn locate(spec: &KeySpec, command: &Command<'_>) -> Located {
         BeginSearch::Unknown => return Located::Nonsense,
     };
     let (first, last, step) = match spec.find {
-        FindKeys::Range { last, step, limit } => (
-            begin,
-            end_of_range(begin, count, last.into(), limit.into()),
-            step,
-        ),
+        FindKeys::Range { last, step, limit } => {
+            (begin, end_of_range(begin, count, last.into(), limit.into()), step)
+        }
         FindKeys::Count { index, first, step } => {
             let Some(keys) = number_at(command, begin + i64::from(index)) else {
                 return Located::Nonsense;
@@ -162,11 +153,7 @@ fn locate(spec: &KeySpec, command: &Command<'_>) -> Located {
             let first = begin + i64::from(first);
             // Redis cuts the count to 32 bits here. It is refused when the command runs, but the
             // slot it was routed by until then should be the same.
-            (
-                first,
-                first + i64::from((keys - 1) as i32) * i64::from(step),
-                step,
-            )
+            (first, first + i64::from((keys - 1) as i32) * i64::from(step), step)
         }
         FindKeys::Unknown => return Located::Nonsense,
     };
@@ -209,10 +196,7 @@ fn number_at(command: &Command<'_>, index: i64) -> Option<i64> {
 /// Whether one of the specs of real keys has a flag.
 fn has_flag(spec: &Spec, flag: KeyFlags) -> bool {
     let real = |key_spec: &&KeySpec| !key_spec.flags.contains(KeyFlags::NOT_KEY);
-    spec.key_specs
-        .iter()
-        .filter(real)
-        .any(|key_spec| key_spec.flags.contains(flag))
+    spec.key_specs.iter().filter(real).any(|key_spec| key_spec.flags.contains(flag))
 }
 
 /// Why nothing was found: the arguments, or specs that cannot tell.
@@ -223,11 +207,7 @@ fn reason(spec: &Spec) -> KeysError {
             || key_spec.flags.contains(KeyFlags::INCOMPLETE)
     };
     let is_lost = spec.key_rule == KeyRule::SpecsOnly && spec.key_specs.iter().any(is_vague);
-    if is_lost {
-        KeysError::Incomplete
-    } else {
-        KeysError::Arguments
-    }
+    if is_lost { KeysError::Incomplete } else { KeysError::Arguments }
 }
 
 // === impl Stretch ===
@@ -238,11 +218,7 @@ impl Stretch {
         if first < 0 || last < first || last >= count || step < 1 {
             return None;
         }
-        Some(Stretch {
-            first: first as usize,
-            last: last as usize,
-            step: step as usize,
-        })
+        Some(Stretch { first: first as usize, last: last as usize, step: step as usize })
     }
 
     /// How many keys it has.
@@ -261,11 +237,7 @@ impl Stretch {
 fn by_rule(rule: KeyRule, command: &Command<'_>, out: &mut Vec<KeyPosition>) {
     match rule {
         KeyRule::SpecsOnly => {}
-        KeyRule::Counted {
-            store,
-            count,
-            first,
-        } => counted(command, store, count, first, out),
+        KeyRule::Counted { store, count, first } => counted(command, store, count, first, out),
         KeyRule::Sort => sort(command, out),
         KeyRule::SortReadonly => push(out, 1, KeyFlags::RO | KeyFlags::ACCESS),
         KeyRule::Migrate => migrate(command, out),
@@ -392,20 +364,14 @@ fn bitfield_flags(command: &Command<'_>) -> KeyFlags {
 
 /// Notes one key. A request has fewer than 2^32 arguments: its length in bytes is below that.
 fn push(out: &mut Vec<KeyPosition>, index: usize, flags: KeyFlags) {
-    out.push(KeyPosition {
-        index: index as u32,
-        flags,
-    });
+    out.push(KeyPosition { index: index as u32, flags });
 }
 
 /// A number as C's `atoi` reads it: blanks, a sign, digits up to anything else. Numbers beyond 64
 /// bits end at the border, and the rest is cut to 32 bits.
 fn lenient_number(text: &[u8]) -> i32 {
     let text = until_nul(text);
-    let blanks = text
-        .iter()
-        .take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r'))
-        .count();
+    let blanks = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r')).count();
     let text = text.get(blanks..).unwrap_or_default();
     let (is_negative, digits) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
@@ -415,8 +381,7 @@ fn lenient_number(text: &[u8]) -> i32 {
     let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
     let value = digits.fold(0i64, |sum, byte| {
         let digit = i64::from(byte - b'0');
-        sum.saturating_mul(10)
-            .saturating_add(if is_negative { -digit } else { digit })
+        sum.saturating_mul(10).saturating_add(if is_negative { -digit } else { digit })
     });
     value as i32
 }
@@ -428,23 +393,13 @@ impl KeyRule {
     pub(super) fn of(name: &str) -> KeyRule {
         match name {
             "eval" | "eval_ro" | "evalsha" | "evalsha_ro" | "fcall" | "fcall_ro" | "blmpop"
-            | "bzmpop" => KeyRule::Counted {
-                store: 0,
-                count: 2,
-                first: 3,
-            },
+            | "bzmpop" => KeyRule::Counted { store: 0, count: 2, first: 3 },
             "lmpop" | "zmpop" | "sintercard" | "zintercard" | "zdiff" | "zinter" | "zunion" => {
-                KeyRule::Counted {
-                    store: 0,
-                    count: 1,
-                    first: 2,
-                }
+                KeyRule::Counted { store: 0, count: 1, first: 2 }
             }
-            "zdiffstore" | "zinterstore" | "zunionstore" => KeyRule::Counted {
-                store: 1,
-                count: 2,
-                first: 3,
-            },
+            "zdiffstore" | "zinterstore" | "zunionstore" => {
+                KeyRule::Counted { store: 1, count: 2, first: 3 }
+            }
             "sort" => KeyRule::Sort,
             "sort_ro" => KeyRule::SortReadonly,
             "migrate" => KeyRule::Migrate,
@@ -483,10 +438,7 @@ mod tests {
     fn of(table: &Table, request: &Request) -> String {
         let command = request.command();
         let spec = table.resolve(&command).unwrap();
-        let mut found = vec![KeyPosition {
-            index: 99,
-            flags: KeyFlags::RM,
-        }];
+        let mut found = vec![KeyPosition { index: 99, flags: KeyFlags::RM }];
         match keys(spec, &command, &mut found) {
             Ok(()) => {
                 let shown = found.iter().map(|key| {
@@ -577,15 +529,9 @@ mod tests {
         ]);
         let table = Table::builtin();
         let migrate = |rest: &[&str]| {
-            of(
-                &table,
-                &Request::new(&[&["MIGRATE", "h", "1", "", "0", "1"], rest].concat()),
-            )
+            of(&table, &Request::new(&[&["MIGRATE", "h", "1", "", "0", "1"], rest].concat()))
         };
-        assert_eq!(
-            migrate(&["COPY", "AUTH2", "keys", "keys", "KEYS", "a", "b"]),
-            "a b"
-        );
+        assert_eq!(migrate(&["COPY", "AUTH2", "keys", "keys", "KEYS", "a", "b"]), "a b");
         assert_eq!(migrate(&["KEYS"]), "");
         assert_eq!(migrate(&[]), "");
     }
@@ -593,21 +539,14 @@ mod tests {
     #[test]
     fn channels_are_marked_as_no_keys() {
         let table = Table::builtin();
-        for (line, expected) in [
-            ("SPUBLISH c m", 1),
-            ("SSUBSCRIBE a b c", 3),
-            ("SUNSUBSCRIBE", 0),
-        ] {
+        for (line, expected) in [("SPUBLISH c m", 1), ("SSUBSCRIBE a b c", 3), ("SUNSUBSCRIBE", 0)]
+        {
             let request = Request::words(line);
             let spec = table.resolve(&request.command()).unwrap();
             let mut found = Vec::new();
             assert_eq!(keys(spec, &request.command(), &mut found), Ok(()));
             assert_eq!(found.len(), expected, "{line}");
-            assert!(
-                found
-                    .iter()
-                    .all(|key| key.flags.contains(KeyFlags::NOT_KEY))
-            );
+            assert!(found.iter().all(|key| key.flags.contains(KeyFlags::NOT_KEY)));
             assert!(!spec.has_keys());
         }
     }
@@ -625,18 +564,10 @@ mod tests {
         ] {
             let request = Request::words(line);
             let mut found = Vec::new();
-            keys(
-                table.resolve(&request.command()).unwrap(),
-                &request.command(),
-                &mut found,
-            )
-            .unwrap();
+            keys(table.resolve(&request.command()).unwrap(), &request.command(), &mut found)
+                .unwrap();
             let names: Vec<_> = found[0].flags.names().collect();
-            assert_eq!(
-                (found.len(), names.join(" ").as_str()),
-                (1, expected),
-                "{line}"
-            );
+            assert_eq!((found.len(), names.join(" ").as_str()), (1, expected), "{line}");
         }
     }
 
@@ -675,30 +606,15 @@ mod tests {
             for (a, b) in odd.iter().flat_map(|a| odd.map(|b| (*a, b))) {
                 for step in odd {
                     for find in [
-                        FindKeys::Range {
-                            last: a,
-                            step,
-                            limit: b,
-                        },
-                        FindKeys::Count {
-                            index: a,
-                            first: b,
-                            step,
-                        },
+                        FindKeys::Range { last: a, step, limit: b },
+                        FindKeys::Count { index: a, first: b, step },
                     ] {
                         let starts = [
                             BeginSearch::Index(begin),
-                            BeginSearch::Keyword {
-                                word: "k".into(),
-                                from: begin,
-                            },
+                            BeginSearch::Keyword { word: "k".into(), from: begin },
                         ];
                         for begin in starts {
-                            let spec = KeySpec {
-                                begin,
-                                find,
-                                flags: KeyFlags::RW,
-                            };
+                            let spec = KeySpec { begin, find, flags: KeyFlags::RW };
                             if let Located::Keys(stretch) = locate(&spec, &request.command()) {
                                 assert!(stretch.last < 6 && stretch.len() <= 6);
                             }
@@ -711,15 +627,8 @@ mod tests {
 
     #[test]
     fn a_keyword_is_looked_for_backwards_too() {
-        let range = FindKeys::Range {
-            last: -1,
-            step: 1,
-            limit: 0,
-        };
-        let begin = BeginSearch::Keyword {
-            word: "K".into(),
-            from: -2,
-        };
+        let range = FindKeys::Range { last: -1, step: 1, limit: 0 };
+        let begin = BeginSearch::Keyword { word: "K".into(), from: -2 };
         let table = stranger(begin, range, KeyFlags::RW);
         assert_eq!(of(&table, &Request::words("m.x k k a b")), "a b");
         assert_eq!(of(&table, &Request::words("m.x a b c")), "Arguments");
@@ -727,11 +636,7 @@ mod tests {
 
     #[test]
     fn a_stranger_whose_specs_are_vague_says_so() {
-        let range = FindKeys::Range {
-            last: 0,
-            step: 1,
-            limit: 0,
-        };
+        let range = FindKeys::Range { last: 0, step: 1, limit: 0 };
         let unknown = stranger(BeginSearch::Unknown, range, KeyFlags::RW);
         assert_eq!(of(&unknown, &Request::words("m.x a")), "Incomplete");
         let incomplete = stranger(BeginSearch::Index(1), range, KeyFlags::INCOMPLETE);

@@ -37,11 +37,7 @@ impl<'a> Command<'a> {
     /// Spans outside of `frame` read as empty arguments; the scanner makes none.
     pub fn new(frame: &'a [u8], arguments: &'a [Span]) -> Command<'a> {
         debug_assert!(arguments.iter().all(|span| span.start <= span.end));
-        debug_assert!(
-            arguments
-                .iter()
-                .all(|span| span.end as usize <= frame.len())
-        );
+        debug_assert!(arguments.iter().all(|span| span.end as usize <= frame.len()));
         Command { frame, arguments }
     }
 
@@ -80,8 +76,7 @@ impl<'a> Command<'a> {
 
     /// Whether the argument at `index` is the option `word` to Redis: in any case, cut at a NUL byte.
     pub fn has_word_at(&self, index: usize, word: &str) -> bool {
-        self.argument(index)
-            .is_some_and(|argument| is_word(argument, word))
+        self.argument(index).is_some_and(|argument| is_word(argument, word))
     }
 
     /// Whether this is a line of HTTP (`POST …`, `Host: …`), upon which Redis closes the connection:
@@ -93,9 +88,7 @@ impl<'a> Command<'a> {
     /// The bytes of one span; empty where a span does not fit the frame.
     #[inline]
     fn bytes(&self, span: Span) -> &'a [u8] {
-        self.frame
-            .get(span.start as usize..span.end as usize)
-            .unwrap_or_default()
+        self.frame.get(span.start as usize..span.end as usize).unwrap_or_default()
     }
 }
 
@@ -131,10 +124,7 @@ pub(crate) mod tests {
                 frame.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
                 let start = frame.len() as u32;
                 frame.extend_from_slice(argument);
-                spans.push(Span {
-                    start,
-                    end: frame.len() as u32,
-                });
+                spans.push(Span { start, end: frame.len() as u32 });
                 frame.extend_from_slice(b"\r\n");
             }
             Request { frame, spans }
@@ -158,10 +148,7 @@ pub(crate) mod tests {
         assert_eq!(command.len(), 3);
         assert_eq!(command.argument(2), Some(&b""[..]));
         assert_eq!(command.argument(3), None);
-        assert_eq!(
-            command.arguments().collect::<Vec<_>>(),
-            [&b"SET"[..], b"k", b""]
-        );
+        assert_eq!(command.arguments().collect::<Vec<_>>(), [&b"SET"[..], b"k", b""]);
         assert!(command.frame().starts_with(b"*3\r\n$3\r\nSET\r\n"));
         assert!(!command.is_empty());
         assert!(Request::words("").command().is_empty());

@@ -79,18 +79,12 @@ pub fn from_reply(reply: &Value) -> Result<LiveCommands, NotACommandReply> {
     let Value::Array(entries) = reply else {
         return Err(NotACommandReply);
     };
-    let mut reader = Reader {
-        room: LIVE_COMMANDS_MAX,
-        skipped: 0,
-    };
+    let mut reader = Reader { room: LIVE_COMMANDS_MAX, skipped: 0 };
     let commands = reader.commands(entries, true);
     if commands.is_empty() {
         return Err(NotACommandReply);
     }
-    Ok(LiveCommands {
-        commands,
-        skipped: reader.skipped,
-    })
+    Ok(LiveCommands { commands, skipped: reader.skipped })
 }
 
 /// Counts while reading.
@@ -108,11 +102,7 @@ impl Reader {
     fn commands(&mut self, entries: &[Value], is_top: bool) -> Vec<LiveSpec> {
         let mut commands = Vec::new();
         for entry in entries {
-            let command = if self.room == 0 {
-                None
-            } else {
-                self.command(entry, is_top)
-            };
+            let command = if self.room == 0 { None } else { self.command(entry, is_top) };
             match command {
                 Some(command) => commands.push(command),
                 None => self.skipped += 1,
@@ -126,10 +116,7 @@ impl Reader {
         let fields = entry.items()?;
         let mut command = LiveSpec {
             name: name_from(fields.first()?)?,
-            arity: fields
-                .get(1)?
-                .number()
-                .filter(|arity| *arity != 0 && *arity != i32::MIN)?,
+            arity: fields.get(1)?.number().filter(|arity| *arity != 0 && *arity != i32::MIN)?,
             flags: fields
                 .get(2)?
                 .words()
@@ -145,11 +132,7 @@ impl Reader {
             command.take_tip(tip);
         }
         command.key_specs = match fields.get(8).and_then(Value::items) {
-            Some(specs) => specs
-                .iter()
-                .take(KEY_SPECS_MAX)
-                .map(key_spec_from)
-                .collect(),
+            Some(specs) => specs.iter().take(KEY_SPECS_MAX).map(key_spec_from).collect(),
             None => Vec::new(),
         };
         if let Some(subcommands) = fields.get(9).and_then(Value::items).filter(|_| is_top) {
@@ -194,16 +177,8 @@ impl LiveSpec {
         if self.flags.contains(Flags::MOVABLEKEYS) {
             flags = flags | KeyFlags::INCOMPLETE;
         }
-        let find = FindKeys::Range {
-            last,
-            step: self.key_step,
-            limit: 0,
-        };
-        vec![KeySpec {
-            begin: BeginSearch::Index(self.first_key),
-            find,
-            flags,
-        }]
+        let find = FindKeys::Range { last, step: self.key_step, limit: 0 };
+        vec![KeySpec { begin: BeginSearch::Index(self.first_key), find, flags }]
     }
 
     /// A hint of the server's; those that we do not know say nothing to us.
@@ -247,19 +222,13 @@ impl Value {
 
     /// The strings of a list.
     fn words(&self) -> impl Iterator<Item = &str> {
-        self.items()
-            .unwrap_or_default()
-            .iter()
-            .filter_map(Value::word)
+        self.items().unwrap_or_default().iter().filter_map(Value::word)
     }
 
     /// The value behind `name` in a flattened map.
     fn field(&self, name: &str) -> Option<&Value> {
         let pairs = self.items()?.chunks_exact(2);
-        pairs
-            .into_iter()
-            .find(|pair| pair[0].word() == Some(name))
-            .map(|pair| &pair[1])
+        pairs.into_iter().find(|pair| pair[0].word() == Some(name)).map(|pair| &pair[1])
     }
 }
 
@@ -282,17 +251,9 @@ fn categories_from(value: Option<&Value>) -> Categories {
 fn key_spec_from(value: &Value) -> KeySpec {
     let flags = value.field("flags").into_iter().flat_map(Value::words);
     KeySpec {
-        begin: value
-            .field("begin_search")
-            .and_then(begin_from)
-            .unwrap_or(BeginSearch::Unknown),
-        find: value
-            .field("find_keys")
-            .and_then(find_from)
-            .unwrap_or(FindKeys::Unknown),
-        flags: flags
-            .filter_map(KeyFlags::from_name)
-            .fold(KeyFlags::default(), KeyFlags::union),
+        begin: value.field("begin_search").and_then(begin_from).unwrap_or(BeginSearch::Unknown),
+        find: value.field("find_keys").and_then(find_from).unwrap_or(FindKeys::Unknown),
+        flags: flags.filter_map(KeyFlags::from_name).fold(KeyFlags::default(), KeyFlags::union),
     }
 }
 
@@ -341,20 +302,12 @@ mod tests {
     }
 
     fn map(pairs: Vec<(&str, Value)>) -> Value {
-        Value::Array(
-            pairs
-                .into_iter()
-                .flat_map(|(name, value)| [text(name), value])
-                .collect(),
-        )
+        Value::Array(pairs.into_iter().flat_map(|(name, value)| [text(name), value]).collect())
     }
 
     /// Shape of Redis 7: a command with a keyword spec, a range spec and a subcommand.
     fn seven(name: &str, subcommands: Vec<Value>) -> Value {
-        let keyword = map(vec![
-            ("keyword", text("STREAMS")),
-            ("startfrom", Value::Integer(1)),
-        ]);
+        let keyword = map(vec![("keyword", text("STREAMS")), ("startfrom", Value::Integer(1))]);
         let range = map(vec![
             ("lastkey", Value::Integer(-1)),
             ("keystep", Value::Integer(1)),
@@ -363,14 +316,8 @@ mod tests {
         let spec = map(vec![
             ("notes", text("whatever")),
             ("flags", words("RO access shiny")),
-            (
-                "begin_search",
-                map(vec![("type", text("keyword")), ("spec", keyword)]),
-            ),
-            (
-                "find_keys",
-                map(vec![("type", text("range")), ("spec", range)]),
-            ),
+            ("begin_search", map(vec![("type", text("keyword")), ("spec", keyword)])),
+            ("find_keys", map(vec![("type", text("range")), ("spec", range)])),
         ]);
         Value::Array(vec![
             text(name),
@@ -401,25 +348,15 @@ mod tests {
         assert_eq!(live.skipped, 0);
         let x = &live.commands[0];
         assert_eq!((x.name.as_str(), x.arity), ("x", -4));
-        assert!(
-            x.flags
-                .contains(Flags::READONLY | Flags::BLOCKING | Flags::NONDETERMINISTIC)
-        );
+        assert!(x.flags.contains(Flags::READONLY | Flags::BLOCKING | Flags::NONDETERMINISTIC));
         assert_eq!(x.categories.names().collect::<Vec<_>>(), ["read", "stream"]);
         assert_eq!(x.request_policy, RequestPolicy::AllShards);
         assert_eq!(x.response_policy, ResponsePolicy::AggSum);
         assert_eq!(
             x.key_specs,
             [KeySpec {
-                begin: BeginSearch::Keyword {
-                    word: "STREAMS".into(),
-                    from: 1
-                },
-                find: FindKeys::Range {
-                    last: -1,
-                    step: 1,
-                    limit: 2
-                },
+                begin: BeginSearch::Keyword { word: "STREAMS".into(), from: 1 },
+                find: FindKeys::Range { last: -1, step: 1, limit: 2 },
                 flags: KeyFlags::RO | KeyFlags::ACCESS,
             }]
         );
@@ -432,51 +369,19 @@ mod tests {
             let live = from_reply(&Value::Array(vec![six("mset", fields)])).unwrap();
             let mset = &live.commands[0];
             assert_eq!((mset.first_key, mset.last_key, mset.key_step), (1, -1, 2));
-            let [spec] = &mset.to_key_specs()[..] else {
-                panic!("one spec")
-            };
+            let [spec] = &mset.to_key_specs()[..] else { panic!("one spec") };
             assert_eq!(spec.begin, BeginSearch::Index(1));
-            assert_eq!(
-                spec.find,
-                FindKeys::Range {
-                    last: -1,
-                    step: 2,
-                    limit: 0
-                }
-            );
+            assert_eq!(spec.find, FindKeys::Range { last: -1, step: 2, limit: 0 });
             assert!(spec.flags.contains(KeyFlags::INCOMPLETE));
         }
     }
 
     #[test]
     fn the_old_notation_counts_from_the_name() {
-        let copy = LiveSpec {
-            first_key: 2,
-            last_key: 3,
-            key_step: 1,
-            ..LiveSpec::default()
-        };
-        assert_eq!(
-            copy.to_key_specs()[0].find,
-            FindKeys::Range {
-                last: 1,
-                step: 1,
-                limit: 0
-            }
-        );
-        let odd = LiveSpec {
-            first_key: i32::MAX,
-            last_key: 0,
-            ..LiveSpec::default()
-        };
-        assert_eq!(
-            odd.to_key_specs()[0].find,
-            FindKeys::Range {
-                last: 0,
-                step: 0,
-                limit: 0
-            }
-        );
+        let copy = LiveSpec { first_key: 2, last_key: 3, key_step: 1, ..LiveSpec::default() };
+        assert_eq!(copy.to_key_specs()[0].find, FindKeys::Range { last: 1, step: 1, limit: 0 });
+        let odd = LiveSpec { first_key: i32::MAX, last_key: 0, ..LiveSpec::default() };
+        assert_eq!(odd.to_key_specs()[0].find, FindKeys::Range { last: 0, step: 0, limit: 0 });
     }
 
     #[test]
@@ -498,12 +403,7 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_commands_is_refused() {
-        for reply in [
-            Value::Null,
-            text("OK"),
-            Value::Array(vec![]),
-            words("a b c"),
-        ] {
+        for reply in [Value::Null, text("OK"), Value::Array(vec![]), words("a b c")] {
             assert!(from_reply(&reply).is_err());
         }
     }
@@ -517,9 +417,7 @@ mod tests {
         let total: usize = live.commands.iter().map(|c| 1 + c.subcommands.len()).sum();
         assert_eq!((total, live.skipped), (LIVE_COMMANDS_MAX, 101));
 
-        let Value::Array(mut fields) = seven("k", vec![]) else {
-            unreachable!()
-        };
+        let Value::Array(mut fields) = seven("k", vec![]) else { unreachable!() };
         fields[8] = Value::Array(vec![Value::Null; 1000]);
         let live = from_reply(&Value::Array(vec![Value::Array(fields)])).unwrap();
         assert_eq!(live.commands[0].key_specs.len(), KEY_SPECS_MAX);
@@ -541,24 +439,15 @@ mod tests {
         let mut all = Vec::new();
         paths(&whole, &mut Vec::new(), &mut all);
         for path in &all {
-            for odd in [
-                Value::Null,
-                Value::Integer(i64::MIN),
-                text(""),
-                Value::Array(vec![]),
-            ] {
+            for odd in [Value::Null, Value::Integer(i64::MIN), text(""), Value::Array(vec![])] {
                 let mut reply = whole.clone();
                 let mut at = &mut reply;
                 for index in path {
-                    let Value::Array(items) = at else {
-                        unreachable!()
-                    };
+                    let Value::Array(items) = at else { unreachable!() };
                     at = &mut items[*index];
                 }
                 *at = odd;
-                let live = from_reply(&reply)
-                    .map(|live| live.commands)
-                    .unwrap_or_default();
+                let live = from_reply(&reply).map(|live| live.commands).unwrap_or_default();
                 assert!(live.len() <= 2);
             }
         }

@@ -194,11 +194,7 @@ impl CommandId {
     /// Where to count it: its own number, or [`BUILTIN_COUNT`] for all names of one upstream only.
     /// Always below [`super::table::STATS_COUNT`].
     pub const fn stats_index(self) -> usize {
-        if self.is_builtin() {
-            self.index()
-        } else {
-            BUILTIN_COUNT
-        }
+        if self.is_builtin() { self.index() } else { BUILTIN_COUNT }
     }
 
     /// Whether the built-in table has it, so that its class was decided by us.
@@ -299,21 +295,13 @@ impl Spec {
     #[inline]
     pub fn accepts(&self, arguments: usize) -> bool {
         let least = self.arity.unsigned_abs() as usize;
-        if self.arity < 0 {
-            arguments >= least
-        } else {
-            arguments == least
-        }
+        if self.arity < 0 { arguments >= least } else { arguments == least }
     }
 
     /// What this command does to its connection, arguments considered: XREAD with BLOCK is pinned.
     #[inline]
     pub fn class_for(&self, command: &Command<'_>) -> Class {
-        if self.blocks(command) {
-            Class::Pinned
-        } else {
-            self.class
-        }
+        if self.blocks(command) { Class::Pinned } else { self.class }
     }
 
     /// Whether this command may wait for somebody else's: what is pinned and flagged blocking
@@ -332,11 +320,7 @@ impl Spec {
         if !self.has_many_keys || command.len() <= FAST_KEYS_MAX {
             return self.lane;
         }
-        if keys::count(self, command) > FAST_KEYS_MAX {
-            Lane::Bulk
-        } else {
-            self.lane
-        }
+        if keys::count(self, command) > FAST_KEYS_MAX { Lane::Bulk } else { self.lane }
     }
 
     /// Whether the user's own code runs (scripts, functions, and for all we know any command that
@@ -369,9 +353,7 @@ impl Spec {
 
     /// Whether it has keys in the sense of COMMAND GETKEYS, which channels are not.
     pub fn has_keys(&self) -> bool {
-        self.key_specs
-            .iter()
-            .any(|spec| !spec.flags.contains(KeyFlags::NOT_KEY))
+        self.key_specs.iter().any(|spec| !spec.flags.contains(KeyFlags::NOT_KEY))
     }
 }
 
@@ -415,18 +397,12 @@ mod tests {
 
     fn class_of(table: &Table, line: &str) -> Class {
         let request = Request::words(line);
-        table
-            .resolve(&request.command())
-            .unwrap()
-            .class_for(&request.command())
+        table.resolve(&request.command()).unwrap().class_for(&request.command())
     }
 
     fn lane_of(table: &Table, line: &str) -> Lane {
         let request = Request::words(line);
-        table
-            .resolve(&request.command())
-            .unwrap()
-            .lane_for(&request.command())
+        table.resolve(&request.command()).unwrap().lane_for(&request.command())
     }
 
     #[test]
@@ -476,14 +452,8 @@ mod tests {
                 Class::Pinned,
                 "MULTI;EXEC;WATCH k;BLPOP k 0;WAIT 1 0;CLIENT TRACKING ON;MONITOR;DEBUG SLEEP 1;SAVE;SHUTDOWN",
             ),
-            (
-                Class::Subscriber,
-                "SUBSCRIBE c;PUNSUBSCRIBE;SSUBSCRIBE c;SUNSUBSCRIBE",
-            ),
-            (
-                Class::Structural,
-                "SYNC;PSYNC ? -1;REPLCONF ack 1;SCRIPT DEBUG YES",
-            ),
+            (Class::Subscriber, "SUBSCRIBE c;PUNSUBSCRIBE;SSUBSCRIBE c;SUNSUBSCRIBE"),
+            (Class::Structural, "SYNC;PSYNC ? -1;REPLCONF ack 1;SCRIPT DEBUG YES"),
         ];
         for (class, lines) in expected {
             for line in lines.split(';') {
@@ -494,16 +464,9 @@ mod tests {
 
     #[test]
     fn nothing_that_is_flagged_blocking_is_shared_without_a_look_at_its_arguments() {
-        for spec in Table::builtin()
-            .specs()
-            .filter(|spec| spec.class == Class::Shared)
-        {
+        for spec in Table::builtin().specs().filter(|spec| spec.class == Class::Shared) {
             let looked_at = matches!(&*spec.name, "xread" | "xreadgroup");
-            assert!(
-                looked_at || !spec.flags.contains(Flags::BLOCKING),
-                "{}",
-                spec.name
-            );
+            assert!(looked_at || !spec.flags.contains(Flags::BLOCKING), "{}", spec.name);
         }
     }
 
@@ -516,14 +479,8 @@ mod tests {
         assert_eq!(lane_of(&table, &format!("MSET{}", keys(64))), Lane::Fast);
         assert_eq!(lane_of(&table, &format!("MSET{}", keys(66))), Lane::Bulk);
         assert_eq!(lane_of(&table, &format!("SADD{}", keys(500))), Lane::Fast);
-        assert_eq!(
-            lane_of(&table, &format!("LMPOP 33{} LEFT", keys(33))),
-            Lane::Bulk
-        );
-        assert_eq!(
-            lane_of(&table, &format!("LMPOP 900{} LEFT", keys(33))),
-            Lane::Fast
-        );
+        assert_eq!(lane_of(&table, &format!("LMPOP 33{} LEFT", keys(33))), Lane::Bulk);
+        assert_eq!(lane_of(&table, &format!("LMPOP 900{} LEFT", keys(33))), Lane::Fast);
         assert_eq!(lane_of(&table, "HGETALL k"), Lane::Bulk);
         assert_eq!(lane_of(&table, "SCRIPT KILL"), Lane::Fast);
     }
@@ -533,30 +490,14 @@ mod tests {
         let table = Table::builtin();
         let safe = |name: &str| table.find(name).unwrap().is_retry_safe();
         assert!(
-            [
-                "get",
-                "mget",
-                "eval_ro",
-                "evalsha_ro",
-                "fcall_ro",
-                "scan",
-                "dbsize"
-            ]
-            .into_iter()
-            .all(safe)
+            ["get", "mget", "eval_ro", "evalsha_ro", "fcall_ro", "scan", "dbsize"]
+                .into_iter()
+                .all(safe)
         );
         assert!(
-            ![
-                "set",
-                "incr",
-                "eval",
-                "fcall",
-                "publish",
-                "xreadgroup",
-                "exec"
-            ]
-            .into_iter()
-            .any(safe)
+            !["set", "incr", "eval", "fcall", "publish", "xreadgroup", "exec"]
+                .into_iter()
+                .any(safe)
         );
         assert!(table.find("eval_ro").unwrap().runs_user_code());
         assert!(!table.find("get").unwrap().runs_user_code());
@@ -565,10 +506,7 @@ mod tests {
     #[test]
     fn ids_of_built_in_commands_are_constants() {
         const CLIENT_KILL: CommandId = builtin_id("client|kill");
-        assert_eq!(
-            Table::builtin().find("client|kill").unwrap().id,
-            CLIENT_KILL
-        );
+        assert_eq!(Table::builtin().find("client|kill").unwrap().id, CLIENT_KILL);
         assert!(matches!(builtin_id("client|kill"), CLIENT_KILL));
         assert_eq!(CLIENT_KILL.stats_index(), CLIENT_KILL.index());
     }

@@ -61,10 +61,7 @@ impl Table {
     pub fn builtin() -> Table {
         let specs = builtin::specs();
         let entries = specs.iter().map(entry_of).collect();
-        Table {
-            specs,
-            index: Index::new(entries),
-        }
+        Table { specs, index: Index::new(entries) }
     }
 
     /// What a command is.
@@ -130,10 +127,7 @@ impl Table {
         for command in live {
             overlay.add_command(command);
         }
-        Table {
-            specs: overlay.specs,
-            index: Index::new(overlay.entries),
-        }
+        Table { specs: overlay.specs, index: Index::new(overlay.entries) }
     }
 
     /// A table for an upstream with renamed commands: pairs of the original name, which clients
@@ -147,10 +141,7 @@ impl Table {
         for (original, name) in map {
             renames.add(original, name)?;
         }
-        Ok(Table {
-            specs: renames.specs,
-            index: Index::new(renames.entries),
-        })
+        Ok(Table { specs: renames.specs, index: Index::new(renames.entries) })
     }
 
     #[inline]
@@ -161,15 +152,8 @@ impl Table {
 
 /// The name of a spec, as the index wants it.
 fn entry_of(spec: &Spec) -> Entry {
-    let word = spec
-        .name
-        .split_once('|')
-        .map_or(&*spec.name, |(_, word)| word);
-    Entry {
-        container: spec.container,
-        word: word.as_bytes().into(),
-        id: spec.id,
-    }
+    let word = spec.name.split_once('|').map_or(&*spec.name, |(_, word)| word);
+    Entry { container: spec.container, word: word.as_bytes().into(), id: spec.id }
 }
 
 /// Whether a server may call a command like that: visible ASCII, without our bar.
@@ -196,17 +180,9 @@ impl Overlay {
         for spec in &mut specs {
             spec.wire_name = None;
         }
-        let ids = specs
-            .iter()
-            .map(|spec| (spec.name.clone(), spec.id))
-            .collect();
+        let ids = specs.iter().map(|spec| (spec.name.clone(), spec.id)).collect();
         let listed = vec![false; specs.len()];
-        Overlay {
-            specs,
-            entries: Vec::new(),
-            ids,
-            listed,
-        }
+        Overlay { specs, entries: Vec::new(), ids, listed }
     }
 
     /// A command with its subcommands.
@@ -275,8 +251,7 @@ impl Overlay {
         let id = CommandId(self.specs.len() as u16);
         let parent = container.and_then(|container| self.specs.get(container.index()));
         let class = class_of_stranger(live.flags, parent);
-        self.specs
-            .push(Spec::of_stranger(id, name, container, class, live));
+        self.specs.push(Spec::of_stranger(id, name, container, class, live));
         self.listed.push(false);
         self.ids.insert(name.into(), id);
         Some(id)
@@ -284,10 +259,7 @@ impl Overlay {
 
     /// The built-in subcommands of a container of which the upstream lists none.
     fn keep_subcommands(&mut self, container: CommandId) {
-        let kept = self
-            .specs
-            .iter()
-            .filter(|spec| spec.container == Some(container));
+        let kept = self.specs.iter().filter(|spec| spec.container == Some(container));
         self.entries.extend(kept.map(entry_of));
     }
 }
@@ -300,11 +272,7 @@ fn class_of_stranger(flags: Flags, container: Option<&Spec>) -> Class {
     let is_plain = flags.intersects(Flags::READONLY | Flags::WRITE) && !flags.intersects(special);
     let is_about_connections =
         container.is_some_and(|spec| spec.id.is_builtin() && spec.class != Class::Shared);
-    if is_plain && !is_about_connections {
-        Class::Shared
-    } else {
-        Class::Pinned
-    }
+    if is_plain && !is_about_connections { Class::Shared } else { Class::Pinned }
 }
 
 /// A table with other names in the making.
@@ -317,10 +285,7 @@ struct Renames {
 
 impl Renames {
     fn new(table: &Table) -> Renames {
-        Renames {
-            specs: table.specs.clone(),
-            entries: table.index.entries().to_vec(),
-        }
+        Renames { specs: table.specs.clone(), entries: table.index.entries().to_vec() }
     }
 
     /// One pair; an empty `name` takes the command away.
@@ -331,8 +296,7 @@ impl Renames {
             return Err(RenameError::NoSuchCommand(original));
         };
         if name.is_empty() {
-            self.entries
-                .retain(|entry| entry.id != id || entry.container.is_some());
+            self.entries.retain(|entry| entry.id != id || entry.container.is_some());
             return Ok(());
         }
         if !is_name(name) {
@@ -359,11 +323,7 @@ impl Renames {
             Some(stranger) => self.entries.retain(|entry| entry.id != stranger),
             None => {}
         }
-        self.entries.push(Entry {
-            container: None,
-            word,
-            id,
-        });
+        self.entries.push(Entry { container: None, word, id });
         Ok(())
     }
 
@@ -417,18 +377,11 @@ mod tests {
     }
 
     fn live(name: &str, flags: Flags) -> LiveSpec {
-        LiveSpec {
-            name: name.to_owned(),
-            arity: -2,
-            flags,
-            ..LiveSpec::default()
-        }
+        LiveSpec { name: name.to_owned(), arity: -2, flags, ..LiveSpec::default() }
     }
 
     fn pairs(map: &[(&str, &str)]) -> Vec<(String, String)> {
-        map.iter()
-            .map(|(a, b)| (a.to_string(), b.to_string()))
-            .collect()
+        map.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
     }
 
     #[test]
@@ -436,11 +389,8 @@ mod tests {
         let table = Table::builtin();
         assert_eq!(table.specs().count(), BUILTIN_COUNT);
         for spec in table.specs() {
-            let words: Vec<String> = spec
-                .name
-                .split('|')
-                .map(|word| word.to_ascii_uppercase())
-                .collect();
+            let words: Vec<String> =
+                spec.name.split('|').map(|word| word.to_ascii_uppercase()).collect();
             let request = Request::new(&words);
             assert_eq!(table.resolve(&request.command()).unwrap().id, spec.id);
             assert_eq!(table.find(&spec.name).unwrap().id, spec.id);
@@ -452,20 +402,11 @@ mod tests {
     fn unknown_names_and_subcommands_are_told_apart() {
         let table = Table::builtin();
         assert_eq!(resolve(&table, "nosuch x").unwrap_err(), Unknown::Command);
-        assert_eq!(
-            resolve(&table, "client|kill x").unwrap_err(),
-            Unknown::Command
-        );
+        assert_eq!(resolve(&table, "client|kill x").unwrap_err(), Unknown::Command);
         assert_eq!(resolve(&table, "").unwrap_err(), Unknown::Command);
-        assert_eq!(
-            resolve(&table, "CLIENT nosuch").unwrap_err(),
-            Unknown::Subcommand
-        );
+        assert_eq!(resolve(&table, "CLIENT nosuch").unwrap_err(), Unknown::Subcommand);
         let empty = Request::new(&["client", ""]);
-        assert_eq!(
-            table.resolve(&empty.command()).unwrap_err(),
-            Unknown::Subcommand
-        );
+        assert_eq!(table.resolve(&empty.command()).unwrap_err(), Unknown::Subcommand);
         // Alone a container is itself, and its arity says that it cannot stand alone.
         let client = resolve(&table, "CLIENT").unwrap();
         assert!(!client.accepts(1));
@@ -476,26 +417,17 @@ mod tests {
     #[test]
     fn after_an_overlay_only_what_the_upstream_lists_exists() {
         let mut client = live("client", Flags::default());
-        client.subcommands = vec![
-            live("client|id", Flags::default()),
-            live("kill", Flags::ADMIN),
-        ];
+        client.subcommands = vec![live("client|id", Flags::default()), live("kill", Flags::ADMIN)];
         let table = Table::builtin().overlay(vec![live("GET", Flags::READONLY), client]);
         assert_eq!(name(&table, "get k"), "get");
         assert_eq!(name(&table, "client id"), "client|id");
         assert_eq!(name(&table, "client kill"), "client|kill");
         assert_eq!(resolve(&table, "set k v").unwrap_err(), Unknown::Command);
-        assert_eq!(
-            resolve(&table, "client no-touch on").unwrap_err(),
-            Unknown::Subcommand
-        );
+        assert_eq!(resolve(&table, "client no-touch on").unwrap_err(), Unknown::Subcommand);
         assert_eq!(table.specs().count(), 4);
         // What is gone can come back with another upstream, under its old id.
         let again = table.overlay(vec![live("set", Flags::WRITE)]);
-        assert_eq!(
-            again.find("set").unwrap().id,
-            Table::builtin().find("set").unwrap().id
-        );
+        assert_eq!(again.find("set").unwrap().id, Table::builtin().find("set").unwrap().id);
     }
 
     #[test]
@@ -510,12 +442,7 @@ mod tests {
         for command in ["monitor", "sync", "blpop", "incr"] {
             let (before, after) = (builtin.find(command).unwrap(), table.find(command).unwrap());
             assert_eq!(
-                (
-                    before.class,
-                    before.lane,
-                    before.flags,
-                    before.is_retry_safe()
-                ),
+                (before.class, before.lane, before.flags, before.is_retry_safe()),
                 (after.class, after.lane, after.flags, after.is_retry_safe())
             );
             assert_eq!(after.arity, -2);
@@ -546,19 +473,8 @@ mod tests {
         assert_eq!(class("ft.search x"), Ok((Class::Shared, Lane::Bulk)));
         assert_eq!(class("m.write x"), Ok((Class::Shared, Lane::Bulk)));
         assert_eq!(class("m.box open"), Ok((Class::Shared, Lane::Bulk)));
-        for line in [
-            "m.none",
-            "m.block",
-            "m.admin",
-            "m.noscript",
-            "m.pubsub",
-            "client read-all",
-        ] {
-            assert_eq!(
-                class(line).map(|(class, _)| class),
-                Ok(Class::Pinned),
-                "{line}"
-            );
+        for line in ["m.none", "m.block", "m.admin", "m.noscript", "m.pubsub", "client read-all"] {
+            assert_eq!(class(line).map(|(class, _)| class), Ok(Class::Pinned), "{line}");
         }
         assert_eq!(name(&table, "debug read"), "debug");
         let search = table.find("ft.search").unwrap();
@@ -579,10 +495,7 @@ mod tests {
             live("ok", Flags::READONLY),
             live("OK", Flags::WRITE),
         ]);
-        assert_eq!(
-            table.specs().map(|spec| &*spec.name).collect::<Vec<_>>(),
-            ["ok"]
-        );
+        assert_eq!(table.specs().map(|spec| &*spec.name).collect::<Vec<_>>(), ["ok"]);
         assert!(table.find("ok").unwrap().is_readonly());
     }
 
@@ -590,10 +503,7 @@ mod tests {
     fn an_upstream_before_7_0_keeps_the_built_in_subcommands() {
         let table = Table::builtin().overlay(vec![live("config", Flags::ADMIN)]);
         assert_eq!(name(&table, "config get x"), "config|get");
-        assert_eq!(
-            resolve(&table, "config nosuch").unwrap_err(),
-            Unknown::Subcommand
-        );
+        assert_eq!(resolve(&table, "config nosuch").unwrap_err(), Unknown::Subcommand);
     }
 
     #[test]
@@ -606,21 +516,14 @@ mod tests {
 
     #[test]
     fn keys_of_a_stranger_come_from_its_specs_or_the_old_notation() {
-        let old = LiveSpec {
-            first_key: 2,
-            last_key: -1,
-            key_step: 2,
-            ..live("m.set", Flags::WRITE)
-        };
+        let old =
+            LiveSpec { first_key: 2, last_key: -1, key_step: 2, ..live("m.set", Flags::WRITE) };
         let table = Table::builtin().overlay(vec![old, live("m.none", Flags::WRITE)]);
         let spec = table.find("m.set").unwrap();
         let request = Request::words("m.set x k1 v k2 v");
         let mut found = Vec::new();
         keys::keys(spec, &request.command(), &mut found).unwrap();
-        assert_eq!(
-            found.iter().map(|key| key.index).collect::<Vec<_>>(),
-            [2, 4]
-        );
+        assert_eq!(found.iter().map(|key| key.index).collect::<Vec<_>>(), [2, 4]);
         assert!(!table.find("m.none").unwrap().has_keys());
     }
 
@@ -633,15 +536,9 @@ mod tests {
         assert_eq!(resolve(&table, "WIPE async").unwrap().id, wipe.id);
         assert_eq!(&*wipe.name, "flushall");
         let get = resolve(&table, "conf get x").unwrap();
-        assert_eq!(
-            (&*get.name, get.wire_name.as_deref()),
-            ("config|get", Some(&b"CONF"[..]))
-        );
+        assert_eq!((&*get.name, get.wire_name.as_deref()), ("config|get", Some(&b"CONF"[..])));
         assert_eq!(name(&table, "CONFIG SET a b"), "config|set");
-        assert_eq!(
-            resolve(&table, "conf nosuch").unwrap_err(),
-            Unknown::Subcommand
-        );
+        assert_eq!(resolve(&table, "conf nosuch").unwrap_err(), Unknown::Subcommand);
         assert_eq!(resolve(&table, "shutdown").unwrap_err(), Unknown::Command);
         assert_eq!(table.specs().count(), BUILTIN_COUNT - 1);
         assert!(resolve(&table, "get k").unwrap().wire_name.is_none());
@@ -653,9 +550,7 @@ mod tests {
         let live = vec![live("wipe", Flags::READONLY), live("get", Flags::READONLY)];
         let table = Table::builtin().overlay(live);
         assert!(table.find("wipe").unwrap().is_readonly());
-        let table = table
-            .rename(&pairs(&[("flushall", "wipe"), ("config", "cfg")]))
-            .unwrap();
+        let table = table.rename(&pairs(&[("flushall", "wipe"), ("config", "cfg")])).unwrap();
         for spelled in ["wipe", "flushall"] {
             assert_eq!(name(&table, spelled), "flushall");
         }
@@ -667,22 +562,11 @@ mod tests {
     #[test]
     fn renames_that_make_no_sense_are_refused() {
         let rename = |original: &str, name: &str| {
-            Table::builtin()
-                .rename(&pairs(&[(original, name)]))
-                .unwrap_err()
+            Table::builtin().rename(&pairs(&[(original, name)])).unwrap_err()
         };
-        assert_eq!(
-            rename("flushal", "x"),
-            RenameError::NoSuchCommand("flushal".into())
-        );
-        assert_eq!(
-            rename("client|kill", "x"),
-            RenameError::NoSuchCommand("client|kill".into())
-        );
-        assert_eq!(
-            rename("flushall", "a b"),
-            RenameError::NotAName("a b".into())
-        );
+        assert_eq!(rename("flushal", "x"), RenameError::NoSuchCommand("flushal".into()));
+        assert_eq!(rename("client|kill", "x"), RenameError::NoSuchCommand("client|kill".into()));
+        assert_eq!(rename("flushall", "a b"), RenameError::NotAName("a b".into()));
         assert_eq!(rename("flushall", "get"), RenameError::Taken("get".into()));
         assert!(rename("flushall", "GET").to_string().contains("'GET'"));
     }

@@ -43,10 +43,7 @@ type UserInfo = (Option<String>, Option<Redacted<String>>);
 /// Port 0 asks the kernel for a free one. A unix socket gets the default mode.
 pub(super) fn listen(text: &str) -> Result<ListenAddress, Fault> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(ListenAddress::Unix {
-            path: unix_path(path)?,
-            mode: UNIX_MODE_DEFAULT,
-        });
+        return Ok(ListenAddress::Unix { path: unix_path(path)?, mode: UNIX_MODE_DEFAULT });
     }
     socket(text).map(ListenAddress::Tcp)
 }
@@ -100,19 +97,13 @@ fn foreign_scheme(scheme: &str) -> Fault {
     };
     let what =
         format!("{scheme}:// names {deployment}, and this build serves one standalone Redis only");
-    Fault::new(
-        what,
-        "write redis://HOST:6379, rediss://HOST:6379 (TLS) or unix:/PATH",
-    )
+    Fault::new(what, "write redis://HOST:6379, rediss://HOST:6379 (TLS) or unix:/PATH")
 }
 
 /// What stands behind `redis:` or `rediss:`. The parts are taken off from the outside inwards.
 fn redis_url(rest: &str, is_tls: bool) -> Result<UpstreamUrl, Fault> {
     let Some(rest) = rest.strip_prefix("//") else {
-        return wrong(
-            "the upstream's URL lacks // behind its scheme",
-            "write redis://HOST:6379",
-        );
+        return wrong("the upstream's URL lacks // behind its scheme", "write redis://HOST:6379");
     };
     // Other tools put settings there; ignoring them would leave somebody believing in a time-out.
     if rest.contains(['?', '#']) {
@@ -146,21 +137,12 @@ fn unix_url(rest: &str) -> Result<UpstreamUrl, Fault> {
     let path = match rest.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,
         Some(_) => {
-            return wrong(
-                "a unix socket has no host",
-                "write unix:/PATH or unix:///PATH",
-            );
+            return wrong("a unix socket has no host", "write unix:/PATH or unix:///PATH");
         }
         None => rest,
     };
     let endpoint = Endpoint::Unix(unix_path(path)?);
-    Ok(UpstreamUrl {
-        endpoint,
-        is_tls: false,
-        db: None,
-        user: None,
-        password: None,
-    })
+    Ok(UpstreamUrl { endpoint, is_tls: false, db: None, user: None, password: None })
 }
 
 /// A path that the system can bind or connect to, of either side.
@@ -170,10 +152,7 @@ fn unix_path(path: &str) -> Result<PathBuf, Fault> {
         return wrong(format!("'{path}' is not a path of a unix socket"), hint);
     }
     if path.contains('?') {
-        return wrong(
-            "a unix socket takes no query",
-            "put settings into keys of [upstream]",
-        );
+        return wrong("a unix socket takes no query", "put settings into keys of [upstream]");
     }
     if path.len() > UNIX_PATH_BYTES_MAX {
         let what = format!("the unix socket's path has {} bytes", path.len());
@@ -186,10 +165,7 @@ fn unix_path(path: &str) -> Result<PathBuf, Fault> {
 fn unencoded() -> Fault {
     let hint =
         "percent-encode the password (%40 for @, %2F for /, %3A for :), or use password_file";
-    Fault::new(
-        "the user or password in the upstream's URL has characters that end it",
-        hint,
-    )
+    Fault::new("the user or password in the upstream's URL has characters that end it", hint)
 }
 
 /// Splits `user:password`, each percent-encoded, each possibly empty or absent.
@@ -214,12 +190,8 @@ fn user_info(info: &str) -> Result<UserInfo, Fault> {
 
 /// Replaces every `%XX`. What is not valid percent-encoding or not UTF-8 is refused rather than guessed.
 fn percent_decode(text: &str) -> Result<String, Fault> {
-    let broken = || {
-        Fault::new(
-            "the upstream's URL has a % without two hex digits",
-            "write %25 for a %",
-        )
-    };
+    let broken =
+        || Fault::new("the upstream's URL has a % without two hex digits", "write %25 for a %");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -236,10 +208,7 @@ fn percent_decode(text: &str) -> Result<String, Fault> {
     }
     let not_text = |_| {
         let hint = "put it into a file, without any encoding, and name that with password_file";
-        Fault::new(
-            "the user or password in the upstream's URL is not UTF-8",
-            hint,
-        )
+        Fault::new("the user or password in the upstream's URL is not UTF-8", hint)
     };
     String::from_utf8(bytes).map_err(not_text)
 }
@@ -249,9 +218,8 @@ fn host_and_port(address: &str) -> Result<(String, u16), Fault> {
     let (host, port) = match address.strip_prefix('[') {
         Some(bracketed) => ipv6_and_port(bracketed)?,
         None => {
-            let (host, port) = address
-                .split_once(':')
-                .map_or((address, None), |(h, p)| (h, Some(p)));
+            let (host, port) =
+                address.split_once(':').map_or((address, None), |(h, p)| (h, Some(p)));
             check_host(host, port)?;
             (host, port)
         }
@@ -271,21 +239,14 @@ fn host_and_port(address: &str) -> Result<(String, u16), Fault> {
 
 /// Digits only, where `parse` would take a sign as well.
 fn port_number(text: &str) -> Option<u16> {
-    if text.starts_with('+') {
-        None
-    } else {
-        text.parse().ok()
-    }
+    if text.starts_with('+') { None } else { text.parse().ok() }
 }
 
 /// What stands behind `[`. Zones (`%eth0`) are refused: they name an interface of one machine.
 fn ipv6_and_port(bracketed: &str) -> Result<(&str, Option<&str>), Fault> {
     let broken = || {
         let hint = "write an IPv6 address in brackets, as in redis://[::1]:6379";
-        Fault::new(
-            "the brackets of the upstream's host hold no IPv6 address",
-            hint,
-        )
+        Fault::new("the brackets of the upstream's host hold no IPv6 address", hint)
     };
     let (host, rest) = bracketed.split_once(']').ok_or_else(broken)?;
     if host.parse::<std::net::Ipv6Addr>().is_err() {
@@ -336,17 +297,8 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16) -> UpstreamUrl {
-        let endpoint = Endpoint::Tcp {
-            host: host.to_owned(),
-            port,
-        };
-        UpstreamUrl {
-            endpoint,
-            is_tls: false,
-            db: None,
-            user: None,
-            password: None,
-        }
+        let endpoint = Endpoint::Tcp { host: host.to_owned(), port };
+        UpstreamUrl { endpoint, is_tls: false, db: None, user: None, password: None }
     }
 
     fn password(text: &str) -> Option<Redacted<String>> {
@@ -359,54 +311,19 @@ mod tests {
         for (url, expected) in [
             ("redis://localhost", tcp("localhost", 6379)),
             ("redis://10.1.2.3:7000", tcp("10.1.2.3", 7000)),
-            (
-                "redis://cache_1.prod-a.internal:6380/",
-                tcp("cache_1.prod-a.internal", 6380),
-            ),
+            ("redis://cache_1.prod-a.internal:6380/", tcp("cache_1.prod-a.internal", 6380)),
             ("redis://[::1]", tcp("::1", 6379)),
             (
                 "redis://[2001:db8::7]:6380/2",
-                UpstreamUrl {
-                    db: Some(2),
-                    ..tcp("2001:db8::7", 6380)
-                },
+                UpstreamUrl { db: Some(2), ..tcp("2001:db8::7", 6380) },
             ),
-            (
-                "redis://h/0",
-                UpstreamUrl {
-                    db: Some(0),
-                    ..tcp("h", 6379)
-                },
-            ),
-            (
-                "rediss://h:1",
-                UpstreamUrl {
-                    is_tls: true,
-                    ..tcp("h", 1)
-                },
-            ),
-            (
-                "redis://app@h",
-                UpstreamUrl {
-                    user: user.clone(),
-                    ..tcp("h", 6379)
-                },
-            ),
-            (
-                "redis://:pw@h",
-                UpstreamUrl {
-                    password: password("pw"),
-                    ..tcp("h", 6379)
-                },
-            ),
+            ("redis://h/0", UpstreamUrl { db: Some(0), ..tcp("h", 6379) }),
+            ("rediss://h:1", UpstreamUrl { is_tls: true, ..tcp("h", 1) }),
+            ("redis://app@h", UpstreamUrl { user: user.clone(), ..tcp("h", 6379) }),
+            ("redis://:pw@h", UpstreamUrl { password: password("pw"), ..tcp("h", 6379) }),
             (
                 "redis://app:a%40b%2Fc%3a%25:d@h:1/15",
-                UpstreamUrl {
-                    user,
-                    password: password("a@b/c:%:d"),
-                    db: Some(15),
-                    ..tcp("h", 1)
-                },
+                UpstreamUrl { user, password: password("a@b/c:%:d"), db: Some(15), ..tcp("h", 1) },
             ),
             (
                 "redis://%C3%A9:p@h",
@@ -471,14 +388,8 @@ mod tests {
             ("unix://host/run/redis.sock", "has no host"),
             ("unix:/run/", "'/run/' is not a path"),
             ("unix:/run/redis.sock?db=1", "takes no query"),
-            (
-                "redis-cluster://a:1,b:2",
-                "a Redis Cluster, and this build serves one standalone",
-            ),
-            (
-                "rediss-cluster://a:1",
-                "a Redis Cluster, and this build serves one standalone",
-            ),
+            ("redis-cluster://a:1,b:2", "a Redis Cluster, and this build serves one standalone"),
+            ("rediss-cluster://a:1", "a Redis Cluster, and this build serves one standalone"),
             (
                 "redis-sentinel://a:1/mymaster",
                 "behind Sentinel, and this build serves one standalone",
@@ -524,16 +435,9 @@ mod tests {
             ("[::1]:6379", "[::1]:6379"),
             ("0.0.0.0:0", "0.0.0.0:0"),
         ] {
-            assert_eq!(
-                listen(text),
-                Ok(ListenAddress::Tcp(address.parse().unwrap())),
-                "{text}"
-            );
+            assert_eq!(listen(text), Ok(ListenAddress::Tcp(address.parse().unwrap())), "{text}");
         }
-        let unix = ListenAddress::Unix {
-            path: "/run/x.sock".into(),
-            mode: 0o660,
-        };
+        let unix = ListenAddress::Unix { path: "/run/x.sock".into(), mode: 0o660 };
         assert_eq!(listen("unix:/run/x.sock"), Ok(unix));
     }
 
@@ -541,10 +445,7 @@ mod tests {
     fn other_listen_addresses_are_refused_with_a_cure() {
         let long = format!("unix:/{}", "x".repeat(107));
         for (text, complaint) in [
-            (
-                "6379",
-                "'6379' is not an address to listen on; write 127.0.0.1:6379",
-            ),
+            ("6379", "'6379' is not an address to listen on; write 127.0.0.1:6379"),
             (
                 ":6379",
                 "':6379' is not an address to listen on; to listen everywhere write 0.0.0.0:6379 or [::]:6379",
@@ -569,10 +470,7 @@ mod tests {
                 "unix:x.sock",
                 "'x.sock' is not a path of a unix socket; write an absolute path, as in unix:/run/breakwater/redis.sock",
             ),
-            (
-                &long,
-                "the unix socket's path has 108 bytes; the system allows 107",
-            ),
+            (&long, "the unix socket's path has 108 bytes; the system allows 107"),
         ] {
             assert_eq!(listen(text).unwrap_err().to_string(), complaint, "{text}");
         }

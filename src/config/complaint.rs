@@ -44,10 +44,7 @@ pub struct Position {
 impl Fault {
     /// A fault that says what is wrong and what to write instead.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            hint: hint.into(),
-        }
+        Self { what: what.into(), hint: hint.into() }
     }
 
     /// The inverse of `Display`, for faults that travel through serde as one string.
@@ -61,11 +58,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.what)?;
-        if self.hint.is_empty() {
-            Ok(())
-        } else {
-            write!(out, "; {}", self.hint)
-        }
+        if self.hint.is_empty() { Ok(()) } else { write!(out, "; {}", self.hint) }
     }
 }
 
@@ -75,23 +68,13 @@ impl Complaint {
     /// A fault at a place of a file.
     pub fn in_file(path: impl Into<String>, position: Position, fault: Fault) -> Self {
         let Fault { what, hint } = fault;
-        Self {
-            path: path.into(),
-            position: Some(position),
-            what,
-            hint,
-        }
+        Self { path: path.into(), position: Some(position), what, hint }
     }
 
     /// A fault of something that has no lines: a flag, a variable, a file that cannot be read.
     pub fn about(path: impl Into<String>, fault: Fault) -> Self {
         let Fault { what, hint } = fault;
-        Self {
-            path: path.into(),
-            position: None,
-            what,
-            hint,
-        }
+        Self { path: path.into(), position: None, what, hint }
     }
 }
 
@@ -102,11 +85,7 @@ impl fmt::Display for Complaint {
             write!(out, ":{line}:{column}")?;
         }
         write!(out, ": {}", self.what)?;
-        if self.hint.is_empty() {
-            Ok(())
-        } else {
-            write!(out, "; {}", self.hint)
-        }
+        if self.hint.is_empty() { Ok(()) } else { write!(out, "; {}", self.hint) }
     }
 }
 
@@ -123,10 +102,7 @@ impl Position {
         let line = before.matches('\n').count() + 1;
         let column = before[start_of_line..].chars().count() + 1;
         // A configuration file is at most a megabyte (`FILE_BYTES_MAX`), so both fit.
-        Self {
-            line: line as u32,
-            column: column as u32,
-        }
+        Self { line: line as u32, column: column as u32 }
     }
 }
 
@@ -147,11 +123,7 @@ mod tests {
             (11, 3, 1),
             (99, 3, 1),
         ] {
-            assert_eq!(
-                Position::of(text, offset),
-                Position { line, column },
-                "offset {offset}"
-            );
+            assert_eq!(Position::of(text, offset), Position { line, column }, "offset {offset}");
         }
     }
 

@@ -208,9 +208,7 @@ pub(super) struct WrittenMemory {
 pub(super) fn read(source: &Source) -> (Written, Vec<Complaint>) {
     let (mut tree, errors) = DeTable::parse_recoverable(&source.text);
     if !errors.is_empty() {
-        let complaints = errors
-            .iter()
-            .map(|error| source.complain_at(error.span(), syntax(error)));
+        let complaints = errors.iter().map(|error| source.complain_at(error.span(), syntax(error)));
         return (Written::default(), complaints.collect());
     }
     let mut complaints = Vec::new();
@@ -241,16 +239,10 @@ struct Cut {
 
 /// Cuts the key or the value at `span` out of a table or anything below it.
 fn cut_from_table(table: &mut DeTable<'_>, span: &Range<usize>, name: &str) -> Option<Cut> {
-    let here = table
-        .iter()
-        .find(|(key, value)| key.span() == *span || value.span() == *span);
+    let here = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span);
     if let Some(key) = here.map(|(key, _)| key.get_ref().to_string()) {
         let found = table.remove(key.as_str())?.get_ref().type_str();
-        return Some(Cut {
-            table: name.to_owned(),
-            key,
-            found,
-        });
+        return Some(Cut { table: name.to_owned(), key, found });
     }
     table.iter_mut().find_map(|(key, value)| {
         let key = key.get_ref().as_ref();
@@ -266,11 +258,7 @@ fn cut_from_value(
     key: &str,
 ) -> Option<Cut> {
     let path = || {
-        if table.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{table}.{key}")
-        }
+        if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
     };
     match value {
         DeValue::Table(inner) => cut_from_table(inner, span, &path()),
@@ -287,11 +275,7 @@ fn cut_from_value(
                 others.push(element.clone());
             }
             *elements = others;
-            Some(Cut {
-                table: table.to_owned(),
-                key: key.to_owned(),
-                found,
-            })
+            Some(Cut { table: table.to_owned(), key: key.to_owned(), found })
         }
         _ => None,
     }
@@ -315,9 +299,7 @@ fn explain(error: &toml::de::Error, cut: Option<&Cut>) -> Fault {
         let known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
         return unknown_key(cut, &known);
     }
-    let expected = message
-        .split_once(", expected ")
-        .map(|(_, expected)| expected);
+    let expected = message.split_once(", expected ").map(|(_, expected)| expected);
     match expected.filter(|_| message.starts_with("invalid ")) {
         Some(expected) => wrong_value(cut, expected, message.starts_with("invalid type")),
         None => Fault::from_text(message),
@@ -328,10 +310,7 @@ fn explain(error: &toml::de::Error, cut: Option<&Cut>) -> Fault {
 fn wrong_value(cut: &Cut, expected: &str, is_type: bool) -> Fault {
     let Cut { key, found, .. } = cut;
     if !is_type {
-        return Fault::new(
-            format!("'{key}' is out of range"),
-            format!("write {expected}"),
-        );
+        return Fault::new(format!("'{key}' is out of range"), format!("write {expected}"));
     }
     let found = match *found {
         "integer" | "array" => format!("an {found}"),
@@ -351,18 +330,11 @@ fn wrong_value(cut: &Cut, expected: &str, is_type: bool) -> Fault {
 /// A key that the table does not have, with the likeliest reason first.
 fn unknown_key(cut: &Cut, known: &[&str]) -> Fault {
     let Cut { table, key, .. } = cut;
-    let place = if table.is_empty() {
-        String::new()
-    } else {
-        format!(" of [{table}]")
-    };
+    let place = if table.is_empty() { String::new() } else { format!(" of [{table}]") };
     let what = format!("'{key}' is not a key{place}");
     // The commonest slip with TOML: a top-level key below a [table] belongs to that table.
     if !table.is_empty() && TOP_KEYS.contains(&key.as_str()) {
-        return Fault::new(
-            what,
-            "it belongs at the top of the file, before the first [table]",
-        );
+        return Fault::new(what, "it belongs at the top of the file, before the first [table]");
     }
     if table.is_empty() && OTHER_ISSUES.contains(&key.as_str()) {
         return Fault::new(
@@ -387,13 +359,8 @@ pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
     let word = plain(word);
     let allowed = (word.chars().count() / 3).max(1);
-    let scored = known
-        .iter()
-        .map(|name| (distance(&word, &plain(name)), *name));
-    scored
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, name)| name)
+    let scored = known.iter().map(|name| (distance(&word, &plain(name)), *name));
+    scored.filter(|(distance, _)| *distance <= allowed).min().map(|(_, name)| name)
 }
 
 /// Edits between two words: insert, delete, replace, or swap two neighbours (each counts one).
@@ -547,10 +514,7 @@ impl Default for WrittenUpstream {
 
 impl Default for WrittenLog {
     fn default() -> Self {
-        Self {
-            level: default("info".to_owned()),
-            format: default("text".to_owned()),
-        }
+        Self { level: default("info".to_owned()), format: default("text".to_owned()) }
     }
 }
 
@@ -590,10 +554,7 @@ mod tests {
     use super::*;
 
     fn complaints(text: &str) -> Vec<String> {
-        let source = Source {
-            path: "f".to_owned(),
-            text: text.to_owned(),
-        };
+        let source = Source { path: "f".to_owned(), text: text.to_owned() };
         let mut found = read(&source).1;
         found.sort_by_key(|complaint| complaint.position);
         found.iter().map(Complaint::to_string).collect()
@@ -669,10 +630,7 @@ mod tests {
         let found = complaints("workers = 2\nadmin = \n[log\nlevel = \"info\"\nx = = 1\n");
         assert!(found.len() >= 2, "{found:?}");
         assert!(found[0].starts_with("f:2:"), "{found:?}");
-        assert!(
-            found.iter().all(|complaint| !complaint.contains('\n')),
-            "{found:?}"
-        );
+        assert!(found.iter().all(|complaint| !complaint.contains('\n')), "{found:?}");
         // A key that stands twice is an error of syntax in TOML.
         let found = complaints("workers = 2\nworkers = 3\n");
         assert_eq!(found.len(), 1);
@@ -711,11 +669,7 @@ mod tests {
             assert_eq!(nearest(word, &known), expected, "{word}");
         }
         assert_eq!(
-            [
-                distance("abc", "acb"),
-                distance("", "abc"),
-                distance("abc", "abc")
-            ],
+            [distance("abc", "acb"), distance("", "abc"), distance("abc", "abc")],
             [1, 3, 0]
         );
     }

@@ -296,11 +296,7 @@ impl Settings {
             ("memory", self.memory != next.memory),
             ("drain_timeout", self.drain_timeout != next.drain_timeout),
         ];
-        differs
-            .into_iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(name, _)| name)
-            .collect()
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 }
 
@@ -378,10 +374,7 @@ impl std::str::FromStr for Workers {
         if text == "auto" {
             return Ok(Self::Auto);
         }
-        let count = text
-            .parse()
-            .ok()
-            .filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
+        let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX);
         let hint = format!("write 1 to {WORKERS_MAX}, or auto");
         count
             .map(Self::Count)

@@ -44,13 +44,8 @@ pub(super) struct TextOrNumber<T> {
 }
 
 /// Unit and milliseconds.
-const TIME_UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const TIME_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Unit in lower case and bytes; the spellings of redis.conf, then those of the IEC.
 const SIZE_UNITS: [(&str, usize); 10] = [
@@ -99,20 +94,14 @@ impl FromStr for Time {
         }
         if unit.is_empty() {
             let hint = format!("write \"{number}s\" or \"{number}ms\"");
-            return Err(Fault::new(
-                format!("the duration '{text}' has no unit"),
-                hint,
-            ));
+            return Err(Fault::new(format!("the duration '{text}' has no unit"), hint));
         }
         let Some((_, scale)) = TIME_UNITS.iter().find(|(name, _)| *name == unit) else {
             return Err(Fault::new(format!("'{unit}' is not a unit of time"), units));
         };
         match number.checked_mul(*scale) {
             Some(milliseconds) if milliseconds <= TIME_MS_MAX => Ok(Self::ms(milliseconds)),
-            _ => Err(Fault::new(
-                format!("'{text}' is longer than ten years"),
-                "write less",
-            )),
+            _ => Err(Fault::new(format!("'{text}' is longer than ten years"), "write less")),
         }
     }
 }
@@ -156,12 +145,8 @@ impl FromStr for Size {
         let Some((_, scale)) = SIZE_UNITS.iter().find(|(name, _)| *name == lower) else {
             return Err(Fault::new(format!("'{unit}' is not a unit of size"), units));
         };
-        let too_large = || {
-            Fault::new(
-                format!("'{text}' is larger than memory can be"),
-                "write less",
-            )
-        };
+        let too_large =
+            || Fault::new(format!("'{text}' is larger than memory can be"), "write less");
         number.checked_mul(*scale).map(Self).ok_or_else(too_large)
     }
 }
@@ -170,10 +155,7 @@ impl fmt::Display for Size {
     /// The largest binary unit that divides the value, else bytes.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let binary = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-        match binary
-            .iter()
-            .find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale))
-        {
+        match binary.iter().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale)) {
             Some((unit, scale)) => write!(out, "{}{unit}", self.0 / scale),
             None => write!(out, "{} bytes", self.0),
         }
@@ -191,10 +173,7 @@ impl<'de> Deserialize<'de> for Size {
 impl<T> TextOrNumber<T> {
     /// `expected` ends the sentence "write …".
     pub(super) fn new(expected: &'static str) -> Self {
-        Self {
-            expected,
-            value: PhantomData,
-        }
+        Self { expected, value: PhantomData }
     }
 }
 
@@ -218,9 +197,7 @@ impl<T: FromStr<Err = Fault>> Visitor<'_> for TextOrNumber<T> {
 /// Splits `16MiB` into `16` and `MiB`, blanks between them allowed.
 fn split_unit(text: &str) -> (&str, &str) {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     (number, unit.trim_start())
 }
@@ -246,22 +223,10 @@ mod tests {
         }
         for (text, complaint) in [
             ("5", "the duration '5' has no unit; write \"5s\" or \"5ms\""),
-            (
-                "",
-                "'' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
-            ),
-            (
-                "fast",
-                "'fast' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
-            ),
-            (
-                "-5s",
-                "'-5s' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
-            ),
-            (
-                "5S",
-                "'S' is not a unit of time; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
-            ),
+            ("", "'' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
+            ("fast", "'fast' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
+            ("-5s", "'-5s' is not a duration; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
+            ("5S", "'S' is not a unit of time; use ms, s, m, h or d, as in \"250ms\" or \"5s\""),
             (
                 "1.5s",
                 "'.5s' is not a unit of time; use ms, s, m, h or d, as in \"250ms\" or \"5s\"",
@@ -276,11 +241,7 @@ mod tests {
                 "'18446744073709551615d' is longer than ten years; write less",
             ),
         ] {
-            assert_eq!(
-                text.parse::<Time>().unwrap_err().to_string(),
-                complaint,
-                "{text}"
-            );
+            assert_eq!(text.parse::<Time>().unwrap_err().to_string(), complaint, "{text}");
         }
     }
 
@@ -312,12 +273,9 @@ mod tests {
         for text in ["0s", "250ms", "5s", "90s", "1m", "36h", "1d"] {
             assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
         }
-        for (bytes, text) in [
-            (0, "0 bytes"),
-            (1_500, "1500 bytes"),
-            (16 << 20, "16MiB"),
-            (1 << 30, "1GiB"),
-        ] {
+        for (bytes, text) in
+            [(0, "0 bytes"), (1_500, "1500 bytes"), (16 << 20, "16MiB"), (1 << 30, "1GiB")]
+        {
             assert_eq!(Size(bytes).to_string(), text);
         }
     }

@@ -83,10 +83,7 @@ fn read_file(path: &PathBuf) -> Result<SecretBytes, SecretError> {
     let limit = SECRET_BYTES_MAX as u64 + 1;
     File::open(path)
         .and_then(|file| file.take(limit).read_to_end(&mut password.0))
-        .map_err(|source| SecretError::Unreadable {
-            path: path.clone(),
-            source,
-        })?;
+        .map_err(|source| SecretError::Unreadable { path: path.clone(), source })?;
     if password.0.len() > SECRET_BYTES_MAX {
         return Err(SecretError::TooLong(path.clone()));
     }
@@ -138,11 +135,9 @@ mod tests {
         let path = folder.write("password", "first\n");
         let secret = Secret::File(path);
         assert_eq!(secret.read().unwrap().expose(), b"first");
-        for (content, password) in [
-            ("second\r\n", "second"),
-            ("third\n\n", "third\n"),
-            (" f ", " f "),
-        ] {
+        for (content, password) in
+            [("second\r\n", "second"), ("third\n\n", "third\n"), (" f ", " f ")]
+        {
             folder.write("password", content);
             assert_eq!(secret.read().unwrap().expose(), password.as_bytes());
         }
@@ -152,16 +147,10 @@ mod tests {
     fn unusable_password_files_are_named_and_not_quoted() {
         let folder = Folder::new();
         let missing = folder.path("missing");
-        let error = Secret::File(missing.clone())
-            .read()
-            .unwrap_err()
-            .to_string();
+        let error = Secret::File(missing.clone()).read().unwrap_err().to_string();
         assert!(error.contains(missing.to_str().unwrap()), "{error}");
         let empty = folder.write("empty", "\n");
-        assert!(matches!(
-            Secret::File(empty).read(),
-            Err(SecretError::Empty(_))
-        ));
+        assert!(matches!(Secret::File(empty).read(), Err(SecretError::Empty(_))));
         let long = folder.write("long", "x".repeat(SECRET_BYTES_MAX + 1));
         let error = Secret::File(long).read().unwrap_err();
         assert!(matches!(error, SecretError::TooLong(_)));
@@ -173,13 +162,8 @@ mod tests {
         // A variable that every test process has, so that nothing needs to be set.
         let name = "CARGO_MANIFEST_DIR";
         let value = std::env::var(name).unwrap();
-        assert_eq!(
-            Secret::Env(name.to_owned()).read().unwrap().expose(),
-            value.as_bytes()
-        );
-        let error = Secret::Env("BREAKWATER_NO_SUCH_VARIABLE".to_owned())
-            .read()
-            .unwrap_err();
+        assert_eq!(Secret::Env(name.to_owned()).read().unwrap().expose(), value.as_bytes());
+        let error = Secret::Env("BREAKWATER_NO_SUCH_VARIABLE".to_owned()).read().unwrap_err();
         assert!(error.to_string().contains("BREAKWATER_NO_SUCH_VARIABLE"));
     }
 

@@ -10,16 +10,10 @@ use crate::log::Redacted;
 fn load_with(text: &str, flags: RunFlags) -> Result<Settings, Vec<String>> {
     let folder = Folder::new();
     let path = folder.write("f", text);
-    let flags = RunFlags {
-        config: Some(path.clone()),
-        ..flags
-    };
+    let flags = RunFlags { config: Some(path.clone()), ..flags };
     let shown = path.display().to_string();
     Settings::load(&flags).map_err(|complaints| {
-        complaints
-            .iter()
-            .map(|complaint| complaint.to_string().replace(&shown, "f"))
-            .collect()
+        complaints.iter().map(|complaint| complaint.to_string().replace(&shown, "f")).collect()
     })
 }
 
@@ -38,10 +32,7 @@ fn complaints(text: &str) -> Vec<String> {
 }
 
 fn flags(upstream: &str) -> RunFlags {
-    RunFlags {
-        upstream: Some(upstream.to_owned()),
-        ..RunFlags::default()
-    }
+    RunFlags { upstream: Some(upstream.to_owned()), ..RunFlags::default() }
 }
 
 fn inline(text: &str) -> Secret {
@@ -51,42 +42,24 @@ fn inline(text: &str) -> Secret {
 #[test]
 fn an_upstream_is_all_that_a_sidecar_must_be_told() {
     let settings = Settings::load(&flags("redis://redis.internal")).unwrap();
-    let [listener] = settings.listeners.as_slice() else {
-        panic!("{:?}", settings.listeners)
-    };
-    assert_eq!(
-        listener.address,
-        ListenAddress::Tcp("127.0.0.1:6379".parse().unwrap())
-    );
+    let [listener] = settings.listeners.as_slice() else { panic!("{:?}", settings.listeners) };
+    assert_eq!(listener.address, ListenAddress::Tcp("127.0.0.1:6379".parse().unwrap()));
     assert_eq!(listener.auth, Auth::Passthrough);
     assert_eq!(
-        (
-            listener.client_max,
-            listener.client_idle_timeout,
-            listener.client_timeout
-        ),
+        (listener.client_max, listener.client_idle_timeout, listener.client_timeout),
         (10_000, None, None)
     );
     assert_eq!((&listener.tls, listener.limits), (&None, Limits::default()));
     assert_eq!(settings.workers, Workers::Count(NonZeroUsize::MIN));
     assert_eq!(settings.admin, Some("127.0.0.1:9121".parse().unwrap()));
     assert_eq!(settings.profile, Profile::Open);
-    assert_eq!(
-        settings.log,
-        LogSettings {
-            level: "info".to_owned(),
-            format: LogFormat::Text
-        }
-    );
+    assert_eq!(settings.log, LogSettings { level: "info".to_owned(), format: LogFormat::Text });
     assert_eq!(settings.memory, MemorySettings::default());
     assert_eq!(settings.drain_timeout, Duration::from_secs(10));
     assert_eq!((settings.notes, settings.file_hash), (Vec::new(), None));
     let upstream = settings.upstream;
     assert_eq!(upstream.endpoint.to_string(), "redis.internal:6379");
-    assert_eq!(
-        (upstream.db, &upstream.tls, &upstream.credentials),
-        (0, &None, &None)
-    );
+    assert_eq!((upstream.db, &upstream.tls, &upstream.credentials), (0, &None, &None));
     assert_eq!((upstream.lanes_max, upstream.renamed), (8, Vec::new()));
     let clocks = [
         upstream.reply_deadline_fast,
@@ -162,20 +135,9 @@ fn a_whole_file_becomes_settings() {
         (settings.workers, settings.admin, settings.drain_timeout),
         (Workers::Auto, None, Duration::ZERO)
     );
-    let [unix, tcp] = settings.listeners.as_slice() else {
-        panic!("{:?}", settings.listeners)
-    };
-    assert_eq!(
-        unix.address,
-        ListenAddress::Unix {
-            path: "/run/b.sock".into(),
-            mode: 0o600
-        }
-    );
-    assert_eq!(
-        (unix.client_max, unix.client_idle_timeout),
-        (7, Some(Duration::from_secs(300)))
-    );
+    let [unix, tcp] = settings.listeners.as_slice() else { panic!("{:?}", settings.listeners) };
+    assert_eq!(unix.address, ListenAddress::Unix { path: "/run/b.sock".into(), mode: 0o600 });
+    assert_eq!((unix.client_max, unix.client_idle_timeout), (7, Some(Duration::from_secs(300))));
     assert_eq!(unix.client_timeout, Some(Duration::from_millis(250)));
     let limits = Limits {
         bulk_bytes: 16 << 20,
@@ -203,19 +165,13 @@ fn a_whole_file_becomes_settings() {
 #[test]
 fn a_whole_upstream_becomes_settings() {
     let upstream = load(WHOLE).unwrap().upstream;
-    assert_eq!(
-        (upstream.endpoint.to_string().as_str(), upstream.db),
-        ("[::1]:6380", 3)
-    );
+    assert_eq!((upstream.endpoint.to_string().as_str(), upstream.db), ("[::1]:6380", 3));
     let credentials = Credentials {
         user: Some("app".to_owned()),
         password: Secret::File("/run/secrets/redis".into()),
     };
     assert_eq!(upstream.credentials, Some(credentials));
-    assert_eq!(
-        upstream.tls.unwrap().server_name.as_deref(),
-        Some("redis.internal")
-    );
+    assert_eq!(upstream.tls.unwrap().server_name.as_deref(), Some("redis.internal"));
     let renamed =
         [("FLUSHALL", "flush-1"), ("CONFIG", "cfg-1")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(upstream.renamed, renamed);
@@ -235,24 +191,11 @@ fn a_flag_wins_over_the_file_key_by_key() {
     };
     let settings = load_with(text, flags).unwrap();
     assert_eq!(settings.workers.count(), 2);
-    assert_eq!(
-        (settings.admin, settings.drain_timeout),
-        (None, Duration::from_secs(3))
-    );
-    assert_eq!(
-        settings.log,
-        LogSettings {
-            level: "debug".to_owned(),
-            format: LogFormat::Json
-        }
-    );
+    assert_eq!((settings.admin, settings.drain_timeout), (None, Duration::from_secs(3)));
+    assert_eq!(settings.log, LogSettings { level: "debug".to_owned(), format: LogFormat::Json });
     let upstream = settings.upstream;
     assert_eq!(
-        (
-            upstream.endpoint.to_string().as_str(),
-            upstream.db,
-            upstream.lanes_max
-        ),
+        (upstream.endpoint.to_string().as_str(), upstream.db, upstream.lanes_max),
         ("b:7", 0, 2)
     );
 }
@@ -272,11 +215,8 @@ fn wrong_flags_are_named_with_their_variables_and_all_at_once() {
         log_format: wrong("jsn"),
         drain_timeout: wrong("2h"),
     };
-    let found: Vec<String> = Settings::load(&flags)
-        .unwrap_err()
-        .iter()
-        .map(Complaint::to_string)
-        .collect();
+    let found: Vec<String> =
+        Settings::load(&flags).unwrap_err().iter().map(Complaint::to_string).collect();
     for expected in [
         "--listen (BREAKWATER_LISTEN): '6379' is not an address to listen on; write 127.0.0.1:6379",
         "--listen (BREAKWATER_LISTEN): '*:1' is not an address to listen on; to listen everywhere write 0.0.0.0:1 or [::]:1",
@@ -339,10 +279,7 @@ fn complaints_of_form_and_of_meaning_come_together_in_the_order_of_the_file() {
 fn a_value_that_contradicts_a_default_is_blamed_and_not_the_default() {
     let found = complaints("[memory]\nsession_reply_bytes = \"1GiB\"\n");
     assert_eq!(found.len(), 1);
-    assert!(
-        found[0].starts_with("f:3:23: reply_bytes_total (256MiB) is less"),
-        "{found:?}"
-    );
+    assert!(found[0].starts_with("f:3:23: reply_bytes_total (256MiB) is less"), "{found:?}");
     let found = complaints("upstream.reply_deadline_fast = \"2m\"\n");
     let expected = "f:2:32: reply_deadline_slow (1m) is less than reply_deadline_fast (2m); give slow commands at least as long";
     assert_eq!(found, [expected]);
@@ -361,15 +298,9 @@ fn auth_follows_users_then_the_url_then_whoever_the_upstream_accepts() {
     assert!(matches!(auth("redis://:p@h", user), Auth::Users(_)));
     assert_eq!(auth("redis://:p@h", ""), Auth::Upstream);
     assert_eq!(auth("redis://h", ""), Auth::Passthrough);
-    assert_eq!(
-        auth("redis://:p@h", "auth = \"passthrough\"\n"),
-        Auth::Passthrough
-    );
+    assert_eq!(auth("redis://:p@h", "auth = \"passthrough\"\n"), Auth::Passthrough);
     assert_eq!(auth("redis://h", "auth = \"upstream\"\n"), Auth::Upstream);
-    assert!(matches!(
-        auth("redis://h", &format!("auth = \"users\"\n{user}")),
-        Auth::Users(_)
-    ));
+    assert!(matches!(auth("redis://h", &format!("auth = \"users\"\n{user}")), Auth::Users(_)));
 }
 
 #[test]
@@ -425,21 +356,11 @@ fn passwords_of_users_are_kept_as_hashes_and_clear_text_is_noted() {
         "[[listener]]\naddress = \"127.0.0.1:1\"\n[[listener.user]]\nname = \"app\"\n\
          passwords = [\"#{digest}\", \"#{upper}\", \">secret\"]\n"
     ));
-    let Auth::Users(users) = &settings.listeners[0].auth else {
-        panic!()
-    };
+    let Auth::Users(users) = &settings.listeners[0].auth else { panic!() };
     assert_eq!(users[0].password_sha256, [sha256(b"secret"); 3]);
-    let [note] = settings.notes.as_slice() else {
-        panic!("{:?}", settings.notes)
-    };
+    let [note] = settings.notes.as_slice() else { panic!("{:?}", settings.notes) };
     assert_eq!(note.what, "a password stands here in clear text");
-    assert_eq!(
-        note.position,
-        Some(Position {
-            line: 6,
-            column: 152
-        })
-    );
+    assert_eq!(note.position, Some(Position { line: 6, column: 152 }));
 }
 
 #[test]
@@ -489,11 +410,7 @@ fn contradictions_about_addresses_and_tls_are_complaints() {
 #[test]
 fn free_ports_are_never_the_same_address() {
     let listen = vec!["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()];
-    let settings = Settings::load(&RunFlags {
-        listen,
-        ..flags("redis://h")
-    })
-    .unwrap();
+    let settings = Settings::load(&RunFlags { listen, ..flags("redis://h") }).unwrap();
     assert_eq!(settings.listeners.len(), 2);
 }
 
@@ -506,22 +423,12 @@ fn listen_replaces_addresses_and_keeps_a_single_listener_s_users() {
         ..RunFlags::default()
     };
     let settings = load_with(text, listen(&["127.0.0.1:2", "unix:/b"])).unwrap();
-    let addresses: Vec<String> = settings
-        .listeners
-        .iter()
-        .map(|l| l.address.to_string())
-        .collect();
+    let addresses: Vec<String> = settings.listeners.iter().map(|l| l.address.to_string()).collect();
     assert_eq!(addresses, ["127.0.0.1:2", "unix:/b"]);
     assert!(
-        settings
-            .listeners
-            .iter()
-            .all(|l| matches!(l.auth, Auth::Users(_)) && l.client_max == 9)
+        settings.listeners.iter().all(|l| matches!(l.auth, Auth::Users(_)) && l.client_max == 9)
     );
-    assert!(matches!(
-        settings.listeners[1].address,
-        ListenAddress::Unix { mode: 0o600, .. }
-    ));
+    assert!(matches!(settings.listeners[1].address, ListenAddress::Unix { mode: 0o600, .. }));
     let two = format!("{text}[[listener]]\naddress = \"127.0.0.1:3\"\n");
     // The template's own mode is complained about only where its address is used.
     let found = load_with(&two, listen(&["127.0.0.1:2"])).unwrap_err();
@@ -542,21 +449,12 @@ fn of_keys(keys: &str) -> Result<Option<Credentials>, Vec<String>> {
 #[test]
 fn credentials_come_from_the_url_or_one_key() {
     let credentials = |user: Option<&str>, password| {
-        Some(Credentials {
-            user: user.map(str::to_owned),
-            password,
-        })
+        Some(Credentials { user: user.map(str::to_owned), password })
     };
     for (keys, expected) in [
         ("url = \"redis://h\"", None),
-        (
-            "url = \"redis://u:p@h\"",
-            credentials(Some("u"), inline("p")),
-        ),
-        (
-            "url = \"redis://h\"\npassword = \"p\"",
-            credentials(None, inline("p")),
-        ),
+        ("url = \"redis://u:p@h\"", credentials(Some("u"), inline("p"))),
+        ("url = \"redis://h\"\npassword = \"p\"", credentials(None, inline("p"))),
         (
             "url = \"redis://h\"\nuser = \"u\"\npassword_env = \"P\"",
             credentials(Some("u"), Secret::Env("P".to_owned())),
@@ -573,14 +471,8 @@ fn credentials_come_from_the_url_or_one_key() {
 #[test]
 fn credentials_that_are_given_twice_or_by_halves_are_complaints() {
     for (keys, complaint) in [
-        (
-            "url = \"redis://u@h\"",
-            "f:2:7: the upstream's user has no password; ",
-        ),
-        (
-            "url = \"redis://h\"\nuser = \"u\"",
-            "f:3:8: the upstream's user has no password; ",
-        ),
+        ("url = \"redis://u@h\"", "f:2:7: the upstream's user has no password; "),
+        ("url = \"redis://h\"\nuser = \"u\"", "f:3:8: the upstream's user has no password; "),
         (
             "url = \"redis://:p@h\"\npassword_env = \"P\"",
             "f:3:16: the password stands in the URL as well; write it once",
@@ -620,21 +512,12 @@ fn credentials_that_are_given_twice_or_by_halves_are_complaints() {
 fn the_url_of_a_flag_keeps_the_file_s_password_unless_it_has_its_own() {
     let text = "[upstream]\nurl = \"redis://a\"\nuser = \"u\"\npassword_file = \"/p\"\ndb = 4\n";
     let upstream = load_with(text, flags("redis://b")).unwrap().upstream;
-    let of_file = Credentials {
-        user: Some("u".to_owned()),
-        password: Secret::File("/p".into()),
-    };
+    let of_file = Credentials { user: Some("u".to_owned()), password: Secret::File("/p".into()) };
     assert_eq!((upstream.credentials, upstream.db), (Some(of_file), 4));
     let upstream = load_with(text, flags("redis://:q@b/5")).unwrap().upstream;
     assert_eq!(
         (upstream.credentials, upstream.db),
-        (
-            Some(Credentials {
-                user: None,
-                password: inline("q")
-            }),
-            5
-        )
+        (Some(Credentials { user: None, password: inline("q") }), 5)
     );
 }
 
@@ -660,18 +543,11 @@ fn renamed_commands_are_one_to_one() {
 #[test]
 fn an_open_door_is_noted() {
     let settings = |listen: &str, url: &str| {
-        Settings::load(&RunFlags {
-            listen: vec![listen.to_owned()],
-            ..flags(url)
-        })
-        .unwrap()
+        Settings::load(&RunFlags { listen: vec![listen.to_owned()], ..flags(url) }).unwrap()
     };
     let notes = settings("0.0.0.0:6379", "redis://:p@h").notes;
     assert_eq!(notes.len(), 1);
-    assert!(
-        notes[0].what.contains("everybody who can reach it"),
-        "{notes:?}"
-    );
+    assert!(notes[0].what.contains("everybody who can reach it"), "{notes:?}");
     assert!(settings("127.0.0.1:6379", "redis://:p@h").notes.is_empty());
     assert!(
         settings("0.0.0.0:6379", "redis://h").notes.is_empty(),
@@ -712,11 +588,8 @@ fn no_secret_is_shown_by_settings_or_complaints() {
 fn files_that_cannot_be_read_are_complaints_too() {
     let folder = Folder::new();
     let load = |path: PathBuf| {
-        let found = Settings::load(&RunFlags {
-            config: Some(path),
-            ..flags("redis://h")
-        })
-        .unwrap_err();
+        let found =
+            Settings::load(&RunFlags { config: Some(path), ..flags("redis://h") }).unwrap_err();
         assert_eq!(found.len(), 1, "{found:?}");
         found[0].to_string()
     };

@@ -180,13 +180,7 @@ mod tests {
 
     #[test]
     fn unmatched_quotes_are_refused() {
-        for line in [
-            &br#"GET "a"#[..],
-            b"GET 'a",
-            br#"GET "a"b"#,
-            b"GET 'a'b",
-            br#"GET "a\"#,
-        ] {
+        for line in [&br#"GET "a"#[..], b"GET 'a", br#"GET "a"b"#, b"GET 'a'b", br#"GET "a\"#] {
             assert_eq!(split(line), Err(InlineError::UnbalancedQuotes), "{line:?}");
         }
     }

@@ -49,11 +49,7 @@ pub fn parse_integer(digits: &[u8]) -> Option<i64> {
         // Nineteen digits fit an unsigned 64-bit number, so this cannot overflow.
         magnitude = magnitude * 10 + u64::from(value);
     }
-    if negative {
-        0_i64.checked_sub_unsigned(magnitude)
-    } else {
-        i64::try_from(magnitude).ok()
-    }
+    if negative { 0_i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
 }
 
 #[cfg(test)]

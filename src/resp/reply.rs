@@ -77,12 +77,7 @@ impl Default for ReplyScanner {
     fn default() -> Self {
         let mut open = [0; REPLY_DEPTH_CEILING];
         open[0] = 1;
-        Self {
-            open,
-            depth: 1,
-            state: State::Element,
-            kind: None,
-        }
+        Self { open, depth: 1, state: State::Element, kind: None }
     }
 }
 
@@ -113,23 +108,14 @@ impl ReplyScanner {
             };
             if consumed == 0 {
                 // The beginning of a header line: it is wanted again, with more behind it.
-                return Ok(Progress {
-                    consumed: position,
-                    complete: false,
-                });
+                return Ok(Progress { consumed: position, complete: false });
             }
             position += consumed;
             if self.depth == 0 {
-                return Ok(Progress {
-                    consumed: position,
-                    complete: true,
-                });
+                return Ok(Progress { consumed: position, complete: true });
             }
         }
-        Ok(Progress {
-            consumed: position,
-            complete: false,
-        })
+        Ok(Progress { consumed: position, complete: false })
     }
 
     /// The type byte of the reply in progress or just completed, attributes apart; `None` before it was seen.
@@ -243,9 +229,7 @@ impl ReplyScanner {
         }
         // A piece may end between CR and LF: the part of the terminator that is here is checked here.
         check_terminator(rest, left)?;
-        self.state = State::Bulk {
-            left: left - available,
-        };
+        self.state = State::Bulk { left: left - available };
         Ok(rest.len())
     }
 
@@ -255,10 +239,7 @@ impl ReplyScanner {
             if seen > LINE_BYTES_CEILING {
                 return Err(ReplyError::LineTooLong);
             }
-            self.state = State::Line {
-                seen,
-                cr: rest.last() == Some(&b'\r'),
-            };
+            self.state = State::Line { seen, cr: rest.last() == Some(&b'\r') };
             return Ok(rest.len());
         };
         let has_cr = match newline.checked_sub(1) {
@@ -289,19 +270,13 @@ fn length_line(rest: &[u8]) -> Result<Option<(Option<u64>, usize)>, ReplyError> 
             _ => {}
         }
     }
-    if rest.len() >= HEADER_BYTES_CEILING {
-        Err(ReplyError::InvalidLength)
-    } else {
-        Ok(None)
-    }
+    if rest.len() >= HEADER_BYTES_CEILING { Err(ReplyError::InvalidLength) } else { Ok(None) }
 }
 
 fn length(digits: &[u8]) -> Result<Option<u64>, ReplyError> {
     match parse_integer(digits) {
         Some(-1) => Ok(None),
-        Some(length) => u64::try_from(length)
-            .map(Some)
-            .map_err(|_| ReplyError::InvalidLength),
+        Some(length) => u64::try_from(length).map(Some).map_err(|_| ReplyError::InvalidLength),
         None => Err(ReplyError::InvalidLength),
     }
 }
@@ -311,8 +286,7 @@ fn check_terminator(piece: &[u8], left: u64) -> Result<(), ReplyError> {
     let cr = left.checked_sub(2).and_then(|at| usize::try_from(at).ok());
     let lf = left.checked_sub(1).and_then(|at| usize::try_from(at).ok());
     let wrong = |at: Option<usize>, want: u8| {
-        at.and_then(|at| piece.get(at))
-            .is_some_and(|&byte| byte != want)
+        at.and_then(|at| piece.get(at)).is_some_and(|&byte| byte != want)
     };
     if wrong(cr, b'\r') || wrong(lf, b'\n') {
         return Err(ReplyError::MissingTerminator);

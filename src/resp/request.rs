@@ -83,11 +83,7 @@ impl ProtocolError {
         if let Self::ExpectedBulk(byte) = self {
             out.extend_from_slice(b"expected '$', got '");
             // Redis prints the raw byte; CR and LF would break the line of the reply.
-            out.push(if matches!(byte, b'\r' | b'\n') {
-                b' '
-            } else {
-                byte
-            });
+            out.push(if matches!(byte, b'\r' | b'\n') { b' ' } else { byte });
             out.push(b'\'');
         } else {
             out.extend_from_slice(self.text().as_bytes());
@@ -142,18 +138,14 @@ impl RequestScanner {
             }
             match self.scan_multibulk_header(input, limits, authenticated)? {
                 Some(0) => {
-                    return Ok(Scanned::Nothing {
-                        length: self.position,
-                    });
+                    return Ok(Scanned::Nothing { length: self.position });
                 }
                 Some(count) => {
                     self.arguments_left = count;
                     self.in_multibulk = true;
                 }
                 None => {
-                    return Ok(Scanned::Incomplete {
-                        needed: input.len() + 1,
-                    });
+                    return Ok(Scanned::Incomplete { needed: input.len() + 1 });
                 }
             }
         }
@@ -225,9 +217,7 @@ impl RequestScanner {
                 None => match self.scan_bulk_header(input, limits, authenticated)? {
                     Some(length) => length,
                     None => {
-                        return Ok(Scanned::Incomplete {
-                            needed: input.len() + 1,
-                        });
+                        return Ok(Scanned::Incomplete { needed: input.len() + 1 });
                     }
                 },
             };
@@ -244,9 +234,7 @@ impl RequestScanner {
             self.position = end + 2;
             self.arguments_left -= 1;
         }
-        Ok(Scanned::Command {
-            length: self.position,
-        })
+        Ok(Scanned::Command { length: self.position })
     }
 
     fn scan_bulk_header(
@@ -282,20 +270,14 @@ impl RequestScanner {
 
     fn scan_inline(&mut self, input: &[u8], limits: &Limits) -> Result<Scanned, ProtocolError> {
         // A line that was found already is found again, so the search goes on only in an unfinished one.
-        let searched = if self.encoded.is_empty() {
-            self.position.min(input.len())
-        } else {
-            0
-        };
+        let searched = if self.encoded.is_empty() { self.position.min(input.len()) } else { 0 };
         let rest = input.get(searched..).unwrap_or_default();
         let Some(newline) = memchr::memchr(b'\n', rest) else {
             if input.len() > limits.inline_bytes {
                 return Err(ProtocolError::TooBigInline);
             }
             self.position = input.len();
-            return Ok(Scanned::Incomplete {
-                needed: input.len() + 1,
-            });
+            return Ok(Scanned::Incomplete { needed: input.len() + 1 });
         };
         let newline = searched + newline;
         if newline > limits.inline_bytes {
@@ -333,11 +315,7 @@ fn header(input: &[u8], at: usize) -> Option<Option<(&[u8], usize)>> {
             };
         }
     }
-    if line.len() >= HEADER_BYTES_CEILING {
-        None
-    } else {
-        Some(None)
-    }
+    if line.len() >= HEADER_BYTES_CEILING { None } else { Some(None) }
 }
 
 fn span(start: usize, end: usize) -> Result<Span, ProtocolError> {

@@ -52,13 +52,7 @@ pub fn simple(out: &mut Vec<u8>, text: &str) {
 /// Appends `-<text>\r\n`, with every CR and LF of the text turned into a blank.
 pub fn error(out: &mut Vec<u8>, text: &str) {
     out.push(b'-');
-    out.extend(text.bytes().map(|byte| {
-        if matches!(byte, b'\r' | b'\n') {
-            b' '
-        } else {
-            byte
-        }
-    }));
+    out.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
     out.extend_from_slice(b"\r\n");
 }
 

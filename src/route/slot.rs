@@ -35,12 +35,8 @@ mod tests {
     #[test]
     fn keys_fall_into_the_slots_of_redis() {
         // CLUSTER KEYSLOT of redis-server 7.0.15, and the specification's own examples.
-        let table: [(&[u8], u16); 4] = [
-            (b"123456789", 12_739),
-            (b"foo", 12_182),
-            (b"", 0),
-            (b"{user1000}.following", 3_443),
-        ];
+        let table: [(&[u8], u16); 4] =
+            [(b"123456789", 12_739), (b"foo", 12_182), (b"", 0), (b"{user1000}.following", 3_443)];
         for (key, want) in table {
             assert_eq!(slot(key), want, "{:?}", String::from_utf8_lossy(key));
         }

@@ -163,10 +163,7 @@ fn hand_out(workers: &[WorkerHandle], door: &Door, offer: impl FnOnce(Place) -> 
         return;
     };
     let is_full = door.clients.load(Ordering::Relaxed) >= door.settings.client_max;
-    let accepted = offer(Place::take([
-        Arc::clone(&door.clients),
-        Arc::clone(&worker.load),
-    ]));
+    let accepted = offer(Place::take([Arc::clone(&door.clients), Arc::clone(&worker.load)]));
     if is_full {
         control::client_turned_away(TurnedAway::MaxClients);
         return accepted.socket.refuse();
@@ -205,9 +202,7 @@ impl Bound {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                let local = stream
-                    .local_addr()
-                    .map_or_else(|_| String::new(), |it| it.to_string());
+                let local = stream.local_addr().map_or_else(|_| String::new(), |it| it.to_string());
                 Ok((Socket::tcp(stream)?, peer.to_string(), local))
             }
             Self::Unix(listener, path) => {

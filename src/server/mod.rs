@@ -49,11 +49,8 @@ pub fn run(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
 
 async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let doors = doors(&settings)?;
-    let bound: Vec<Bound> = settings
-        .listeners
-        .iter()
-        .map(listener::bind)
-        .collect::<Result<_, _>>()?;
+    let bound: Vec<Bound> =
+        settings.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
     if let Some(credentials) = &settings.upstream.credentials {
         // A password that is not there should be missed now, not by the first client.
         credentials.password.read()?;
@@ -76,13 +73,8 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let (stop_admin, admin_stopped) = watch::channel(false);
     if let Some(listener) = admin {
         let exporter = exporter(&started);
-        exporter
-            .install()
-            .context("another metrics recorder is installed")?;
-        let state = Arc::new(AdminState {
-            exporter,
-            readiness: Arc::clone(&readiness),
-        });
+        exporter.install().context("another metrics recorder is installed")?;
+        let state = Arc::new(AdminState { exporter, readiness: Arc::clone(&readiness) });
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }
     let (changed, on_change) = watch::channel(1);
@@ -95,13 +87,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
     for ((place, bound), door) in bound.into_iter().enumerate().zip(doors.iter()) {
         let handles = Arc::clone(&handles);
-        tokio::spawn(listener::accept(
-            place,
-            bound,
-            door.clone(),
-            handles,
-            draining.clone(),
-        ));
+        tokio::spawn(listener::accept(place, bound, door.clone(), handles, draining.clone()));
     }
     events::started(&settings, workers);
     until_told(flags, &settings, &published, &changed, &doors).await?;
@@ -128,11 +114,7 @@ fn doors(settings: &Settings) -> anyhow::Result<Arc<[Door]>> {
             Some(tls) => Some(Arc::new(ServerTlsReloader::try_new(tls.clone())?)),
             None => None,
         };
-        Ok(Door {
-            settings: listener.clone(),
-            tls,
-            clients: Arc::default(),
-        })
+        Ok(Door { settings: listener.clone(), tls, clients: Arc::default() })
     };
     settings.listeners.iter().map(door).collect()
 }
@@ -154,9 +136,7 @@ fn exporter(started: &[Started]) -> Exporter {
     let table = Table::builtin();
     let names: Vec<String> = table.specs().map(|spec| spec.name.to_string()).collect();
     debug_assert_eq!(names.len(), table::BUILTIN_COUNT);
-    Exporter::new(stats, |index| {
-        names.get(index).map_or("other", String::as_str)
-    })
+    Exporter::new(stats, |index| names.get(index).map_or("other", String::as_str))
 }
 
 /// Waits for a signal to stop; reloads whenever there is reason to.

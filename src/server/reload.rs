@@ -41,11 +41,7 @@ pub fn node(settings: &UpstreamSettings) -> anyhow::Result<Node> {
         }
         _ => None,
     };
-    Ok(Node {
-        name: settings.endpoint.to_string(),
-        settings: settings.clone(),
-        tls,
-    })
+    Ok(Node { name: settings.endpoint.to_string(), settings: settings.clone(), tls })
 }
 
 /// Reads certificates again whose files have changed.
@@ -66,11 +62,7 @@ impl Reloader {
     #[must_use]
     pub fn new(flags: &RunFlags, in_force: &Settings) -> Self {
         let seen = in_force.file_hash;
-        Self {
-            flags: flags.clone(),
-            in_force: in_force.clone(),
-            seen,
-        }
+        Self { flags: flags.clone(), in_force: in_force.clone(), seen }
     }
 
     fn current_hash(&self) -> Option<[u8; 32]> {

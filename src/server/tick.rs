@@ -64,11 +64,7 @@ pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
         }
         let limit = if waiter.is_fast { fast } else { slow };
         // A reply that flows is not late; the lane's own silence is what counts then.
-        let age = if place == 0 && lane.streaming {
-            worker.now - lane.heard_at
-        } else {
-            age
-        };
+        let age = if place == 0 && lane.streaming { worker.now - lane.heard_at } else { age };
         let is_read = lane.paused_at.is_none() || lane.overdraft;
         if age >= limit && is_read && is_wanted(worker, waiter) {
             late.push((*waiter, limit));
@@ -187,10 +183,7 @@ fn look_at_sessions(worker: &mut Worker) {
     give_back(worker, in_flight);
     worker.stats.commands_in_flight.set(in_flight);
     worker.stats.reply_buffered_bytes.set(total as u64);
-    worker
-        .stats
-        .request_buffered_bytes
-        .set(worker.request_bytes as u64);
+    worker.stats.request_buffered_bytes.set(worker.request_bytes as u64);
     if total > worker.shared.memory.reply_bytes_total {
         close_greediest(worker, greediest.map(|(_, id)| id));
     }

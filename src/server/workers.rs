@@ -77,29 +77,20 @@ struct Bench {
 /// If the thread or its runtime cannot be made.
 pub fn start(number: usize, shared: Arc<Shared>, doors: Arc<[Door]>) -> io::Result<Started> {
     let (inbox, messages) = mpsc::channel(INBOX);
-    let handle = WorkerHandle {
-        inbox,
-        load: Arc::new(AtomicUsize::new(0)),
-    };
+    let handle = WorkerHandle { inbox, load: Arc::new(AtomicUsize::new(0)) };
     let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));
     let (its_handle, its_stats) = (handle.clone(), Arc::clone(&stats));
-    let thread = std::thread::Builder::new()
-        .name(format!("worker-{number}"))
-        .spawn(move || {
-            // A local runtime cannot move between threads, so it is made on its own.
-            match runtime() {
-                Ok(runtime) => {
-                    let worker = Rc::new(RefCell::new(Worker::new(shared, its_stats)));
-                    runtime.block_on(run(worker, doors, its_handle, messages));
-                }
-                Err(error) => crate::events::no_runtime(&error),
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        // A local runtime cannot move between threads, so it is made on its own.
+        match runtime() {
+            Ok(runtime) => {
+                let worker = Rc::new(RefCell::new(Worker::new(shared, its_stats)));
+                runtime.block_on(run(worker, doors, its_handle, messages));
             }
-        })?;
-    Ok(Started {
-        handle,
-        stats,
-        thread,
-    })
+            Err(error) => crate::events::no_runtime(&error),
+        }
+    })?;
+    Ok(Started { handle, stats, thread })
 }
 
 fn runtime() -> io::Result<tokio::runtime::LocalRuntime> {
@@ -117,21 +108,11 @@ async fn run(
     handle: WorkerHandle,
     mut messages: mpsc::Receiver<Message>,
 ) {
-    let memory = worker.borrow().shared.memory.clone();
-    let gates = doors
-        .iter()
-        .map(|door| Rc::new(Gate::new(&door.settings, &memory)))
-        .collect();
+    let memory = worker.borrow().shared.memory;
+    let gates = doors.iter().map(|door| Rc::new(Gate::new(&door.settings, &memory))).collect();
     let dialling = Rc::new(Semaphore::new(1));
     let verifying = Rc::new(Semaphore::new(1));
-    let bench = Bench {
-        worker,
-        gates,
-        doors,
-        handle,
-        dialling,
-        verifying,
-    };
+    let bench = Bench { worker, gates, doors, handle, dialling, verifying };
     spawn_local(flush::run(Rc::clone(&bench.worker)));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -176,13 +157,7 @@ impl Bench {
 
     /// One client, from its socket to its end.
     async fn serve(self, accepted: Accepted) {
-        let Accepted {
-            listener,
-            socket,
-            address,
-            local_address,
-            place: _place,
-        } = accepted;
+        let Accepted { listener, socket, address, local_address, place: _place } = accepted;
         // Boxed: the state of a TLS handshake would otherwise stay part of every idle client's task.
         if let Some((read, write)) = Box::pin(self.greet(listener, socket)).await
             && let Some(gate) = self.gates.get(listener)
@@ -222,18 +197,12 @@ impl Bench {
         let worker = &mut *worker;
         let now = clock::micros();
         let topology: Arc<Topology> = Arc::clone(worker.topology.load());
-        let wants_auth = topology
-            .facts
-            .as_ref()
-            .is_some_and(|facts| facts.wants_auth);
+        let wants_auth = topology.facts.as_ref().is_some_and(|facts| facts.wants_auth);
         worker.stats.clients_accepted.increment();
         worker.stats.clients.add(1);
         let (shared, handle, draining) = (&worker.shared, &self.handle, worker.draining);
         worker.sessions.insert(|id| {
-            let home = Home {
-                worker: handle.clone(),
-                session: id,
-            };
+            let home = Home { worker: handle.clone(), session: id };
             let number = shared.registry.next_id();
             let descriptor = socket.descriptor();
             let client = Client::new(number, address, local_address, descriptor, now, home);
@@ -257,17 +226,10 @@ impl Bench {
             if worker.to_dial.is_empty() && worker.to_verify.is_empty() {
                 return;
             }
-            (
-                std::mem::take(&mut worker.to_dial),
-                std::mem::take(&mut worker.to_verify),
-            )
+            (std::mem::take(&mut worker.to_dial), std::mem::take(&mut worker.to_verify))
         };
         for id in lanes {
-            spawn_local(task::run(
-                Rc::clone(&self.worker),
-                id,
-                Rc::clone(&self.dialling),
-            ));
+            spawn_local(task::run(Rc::clone(&self.worker), id, Rc::clone(&self.dialling)));
         }
         for request in verifications {
             let verifying = Rc::clone(&self.verifying);

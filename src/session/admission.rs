@@ -38,11 +38,7 @@ pub struct Bounds {
 
 impl Default for Admission {
     fn default() -> Self {
-        Self {
-            window: WINDOW_START,
-            answered: 0,
-            largest: None,
-        }
+        Self { window: WINDOW_START, answered: 0, largest: None }
     }
 }
 
@@ -87,10 +83,7 @@ impl Admission {
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds {
-        reply_bytes: 16 << 20,
-        commands: 1024,
-    };
+    const BOUNDS: Bounds = Bounds { reply_bytes: 16 << 20, commands: 1024 };
 
     #[test]
     fn the_window_starts_small_and_doubles_up_to_the_bound() {

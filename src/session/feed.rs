@@ -42,12 +42,7 @@ pub fn fresh(worker: &mut Worker, topology: &Topology, session: &mut Session, in
         return fed;
     }
     let buffer = rest.to_vec();
-    let partial = Partial {
-        buffer,
-        start: 0,
-        needed: fed.needed,
-        scanner,
-    };
+    let partial = Partial { buffer, start: 0, needed: fed.needed, scanner };
     worker.request_bytes += partial.heap_bytes();
     session.partial = Some(Box::new(partial));
     enforce_budget(worker, session);
@@ -87,12 +82,7 @@ pub fn held(worker: &mut Worker, topology: &Topology, session: &mut Session) -> 
     let fed = if is_one_large_command(&partial) {
         feed_large(worker, topology, session, &mut partial)
     } else {
-        let Partial {
-            buffer,
-            start,
-            scanner,
-            ..
-        } = &mut *partial;
+        let Partial { buffer, start, scanner, .. } = &mut *partial;
         let input = buffer.get(*start..).unwrap_or_default();
         feed(worker, topology, session, scanner, input)
     };
@@ -110,10 +100,7 @@ pub fn held(worker: &mut Worker, topology: &Topology, session: &mut Session) -> 
 /// Bytes that the session holds of requests.
 #[must_use]
 pub fn held_bytes(session: &Session) -> usize {
-    session
-        .partial
-        .as_ref()
-        .map_or(0, |partial| partial.heap_bytes())
+    session.partial.as_ref().map_or(0, |partial| partial.heap_bytes())
 }
 
 fn drop_held(worker: &mut Worker, session: &mut Session) {
@@ -189,14 +176,8 @@ fn feed_large(
     let is_known = session.identity.is_some();
     let limits = topology.limits(&session.gate.limits);
     let scanned = partial.scanner.scan(&partial.buffer, &limits, is_known);
-    if scanned
-        != Ok(Scanned::Command {
-            length: partial.buffer.len(),
-        })
-    {
-        let Partial {
-            buffer, scanner, ..
-        } = partial;
+    if scanned != Ok(Scanned::Command { length: partial.buffer.len() }) {
+        let Partial { buffer, scanner, .. } = partial;
         return feed(worker, topology, session, scanner, buffer);
     }
     let length = partial.buffer.len();
@@ -208,17 +189,10 @@ fn feed_large(
     partial.scanner.reset();
     if done == Dispatched::Wait {
         partial.buffer = bytes.into();
-        return Fed {
-            used: 0,
-            needed: 0,
-            is_stuck: true,
-        };
+        return Fed { used: 0, needed: 0, is_stuck: true };
     }
     session.doubtful = session.doubtful.saturating_sub(length);
-    Fed {
-        used: length,
-        ..Fed::default()
-    }
+    Fed { used: length, ..Fed::default() }
 }
 
 /// The client is told what is wrong with its bytes, behind its other replies, and disconnected, as Redis does.

@@ -57,10 +57,7 @@ pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
     while session.out.unsent() > 0 && !session.write_blocked {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let filled = session.out.unsent_slices(&mut slices);
-        match session
-            .socket
-            .poll_write(cx, slices.get(..filled).unwrap_or_default())
-        {
+        match session.socket.poll_write(cx, slices.get(..filled).unwrap_or_default()) {
             Poll::Ready(Ok(count)) => {
                 session.out.advance(count);
                 session.written_at = now;

@@ -99,28 +99,15 @@ mod tests {
     fn user(name: &str, password: &str) -> UserSettings {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, password.as_bytes()).as_ref());
-        UserSettings {
-            name: name.into(),
-            password_sha256: vec![hash],
-            nopass: false,
-        }
+        UserSettings { name: name.into(), password_sha256: vec![hash], nopass: false }
     }
 
     #[test]
     fn only_the_right_password_of_the_right_user_opens() {
         let users = [user("ann", "a"), user("bob", "b")];
         assert!(Gate::is_user(&users, b"ann", b"a") && Gate::is_user(&users, b"bob", b"b"));
-        for (name, password) in [
-            ("ann", "b"),
-            ("bob", "a"),
-            ("eve", "a"),
-            ("ann", ""),
-            ("", "a"),
-        ] {
-            assert!(
-                !Gate::is_user(&users, name.as_bytes(), password.as_bytes()),
-                "{name}"
-            );
+        for (name, password) in [("ann", "b"), ("bob", "a"), ("eve", "a"), ("ann", ""), ("", "a")] {
+            assert!(!Gate::is_user(&users, name.as_bytes(), password.as_bytes()), "{name}");
         }
     }
 }

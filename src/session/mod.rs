@@ -50,17 +50,11 @@ fn poll_session(
     let Some(mut session) = worker.sessions.lend(id) else {
         return Poll::Ready(ClosedReason::Panic);
     };
-    if !session
-        .waker
-        .as_ref()
-        .is_some_and(|waker| waker.will_wake(cx.waker()))
-    {
+    if !session.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         session.waker = Some(cx.waker().clone());
     }
     // A panic ends this session and no other.
-    let turn = catch_unwind(AssertUnwindSafe(|| {
-        turn(&mut worker, &mut session, read, cx)
-    }));
+    let turn = catch_unwind(AssertUnwindSafe(|| turn(&mut worker, &mut session, read, cx)));
     if turn.is_err() {
         worker.stats.panics.increment();
         worker.scratch.resize(SCRATCH_BYTES, 0);
@@ -161,16 +155,11 @@ fn take_input(
 
 /// How much to read: a large command is read to its end and no further, so that its buffer can move on whole.
 fn read_limit(session: &Session) -> usize {
-    let missing = session.partial.as_ref().map_or(0, |partial| {
-        partial
-            .needed
-            .saturating_sub(partial.buffer.len() - partial.start)
-    });
-    if missing >= LARGE_BYTES {
-        missing.min(SCRATCH_BYTES)
-    } else {
-        SCRATCH_BYTES
-    }
+    let missing = session
+        .partial
+        .as_ref()
+        .map_or(0, |partial| partial.needed.saturating_sub(partial.buffer.len() - partial.start));
+    if missing >= LARGE_BYTES { missing.min(SCRATCH_BYTES) } else { SCRATCH_BYTES }
 }
 
 /// The lane that may wait for this session to take its bytes, if it has taken half of them.
@@ -185,13 +174,8 @@ fn unpauses(session: &Session) -> Option<crate::upstream::lane::LaneId> {
 pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
     let session = worker.sessions.get_mut(id);
     if let Some(session) = session {
-        worker
-            .stats
-            .tombstones_made
-            .add(u64::from(session.in_flight));
-        worker.request_bytes = worker
-            .request_bytes
-            .saturating_sub(feed::held_bytes(session));
+        worker.stats.tombstones_made.add(u64::from(session.in_flight));
+        worker.request_bytes = worker.request_bytes.saturating_sub(feed::held_bytes(session));
         worker.shared.registry.remove(session.client.id);
         if let Some(lane) = session.lane.and_then(|lane| worker.lanes.get_mut(lane)) {
             // Its unsent commands are dropped, and nobody is stopped by its unread reply.

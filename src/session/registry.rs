@@ -145,17 +145,13 @@ impl Client {
             last_command: AtomicU16::new(u16::MAX),
             active_at: AtomicU64::new(now),
             no_evict: AtomicBool::new(false),
-            labels: Mutex::new(Labels {
-                user,
-                ..Labels::default()
-            }),
+            labels: Mutex::new(Labels { user, ..Labels::default() }),
         }
     }
 
     /// Notes what CLIENT LIST shows as `resp` and `db`.
     pub fn note_state(&self, protocol: Protocol, db: u32) {
-        self.is_resp3
-            .store(protocol == Protocol::Resp3, Ordering::Relaxed);
+        self.is_resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
         self.db.store(db, Ordering::Relaxed);
     }
 
@@ -168,10 +164,7 @@ impl Client {
     /// A copy of its texts.
     #[must_use]
     pub fn labels(&self) -> Labels {
-        self.labels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes its texts.

@@ -67,9 +67,7 @@ impl Replies {
         let Some(offset) = slot.checked_sub(self.head) else {
             return false;
         };
-        let state = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| self.early.get(offset));
+        let state = usize::try_from(offset).ok().and_then(|offset| self.early.get(offset));
         slot < self.next && !matches!(state, Some(Slot::Whole(_)))
     }
 
@@ -226,30 +224,21 @@ mod tests {
             for want in 0..commands {
                 assert_eq!(replies.open(), want);
             }
-            Self {
-                replies,
-                out: SendBuffer::default(),
-                pool: ChunkPool::default(),
-            }
+            Self { replies, out: SendBuffer::default(), pool: ChunkPool::default() }
         }
 
         fn complete(&mut self, slot: Sequence, reply: &[u8]) {
-            self.replies
-                .complete(slot, reply, &mut self.out, &mut self.pool);
+            self.replies.complete(slot, reply, &mut self.out, &mut self.pool);
         }
 
         fn piece(&mut self, slot: Sequence, piece: &[u8]) -> bool {
-            self.replies
-                .piece(slot, piece, &mut self.out, &mut self.pool)
+            self.replies.piece(slot, piece, &mut self.out, &mut self.pool)
         }
 
         fn sent(&self) -> Vec<u8> {
             let mut slices = [IoSlice::new(&[]); crate::buffer::SLICES];
             let count = self.out.unsent_slices(&mut slices);
-            slices[..count]
-                .iter()
-                .flat_map(|slice| slice.to_vec())
-                .collect()
+            slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
         }
     }
 

@@ -178,9 +178,7 @@ impl Session {
     pub fn admits(&self) -> bool {
         self.closing.is_none()
             && !self.suspended
-            && self
-                .admission
-                .admits(self.replies.pending(), self.owed(), &self.gate.bounds)
+            && self.admission.admits(self.replies.pending(), self.owed(), &self.gate.bounds)
     }
 
     /// Bytes of replies that it holds in memory.

@@ -105,9 +105,6 @@ mod tests {
             config_reloaded(Reload::Applied);
         });
         let text = exporter.render();
-        assert!(
-            text.lines()
-                .any(|it| it == "breakwater_config_last_reload_successful 1")
-        );
+        assert!(text.lines().any(|it| it == "breakwater_config_last_reload_successful 1"));
     }
 }

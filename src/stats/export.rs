@@ -57,9 +57,8 @@ impl Exporter {
         let commands = workers.first().map_or(0, |worker| worker.commands());
         // A shorter table would count other names under the commands that it lacks.
         debug_assert!(workers.iter().all(|worker| worker.commands() == commands));
-        let mut command_names: Vec<String> = (0..commands)
-            .map(|command| command_name(command).to_owned())
-            .collect();
+        let mut command_names: Vec<String> =
+            (0..commands).map(|command| command_name(command).to_owned()).collect();
         command_names.push(OTHER.to_owned());
         let recorder = PrometheusBuilder::new().build_recorder();
         let counter = |it: &Series<u64>| recorder.register_counter(&it.key(), &METADATA);
@@ -68,14 +67,8 @@ impl Exporter {
             workers,
             commands: Mutex::new(vec![Default::default(); command_names.len()]),
             command_names,
-            counters: families::counters()
-                .into_iter()
-                .map(|it| (counter(&it), it))
-                .collect(),
-            gauges: families::gauges()
-                .into_iter()
-                .map(|it| (gauge(&it), it))
-                .collect(),
+            counters: families::counters().into_iter().map(|it| (counter(&it), it)).collect(),
+            gauges: families::gauges().into_iter().map(|it| (gauge(&it), it)).collect(),
             handle: recorder.handle(),
             recorder: Arc::new(recorder),
             started: crate::clock::now(),
@@ -153,8 +146,7 @@ impl Exporter {
             metrics::Label::new("command", name.to_owned()),
             metrics::Label::new("outcome", outcome.as_str()),
         ];
-        self.recorder
-            .register_counter(&Key::from_parts(families::COMMANDS, labels), &METADATA)
+        self.recorder.register_counter(&Key::from_parts(families::COMMANDS, labels), &METADATA)
     }
 
     /// Sets uptime and what the kernel says of the process.
@@ -177,8 +169,7 @@ impl Exporter {
     fn register_constants(&self) {
         for (family, help) in families::described() {
             // The registry keeps one map of descriptions for all types.
-            self.recorder
-                .describe_counter(family.into(), None, help.into());
+            self.recorder.describe_counter(family.into(), None, help.into());
         }
         let version = ("version", env!("CARGO_PKG_VERSION"));
         self.set_gauge(families::BUILD_INFO, Some(version), 1.0);
@@ -190,9 +181,7 @@ impl Exporter {
 
     /// Sets a gauge that no worker holds.
     fn set_gauge(&self, family: &'static str, label: Option<Label>, value: f64) {
-        self.recorder
-            .register_gauge(&families::key(family, label), &METADATA)
-            .set(value);
+        self.recorder.register_gauge(&families::key(family, label), &METADATA).set(value);
     }
 
     /// One histogram of all workers.

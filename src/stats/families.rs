@@ -112,9 +112,7 @@ pub(super) fn described() -> impl Iterator<Item = (&'static str, &'static str)> 
 
 /// The help of a family; empty for one that is not described.
 pub(super) fn help(family: &str) -> &'static str {
-    described()
-        .find(|(name, _)| *name == family)
-        .map_or("", |(_, help)| help)
+    described().find(|(name, _)| *name == family).map_or("", |(_, help)| help)
 }
 
 /// Every counter but those by command, which are registered when they are first needed.
@@ -157,13 +155,9 @@ pub(super) fn counters() -> Vec<Series<u64>> {
 fn plain_counters() -> Vec<Series<u64>> {
     vec![
         // What befell commands on their way.
-        plain("breakwater_deadlines_passed_total", |it| {
-            &it.deadlines_passed
-        }),
+        plain("breakwater_deadlines_passed_total", |it| &it.deadlines_passed),
         plain("breakwater_tombstones_made_total", |it| &it.tombstones_made),
-        plain("breakwater_tombstones_consumed_total", |it| {
-            &it.tombstones_consumed
-        }),
+        plain("breakwater_tombstones_consumed_total", |it| &it.tombstones_consumed),
         plain("breakwater_pushes_dropped_total", |it| &it.pushes_dropped),
         plain("breakwater_panics_total", |it| &it.panics),
         // How well work is batched: the second of each pair is divided by the first.
@@ -172,12 +166,8 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_turns_total", |it| &it.turns),
         plain("breakwater_turn_sessions_total", |it| &it.turn_sessions),
         // Connections on both sides.
-        plain("breakwater_clients_accepted_total", |it| {
-            &it.clients_accepted
-        }),
-        plain("breakwater_client_protocol_errors_total", |it| {
-            &it.client_protocol_errors
-        }),
+        plain("breakwater_clients_accepted_total", |it| &it.clients_accepted),
+        plain("breakwater_client_protocol_errors_total", |it| &it.client_protocol_errors),
         plain("breakwater_lanes_opened_total", |it| &it.lanes_opened),
         plain("breakwater_lanes_retired_total", |it| &it.lanes_retired),
         plain("breakwater_dials_total", |it| &it.dials_started),
@@ -201,25 +191,15 @@ pub(super) fn gauges() -> [Series<i64>; 5] {
     [
         gauge("breakwater_clients", |it| it.clients.get()),
         gauge("breakwater_lanes", |it| it.lanes.get()),
-        gauge("breakwater_commands_in_flight", |it| {
-            it.commands_in_flight.get()
-        }),
-        gauge("breakwater_reply_buffered_bytes", |it| {
-            it.reply_buffered_bytes.get()
-        }),
-        gauge("breakwater_request_buffered_bytes", |it| {
-            it.request_buffered_bytes.get()
-        }),
+        gauge("breakwater_commands_in_flight", |it| it.commands_in_flight.get()),
+        gauge("breakwater_reply_buffered_bytes", |it| it.reply_buffered_bytes.get()),
+        gauge("breakwater_request_buffered_bytes", |it| it.request_buffered_bytes.get()),
     ]
 }
 
 /// A counter without a label.
 fn plain(family: &'static str, counter: fn(&WorkerStats) -> &Counter) -> Series<u64> {
-    Series {
-        family,
-        label: None,
-        read: Box::new(move |worker| counter(worker).get()),
-    }
+    Series { family, label: None, read: Box::new(move |worker| counter(worker).get()) }
 }
 
 /// A counter with one label.
@@ -228,20 +208,12 @@ fn labelled(
     label: Label,
     counter: impl Fn(&WorkerStats) -> &Counter + Send + Sync + 'static,
 ) -> Series<u64> {
-    Series {
-        family,
-        label: Some(label),
-        read: Box::new(move |worker| counter(worker).get()),
-    }
+    Series { family, label: Some(label), read: Box::new(move |worker| counter(worker).get()) }
 }
 
 /// A gauge; none of the workers' gauges has a label, because each is a sum of its own.
 fn gauge(family: &'static str, read: fn(&WorkerStats) -> i64) -> Series<i64> {
-    Series {
-        family,
-        label: None,
-        read: Box::new(read),
-    }
+    Series { family, label: None, read: Box::new(read) }
 }
 
 #[cfg(test)]
@@ -254,14 +226,8 @@ mod tests {
         let names: HashSet<_> = described().map(|(family, _)| family).collect();
         assert_eq!(names.len(), HELP.lines().count());
         for (family, help) in described() {
-            assert!(
-                help.starts_with(|first: char| first.is_ascii_alphanumeric()),
-                "{family}"
-            );
-            assert!(
-                help.ends_with('.') && !help.contains('\\'),
-                "{family}: {help}"
-            );
+            assert!(help.starts_with(|first: char| first.is_ascii_alphanumeric()), "{family}");
+            assert!(help.ends_with('.') && !help.contains('\\'), "{family}: {help}");
         }
     }
 

@@ -65,10 +65,7 @@ pub struct Snapshot {
 impl Histogram {
     /// An empty histogram.
     pub const fn new() -> Self {
-        Self {
-            counts: [const { AtomicU64::new(0) }; BUCKETS],
-            sum_us: AtomicU64::new(0),
-        }
+        Self { counts: [const { AtomicU64::new(0) }; BUCKETS], sum_us: AtomicU64::new(0) }
     }
 
     /// Records one duration in microseconds, rounded down as `Duration::as_micros` does.
@@ -87,10 +84,7 @@ impl Histogram {
         if let Some(count) = self.counts.get(bucket_of(us)) {
             count.store(count.load(Relaxed).wrapping_add(times), Relaxed);
         }
-        let sum = self
-            .sum_us
-            .load(Relaxed)
-            .wrapping_add(us.wrapping_mul(times));
+        let sum = self.sum_us.load(Relaxed).wrapping_add(us.wrapping_mul(times));
         self.sum_us.store(sum, Relaxed);
     }
 
@@ -163,10 +157,7 @@ impl Snapshot {
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self {
-            counts: [0; BUCKETS],
-            sum_us: 0,
-        }
+        Self { counts: [0; BUCKETS], sum_us: 0 }
     }
 }
 
@@ -201,10 +192,7 @@ mod tests {
             assert!(low < high);
             assert_eq!(bucket_of(low), bucket);
             assert_eq!(bucket_of(high - 1), bucket);
-            assert!(
-                (high - low - 1) * 8 <= low,
-                "bucket {bucket} is {low}..{high}"
-            );
+            assert!((high - low - 1) * 8 <= low, "bucket {bucket} is {low}..{high}");
         }
         assert_eq!(lower_edge_us(BUCKETS), VALUE_US_MAX + 1);
         const { assert!(VALUE_US_MAX >= 137_000_000) };
@@ -226,10 +214,7 @@ mod tests {
     #[test]
     fn an_empty_histogram_answers_zero() {
         let empty = Histogram::new().snapshot();
-        assert_eq!(
-            (empty.count(), empty.sum_us(), empty.quantile(0.99)),
-            (0, 0, 0)
-        );
+        assert_eq!((empty.count(), empty.sum_us(), empty.quantile(0.99)), (0, 0, 0));
     }
 
     #[test]

@@ -179,14 +179,8 @@ pub enum Reload {
 
 impl Outcome {
     /// Every outcome, in the order of declaration.
-    pub const ALL: [Self; 6] = [
-        Self::Ok,
-        Self::ErrorReply,
-        Self::Refused,
-        Self::NotExecuted,
-        Self::Unknown,
-        Self::Local,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Ok, Self::ErrorReply, Self::Refused, Self::NotExecuted, Self::Unknown, Self::Local];
 
     /// The value of the label `outcome`.
     pub const fn as_str(self) -> &'static str {
@@ -447,10 +441,7 @@ mod tests {
             assert_eq!(position, *index, "{word} is not where ALL says");
             assert!(seen.insert(word), "{word} appears twice");
             assert!(!word.is_empty());
-            assert!(
-                word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
-                "{word}"
-            );
+            assert!(word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{word}");
         }
     }
 
@@ -468,10 +459,7 @@ mod tests {
 
     #[test]
     fn every_class_is_found_by_its_own_word_in_every_spelling_of_the_line() {
-        for class in ErrorClass::ALL
-            .into_iter()
-            .filter(|class| *class != ErrorClass::Other)
-        {
+        for class in ErrorClass::ALL.into_iter().filter(|class| *class != ErrorClass::Other) {
             let word = class.as_str().to_ascii_uppercase();
             for line in [
                 word.clone(),

@@ -284,9 +284,7 @@ mod tests {
     fn commands_beyond_the_table_share_one_row() {
         let stats = WorkerStats::new(2);
         stats.command(2, Outcome::Refused).increment();
-        stats
-            .command(WorkerStats::OTHER_COMMAND, Outcome::Refused)
-            .increment();
+        stats.command(WorkerStats::OTHER_COMMAND, Outcome::Refused).increment();
         assert_eq!(stats.command(99, Outcome::Refused).get(), 2);
         assert_eq!(stats.command(1, Outcome::Refused).get(), 0);
         assert_eq!(stats.commands(), 2);

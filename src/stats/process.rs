@@ -48,11 +48,7 @@ impl Process {
 pub(super) fn start_time_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let system = fs::read_to_string("/proc/stat").ok()?;
-    let boot: f64 = system
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .parse()
-        .ok()?;
+    let boot: f64 = system.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()?;
     Some(boot + stat_ticks(&stat, STARTTIME)? / TICKS_PER_SECOND)
 }
 
@@ -83,9 +79,7 @@ fn status_bytes(status: &str, name: &str) -> Option<u64> {
 
 /// The soft limit of open files.
 fn max_fds(limits: &str) -> Option<u64> {
-    let rest = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let rest = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     rest.split_ascii_whitespace().next()?.parse().ok()
 }
 
@@ -142,10 +136,7 @@ mod tests {
         let clock = crate::clock::unix_seconds() as f64;
         let started = start_time_seconds().unwrap();
         // Boot time is known to the second only, and the clock may have been set since.
-        assert!(
-            (clock - started).abs() < 86_400.0,
-            "{started} is far from {clock}"
-        );
+        assert!((clock - started).abs() < 86_400.0, "{started} is far from {clock}");
     }
 
     #[test]
@@ -153,14 +144,8 @@ mod tests {
     fn an_opened_file_is_counted() {
         // Other tests open and close files meanwhile; a hundred stand out.
         let before = open_fds().unwrap();
-        let files: Vec<_> = (0..100)
-            .map(|_| fs::File::open("/dev/null").unwrap())
-            .collect();
+        let files: Vec<_> = (0..100).map(|_| fs::File::open("/dev/null").unwrap()).collect();
         let after = open_fds().unwrap();
-        assert!(
-            after >= before + 50,
-            "{before} then {after} with {} more",
-            files.len()
-        );
+        assert!(after >= before + 50, "{before} then {after} with {} more", files.len());
     }
 }

@@ -13,10 +13,7 @@ use super::histogram::{EXPORTED_EDGES_US, Snapshot};
 ///
 /// `page` is what the registry renders: families separated by blank lines, comment lines first.
 pub(super) fn sorted(page: &str) -> String {
-    let mut families: Vec<&str> = page
-        .split("\n\n")
-        .filter(|it| !it.trim().is_empty())
-        .collect();
+    let mut families: Vec<&str> = page.split("\n\n").filter(|it| !it.trim().is_empty()).collect();
     families.sort_unstable_by_key(|family| family_name(family));
     let mut out = String::with_capacity(page.len());
     for family in families {

@@ -20,10 +20,7 @@ fn authority() -> Authority {
 fn issue(authority: &Authority) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    (
-        params.signed_by(&key, authority).unwrap().pem(),
-        key.serialize_pem(),
-    )
+    (params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem())
 }
 
 /// An authority's files in a folder, with a pair for the server and one for the client.
@@ -34,10 +31,7 @@ struct Files {
 
 impl Files {
     fn new() -> Self {
-        let files = Self {
-            folder: Folder::new(),
-            authority: authority(),
-        };
+        let files = Self { folder: Folder::new(), authority: authority() };
         files.folder.write("ca.pem", files.authority.pem());
         files.renew("server");
         files.renew("client");
@@ -108,14 +102,8 @@ fn a_second_handshake_resumes_the_first() {
     let server = server_config(&files.server(false)).unwrap();
     let (client, name) = client_config(&files.client(false)).unwrap();
     assert_eq!(name, Some(ServerName::try_from("localhost").unwrap()));
-    assert_eq!(
-        shake(&client, &server, "localhost"),
-        Ok(HandshakeKind::Full)
-    );
-    assert_eq!(
-        shake(&client, &server, "localhost"),
-        Ok(HandshakeKind::Resumed)
-    );
+    assert_eq!(shake(&client, &server, "localhost"), Ok(HandshakeKind::Full));
+    assert_eq!(shake(&client, &server, "localhost"), Ok(HandshakeKind::Resumed));
 }
 
 #[test]
@@ -124,16 +112,10 @@ fn a_server_of_another_name_or_authority_is_not_trusted() {
     let server = server_config(&files.server(false)).unwrap();
     let (client, _) = client_config(&files.client(false)).unwrap();
     let error = shake(&client, &server, "redis.internal").unwrap_err();
-    assert!(
-        matches!(error, rustls::Error::InvalidCertificate(_)),
-        "{error:?}"
-    );
+    assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error:?}");
     let (stranger, _) = client_config(&Files::new().client(false)).unwrap();
     let error = shake(&stranger, &server, "localhost").unwrap_err();
-    assert!(
-        matches!(error, rustls::Error::InvalidCertificate(_)),
-        "{error:?}"
-    );
+    assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{error:?}");
 }
 
 #[test]
@@ -144,27 +126,17 @@ fn with_a_client_ca_only_its_clients_are_let_in() {
     assert_eq!(shake(&with, &server, "localhost"), Ok(HandshakeKind::Full));
     let (without, _) = client_config(&files.client(false)).unwrap();
     let error = shake(&without, &server, "localhost").unwrap_err();
-    assert!(
-        matches!(error, rustls::Error::NoCertificatesPresented),
-        "{error:?}"
-    );
+    assert!(matches!(error, rustls::Error::NoCertificatesPresented), "{error:?}");
     // A certificate of another authority, from a client that trusts ours.
     let strangers = Files::new();
-    let (stranger, _) = client_config(&ClientTls {
-        ca: files.client(false).ca,
-        ..strangers.client(true)
-    })
-    .unwrap();
+    let (stranger, _) =
+        client_config(&ClientTls { ca: files.client(false).ca, ..strangers.client(true) }).unwrap();
     assert!(shake(&stranger, &server, "localhost").is_err());
 }
 
 /// What is said about a listener's three files.
 fn complaint(cert: &Path, key: &Path, ca: &Path) -> String {
-    let settings = ServerTls {
-        cert: cert.into(),
-        key: key.into(),
-        client_ca: Some(ca.into()),
-    };
+    let settings = ServerTls { cert: cert.into(), key: key.into(), client_ca: Some(ca.into()) };
     server_config(&settings).unwrap_err().to_string()
 }
 
@@ -178,16 +150,8 @@ fn files_that_are_not_what_they_should_be_are_named_with_the_cure() {
     let pair = "use the pair as it was issued";
     let authority = "it must hold certificates of an authority";
     for (error, file, words) in [
-        (
-            complaint(&key, &cert, &ca),
-            &key,
-            "contains no certificate; were two files swapped?",
-        ),
-        (
-            complaint(&cert, &cert, &ca),
-            &cert,
-            "contains no private key",
-        ),
+        (complaint(&key, &cert, &ca), &key, "contains no certificate; were two files swapped?"),
+        (complaint(&cert, &cert, &ca), &cert, "contains no private key"),
         (complaint(&cert, &key, &key), &key, "client_ca"),
         (complaint(&cert, &key, &not_der), &not_der, authority),
         (complaint(&not_der, &key, &ca), &not_der, pair),
@@ -207,14 +171,9 @@ fn files_that_cannot_be_read_are_named_and_not_quoted() {
     let none = files.folder.path("none");
     let long = files.folder.write("long", vec![b'x'; PEM_BYTES_MAX + 1]);
     let cut = files.folder.write("cut", format!("{begin}AAAA\n"));
-    let garbled = files
-        .folder
-        .write("garbled", format!("{begin}!!hunter2\n{end}"));
+    let garbled = files.folder.write("garbled", format!("{begin}!!hunter2\n{end}"));
     for (file, words) in [
-        (
-            &none,
-            "No such file or directory (os error 2); check the path",
-        ),
+        (&none, "No such file or directory (os error 2); check the path"),
         (&long, "longer than 1048576 bytes"),
         (&cut, "not valid PEM (a section has no end)"),
         (&garbled, "not valid PEM (the base64 is broken)"),
@@ -229,10 +188,7 @@ fn files_that_cannot_be_read_are_named_and_not_quoted() {
 #[test]
 fn a_server_name_has_no_port() {
     let files = Files::new();
-    let settings = ClientTls {
-        server_name: Some("a:1".to_owned()),
-        ..files.client(false)
-    };
+    let settings = ClientTls { server_name: Some("a:1".to_owned()), ..files.client(false) };
     let error = client_config(&settings).unwrap_err().to_string();
     let words =
         "server_name 'a:1' is neither a DNS name nor an IP address; write it without a port";
@@ -242,10 +198,8 @@ fn a_server_name_has_no_port() {
 #[test]
 fn the_name_to_verify_is_the_configured_one_or_the_host() {
     let host = ClientTls::default();
-    let named = ClientTls {
-        server_name: Some("redis.internal".to_owned()),
-        ..ClientTls::default()
-    };
+    let named =
+        ClientTls { server_name: Some("redis.internal".to_owned()), ..ClientTls::default() };
     for (settings, dialled, name) in [
         (&host, "cache-1.prod", "cache-1.prod"),
         (&host, "10.0.0.1", "10.0.0.1"),
@@ -269,19 +223,13 @@ fn a_renewed_pair_is_adopted_and_a_half_written_one_is_not() {
     files.folder.write("server.pem", cert);
     let error = reloader.refresh().unwrap_err();
     assert!(matches!(error, TlsError::Pair { .. }), "{error}");
-    assert!(
-        Arc::ptr_eq(&first, &reloader.current()),
-        "the old one stays"
-    );
+    assert!(Arc::ptr_eq(&first, &reloader.current()), "the old one stays");
     files.folder.write("server.key", key);
     assert!(reloader.refresh().unwrap());
     let second = reloader.current();
     assert!(!Arc::ptr_eq(&first, &second));
     let (client, _) = client_config(&files.client(false)).unwrap();
-    assert_eq!(
-        shake(&client, &second, "localhost"),
-        Ok(HandshakeKind::Full)
-    );
+    assert_eq!(shake(&client, &second, "localhost"), Ok(HandshakeKind::Full));
     // A file that disappears does not take the listener with it.
     std::fs::remove_file(files.folder.path("server.pem")).unwrap();
     assert!(reloader.refresh().is_err());
@@ -297,14 +245,8 @@ fn the_upstream_s_authority_and_our_certificate_are_renewed_together() {
     assert!(reloader.refresh().unwrap());
     assert!(!reloader.refresh().unwrap());
     let server = server_config(&files.server(true)).unwrap();
-    assert_eq!(
-        shake(&reloader.current(), &server, "localhost"),
-        Ok(HandshakeKind::Full)
-    );
-    assert_eq!(
-        reloader.server_name("10.0.0.1").unwrap().to_str(),
-        "localhost"
-    );
+    assert_eq!(shake(&reloader.current(), &server, "localhost"), Ok(HandshakeKind::Full));
+    assert_eq!(reloader.server_name("10.0.0.1").unwrap().to_str(), "localhost");
 }
 
 #[test]
@@ -312,9 +254,6 @@ fn without_a_ca_the_system_s_certificates_are_used() {
     // A machine may have none; then the error says what to do.
     match client_config(&ClientTls::default()) {
         Ok((_, name)) => assert_eq!(name, None),
-        Err(error) => assert!(
-            error.to_string().contains("install ca-certificates"),
-            "{error}"
-        ),
+        Err(error) => assert!(error.to_string().contains("install ca-certificates"), "{error}"),
     }
 }

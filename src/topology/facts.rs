@@ -60,14 +60,8 @@ const DATABASES_MAX: u32 = 1 << 20;
 pub async fn learn(exchange: &mut Exchange) -> Result<Learnt, ExchangeError> {
     let hello = ask(exchange, &[b"HELLO", b"2"]).await?;
     if is_error(&hello, "NOAUTH") {
-        let facts = Facts {
-            wants_auth: true,
-            ..Facts::default()
-        };
-        return Ok(Learnt {
-            facts,
-            commands: Vec::new(),
-        });
+        let facts = Facts { wants_auth: true, ..Facts::default() };
+        return Ok(Learnt { facts, commands: Vec::new() });
     }
     let mut facts = Facts::default();
     if let Ok(Some((BytesFrame::Array(pairs), _))) = resp2::decode::decode_bytes(&hello) {
@@ -78,9 +72,9 @@ pub async fn learn(exchange: &mut Exchange) -> Result<Learnt, ExchangeError> {
     facts.bulk_bytes = config_number(&reply);
     let reply = ask(exchange, &[b"COMMAND"]).await?;
     let commands = match resp2::decode::decode_bytes(&reply) {
-        Ok(Some((frame, _))) => overlay::from_reply(&value(frame))
-            .map(|live| live.commands)
-            .unwrap_or_default(),
+        Ok(Some((frame, _))) => {
+            overlay::from_reply(&value(frame)).map(|live| live.commands).unwrap_or_default()
+        }
         _ => Vec::new(),
     };
     Ok(Learnt { facts, commands })
@@ -103,10 +97,7 @@ fn config_number(reply: &Bytes) -> Option<usize> {
     let BytesFrame::Array(pair) = frame else {
         return None;
     };
-    std::str::from_utf8(pair.get(1)?.as_bytes()?)
-        .ok()?
-        .parse()
-        .ok()
+    std::str::from_utf8(pair.get(1)?.as_bytes()?).ok()?.parse().ok()
 }
 
 async fn count_databases(exchange: &mut Exchange) -> Result<u32, ExchangeError> {
@@ -133,9 +124,7 @@ async fn selects(exchange: &mut Exchange, db: u32) -> Result<bool, ExchangeError
 }
 
 fn is_error(reply: &[u8], code: &str) -> bool {
-    reply
-        .strip_prefix(b"-")
-        .is_some_and(|line| line.starts_with(code.as_bytes()))
+    reply.strip_prefix(b"-").is_some_and(|line| line.starts_with(code.as_bytes()))
 }
 
 /// The neutral form that the command table reads.
@@ -169,10 +158,7 @@ impl Default for Facts {
 
 impl Default for Modules {
     fn default() -> Self {
-        Self {
-            resp2: Bytes::from_static(b"*0\r\n"),
-            resp3: Bytes::from_static(b"*0\r\n"),
-        }
+        Self { resp2: Bytes::from_static(b"*0\r\n"), resp3: Bytes::from_static(b"*0\r\n") }
     }
 }
 
@@ -181,14 +167,12 @@ impl Facts {
         for pair in pairs.chunks_exact(2) {
             let [name, content] = pair else { continue };
             let text = |frame: &BytesFrame| {
-                frame
-                    .as_bytes()
-                    .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+                frame.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
             };
             match (text(name).as_deref(), content) {
                 (Some("server"), _) => self.server = text(content).unwrap_or_default(),
                 (Some("version"), _) => self.version = text(content).unwrap_or_default(),
-                (Some("modules"), BytesFrame::Array(list)) => self.modules = Modules::new(&list),
+                (Some("modules"), BytesFrame::Array(list)) => self.modules = Modules::new(list),
                 _ => {}
             }
         }
@@ -197,10 +181,7 @@ impl Facts {
 
 impl Modules {
     fn new(list: &[BytesFrame]) -> Self {
-        if list
-            .iter()
-            .any(|module| !matches!(module, BytesFrame::Array(_)))
-        {
+        if list.iter().any(|module| !matches!(module, BytesFrame::Array(_))) {
             return Self::default();
         }
         let (mut resp2, mut resp3) = (Vec::new(), Vec::new());
@@ -218,10 +199,7 @@ impl Modules {
                 }
             }
         }
-        Self {
-            resp2: resp2.into(),
-            resp3: resp3.into(),
-        }
+        Self { resp2: resp2.into(), resp3: resp3.into() }
     }
 }
 

@@ -57,27 +57,14 @@ impl Topology {
     #[must_use]
     pub fn unknown(epoch: u64, node: Arc<Node>) -> Self {
         let table = Arc::new(with_renames(Table::builtin(), &node));
-        Self {
-            epoch,
-            recoveries: 0,
-            node,
-            table,
-            facts: None,
-        }
+        Self { epoch, recoveries: 0, node, table, facts: None }
     }
 
     /// A listener's protocol limits, lowered to what the node takes.
     #[must_use]
     pub fn limits(&self, limits: &Limits) -> Limits {
-        let node = self
-            .facts
-            .as_ref()
-            .and_then(|facts| facts.bulk_bytes)
-            .unwrap_or(usize::MAX);
-        Limits {
-            bulk_bytes: limits.bulk_bytes.min(node),
-            ..*limits
-        }
+        let node = self.facts.as_ref().and_then(|facts| facts.bulk_bytes).unwrap_or(usize::MAX);
+        Limits { bulk_bytes: limits.bulk_bytes.min(node), ..*limits }
     }
 
     /// Number of databases; 16 (Redis's default) until the node has said otherwise.

@@ -136,12 +136,7 @@ fn publish(published: &Published, node: &Arc<Node>, learnt: Learnt) {
     let current = published.load_full();
     if Arc::ptr_eq(&current.node, node) {
         let recoveries = current.recoveries + 1;
-        published.store(Arc::new(learnt_topology(
-            current.epoch,
-            recoveries,
-            node,
-            learnt,
-        )));
+        published.store(Arc::new(learnt_topology(current.epoch, recoveries, node, learnt)));
     }
 }
 
@@ -169,12 +164,7 @@ fn words(node: &Node, error: &DialError) -> String {
         Failure::MaxClients => "raise the server's maxclients or find who holds its connections",
         _ => "look at the server's log",
     };
-    format!(
-        "upstream {} is down ({}: {}): {next}",
-        node.name,
-        error.cause(),
-        error.text
-    )
+    format!("upstream {} is down ({}: {}): {next}", node.name, error.cause(), error.text)
 }
 
 /// How often the control connection is used; any reply is a sign of life.

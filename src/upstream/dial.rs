@@ -72,19 +72,14 @@ pub async fn dial(node: &Node, purpose: &Purpose) -> Result<Exchange, DialError>
     };
     match timeout(limit, attempt).await {
         Ok(result) => result,
-        Err(_) => Err(DialError::new(
-            DialFailure::Timeout,
-            format!("no answer within {limit:?}"),
-        )),
+        Err(_) => Err(DialError::new(DialFailure::Timeout, format!("no answer within {limit:?}"))),
     }
 }
 
 async fn connect(node: &Node) -> Result<Halves, DialError> {
     match &node.settings.endpoint {
         Endpoint::Unix(path) => {
-            let stream = UnixStream::connect(path)
-                .await
-                .map_err(|error| DialError::io(&error))?;
+            let stream = UnixStream::connect(path).await.map_err(|error| DialError::io(&error))?;
             Ok(net::split_unix(stream))
         }
         Endpoint::Tcp { host, port } => {
@@ -108,15 +103,10 @@ async fn connect_tcp(
     port: u16,
 ) -> Result<TcpStream, DialError> {
     let unresolved = |error: io::Error| {
-        DialError::new(
-            DialFailure::Unresolved,
-            format!("'{host}' has no address: {error}"),
-        )
+        DialError::new(DialFailure::Unresolved, format!("'{host}' has no address: {error}"))
     };
-    let addresses: Vec<SocketAddr> = net::lookup_host((host, port))
-        .await
-        .map_err(unresolved)?
-        .collect();
+    let addresses: Vec<SocketAddr> =
+        net::lookup_host((host, port)).await.map_err(unresolved)?.collect();
     let mut last = DialError::new(DialFailure::Unresolved, format!("'{host}' has no address"));
     for address in addresses {
         match TcpStream::connect(address).await {
@@ -136,10 +126,7 @@ async fn handshake(
     exchange: &mut Exchange,
 ) -> Result<(), DialError> {
     let (bytes, steps) = greeting(node, purpose)?;
-    exchange
-        .send(&bytes)
-        .await
-        .map_err(|error| DialError::io(&error))?;
+    exchange.send(&bytes).await.map_err(|error| DialError::io(&error))?;
     for must_succeed in steps {
         let reply = exchange.reply().await.map_err(DialError::from)?;
         // A node that wants AUTH must not get a lane without it, whatever the step.
@@ -150,10 +137,7 @@ async fn handshake(
         }
     }
     if exchange.has_leftover() {
-        return Err(DialError::new(
-            DialFailure::Protocol,
-            "more replies than questions".into(),
-        ));
+        return Err(DialError::new(DialFailure::Protocol, "more replies than questions".into()));
     }
     Ok(())
 }
@@ -194,14 +178,8 @@ fn credentials(node: &Node, purpose: &Purpose) -> Result<Option<Presented>, Dial
         .password
         .read()
         .map_err(|error| DialError::new(DialFailure::Auth, error.to_string()))?;
-    let user = credentials
-        .user
-        .as_ref()
-        .map(|user| user.clone().into_bytes());
-    Ok(Some(Presented {
-        user,
-        password: password.expose().to_vec(),
-    }))
+    let user = credentials.user.as_ref().map(|user| user.clone().into_bytes());
+    Ok(Some(Presented { user, password: password.expose().to_vec() }))
 }
 
 // === impl DialError ===
@@ -229,22 +207,14 @@ impl DialError {
 
     /// The node's own error line, classified by its first words.
     fn from_line(line: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(line.get(1..).unwrap_or_default())
-            .trim_end()
-            .to_owned();
+        let text = String::from_utf8_lossy(line.get(1..).unwrap_or_default()).trim_end().to_owned();
         let failure = if text.starts_with("ERR max number of clients") {
             DialFailure::MaxClients
         } else if text.starts_with("LOADING") {
             DialFailure::Loading
-        } else if [
-            "WRONGPASS",
-            "NOAUTH",
-            "NOPERM",
-            "ERR AUTH",
-            "ERR Client sent AUTH",
-        ]
-        .iter()
-        .any(|start| text.starts_with(start))
+        } else if ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR Client sent AUTH"]
+            .iter()
+            .any(|start| text.starts_with(start))
         {
             DialFailure::Auth
         } else {
@@ -282,22 +252,10 @@ mod tests {
     #[test]
     fn the_nodes_own_words_are_classified() {
         let table: [(&[u8], DialFailure); 5] = [
-            (
-                b"-ERR max number of clients reached\r\n",
-                DialFailure::MaxClients,
-            ),
-            (
-                b"-LOADING Redis is loading the dataset in memory\r\n",
-                DialFailure::Loading,
-            ),
-            (
-                b"-WRONGPASS invalid username-password pair\r\n",
-                DialFailure::Auth,
-            ),
-            (
-                b"-ERR AUTH <password> called without any password\r\n",
-                DialFailure::Auth,
-            ),
+            (b"-ERR max number of clients reached\r\n", DialFailure::MaxClients),
+            (b"-LOADING Redis is loading the dataset in memory\r\n", DialFailure::Loading),
+            (b"-WRONGPASS invalid username-password pair\r\n", DialFailure::Auth),
+            (b"-ERR AUTH <password> called without any password\r\n", DialFailure::Auth),
             (b"-ERR DB index is out of range\r\n", DialFailure::Protocol),
         ];
         for (line, want) in table {

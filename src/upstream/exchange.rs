@@ -46,11 +46,7 @@ impl Exchange {
     /// Takes over a connected socket.
     #[must_use]
     pub fn new((read, write): Halves) -> Self {
-        Self {
-            read,
-            write,
-            buffer: Vec::new(),
-        }
+        Self { read, write, buffer: Vec::new() }
     }
 
     /// Writes all of `bytes`.
@@ -108,8 +104,7 @@ impl Exchange {
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.buffer
-            .extend_from_slice(piece.get(..count).unwrap_or_default());
+        self.buffer.extend_from_slice(piece.get(..count).unwrap_or_default());
         Ok(())
     }
 }

@@ -38,10 +38,7 @@ pub async fn run(worker: SharedWorker) {
 fn all(worker: &mut Worker) {
     worker.now = clock::micros();
     let mut lanes = std::mem::take(&mut worker.unflushed.lanes);
-    worker
-        .stats
-        .lane_commands
-        .add(worker.unflushed.commands as u64);
+    worker.stats.lane_commands.add(worker.unflushed.commands as u64);
     worker.reach.earn_retries(worker.unflushed.commands as u64);
     worker.unflushed.commands = 0;
     for id in lanes.drain(..) {
@@ -82,10 +79,7 @@ pub fn write(lane: &mut Lane, cx: &mut Context<'_>, now: clock::Micros) -> io::R
     while lane.send.unsent() > 0 && !lane.write_blocked {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let filled = lane.send.unsent_slices(&mut slices);
-        match lane
-            .socket
-            .poll_write(cx, slices.get(..filled).unwrap_or_default())
-        {
+        match lane.socket.poll_write(cx, slices.get(..filled).unwrap_or_default()) {
             Poll::Ready(count) => {
                 let count = count?;
                 lane.note_sent(count, now);
@@ -121,11 +115,7 @@ impl Unflushed {
         if self.commands > 0 {
             return Poll::Ready(());
         }
-        if !self
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
         Poll::Pending

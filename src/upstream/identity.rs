@@ -77,9 +77,7 @@ impl Presented {
 impl std::fmt::Debug for Presented {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // INV-11: never a password, not even in a debug line.
-        f.debug_struct("Presented")
-            .field("user", &self.user.is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("Presented").field("user", &self.user.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -91,12 +89,7 @@ impl Default for Identities {
         // Without randomness the hash is unsalted: weaker, but it never leaves this process.
         let _ = SystemRandom::new().fill(&mut salt);
         let (confirmed, refused) = (DashMap::new(), DashMap::new());
-        Self {
-            known: Mutex::new(Vec::new()),
-            confirmed,
-            refused,
-            salt,
-        }
+        Self { known: Mutex::new(Vec::new()), confirmed, refused, salt }
     }
 }
 
@@ -148,34 +141,24 @@ impl Identities {
     /// Remembers that the node refused these credentials.
     pub fn refuse(&self, presented: &Presented, words: &str, now: Micros) {
         if self.refused.len() >= REFUSED_MAX {
-            self.refused
-                .retain(|_, (_, at)| now.saturating_sub(*at) < REFUSED_FOR);
+            self.refused.retain(|_, (_, at)| now.saturating_sub(*at) < REFUSED_FOR);
         }
         if self.refused.len() < REFUSED_MAX {
-            self.refused
-                .insert(self.hash(presented), (words.to_owned(), now));
+            self.refused.insert(self.hash(presented), (words.to_owned(), now));
         }
     }
 
     /// Any credentials that the node has confirmed: what the control plane may ask its questions with.
     #[must_use]
     pub fn any(&self) -> Option<Presented> {
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .first()
-            .cloned()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
     }
 
     /// The credentials with which lanes of this identity are dialled; `None` for the upstream's own.
     #[must_use]
     pub fn presented(&self, identity: Identity) -> Option<Presented> {
         let place = usize::from(identity.0).checked_sub(1)?;
-        self.known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(place)
-            .cloned()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned()
     }
 
     fn hash(&self, presented: &Presented) -> [u8; 32] {
@@ -199,10 +182,7 @@ mod tests {
     use super::*;
 
     fn presented(user: &str, password: &str) -> Presented {
-        Presented {
-            user: Some(user.into()),
-            password: password.into(),
-        }
+        Presented { user: Some(user.into()), password: password.into() }
     }
 
     #[test]
@@ -224,15 +204,9 @@ mod tests {
         let old = identities.confirm(&presented("ann", "old"), 0).unwrap();
         assert_eq!(identities.confirm(&presented("ann", "new"), 0), Ok(old));
         assert_eq!(identities.presented(old), Some(presented("ann", "new")));
-        let unnamed = Presented {
-            user: None,
-            password: b"x".to_vec(),
-        };
+        let unnamed = Presented { user: None, password: b"x".to_vec() };
         let default = identities.confirm(&unnamed, 0).unwrap();
-        assert_eq!(
-            identities.confirm(&presented("default", "x"), 0),
-            Ok(default)
-        );
+        assert_eq!(identities.confirm(&presented("default", "x"), 0), Ok(default));
     }
 
     #[test]
@@ -240,10 +214,7 @@ mod tests {
         let identities = Identities::default();
         let eve = presented("eve", "guess");
         identities.refuse(&eve, "WRONGPASS no", 0);
-        assert_eq!(
-            identities.refusal(&eve, clock::SECOND - 1).as_deref(),
-            Some("WRONGPASS no")
-        );
+        assert_eq!(identities.refusal(&eve, clock::SECOND - 1).as_deref(), Some("WRONGPASS no"));
         assert_eq!(identities.refusal(&eve, clock::SECOND), None);
         assert_eq!(identities.refusal(&presented("eve", "other"), 0), None);
     }
@@ -252,14 +223,9 @@ mod tests {
     fn the_number_of_identities_is_bounded() {
         let identities = Identities::default();
         for number in 0..IDENTITIES_MAX {
-            identities
-                .confirm(&presented(&number.to_string(), "x"), 0)
-                .unwrap();
+            identities.confirm(&presented(&number.to_string(), "x"), 0).unwrap();
         }
-        assert_eq!(
-            identities.confirm(&presented("more", "x"), 0),
-            Err(TooManyIdentities)
-        );
+        assert_eq!(identities.confirm(&presented("more", "x"), 0), Err(TooManyIdentities));
         assert!(identities.confirm(&presented("3", "x"), 0).is_ok());
     }
 

@@ -185,9 +185,7 @@ impl Lane {
     /// Whether the bytes queued are exactly those of its waiters: without that nothing more may be sent (INV-1).
     #[must_use]
     pub fn is_consistent(&self) -> bool {
-        self.waiters
-            .back()
-            .is_none_or(|last| last.end == self.send.end())
+        self.waiters.back().is_none_or(|last| last.end == self.send.end())
     }
 
     /// Notes that the kernel took `count` bytes at `now`.

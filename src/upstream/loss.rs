@@ -116,10 +116,8 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
 /// What a session had sent before it could know of the doubt is not executed either: the same inversion.
 fn doubt(worker: &mut Worker, session: SessionId) {
     if let Some(session) = worker.sessions.get_mut(session) {
-        session.doubtful = session
-            .partial
-            .as_ref()
-            .map_or(0, |partial| partial.buffer.len() - partial.start);
+        session.doubtful =
+            session.partial.as_ref().map_or(0, |partial| partial.buffer.len() - partial.start);
     }
 }
 
@@ -134,10 +132,7 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
     let waiters = mem::take(&mut lane.waiters);
     lane.send = SendBuffer::default();
     for waiter in waiters {
-        let settled = Settled::Failed {
-            refusal: refusal.clone(),
-            outcome: Outcome::NotExecuted,
-        };
+        let settled = Settled::Failed { refusal: refusal.clone(), outcome: Outcome::NotExecuted };
         dispatch::settle_guarded(worker, &waiter, settled);
     }
 }
@@ -160,9 +155,7 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
         lane.waiters.extend(tail);
         return;
     }
-    let kept_until = tail
-        .front()
-        .map_or(sent, |waiter| waiter.end - u64::from(waiter.length));
+    let kept_until = tail.front().map_or(sent, |waiter| waiter.end - u64::from(waiter.length));
     let cut = lane.send.split_off(kept_until);
     for waiter in tail {
         if is_wanted(worker, &waiter) {
@@ -204,31 +197,16 @@ fn apply(
             }
             return;
         }
-        Remedy::NotExecuted => (
-            Refusal::NotInverted { node: node_name() },
-            Outcome::NotExecuted,
-        ),
-        Remedy::CutOff => (
-            Refusal::CutOff {
-                node: node_name(),
-                command: command(),
-            },
-            Outcome::NotExecuted,
-        ),
-        Remedy::OutcomeUnknown => (
-            Refusal::OutcomeUnknown {
-                node: node_name(),
-                command: command(),
-            },
-            Outcome::Unknown,
-        ),
-        Remedy::ReadLost => (
-            Refusal::ReadLost {
-                node: node_name(),
-                command: command(),
-            },
-            Outcome::Unknown,
-        ),
+        Remedy::NotExecuted => (Refusal::NotInverted { node: node_name() }, Outcome::NotExecuted),
+        Remedy::CutOff => {
+            (Refusal::CutOff { node: node_name(), command: command() }, Outcome::NotExecuted)
+        }
+        Remedy::OutcomeUnknown => {
+            (Refusal::OutcomeUnknown { node: node_name(), command: command() }, Outcome::Unknown)
+        }
+        Remedy::ReadLost => {
+            (Refusal::ReadLost { node: node_name(), command: command() }, Outcome::Unknown)
+        }
     };
     dispatch::settle_guarded(worker, &waiter, Settled::Failed { refusal, outcome });
 }
@@ -241,13 +219,8 @@ fn requeue(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waite
         None => {
             // A frame lies in one chunk by construction; a client must not hang if that is ever wrong.
             debug_assert!(false, "a frame lies in one chunk");
-            let refusal = Refusal::NotInverted {
-                node: lane.node.name.clone(),
-            };
-            let settled = Settled::Failed {
-                refusal,
-                outcome: Outcome::NotExecuted,
-            };
+            let refusal = Refusal::NotInverted { node: lane.node.name.clone() };
+            let settled = Settled::Failed { refusal, outcome: Outcome::NotExecuted };
             dispatch::settle_guarded(worker, &waiter, settled);
         }
     }
@@ -255,13 +228,7 @@ fn requeue(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waite
 
 /// Full name of a waiter's command, for messages.
 pub fn worker_name(worker: &Worker, waiter: &Waiter) -> String {
-    worker
-        .shared
-        .topology
-        .load()
-        .table
-        .stats_name(waiter.command)
-        .to_owned()
+    worker.shared.topology.load().table.stats_name(waiter.command).to_owned()
 }
 
 /// What is known of the effect of a command that gets no reply.

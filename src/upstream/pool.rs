@@ -230,11 +230,7 @@ impl Reach {
     pub fn refusal(&self, node: &Node, now: Micros) -> Option<Refusal> {
         let error = self.last_error.as_ref()?;
         let retry_in = self.retry_at.checked_sub(now).filter(|&left| left > 0)?;
-        Some(Refusal::NodeDown {
-            node: node.name.clone(),
-            cause: error.cause(),
-            retry_in,
-        })
+        Some(Refusal::NodeDown { node: node.name.clone(), cause: error.cause(), retry_in })
     }
 
     /// The error of the last dial, if it failed.
@@ -247,11 +243,7 @@ impl Reach {
     #[must_use]
     pub fn down(&self, node: &Node, error: &DialError, now: Micros) -> Refusal {
         let retry_in = self.retry_at.saturating_sub(now);
-        Refusal::NodeDown {
-            node: node.name.clone(),
-            cause: error.cause(),
-            retry_in,
-        }
+        Refusal::NodeDown { node: node.name.clone(), cause: error.cause(), retry_in }
     }
 
     /// Commands were sent for the first time: a tenth of them may be sent again.
@@ -322,15 +314,8 @@ mod tests {
             waits.push(reach.retry_at - 1000);
         }
         assert!(waits[0] >= BACKOFF_FIRST / 2 && waits[0] <= BACKOFF_FIRST);
-        assert!(
-            waits[10..]
-                .iter()
-                .all(|&wait| (BACKOFF_MAX / 2..=BACKOFF_MAX).contains(&wait))
-        );
-        assert!(
-            waits[10..].iter().any(|&wait| wait != waits[10]),
-            "without jitter"
-        );
+        assert!(waits[10..].iter().all(|&wait| (BACKOFF_MAX / 2..=BACKOFF_MAX).contains(&wait)));
+        assert!(waits[10..].iter().any(|&wait| wait != waits[10]), "without jitter");
         reach.note_recoveries(0, 1);
         assert!(reach.last_error().is_none());
     }

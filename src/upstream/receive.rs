@@ -43,8 +43,7 @@ pub fn receive(
     lane.heard_at = worker.now;
     if lane.carry.is_empty() {
         let used = frames(worker, lane, input, shared)?;
-        lane.carry
-            .extend_from_slice(input.get(used..).unwrap_or_default());
+        lane.carry.extend_from_slice(input.get(used..).unwrap_or_default());
         return Ok(());
     }
     let mut held = std::mem::take(&mut lane.carry);
@@ -129,24 +128,10 @@ fn whole(
     let Some(waiter) = lane.finish_first(&mut worker.pool) else {
         return Err(Anomaly::Unexpected);
     };
-    worker
-        .stats
-        .queue_time
-        .record(handed_at.saturating_sub(waiter.taken_at));
-    worker
-        .stats
-        .upstream_time
-        .record(worker.now.saturating_sub(handed_at));
+    worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
+    worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
     lane.settling = Some(waiter.session);
-    dispatch::settle(
-        worker,
-        &waiter,
-        Settled::Reply {
-            bytes,
-            kind,
-            earlier,
-        },
-    );
+    dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
     lane.settling = None;
     Ok(())
 }
@@ -183,9 +168,7 @@ fn pass_on(
     if let Some(session) = worker.sessions.get_mut(waiter.session)
         && !waiter.is_muted
     {
-        session
-            .admission
-            .learn(lane.streamed + lane.scanner.bulk_left());
+        session.admission.learn(lane.streamed + lane.scanner.bulk_left());
         match shared {
             Some(bytes)
                 if session.replies.is_due(waiter.slot) && Lane::is_worth_sharing(piece.len()) =>
@@ -194,9 +177,7 @@ fn pass_on(
                 session.replies.note_piece(waiter.slot);
             }
             _ => {
-                session
-                    .replies
-                    .piece(waiter.slot, piece, &mut session.out, &mut worker.pool);
+                session.replies.piece(waiter.slot, piece, &mut session.out, &mut worker.pool);
             }
         }
         worker.touched.mark(session);

@@ -43,16 +43,9 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        let flags = RunFlags {
-            upstream: Some("redis://node:6379".into()),
-            ..RunFlags::default()
-        };
+        let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
         let settings = Settings::load(&flags).unwrap().upstream;
-        let node = Arc::new(Node {
-            name: settings.endpoint.to_string(),
-            settings,
-            tls: None,
-        });
+        let node = Arc::new(Node { name: settings.endpoint.to_string(), settings, tls: None });
         let topology = Topology::unknown(1, Arc::clone(&node));
         let shared = Shared {
             registry: Registry::default(),
@@ -63,42 +56,25 @@ impl Rig {
         let gate = Gate {
             auth: Auth::Upstream,
             limits: Limits::default(),
-            bounds: Bounds {
-                reply_bytes: 16 << 20,
-                commands: 1024,
-            },
+            bounds: Bounds { reply_bytes: 16 << 20, commands: 1024 },
             idle_timeout: None,
             stall: std::time::Duration::from_secs(60),
         };
         let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));
         let worker = Worker::new(Arc::new(shared), stats);
-        Self {
-            worker,
-            gate: Rc::new(gate),
-            node,
-        }
+        Self { worker, gate: Rc::new(gate), node }
     }
 
     /// A client connects.
     pub(crate) fn client(&mut self) -> SessionId {
         let (inbox, _) = tokio::sync::mpsc::channel(1);
-        let worker = WorkerHandle {
-            inbox,
-            load: Arc::default(),
-        };
+        let worker = WorkerHandle { inbox, load: Arc::default() };
         let gate = Rc::clone(&self.gate);
         self.worker.sessions.insert(|session| {
             let home = Home { worker, session };
             let client = Client::new(1, "peer".into(), "here".into(), 3, 0, home);
             let socket = WriteHalf::Detached;
-            Session::new(
-                session,
-                Arc::new(client),
-                gate,
-                Some(Identity::UPSTREAM),
-                socket,
-                0,
-            )
+            Session::new(session, Arc::new(client), gate, Some(Identity::UPSTREAM), socket, 0)
         })
     }
 
@@ -233,8 +209,5 @@ impl Rig {
 fn bytes_of(buffer: &crate::buffer::SendBuffer) -> Vec<u8> {
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = buffer.unsent_slices(&mut slices);
-    slices[..count]
-        .iter()
-        .flat_map(|slice| slice.to_vec())
-        .collect()
+    slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
 }

@@ -53,11 +53,7 @@ pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Semaphore>) {
 }
 
 fn node_of(worker: &SharedWorker, id: LaneId) -> Option<Arc<Node>> {
-    worker
-        .borrow()
-        .lanes
-        .get(id)
-        .map(|lane| Arc::clone(&lane.node))
+    worker.borrow().lanes.get(id).map(|lane| Arc::clone(&lane.node))
 }
 
 /// Dials, one connection at a time for the whole worker, unless the node has just been found dead.
@@ -133,9 +129,8 @@ fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
 
 fn purpose(worker: &mut Worker, id: LaneId) -> Purpose {
     let key = worker.lanes.get(id).map(|lane| lane.key.clone());
-    let (protocol, db, is_bulk) = key
-        .as_ref()
-        .map_or_else(Default::default, |key| (key.protocol, key.db, key.is_bulk));
+    let (protocol, db, is_bulk) =
+        key.as_ref().map_or_else(Default::default, |key| (key.protocol, key.db, key.is_bulk));
     Purpose {
         protocol,
         db,
@@ -205,11 +200,7 @@ fn poll_lane(
     let Some(mut lane) = worker.lanes.lend(id) else {
         return Poll::Ready(End::Retired);
     };
-    if !lane
-        .waker
-        .as_ref()
-        .is_some_and(|waker| waker.will_wake(cx.waker()))
-    {
+    if !lane.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         lane.waker = Some(cx.waker().clone());
     }
     // A panic while settling must not take the worker: the lane is closed, its waiters are settled by `loss`.
@@ -281,9 +272,7 @@ fn receive_once(
         Poll::Ready(Ok(count)) => {
             worker.now = crate::clock::micros();
             let bytes = scratch.get(..count).unwrap_or_default();
-            receive::receive(worker, lane, bytes, None)
-                .map(|()| true)
-                .map_err(End::from)
+            receive::receive(worker, lane, bytes, None).map(|()| true).map_err(End::from)
         }
     };
     worker.scratch = scratch;
@@ -306,9 +295,7 @@ fn receive_giant(
             worker.now = crate::clock::micros();
             buffer.truncate(count);
             let bytes: Bytes = buffer.freeze();
-            receive::receive(worker, lane, &bytes, Some(&bytes))
-                .map(|()| true)
-                .map_err(End::from)
+            receive::receive(worker, lane, &bytes, Some(&bytes)).map(|()| true).map_err(End::from)
         }
     }
 }
@@ -318,10 +305,7 @@ fn is_paused(worker: &Worker, lane: &mut Lane) -> bool {
     if lane.paused_at.is_none() || lane.overdraft {
         return false;
     }
-    let session = lane
-        .waiters
-        .front()
-        .and_then(|first| worker.sessions.get(first.session));
+    let session = lane.waiters.front().and_then(|first| worker.sessions.get(first.session));
     // A client that has gone, or that has taken half of what it is owed, stops nobody.
     let is_slow = session.is_some_and(|session| {
         session.write_blocked && session.owed() as u64 >= session.gate.bounds.reply_bytes / 2
@@ -346,11 +330,7 @@ fn check_giant(worker: &mut Worker, lane: &mut Lane) {
     }
     let owed = session.owed() as u64;
     let bound = session.gate.bounds.reply_bytes;
-    let in_progress = if lane.streaming {
-        lane.scanner.bulk_left()
-    } else {
-        0
-    };
+    let in_progress = if lane.streaming { lane.scanner.bulk_left() } else { 0 };
     if owed + in_progress > bound && !lane.retired {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
@@ -375,11 +355,7 @@ pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
     if worker.scratch.is_empty() {
         worker.scratch = vec![0; crate::worker::SCRATCH_BYTES];
     }
-    if let Some(session) = lane
-        .settling
-        .take()
-        .and_then(|id| worker.sessions.get_mut(id))
-    {
+    if let Some(session) = lane.settling.take().and_then(|id| worker.sessions.get_mut(id)) {
         session.close(Closing::Now(ClosedReason::Panic));
         session.wake();
     }

@@ -95,12 +95,7 @@ async fn judge(
     };
     // The connection is closed again: lanes are opened when a command wants one.
     let result = dial::dial(&node, &purpose).await.map(drop);
-    Some(after_dial(
-        &mut worker.borrow_mut(),
-        &node,
-        &request.presented,
-        result,
-    ))
+    Some(after_dial(&mut worker.borrow_mut(), &node, &request.presented, result))
 }
 
 /// What can be said when a question's turn has come.
@@ -118,18 +113,10 @@ fn before_dial(worker: &mut Worker, request: &Verification) -> Option<Before> {
     }
     // While this question waited for its turn another one may have answered it.
     let topology = worker.begin_batch();
-    if let Some(identity) = worker
-        .shared
-        .identities
-        .lookup(&request.presented, worker.now)
-    {
+    if let Some(identity) = worker.shared.identities.lookup(&request.presented, worker.now) {
         return Some(Before::Known(Verdict::Confirmed(identity)));
     }
-    if let Some(words) = worker
-        .shared
-        .identities
-        .refusal(&request.presented, worker.now)
-    {
+    if let Some(words) = worker.shared.identities.refusal(&request.presented, worker.now) {
         let mut line = Vec::new();
         write::error(&mut line, &words);
         return Some(Before::Known(Verdict::Refused(line)));

@@ -44,9 +44,7 @@ pub(crate) const SHARED_COUNTERS: usize = 5;
 #[test]
 fn two_hundred_clients_and_five_kills_lose_double_and_mix_up_nothing() {
     let pipelines = std::env::var("BREAKWATER_CHAOS_PIPELINES").ok();
-    let total = pipelines
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(PIPELINES);
+    let total = pipelines.and_then(|text| text.parse().ok()).unwrap_or(PIPELINES);
     let mut seeds = Random::new(Random::seed_from("BREAKWATER_CHAOS_SEED"));
     // What the server acknowledges it has written first; a SIGKILL loses nothing that anybody was told.
     let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
@@ -72,15 +70,9 @@ fn two_hundred_clients_and_five_kills_lose_double_and_mix_up_nothing() {
         sum.add(thread.join().expect("no client panics"));
     }
     let seconds = begin.elapsed().as_secs_f64();
-    eprintln!(
-        "{sum}\n{:.0} pipelines a second, {KILLS} kills",
-        total as f64 / seconds
-    );
+    eprintln!("{sum}\n{:.0} pipelines a second, {KILLS} kills", total as f64 / seconds);
     assert!(sum.violations.is_empty(), "{}", sum.violations.join("\n"));
-    assert!(
-        sum.pipelines >= total && sum.acknowledged > total,
-        "the run did what it claims"
-    );
+    assert!(sum.pipelines >= total && sum.acknowledged > total, "the run did what it claims");
     balance(&redis, &sum);
     assert_eq!(proxy.metric("breakwater_panics_total"), 0.0);
 }
@@ -88,14 +80,10 @@ fn two_hundred_clients_and_five_kills_lose_double_and_mix_up_nothing() {
 /// Kills the server once so many pipelines have begun, and starts it again when clients have noticed.
 fn kill_at(run: &Run, redis: &mut RedisServer, begun: usize) {
     let is_over = || run.is_over.load(Ordering::Relaxed);
-    until("the clients get on with it", || {
-        run.begun.load(Ordering::Relaxed) >= begun || is_over()
-    });
+    until("the clients get on with it", || run.begun.load(Ordering::Relaxed) >= begun || is_over());
     let refused = run.refused.load(Ordering::Relaxed);
     redis.kill();
-    until("the clients notice", || {
-        run.refused.load(Ordering::Relaxed) > refused + 20 || is_over()
-    });
+    until("the clients notice", || run.refused.load(Ordering::Relaxed) > refused + 20 || is_over());
     redis.restart();
 }
 
@@ -106,41 +94,23 @@ fn balance(redis: &RedisServer, sum: &Book) {
         let value = read_counter(&mut direct, &format!("shared:{counter}"));
         let (seen, unknown) = (&sum.shared_values[counter], sum.shared_unknown[counter]);
         let distinct: HashSet<&i64> = seen.iter().collect();
-        eprintln!(
-            "shared:{counter} = {value}: {} acknowledged, {unknown} unknown",
-            seen.len()
-        );
-        assert_eq!(
-            distinct.len(),
-            seen.len(),
-            "two clients were given the same increment"
-        );
-        assert!(
-            seen.iter().all(|seen| (1..=value).contains(seen)),
-            "an increment that was lost"
-        );
+        eprintln!("shared:{counter} = {value}: {} acknowledged, {unknown} unknown", seen.len());
+        assert_eq!(distinct.len(), seen.len(), "two clients were given the same increment");
+        assert!(seen.iter().all(|seen| (1..=value).contains(seen)), "an increment that was lost");
         let range = seen.len() as i64..=(seen.len() + unknown) as i64;
-        assert!(
-            range.contains(&value),
-            "shared:{counter} = {value}, which is not in {range:?}"
-        );
+        assert!(range.contains(&value), "shared:{counter} = {value}, which is not in {range:?}");
     }
     for (number, acknowledged, unknown) in &sum.own_counters {
         let value = read_counter(&mut direct, &format!("own:{number}"));
         let range = *acknowledged..=acknowledged + unknown;
-        assert!(
-            range.contains(&value),
-            "own:{number} = {value}, which is not in {range:?}"
-        );
+        assert!(range.contains(&value), "own:{number} = {value}, which is not in {range:?}");
     }
 }
 
 fn read_counter(direct: &mut Client, key: &str) -> i64 {
     let reply = direct.text(&format!("GET {key}"));
     let digits = reply.lines().nth(1).unwrap_or("0");
-    digits
-        .parse()
-        .unwrap_or_else(|_| panic!("{key} is no counter: {reply}"))
+    digits.parse().unwrap_or_else(|_| panic!("{key} is no counter: {reply}"))
 }
 
 // === impl Run ===

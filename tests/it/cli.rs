@@ -10,10 +10,7 @@ use crate::support::proxy::binary;
 use crate::support::{Proxy, RedisServer, bulk};
 
 fn run(arguments: &[&str]) -> Output {
-    binary()
-        .args(arguments)
-        .output()
-        .expect("the binary can be started")
+    binary().args(arguments).output().expect("the binary can be started")
 }
 
 fn text(output: &Output) -> String {
@@ -25,10 +22,7 @@ fn text(output: &Output) -> String {
 fn the_version_is_that_of_the_package() {
     let output = run(&["--version"]);
     assert!(output.status.success());
-    assert_eq!(
-        text(&output),
-        format!("breakwater {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(text(&output), format!("breakwater {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
@@ -39,9 +33,7 @@ fn help_names_every_subcommand_and_flag_of_the_contract() {
         assert!(text(&output).contains(word), "{word}");
     }
     let help = text(&run(&["run", "--help"]));
-    for flag in [
-        "config", "listen", "upstream", "workers", "profile", "policy", "admin", "log",
-    ] {
+    for flag in ["config", "listen", "upstream", "workers", "profile", "policy", "admin", "log"] {
         assert!(help.contains(&format!("--{flag} ")), "{flag}: {help}");
         let variable = format!("BREAKWATER_{}", flag.to_uppercase());
         assert!(help.contains(&variable), "{variable}: {help}");
@@ -59,11 +51,7 @@ fn a_command_line_that_means_nothing_ends_with_2_and_says_what_is_wrong() {
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(
-            text(&output).contains(hint),
-            "{arguments:?}: {}",
-            text(&output)
-        );
+        assert!(text(&output).contains(hint), "{arguments:?}: {}", text(&output));
     }
 }
 
@@ -73,67 +61,29 @@ fn settings_that_cannot_be_served_end_with_1_and_name_the_cure() {
     for (arguments, hint) in [
         (&["run"][..], "--upstream redis://HOST:6379"),
         (&["run", "--upstream", "http://h"], "redis://"),
+        (&["run", upstream[0], upstream[1], "--profile", "guard"], "guard"),
+        (&["run", upstream[0], upstream[1], "--workers", "many"], "many"),
+        (&["run", upstream[0], upstream[1], "--listen", "nowhere"], "nowhere"),
         (
-            &["run", upstream[0], upstream[1], "--profile", "guard"],
-            "guard",
-        ),
-        (
-            &["run", upstream[0], upstream[1], "--workers", "many"],
-            "many",
-        ),
-        (
-            &["run", upstream[0], upstream[1], "--listen", "nowhere"],
-            "nowhere",
-        ),
-        (
-            &[
-                "run",
-                upstream[0],
-                upstream[1],
-                "--config",
-                "/no/such/file.toml",
-            ],
+            &["run", upstream[0], upstream[1], "--config", "/no/such/file.toml"],
             "/no/such/file.toml",
         ),
         (&["check", "/no/such/file.toml"], "/no/such/file.toml"),
     ] {
         let output = run(arguments);
-        assert_eq!(
-            output.status.code(),
-            Some(1),
-            "{arguments:?}: {}",
-            text(&output)
-        );
-        assert!(
-            text(&output).contains(hint),
-            "{arguments:?}: {}",
-            text(&output)
-        );
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output));
+        assert!(text(&output).contains(hint), "{arguments:?}: {}", text(&output));
     }
 }
 
 #[test]
 fn the_guard_profile_is_an_error_and_never_silently_open() {
-    let output = run(&[
-        "run",
-        "--upstream",
-        "redis://127.0.0.1:1",
-        "--profile",
-        "guard",
-    ]);
+    let output = run(&["run", "--upstream", "redis://127.0.0.1:1", "--profile", "guard"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output).contains("open"),
-        "what can be used instead: {}",
-        text(&output)
-    );
+    assert!(text(&output).contains("open"), "what can be used instead: {}", text(&output));
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis.url()).ready();
-    assert!(
-        proxy.log().contains("open"),
-        "the default is said at start: {}",
-        proxy.log()
-    );
+    assert!(proxy.log().contains("open"), "the default is said at start: {}", proxy.log());
 }
 
 #[test]
@@ -141,15 +91,8 @@ fn an_address_in_use_ends_the_start_with_its_name() {
     let port = free_port();
     let taken = std::net::TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
     let address = format!("127.0.0.1:{port}");
-    let arguments = [
-        "run",
-        "--upstream",
-        "redis://127.0.0.1:1",
-        "--admin",
-        "off",
-        "--listen",
-        &address,
-    ];
+    let arguments =
+        ["run", "--upstream", "redis://127.0.0.1:1", "--admin", "off", "--listen", &address];
     let output = run(&arguments);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains(&address), "{}", text(&output));
@@ -210,11 +153,7 @@ fn explain_says_what_would_happen_and_asks_nobody() {
         let output = run(&arguments);
         assert_eq!(output.status.success(), is_served, "{words}");
         for part in expected {
-            assert!(
-                text(&output).contains(part),
-                "{words}, {part}: {}",
-                text(&output)
-            );
+            assert!(text(&output).contains(part), "{words}, {part}: {}", text(&output));
         }
     }
 }

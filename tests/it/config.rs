@@ -11,25 +11,15 @@ use std::process::{Command, Output};
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let entries = std::fs::read_dir(folder).expect("the folder config exists");
-    let mut files: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
-    files.retain(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "toml")
-    });
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     files
 }
 
 fn load(name: &str) -> Settings {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("config")
-        .join(name);
-    let flags = RunFlags {
-        config: Some(path),
-        ..RunFlags::default()
-    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    let flags = RunFlags { config: Some(path), ..RunFlags::default() };
     Settings::load(&flags).unwrap_or_else(|complaints| panic!("{name}: {complaints:#?}"))
 }
 
@@ -50,16 +40,10 @@ fn text(bytes: &[u8]) -> String {
 
 /// Runs `check` on a file of this content and gives it back with the file's path replaced by `f`.
 fn check(name: &str, content: &str) -> (Output, String) {
-    let path = std::env::temp_dir().join(format!(
-        "breakwater-check-{}-{name}.toml",
-        std::process::id()
-    ));
+    let path =
+        std::env::temp_dir().join(format!("breakwater-check-{}-{name}.toml", std::process::id()));
     std::fs::write(&path, content).expect("a file in the temporary folder");
-    let output = breakwater()
-        .arg("check")
-        .arg(&path)
-        .output()
-        .expect("the binary runs");
+    let output = breakwater().arg("check").arg(&path).output().expect("the binary runs");
     std::fs::remove_file(&path).expect("the file is still there");
     let shown = text(&output.stdout).replace(&path.display().to_string(), "f");
     (output, shown)
@@ -70,26 +54,16 @@ fn every_example_loads_without_a_warning() {
     let files = examples();
     assert!(files.len() >= 3, "{files:?}");
     for file in &files {
-        let flags = RunFlags {
-            config: Some(file.clone()),
-            ..RunFlags::default()
-        };
+        let flags = RunFlags { config: Some(file.clone()), ..RunFlags::default() };
         match Settings::load(&flags) {
             Ok(settings) => assert!(settings.notes.is_empty(), "{:#?}", settings.notes),
             Err(complaints) => panic!("{complaints:#?}"),
         }
     }
-    let output = breakwater()
-        .arg("check")
-        .args(&files)
-        .output()
-        .expect("the binary runs");
+    let output = breakwater().arg("check").args(&files).output().expect("the binary runs");
     assert!(output.status.success(), "{}", text(&output.stdout));
     assert_eq!(
-        text(&output.stdout)
-            .lines()
-            .filter(|line| line.ends_with(": valid"))
-            .count(),
+        text(&output.stdout).lines().filter(|line| line.ends_with(": valid")).count(),
         files.len()
     );
 }
@@ -110,27 +84,14 @@ fn the_examples_mean_what_their_comments_say() {
     clocks.tls = None;
     clocks.credentials = None;
     assert_eq!(clocks, defaults);
-    assert_eq!(
-        (sidecar.workers, sidecar.drain_timeout),
-        (minimal.workers, minimal.drain_timeout)
-    );
+    assert_eq!((sidecar.workers, sidecar.drain_timeout), (minimal.workers, minimal.drain_timeout));
 
     let node = load("node.toml");
-    let [unix, tls] = node.listeners.as_slice() else {
-        panic!("{:?}", node.listeners)
-    };
-    assert!(matches!(
-        unix.address,
-        ListenAddress::Unix { mode: 0o660, .. }
-    ));
+    let [unix, tls] = node.listeners.as_slice() else { panic!("{:?}", node.listeners) };
+    assert!(matches!(unix.address, ListenAddress::Unix { mode: 0o660, .. }));
     assert!(tls.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()));
-    let Auth::Users(users) = &tls.auth else {
-        panic!("{:?}", tls.auth)
-    };
-    let passwords: Vec<usize> = users
-        .iter()
-        .map(|user| user.password_sha256.len())
-        .collect();
+    let Auth::Users(users) = &tls.auth else { panic!("{:?}", tls.auth) };
+    let passwords: Vec<usize> = users.iter().map(|user| user.password_sha256.len()).collect();
     assert_eq!(passwords, [2, 1]);
     assert!(matches!(node.upstream.endpoint, Endpoint::Unix(_)));
 }
@@ -165,21 +126,14 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
 fn check_accepts_a_file_whose_upstream_comes_from_elsewhere() {
     let (output, shown) = check("partial", "workers = 2\n");
     assert_eq!(output.status.code(), Some(0), "{shown}");
-    assert!(
-        shown.starts_with("f: note: no upstream is named; "),
-        "{shown}"
-    );
+    assert!(shown.starts_with("f: note: no upstream is named; "), "{shown}");
     assert!(shown.ends_with("f: valid\n"), "{shown}");
 }
 
 #[test]
 fn the_password_of_a_variable_is_in_no_output() {
     let url = "redis://app:hunter2@redis.internal:port";
-    for arguments in [
-        &["run", "--help"][..],
-        &["explain", "--help"],
-        &["run", "--workers", "0"],
-    ] {
+    for arguments in [&["run", "--help"][..], &["explain", "--help"], &["run", "--workers", "0"]] {
         let output = breakwater()
             .env("BREAKWATER_UPSTREAM", url)
             .args(arguments)
@@ -198,14 +152,8 @@ fn a_truncated_example_is_judged_and_never_panics() {
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/node.toml"));
     let text = text.expect("the example exists");
     let path = std::env::temp_dir().join(format!("breakwater-prefix-{}.toml", std::process::id()));
-    let flags = RunFlags {
-        config: Some(path.clone()),
-        ..RunFlags::default()
-    };
-    for end in (0..text.len())
-        .step_by(17)
-        .filter(|end| text.is_char_boundary(*end))
-    {
+    let flags = RunFlags { config: Some(path.clone()), ..RunFlags::default() };
+    for end in (0..text.len()).step_by(17).filter(|end| text.is_char_boundary(*end)) {
         std::fs::write(&path, &text[..end]).expect("a file in the temporary folder");
         if let Err(complaints) = Settings::load(&flags) {
             assert!(!complaints.is_empty(), "prefix of {end} bytes");

@@ -13,9 +13,7 @@ const COMMANDS: &str = include_str!("differential/commands.txt");
 
 /// Lines of the list as they stand, and as commands.
 fn commands() -> Vec<(&'static str, Vec<u8>)> {
-    let lines = COMMANDS
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = COMMANDS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| (line, command(&split(line)))).collect()
 }
 
@@ -87,10 +85,7 @@ fn masked(mut reply: Vec<u8>) -> Vec<u8> {
     const MARK: &[u8] = b"$2\r\nid\r\n:";
     if let Some(at) = reply.windows(MARK.len()).position(|part| part == MARK) {
         let begin = at + MARK.len();
-        let digits = reply[begin..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let digits = reply[begin..].iter().take_while(|byte| byte.is_ascii_digit()).count();
         reply.drain(begin..begin + digits);
     }
     reply
@@ -100,19 +95,12 @@ fn masked(mut reply: Vec<u8>) -> Vec<u8> {
 fn hundreds_of_commands_are_answered_to_the_byte_as_redis_answers_them() {
     let pair = Pair::start();
     let commands = commands();
-    assert!(
-        commands.len() >= 200,
-        "the bar is 200, the list has {}",
-        commands.len()
-    );
+    assert!(commands.len() >= 200, "the bar is 200, the list has {}", commands.len());
     for version in [2, 3] {
         pair.empty();
         let [mut ours, mut theirs] = pair.clients();
         let hello = format!("HELLO {version}");
-        assert_eq!(
-            shown(&masked(ours.ask(&hello))),
-            shown(&masked(theirs.ask(&hello)))
-        );
+        assert_eq!(shown(&masked(ours.ask(&hello))), shown(&masked(theirs.ask(&hello))));
         let mut differences = Vec::new();
         for (words, bytes) in &commands {
             ours.send(bytes);
@@ -120,9 +108,8 @@ fn hundreds_of_commands_are_answered_to_the_byte_as_redis_answers_them() {
             let (left, right) = (masked(ours.frame()), masked(theirs.frame()));
             if left != right {
                 let (left, right) = (shown(&left), shown(&right));
-                differences.push(format!(
-                    "RESP{version}: {words}\n  ours   {left}\n  Redis  {right}"
-                ));
+                differences
+                    .push(format!("RESP{version}: {words}\n  ours   {left}\n  Redis  {right}"));
             }
         }
         eprintln!("RESP{version}: {} commands compared", commands.len());
@@ -139,10 +126,7 @@ fn hundreds_of_commands_are_answered_to_the_byte_as_redis_answers_them() {
 fn the_same_commands_in_one_pipeline_give_the_same_bytes() {
     let pair = Pair::start();
     let commands = commands();
-    let pipeline: Vec<u8> = commands
-        .iter()
-        .flat_map(|(_, bytes)| bytes.clone())
-        .collect();
+    let pipeline: Vec<u8> = commands.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
     for version in [2, 3] {
         pair.empty();
         let mut replies = pair.clients().map(|mut client| {
@@ -156,11 +140,7 @@ fn the_same_commands_in_one_pipeline_give_the_same_bytes() {
         let [ours, theirs] = &mut replies;
         for ((words, _), (ours, theirs)) in commands.iter().zip(ours.iter().zip(theirs.iter())) {
             let (ours, theirs) = (masked(ours.clone()), masked(theirs.clone()));
-            assert_eq!(
-                shown(&ours),
-                shown(&theirs),
-                "RESP{version}: {words}; Redis is right"
-            );
+            assert_eq!(shown(&ours), shown(&theirs), "RESP{version}: {words}; Redis is right");
         }
     }
 }
@@ -172,12 +152,7 @@ fn assert_same_stream(pair: &Pair, bytes: &[u8]) {
         client.finish_sending();
         client.rest()
     });
-    assert_eq!(
-        shown(&masked(ours)),
-        shown(&masked(theirs)),
-        "{}",
-        shown(bytes)
-    );
+    assert_eq!(shown(&masked(ours)), shown(&masked(theirs)), "{}", shown(bytes));
 }
 
 #[test]
@@ -227,10 +202,7 @@ fn client_reply_silences_exactly_what_redis_silences() {
         "CLIENT REPLY OFF|QUIT|ECHO never",
         "CLIENT REPLY SKIP",
     ] {
-        let bytes: Vec<u8> = lines
-            .split('|')
-            .flat_map(|words| command(&split(words)))
-            .collect();
+        let bytes: Vec<u8> = lines.split('|').flat_map(|words| command(&split(words))).collect();
         assert_same_stream(&pair, &bytes);
     }
 }
@@ -239,10 +211,7 @@ fn client_reply_silences_exactly_what_redis_silences() {
 fn a_clients_view_of_itself_has_the_fields_that_redis_shows() {
     let pair = Pair::start();
     let fields = |text: &str| -> Vec<String> {
-        let line = text
-            .lines()
-            .find(|line| line.contains("id="))
-            .expect("a line about a client");
+        let line = text.lines().find(|line| line.contains("id=")).expect("a line about a client");
         let names = line.split(' ').filter_map(|field| field.split_once('='));
         names.map(|(name, _)| name.to_owned()).collect()
     };
@@ -253,27 +222,16 @@ fn a_clients_view_of_itself_has_the_fields_that_redis_shows() {
                 client.text(words)
             });
             assert_eq!(fields(&ours), fields(&theirs), "{words}");
-            assert_eq!(
-                ours.chars().next(),
-                theirs.chars().next(),
-                "the same type of reply"
-            );
+            assert_eq!(ours.chars().next(), theirs.chars().next(), "the same type of reply");
             for field in [" name=myself ", &format!(" resp={version} "), " db=0 "] {
-                assert_eq!(
-                    ours.contains(field),
-                    theirs.contains(field),
-                    "{field}: {ours}"
-                );
+                assert_eq!(ours.contains(field), theirs.contains(field), "{field}: {ours}");
             }
         }
     }
     let mut client = pair.proxy.client();
     let id = client.text("CLIENT ID");
     let info = client.text("CLIENT INFO");
-    assert!(
-        info.contains(&format!("id={} ", id.trim_start_matches(':').trim())),
-        "{id} {info}"
-    );
+    assert!(info.contains(&format!("id={} ", id.trim_start_matches(':').trim())), "{id} {info}");
 }
 
 #[test]
@@ -312,10 +270,7 @@ fn what_this_build_does_not_serve_is_refused_and_the_connection_stays_usable() {
         "SCRIPT DEBUG YES",
     ] {
         let reply = client.text(words);
-        assert!(
-            reply.starts_with("-ERR breakwater: '") && reply.contains("not served"),
-            "{reply}"
-        );
+        assert!(reply.starts_with("-ERR breakwater: '") && reply.contains("not served"), "{reply}");
         let name = words.split(' ').next().unwrap_or_default().to_lowercase();
         assert!(reply.contains(&name), "{words}: {reply}");
         assert_eq!(client.ask("ECHO on"), b"$2\r\non\r\n");

@@ -35,24 +35,13 @@ fn the_overlaid_table_knows_exactly_what_the_server_knows() {
     for command in reply.items() {
         listed.insert(command.items()[0].text());
         let subcommands = command.items().get(9).map_or(&[][..], Reply::items);
-        listed.extend(
-            subcommands
-                .iter()
-                .map(|subcommand| subcommand.items()[0].text()),
-        );
+        listed.extend(subcommands.iter().map(|subcommand| subcommand.items()[0].text()));
     }
     let table = overlaid(&reply);
     let known: BTreeSet<String> = table.specs().map(|spec| spec.name.to_string()).collect();
     assert_eq!(known, listed);
-    assert!(
-        known.len() > 300,
-        "the server listed only {} names",
-        known.len()
-    );
-    println!(
-        "{} names of the server are known, and no others",
-        known.len()
-    );
+    assert!(known.len() > 300, "the server listed only {} names", known.len());
+    println!("{} names of the server are known, and no others", known.len());
 }
 
 #[test]
@@ -64,28 +53,14 @@ fn what_the_server_says_of_its_commands_is_what_the_table_says() {
     assert_eq!(live.skipped, 0);
     let builtin = Table::builtin();
     let mut compared = 0;
-    for live in live
-        .commands
-        .iter()
-        .flat_map(|c| std::iter::once(c).chain(&c.subcommands))
-    {
+    for live in live.commands.iter().flat_map(|c| std::iter::once(c).chain(&c.subcommands)) {
         // A server of another version than the table's has its own opinion on some commands.
         let Some(spec) = builtin.find(&live.name) else {
             continue;
         };
         compared += 1;
-        assert_eq!(
-            spec.is_write(),
-            live.flags.contains(Flags::WRITE),
-            "{}",
-            live.name
-        );
-        assert_eq!(
-            spec.is_readonly(),
-            live.flags.contains(Flags::READONLY),
-            "{}",
-            live.name
-        );
+        assert_eq!(spec.is_write(), live.flags.contains(Flags::WRITE), "{}", live.name);
+        assert_eq!(spec.is_readonly(), live.flags.contains(Flags::READONLY), "{}", live.name);
         assert_eq!(spec.key_specs.len(), live.key_specs.len(), "{}", live.name);
         assert!(spec.categories.contains(live.categories), "{}", live.name);
         assert_eq!(spec.first_key, live.first_key, "{}", live.name);
@@ -110,19 +85,11 @@ fn keys_are_those_of_command_getkeys() {
         for (request, (found, flagged)) in lists.iter().zip(found.iter().zip(&flagged)) {
             let ours = ours(&table, request);
             assert_eq!(ours.names(request), *found, "GETKEYS {request:?}");
-            assert_eq!(
-                ours.names_and_flags(request),
-                *flagged,
-                "GETKEYSANDFLAGS {request:?}"
-            );
+            assert_eq!(ours.names_and_flags(request), *flagged, "GETKEYSANDFLAGS {request:?}");
             succeeded += usize::from(ours.0.is_ok());
         }
         // A generator that only makes mistakes would prove little.
-        assert!(
-            succeeded > 0 || !spec.has_keys(),
-            "no list fitted {}",
-            spec.name
-        );
+        assert!(succeeded > 0 || !spec.has_keys(), "no list fitted {}", spec.name);
         totals.add(spec, succeeded);
     }
     println!("{totals:?}");
@@ -136,12 +103,8 @@ fn a_wrong_number_of_arguments_is_refused_in_the_servers_words() {
     let table = overlaid(&wire.ask(&[b"COMMAND"]));
     let mut compared = 0;
     for spec in table.specs() {
-        let name: Vec<Vec<u8>> = spec
-            .name
-            .to_uppercase()
-            .split('|')
-            .map(|word| word.as_bytes().to_vec())
-            .collect();
+        let name: Vec<Vec<u8>> =
+            spec.name.to_uppercase().split('|').map(|word| word.as_bytes().to_vec()).collect();
         for length in name.len()..name.len() + 8 {
             // Anything that the server would run is not sent.
             if spec.accepts(length) || (spec.is_container && length > 1) {
@@ -184,10 +147,7 @@ fn unknown_names_are_refused_in_the_servers_words() {
         wire.expect_line(&request, &expected);
         told[usize::from(what == Unknown::Subcommand)] += 1;
     }
-    println!(
-        "{} unknown commands, {} unknown subcommands",
-        told[0], told[1]
-    );
+    println!("{} unknown commands, {} unknown subcommands", told[0], told[1]);
     assert!(told[0] > 1_000 && told[1] > 1_000);
 }
 
@@ -204,10 +164,7 @@ fn a_shared_command_is_answered_exactly_once_and_changes_nothing_about_the_conne
     wire.ask(&[b"SELECT", b"3"]);
     let mut random = Random(0x5eed_0003);
     let (before, mut asked) = (wire.own_state(), 0);
-    for spec in table
-        .specs()
-        .filter(|spec| !LEFT_OUT.contains(&&*spec.name))
-    {
+    for spec in table.specs().filter(|spec| !LEFT_OUT.contains(&&*spec.name)) {
         for list in 0..LISTS / 2 {
             let request = random.request(spec, 1);
             let command = request.command();
@@ -240,26 +197,15 @@ struct Ours(Result<Vec<KeyPosition>, KeysError>);
 fn ours(table: &Table, request: &Request) -> Ours {
     let command = request.command();
     let spec = table.resolve(&command).unwrap();
-    let mut found = vec![KeyPosition {
-        index: 7,
-        flags: KeyFlags::RW,
-    }];
+    let mut found = vec![KeyPosition { index: 7, flags: KeyFlags::RW }];
     let outcome = keys(spec, &command, &mut found);
     if outcome.is_ok() && !spec.has_keys() {
         // Channels: not a key, though found like one.
-        assert!(
-            found
-                .iter()
-                .all(|key| key.flags.contains(KeyFlags::NOT_KEY))
-        );
+        assert!(found.iter().all(|key| key.flags.contains(KeyFlags::NOT_KEY)));
         return Ours(Err(KeysError::NoKeys));
     }
     // GETKEYS asks whether there are keys first, and only then counts arguments.
-    let outcome = if spec.has_keys() {
-        outcome
-    } else {
-        outcome.and(Err(KeysError::NoKeys))
-    };
+    let outcome = if spec.has_keys() { outcome } else { outcome.and(Err(KeysError::NoKeys)) };
     match outcome {
         Err(_) if !spec.has_keys() => Ours(Err(KeysError::NoKeys)),
         Err(error) => Ours(Err(error)),
@@ -296,16 +242,9 @@ impl Ours {
 
     fn names_and_flags(&self, request: &Request) -> Reply {
         self.reply(|key| {
-            let flags = key
-                .flags
-                .names()
-                .map(|name| Reply::Status(name.into()))
-                .collect();
+            let flags = key.flags.names().map(|name| Reply::Status(name.into())).collect();
             let name = request.0[key.index as usize].clone();
-            Reply::Array(Some(vec![
-                Reply::Bytes(Some(name)),
-                Reply::Array(Some(flags)),
-            ]))
+            Reply::Array(Some(vec![Reply::Bytes(Some(name)), Reply::Array(Some(flags))]))
         })
     }
 
@@ -330,10 +269,7 @@ impl Request {
             frame.extend(format!("${}\r\n", argument.len()).bytes());
             let start = frame.len() as u32;
             frame.extend(argument);
-            spans.push(Span {
-                start,
-                end: frame.len() as u32,
-            });
+            spans.push(Span { start, end: frame.len() as u32 });
             frame.extend(b"\r\n");
         }
         Request(arguments, frame, spans)
@@ -347,11 +283,7 @@ impl Request {
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list()
-            .entries(
-                self.0
-                    .iter()
-                    .map(|argument| argument.escape_ascii().to_string()),
-            )
+            .entries(self.0.iter().map(|argument| argument.escape_ascii().to_string()))
             .finish()
     }
 }
@@ -389,16 +321,8 @@ impl Random {
 
     /// One argument. Small counts and the words of the command are frequent.
     fn argument(&mut self, spec: &Spec) -> Vec<u8> {
-        const PLAIN: [&[u8]; 8] = [
-            b"a",
-            b"b",
-            b"k1",
-            b"{tag}x",
-            b"",
-            b"c\0d",
-            b"\xff\r\n",
-            b"left",
-        ];
+        const PLAIN: [&[u8]; 8] =
+            [b"a", b"b", b"k1", b"{tag}x", b"", b"c\0d", b"\xff\r\n", b"left"];
         const COUNTS: [&[u8]; 14] = [
             b"0",
             b"1",
@@ -418,14 +342,9 @@ impl Random {
         let words: &[&[u8]] = match &*spec.name {
             "sort" | "sort_ro" => &[b"STORE", b"store\0x", b"limit", b"GET", b"By", b"alpha"],
             "migrate" => &[b"KEYS", b"auth", b"AUTH2", b"copy", b"REPLACE", b""],
-            "xread" | "xreadgroup" => &[
-                b"STREAMS",
-                b"streams\0",
-                b"COUNT",
-                b"BLOCK",
-                b"GROUP",
-                b"noack",
-            ],
+            "xread" | "xreadgroup" => {
+                &[b"STREAMS", b"streams\0", b"COUNT", b"BLOCK", b"GROUP", b"noack"]
+            }
             "set" => &[b"GET", b"EX", b"nx", b"get\0"],
             "bitfield" => &[b"GET", b"SET", b"incrby", b"overflow", b"u8"],
             "georadius" | "georadiusbymember" => &[b"STORE", b"storedist", b"m", b"COUNT"],
@@ -504,9 +423,7 @@ struct Wire(BufReader<TcpStream>);
 impl Wire {
     fn connect(server: &RedisServer) -> Wire {
         let stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream.set_nodelay(true).unwrap();
         Wire(BufReader::new(stream))
     }
@@ -547,10 +464,7 @@ impl Wire {
         ];
         let info = self.ask(&[b"CLIENT", b"INFO"]).text();
         let is_state = |field: &&str| STATE.iter().any(|name| field.starts_with(name));
-        info.split_whitespace()
-            .filter(is_state)
-            .map(str::to_owned)
-            .collect()
+        info.split_whitespace().filter(is_state).map(str::to_owned).collect()
     }
 
     fn send(&mut self, bytes: &[u8]) {
@@ -560,10 +474,7 @@ impl Wire {
     fn line(&mut self) -> Vec<u8> {
         let mut line = Vec::new();
         self.0.read_until(b'\n', &mut line).unwrap();
-        assert!(
-            line.ends_with(b"\r\n"),
-            "the server closed the connection: {line:?}"
-        );
+        assert!(line.ends_with(b"\r\n"), "the server closed the connection: {line:?}");
         line
     }
 
@@ -575,11 +486,7 @@ impl Wire {
             b'+' => Reply::Status(rest.to_vec()),
             b'-' => Reply::Error(rest.to_vec()),
             b':' => Reply::Integer(number()),
-            b'$' => Reply::Bytes(
-                usize::try_from(number())
-                    .ok()
-                    .map(|length| self.bulk(length)),
-            ),
+            b'$' => Reply::Bytes(usize::try_from(number()).ok().map(|length| self.bulk(length))),
             b'*' => Reply::Array(
                 usize::try_from(number())
                     .ok()

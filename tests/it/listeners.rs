@@ -31,19 +31,13 @@ fn ipv6_serves() {
     }
     let redis = RedisServer::start();
     let proxy = Proxy::listening(|port, _| {
-        format!(
-            "[[listener]]\naddress = \"[::1]:{port}\"\n[upstream]\nurl = \"{}\"\n",
-            redis.url()
-        )
+        format!("[[listener]]\naddress = \"[::1]:{port}\"\n[upstream]\nurl = \"{}\"\n", redis.url())
     })
     .ready();
     let mut client = Client::try_connect(("::1", proxy.port())).expect("[::1] accepts");
     assert_eq!(client.ask("SET six 6"), b"+OK\r\n");
     assert_eq!(client.ask("GET six"), bulk(b"6"));
-    assert!(
-        client.text("CLIENT INFO").contains(" addr=[::1]:"),
-        "as Redis writes it"
-    );
+    assert!(client.text("CLIENT INFO").contains(" addr=[::1]:"), "as Redis writes it");
 }
 
 #[test]
@@ -113,27 +107,13 @@ fn tls_serves_those_who_shake_hands_and_drops_those_who_do_not() {
     let value = vec![b't'; 300_000];
     assert_eq!(client.call(&[&b"SET"[..], b"t", &value]), b"+OK\r\n");
     assert!(client.ask("GET t") == bulk(&value));
-    assert!(
-        connect(&Certificates::new(), "localhost").is_err(),
-        "a client that trusts others"
-    );
-    assert!(
-        connect(&certificates, "redis.example").is_err(),
-        "a client that wants another"
-    );
+    assert!(connect(&Certificates::new(), "localhost").is_err(), "a client that trusts others");
+    assert!(connect(&certificates, "redis.example").is_err(), "a client that wants another");
     let mut plain = proxy.client();
     plain.send(b"PING\r\nPING\r\n");
     let rest = plain.rest();
-    assert!(
-        !rest.windows(4).any(|part| part == b"PONG"),
-        "{}",
-        shown(&rest)
-    );
-    assert_eq!(
-        client.ask("STRLEN t"),
-        b":300000\r\n",
-        "the others notice nothing"
-    );
+    assert!(!rest.windows(4).any(|part| part == b"PONG"), "{}", shown(&rest));
+    assert_eq!(client.ask("STRLEN t"), b":300000\r\n", "the others notice nothing");
 }
 
 #[test]
@@ -156,10 +136,7 @@ fn mutual_tls_serves_only_those_with_a_certificate_of_the_authority() {
         Client::connect_tls(proxy.port(), certificates.client(false), "localhost")
     {
         let _ = nobody.try_send(b"PING\r\n");
-        assert!(
-            nobody.try_frame().is_err(),
-            "nobody is served without a certificate"
-        );
+        assert!(nobody.try_frame().is_err(), "nobody is served without a certificate");
     }
     assert_eq!(client.ask("GET m"), bulk(b"1"));
 }
@@ -176,39 +153,21 @@ fn users_of_a_listener_are_checked_here_and_commands_run_as_the_urls_identity() 
     let mut client = proxy.client();
     for words in ["GET k", "CLIENT GETNAME", "COMMAND COUNT", "NOSUCHCOMMAND"] {
         let reply = client.text(words);
-        assert!(
-            reply.starts_with("-NOAUTH ") || words.starts_with("NOSUCH"),
-            "{words}: {reply}"
-        );
+        assert!(reply.starts_with("-NOAUTH ") || words.starts_with("NOSUCH"), "{words}: {reply}");
     }
-    assert!(
-        client
-            .text("HELLO 3")
-            .starts_with("-NOAUTH HELLO must be called")
-    );
-    for words in [
-        "AUTH app wrong",
-        "AUTH nobody secret",
-        "AUTH wrong",
-        "AUTH upstream-secret",
-    ] {
+    assert!(client.text("HELLO 3").starts_with("-NOAUTH HELLO must be called"));
+    for words in ["AUTH app wrong", "AUTH nobody secret", "AUTH wrong", "AUTH upstream-secret"] {
         assert_eq!(
             client.text(words),
             "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
             "{words}"
         );
     }
-    assert!(
-        client.text("GET k").starts_with("-NOAUTH "),
-        "a failure changes nothing"
-    );
+    assert!(client.text("GET k").starts_with("-NOAUTH "), "a failure changes nothing");
     assert_eq!(client.ask("AUTH app secret"), b"+OK\r\n");
     assert_eq!(client.ask("SET k v"), b"+OK\r\n");
     assert_eq!(client.ask("RESET"), b"+RESET\r\n");
-    assert!(
-        client.text("GET k").starts_with("-NOAUTH "),
-        "RESET forgets who it was"
-    );
+    assert!(client.text("GET k").starts_with("-NOAUTH "), "RESET forgets who it was");
     assert!(client.ask("HELLO 3 AUTH app secret").starts_with(b"%"));
     assert_eq!(client.ask("GET none"), b"_\r\n");
     assert_eq!(
@@ -254,10 +213,7 @@ fn passthrough_lets_redis_decide_and_commands_run_as_who_was_confirmed() {
     assert_eq!(ann.ask("ACL WHOAMI"), bulk(b"ann"));
     assert_eq!(bob.ask("ACL WHOAMI"), bulk(b"bob"));
     assert_eq!(ann.ask("SET ann:k 1"), b"+OK\r\n");
-    assert!(
-        bob.text("GET ann:k").starts_with("-NOPERM "),
-        "each has its own rights"
-    );
+    assert!(bob.text("GET ann:k").starts_with("-NOPERM "), "each has its own rights");
     assert_eq!(bob.ask("SET bob:k 2"), b"+OK\r\n");
     // The same client may become somebody else, and a failed attempt changes nothing.
     assert!(ann.text("AUTH bob wrong").starts_with("-WRONGPASS "));
@@ -269,10 +225,7 @@ fn passthrough_lets_redis_decide_and_commands_run_as_who_was_confirmed() {
     // A pipeline right behind AUTH waits for its verdict.
     let mut hasty = proxy.client();
     hasty.send(b"AUTH bob bob-secret\r\nGET bob:k\r\nACL WHOAMI\r\n");
-    assert_eq!(
-        hasty.frames(3),
-        [b"+OK\r\n".to_vec(), bulk(b"2"), bulk(b"bob")]
-    );
+    assert_eq!(hasty.frames(3), [b"+OK\r\n".to_vec(), bulk(b"2"), bulk(b"bob")]);
     let text = proxy.log() + &proxy.http("/metrics").1;
     assert!(!text.contains("-secret"), "no secret is logged");
 }
@@ -283,12 +236,7 @@ fn with_the_urls_identity_a_clients_auth_is_answered_as_by_a_redis_without_passw
     let open = RedisServer::start();
     let proxy = Proxy::before(&format!("redis://:s3cret@127.0.0.1:{}", redis.port())).ready();
     let (mut client, mut direct) = (proxy.client(), open.client());
-    for words in [
-        "AUTH anything",
-        "AUTH default anything",
-        "AUTH nobody anything",
-        "ACL WHOAMI",
-    ] {
+    for words in ["AUTH anything", "AUTH default anything", "AUTH nobody anything", "ACL WHOAMI"] {
         assert_eq!(client.text(words), direct.text(words), "{words}");
     }
     assert_eq!(client.ask("SET k v"), b"+OK\r\n");
@@ -303,10 +251,7 @@ fn clients_beyond_the_cap_are_turned_away_as_redis_does_it() {
         assert_eq!(client.ask("ECHO in"), bulk(b"in"));
     }
     let mut fourth = proxy.client();
-    assert_eq!(
-        shown(&fourth.rest()),
-        shown(b"-ERR max number of clients reached\r\n")
-    );
+    assert_eq!(shown(&fourth.rest()), shown(b"-ERR max number of clients reached\r\n"));
     assert!(proxy.metric("breakwater_clients_turned_away_total") >= 1.0);
     clients.pop();
     eventually("a place is free again", || {
@@ -341,19 +286,13 @@ fn several_workers_serve_side_by_side() {
     }
     for (number, client) in clients.iter_mut().enumerate() {
         let other = (number + 5) % 12;
-        assert_eq!(
-            client.ask(&format!("GET w:{other}")),
-            bulk(other.to_string().as_bytes())
-        );
+        assert_eq!(client.ask(&format!("GET w:{other}")), bulk(other.to_string().as_bytes()));
     }
     // CLIENT LIST and KILL reach over all workers.
     let list = clients[0].text("CLIENT LIST");
     assert!(list.matches("id=").count() >= 12, "{list}");
     let id = clients[7].text("CLIENT ID");
-    let killed = clients[0].text(&format!(
-        "CLIENT KILL ID {}",
-        id.trim_start_matches(':').trim()
-    ));
+    let killed = clients[0].text(&format!("CLIENT KILL ID {}", id.trim_start_matches(':').trim()));
     assert_eq!(killed, ":1\r\n");
     assert_eq!(clients[7].rest(), b"");
 }

@@ -43,52 +43,31 @@ fn a_client_that_asks_for_a_gigabyte_and_does_not_read_costs_its_bound_and_gets_
     }
     // What is asked for and not read would wait in Redis: the bound is on the asking.
     let grown = peak_of_redis.saturating_sub(base_of_redis);
-    assert!(
-        grown <= 2 * SESSION_REPLY_BYTES,
-        "Redis holds {} MiB more",
-        grown / MIB
-    );
+    assert!(grown <= 2 * SESSION_REPLY_BYTES, "Redis holds {} MiB more", grown / MIB);
     eprintln!(
         "idle reader: {} KiB before, {} KiB at the peak; {served} replies to another client",
         base / KIB,
         peak / KIB
     );
-    assert!(
-        peak <= base + SESSION_REPLY_BYTES + SLACK_BYTES,
-        "{} MiB over",
-        (peak - base) / MIB
-    );
-    assert!(
-        peak >= base + MIB,
-        "the proxy did read ahead, or this test tests nothing"
-    );
+    assert!(peak <= base + SESSION_REPLY_BYTES + SLACK_BYTES, "{} MiB over", (peak - base) / MIB);
+    assert!(peak >= base + MIB, "the proxy did read ahead, or this test tests nothing");
     for number in 0..GETS {
         let frame = slow.frame();
         assert!(frame == expected, "reply {number}: {}", shown(&frame));
         if number % 100 == 0 {
             let resident = proxy.resident_bytes();
-            assert!(
-                resident <= base + SESSION_REPLY_BYTES + SLACK_BYTES,
-                "{number}: {resident}"
-            );
+            assert!(resident <= base + SESSION_REPLY_BYTES + SLACK_BYTES, "{number}: {resident}");
         }
     }
     assert_eq!(slow.ask("ECHO end"), bulk(b"end"));
-    assert_eq!(
-        proxy.metric("breakwater_clients_closed_total"),
-        0.0,
-        "nobody is evicted"
-    );
+    assert_eq!(proxy.metric("breakwater_clients_closed_total"), 0.0, "nobody is evicted");
 }
 
 /// What Redis has allocated, the replies that it could not send included.
 fn used_memory(redis: &RedisServer) -> usize {
     let info = redis.client().text("INFO memory");
-    let used = info
-        .lines()
-        .find_map(|line| line.strip_prefix("used_memory:"));
-    used.and_then(|used| used.trim().parse().ok())
-        .expect("Redis tells its memory")
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+    used.and_then(|used| used.trim().parse().ok()).expect("Redis tells its memory")
 }
 
 #[test]
@@ -108,20 +87,13 @@ fn slow_readers_of_one_lane_do_not_stop_the_others() {
         let words = format!("SET n {number}");
         assert_eq!(other.ask(&words), b"+OK\r\n");
     }
-    assert!(
-        other.ask("GET large") == bulk(&value),
-        "even on the lane of the large replies"
-    );
+    assert!(other.ask("GET large") == bulk(&value), "even on the lane of the large replies");
     for client in &mut slow {
         for _ in 0..20 {
             assert!(client.frame() == bulk(&value));
         }
     }
-    assert_eq!(
-        proxy.metric("breakwater_clients_closed_total"),
-        0.0,
-        "nobody is evicted"
-    );
+    assert_eq!(proxy.metric("breakwater_clients_closed_total"), 0.0, "nobody is evicted");
 }
 
 #[test]
@@ -187,18 +159,9 @@ fn a_proxy_without_clients_is_small() {
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis.url()).ready();
     let resident = settled(&proxy);
-    let allowed = if cfg!(debug_assertions) {
-        24 * MIB
-    } else {
-        8 * MIB
-    };
+    let allowed = if cfg!(debug_assertions) { 24 * MIB } else { 8 * MIB };
     eprintln!("idle: {} KiB", resident / KIB);
-    assert!(
-        resident <= allowed,
-        "{} KiB, {} KiB allowed",
-        resident / KIB,
-        allowed / KIB
-    );
+    assert!(resident <= allowed, "{} KiB, {} KiB allowed", resident / KIB, allowed / KIB);
 }
 
 #[test]
@@ -220,14 +183,8 @@ fn idle_clients_that_have_worked_cost_next_to_nothing() {
     // The same work by a few clients first, so that what is shared is not counted as theirs.
     let warm: Vec<Client> = (0..20).map(|number| worked(&proxy, number)).collect();
     let base = settled(&proxy);
-    let clients: Vec<Client> = (0..clients_max)
-        .map(|number| worked(&proxy, number))
-        .collect();
-    let allowed = if cfg!(debug_assertions) {
-        2 * 2560
-    } else {
-        2560
-    };
+    let clients: Vec<Client> = (0..clients_max).map(|number| worked(&proxy, number)).collect();
+    let allowed = if cfg!(debug_assertions) { 2 * 2560 } else { 2560 };
     let mut each = 0;
     // Buffers are given back a second after the last command.
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -238,14 +195,8 @@ fn idle_clients_that_have_worked_cost_next_to_nothing() {
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    eprintln!(
-        "{clients_max} idle clients: {each} bytes each; {} KiB before",
-        base / KIB
-    );
-    assert!(
-        each <= allowed,
-        "{each} bytes for each idle client, {allowed} allowed"
-    );
+    eprintln!("{clients_max} idle clients: {each} bytes each; {} KiB before", base / KIB);
+    assert!(each <= allowed, "{each} bytes for each idle client, {allowed} allowed");
     drop((warm, clients));
 }
 
@@ -277,9 +228,7 @@ fn settled(proxy: &Proxy) -> usize {
 /// Open files that this process may have.
 fn descriptors() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let soft = line.and_then(|line| line.split_ascii_whitespace().next());
     soft.and_then(|soft| soft.parse().ok()).unwrap_or(1024)
 }

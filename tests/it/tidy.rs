@@ -29,16 +29,10 @@ const INVARIANTS: std::ops::RangeInclusive<u32> = 1..=12;
 /// Folders that do no I/O and read no clock, and what they therefore never name.
 const PURE: [&str; 4] = ["src/resp/", "src/command/", "src/policy/", "src/route/"];
 /// Where a panic would hurt somebody else's requests.
-const PANIC_FREE: [&str; 4] = [
-    "src/resp/",
-    "src/session/",
-    "src/upstream/",
-    "src/dispatch.rs",
-];
+const PANIC_FREE: [&str; 4] = ["src/resp/", "src/session/", "src/upstream/", "src/dispatch.rs"];
 /// How a path of this repository begins when a document names it.
-const FOLDERS: [&str; 8] = [
-    ".ci/", "benches/", "config/", "deploy/", "docs/", "fuzz/", "src/", "tests/",
-];
+const FOLDERS: [&str; 8] =
+    [".ci/", "benches/", "config/", "deploy/", "docs/", "fuzz/", "src/", "tests/"];
 /// Names that say nothing about what is inside.
 const DRAWERS: [&str; 6] = ["utils", "common", "helpers", "misc", "types", "prelude"];
 /// What may lie at the top of the repository.
@@ -107,23 +101,11 @@ rules! {
 
 fn module_docs(tree: &Tree) -> Offences {
     let check = |file: &File| {
-        let lines = file
-            .text
-            .lines()
-            .take_while(|line| line.starts_with("//!"))
-            .count();
-        let max = if file.path == "src/lib.rs" {
-            DOC_LINES_LIB_MAX
-        } else {
-            *DOC_LINES.end()
-        };
+        let lines = file.text.lines().take_while(|line| line.starts_with("//!")).count();
+        let max = if file.path == "src/lib.rs" { DOC_LINES_LIB_MAX } else { *DOC_LINES.end() };
         let is_fine = (*DOC_LINES.start()..=max).contains(&lines);
         (!is_fine).then(|| {
-            format!(
-                "{}:1: {lines} lines of `//!`, must be {}–{max}",
-                file.path,
-                DOC_LINES.start()
-            )
+            format!("{}:1: {lines} lines of `//!`, must be {}–{max}", file.path, DOC_LINES.start())
         })
     };
     tree.rust("src/").filter_map(check).collect()
@@ -132,17 +114,9 @@ fn module_docs(tree: &Tree) -> Offences {
 fn file_length(tree: &Tree) -> Offences {
     let written = tree.rust("src/").filter(|file| !file.is_test);
     let check = |file: &File| {
-        let lines = file
-            .source
-            .is_test
-            .iter()
-            .filter(|is_test| !**is_test)
-            .count();
+        let lines = file.source.is_test.iter().filter(|is_test| !**is_test).count();
         (lines > FILE_LINES_MAX).then(|| {
-            format!(
-                "{}:{lines}: {lines} lines without tests, at most {FILE_LINES_MAX}",
-                file.path
-            )
+            format!("{}:{lines}: {lines} lines without tests, at most {FILE_LINES_MAX}", file.path)
         })
     };
     written.filter_map(check).collect()
@@ -168,10 +142,7 @@ fn function_length(tree: &Tree) -> Offences {
 fn comment_share(tree: &Tree) -> Offences {
     let mut shares = Vec::new();
     for file in tree.rust("src/").filter(|file| !file.is_test) {
-        let lines = file
-            .source
-            .lines()
-            .filter(|(line, _, _)| !file.source.in_tests(*line));
+        let lines = file.source.lines().filter(|(line, _, _)| !file.source.in_tests(*line));
         let (mut comments, mut written) = (0, 0);
         for (_, code, comment) in lines {
             let is_comment = code.trim().is_empty() && !comment.trim().is_empty();
@@ -198,9 +169,7 @@ fn comment_share(tree: &Tree) -> Offences {
     let total = format!(
         "src: {comments} of {written} lines are comment, of {COMMENT_PERCENT_MIN} % at least"
     );
-    std::iter::once(total)
-        .chain(shares.iter().map(row))
-        .collect()
+    std::iter::once(total).chain(shares.iter().map(row)).collect()
 }
 
 fn pure_walls(tree: &Tree) -> Offences {
@@ -208,16 +177,12 @@ fn pure_walls(tree: &Tree) -> Offences {
         PURE.iter().any(|folder| file.path.starts_with(folder))
             || file.path.starts_with("src/route.rs")
     };
-    paths_where(
-        tree.rust("src/").filter(pure),
-        "is not for a pure module",
-        |path| {
-            path.starts_with("tokio")
-                || path.starts_with("metrics")
-                || path.names("config::file")
-                || path.names("time::Instant")
-        },
-    )
+    paths_where(tree.rust("src/").filter(pure), "is not for a pure module", |path| {
+        path.starts_with("tokio")
+            || path.starts_with("metrics")
+            || path.names("config::file")
+            || path.names("time::Instant")
+    })
 }
 
 fn net_wall(tree: &Tree) -> Offences {
@@ -235,18 +200,11 @@ fn clock_wall(tree: &Tree) -> Offences {
 fn unsafe_proven(tree: &Tree) -> Offences {
     let mut offences = Offences::new();
     for file in tree.rust("") {
-        for token in file
-            .source
-            .tokens()
-            .iter()
-            .filter(|token| token.text == "unsafe")
-        {
+        for token in file.source.tokens().iter().filter(|token| token.text == "unsafe") {
             let line = file.source.line(token.at);
             if !comment_at(&file.source, line).contains("SAFETY:") {
-                offences.push(format!(
-                    "{}:{line}: `unsafe` without a `// SAFETY:` comment",
-                    file.path
-                ));
+                offences
+                    .push(format!("{}:{line}: `unsafe` without a `// SAFETY:` comment", file.path));
             }
         }
     }
@@ -263,10 +221,8 @@ fn drawer_names(tree: &Tree) -> Offences {
         for pair in file.source.tokens().windows(2) {
             if pair[0].text == "mod" && DRAWERS.contains(&pair[1].text) {
                 let line = file.source.line(pair[0].at);
-                offences.insert(format!(
-                    "{}:{line}: a module called `{}`",
-                    file.path, pair[1].text
-                ));
+                offences
+                    .insert(format!("{}:{line}: a module called `{}`", file.path, pair[1].text));
             }
         }
     }
@@ -275,19 +231,14 @@ fn drawer_names(tree: &Tree) -> Offences {
 
 fn comment_words(tree: &Tree) -> Offences {
     let mut offences = Offences::new();
-    for file in tree
-        .rust("")
-        .filter(|file| !file.path.starts_with("tests/it/tidy"))
-    {
+    for file in tree.rust("").filter(|file| !file.path.starts_with("tests/it/tidy")) {
         for (line, _, comment) in file.source.lines() {
             let has_link = comment.contains("://");
             let words: Vec<&str> = comment
                 .split(|c: char| !c.is_alphanumeric())
                 .filter(|word| !word.is_empty())
                 .collect();
-            let shouted = ["FIXME", "HACK", "TODO"]
-                .into_iter()
-                .filter(|word| words.contains(word));
+            let shouted = ["FIXME", "HACK", "TODO"].into_iter().filter(|word| words.contains(word));
             // A note that leads somewhere is a reference; one that does not is a wish.
             offences.extend(
                 shouted
@@ -320,11 +271,7 @@ fn stub_macros(tree: &Tree) -> Offences {
 fn panics_proven(tree: &Tree) -> Offences {
     let mut offences = Offences::new();
     let on_the_path = |file: &&File| PANIC_FREE.iter().any(|place| file.path.starts_with(place));
-    for file in tree
-        .rust("src/")
-        .filter(|file| !file.is_test)
-        .filter(on_the_path)
-    {
+    for file in tree.rust("src/").filter(|file| !file.is_test).filter(on_the_path) {
         for window in file.source.tokens().windows(3) {
             let panics = match [window[0].text, window[1].text, window[2].text] {
                 [".", "unwrap" | "expect", "("] => Some(window[1]),
@@ -346,16 +293,10 @@ fn panics_proven(tree: &Tree) -> Offences {
 
 fn invariant_numbers(tree: &Tree) -> Offences {
     let mut offences = Offences::new();
-    for file in tree
-        .files
-        .iter()
-        .filter(|file| !file.path.starts_with("tests/it/tidy"))
-    {
+    for file in tree.files.iter().filter(|file| !file.path.starts_with("tests/it/tidy")) {
         for (at, mark) in file.text.match_indices("INV-") {
-            let digits: String = file.text[at + mark.len()..]
-                .chars()
-                .take_while(char::is_ascii_digit)
-                .collect();
+            let digits: String =
+                file.text[at + mark.len()..].chars().take_while(char::is_ascii_digit).collect();
             // `INV-n` and the like speak of all of them.
             let number = digits.parse::<u32>();
             if !digits.is_empty() && !number.is_ok_and(|number| INVARIANTS.contains(&number)) {
@@ -401,11 +342,7 @@ fn machine_paths(tree: &Tree) -> Offences {
     // Put together here, so that this file does not contain them.
     let roots = ["work", "farm", "root"].map(|name| format!("/{name}/"));
     let mut offences = Offences::new();
-    for file in tree
-        .files
-        .iter()
-        .filter(|file| !file.path.ends_with(".lock"))
-    {
+    for file in tree.files.iter().filter(|file| !file.path.ends_with(".lock")) {
         for (index, line) in file.text.lines().enumerate() {
             let found = roots.iter().find(|root| starts_a_path(line, root));
             if let Some(root) = found {
@@ -417,28 +354,17 @@ fn machine_paths(tree: &Tree) -> Offences {
 }
 
 fn test_modules(tree: &Tree) -> Offences {
-    let main = tree
-        .files
-        .iter()
-        .find(|file| file.path == "tests/it/main.rs");
+    let main = tree.files.iter().find(|file| file.path == "tests/it/main.rs");
     let tokens = main.map(|file| file.source.tokens()).unwrap_or_default();
-    let is_named = |name: &str| {
-        tokens
-            .windows(2)
-            .any(|pair| pair[0].text == "mod" && pair[1].text == name)
-    };
+    let is_named =
+        |name: &str| tokens.windows(2).any(|pair| pair[0].text == "mod" && pair[1].text == name);
     let mut offences = Offences::new();
     for file in tree.rust("tests/it/") {
-        let name = file
-            .path
-            .trim_start_matches("tests/it/")
-            .trim_end_matches(".rs");
+        let name = file.path.trim_start_matches("tests/it/").trim_end_matches(".rs");
         // A folder's own files are named by their parent.
         if name != "main" && !name.contains('/') && !is_named(name) {
-            offences.push(format!(
-                "{}:1: not named in tests/it/main.rs, so it never runs",
-                file.path
-            ));
+            offences
+                .push(format!("{}:1: not named in tests/it/main.rs, so it never runs", file.path));
         }
     }
     offences
@@ -486,11 +412,7 @@ fn comment_at(source: &Source, line: usize) -> String {
 
 /// Three words are the least that can argue.
 fn is_proof(comment: &str) -> bool {
-    comment
-        .split_whitespace()
-        .filter(|word| is_word(word))
-        .count()
-        >= 3
+    comment.split_whitespace().filter(|word| is_word(word)).count() >= 3
 }
 
 /// Banned phrases of two words or one, found across line ends too.
@@ -498,10 +420,7 @@ fn phrases(source: &Source) -> Vec<(usize, &'static str)> {
     let mut found = Vec::new();
     let mut before = String::new();
     for (line, _, comment) in source.lines() {
-        for word in comment
-            .split(|c: char| !c.is_alphanumeric())
-            .filter(|word| !word.is_empty())
-        {
+        for word in comment.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
             let word = word.to_lowercase();
             match (before.as_str(), word.as_str()) {
                 ("for", "now") => found.push((line, "for now")),

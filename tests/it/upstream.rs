@@ -51,10 +51,7 @@ fn a_read_whose_connection_is_lost_is_sent_once_more() {
     let mut client = warm_client(&proxy);
     assert_eq!(shown(&client.ask("GET k")), shown(&echoed("GET k")));
     assert_eq!(fake.count("GET k"), 2);
-    assert_eq!(
-        proxy.metric_of("breakwater_commands_resent_total", "read_only"),
-        1.0
-    );
+    assert_eq!(proxy.metric_of("breakwater_commands_resent_total", "read_only"), 1.0);
 }
 
 #[test]
@@ -72,9 +69,7 @@ fn a_read_that_kills_every_connection_is_given_up_and_said_to_be_repeatable() {
     assert!(is_told, "{reply}");
     let count = fake.count("GET k");
     assert!((2..=3).contains(&count), "sent {count} times");
-    eventually("the next one is served", || {
-        (client.ask("GET x") == echoed("GET x")).then_some(())
-    });
+    eventually("the next one is served", || (client.ask("GET x") == echoed("GET x")).then_some(()));
 }
 
 #[test]
@@ -85,10 +80,7 @@ fn a_write_whose_connection_is_lost_has_an_unknown_outcome_and_is_sent_once() {
         let mut client = warm_client(&proxy);
         let reply = client.text(words);
         let name = words.split(' ').next().unwrap_or_default();
-        assert!(
-            reply.starts_with("-ERR breakwater: outcome unknown: "),
-            "{reply}"
-        );
+        assert!(reply.starts_with("-ERR breakwater: outcome unknown: "), "{reply}");
         assert!(reply.contains(&format!("{name} was sent")), "{reply}");
         // A reply on the next connection: if the write had been sent again, it would have come before.
         assert_eq!(client.ask("GET x"), echoed("GET x"));
@@ -98,15 +90,10 @@ fn a_write_whose_connection_is_lost_has_an_unknown_outcome_and_is_sent_once() {
 
 #[test]
 fn half_an_error_reply_is_not_shown_and_its_write_has_an_unknown_outcome() {
-    let fake = fatal_once("INCR n", || {
-        Act::ReplyAndClose(b"-ERR half of an err".to_vec())
-    });
+    let fake = fatal_once("INCR n", || Act::ReplyAndClose(b"-ERR half of an err".to_vec()));
     let proxy = Proxy::before(&fake.url()).ready();
     let reply = proxy.client().text("INCR n");
-    assert!(
-        reply.starts_with("-ERR breakwater: outcome unknown: "),
-        "{reply}"
-    );
+    assert!(reply.starts_with("-ERR breakwater: outcome unknown: "), "{reply}");
     assert_eq!(fake.count("INCR n"), 1);
 }
 
@@ -142,10 +129,7 @@ impl Jam {
         // The command is whole in the proxy when its session holds nothing of it any more.
         until("the command waits unsent", || {
             self.proxy.metric("breakwater_commands_in_flight") >= 2.0
-                && self
-                    .proxy
-                    .metric_of("breakwater_upstream_bytes_total", "out")
-                    > 0.0
+                && self.proxy.metric_of("breakwater_upstream_bytes_total", "out") > 0.0
                 && self.proxy.metric_of("breakwater_client_bytes_total", "in")
                     >= command.len() as f64
         });
@@ -166,28 +150,16 @@ fn unsent_commands_of_others_are_sent_again_and_run_once() {
     big.send(&large);
     jam.wait_until_full(&large);
     last.send(line("INCR last"));
-    until("all are in flight", || {
-        jam.proxy.metric("breakwater_commands_in_flight") >= 3.0
-    });
+    until("all are in flight", || jam.proxy.metric("breakwater_commands_in_flight") >= 3.0);
     jam.gate.open();
     let reply = String::from_utf8_lossy(&first.frame()).into_owned();
-    assert!(
-        reply.starts_with("-ERR breakwater: outcome unknown: "),
-        "{reply}"
-    );
-    assert!(
-        big.frame().starts_with(b"$"),
-        "a write that was not completely sent is sent again"
-    );
+    assert!(reply.starts_with("-ERR breakwater: outcome unknown: "), "{reply}");
+    assert!(big.frame().starts_with(b"$"), "a write that was not completely sent is sent again");
     assert_eq!(last.frame(), echoed("INCR last"));
     assert_eq!(jam.fake.count("INCR stuck"), 1);
     assert_eq!(jam.fake.count("SET big"), 1);
     assert_eq!(jam.fake.count("INCR last"), 1);
-    assert!(
-        jam.proxy
-            .metric_of("breakwater_commands_resent_total", "unsent")
-            >= 2.0
-    );
+    assert!(jam.proxy.metric_of("breakwater_commands_resent_total", "unsent") >= 2.0);
 }
 
 #[test]
@@ -201,16 +173,9 @@ fn a_lane_that_dies_before_its_first_reply_still_sends_again_what_was_unsent() {
     jam.wait_until_full(&large);
     jam.gate.open();
     let reply = String::from_utf8_lossy(&first.frame()).into_owned();
-    assert!(
-        reply.starts_with("-ERR breakwater: outcome unknown: "),
-        "{reply}"
-    );
+    assert!(reply.starts_with("-ERR breakwater: outcome unknown: "), "{reply}");
     let reply = big.frame();
-    assert!(
-        reply.starts_with(b"$"),
-        "it waits for the next connection: {}",
-        shown(&reply)
-    );
+    assert!(reply.starts_with(b"$"), "it waits for the next connection: {}", shown(&reply));
     assert_eq!(jam.fake.count("SET big"), 1);
 }
 
@@ -219,38 +184,18 @@ fn after_a_write_in_doubt_later_unsent_commands_of_its_client_are_not_executed()
     let jam = Jam::new(|| Act::Close);
     let (mut first, mut other) = (jam.proxy.client(), jam.proxy.client());
     let large = command(&[&b"SET"[..], b"big", &vec![b'x'; JAM_BYTES]]);
-    first.send(
-        [
-            &line("INCR stuck")[..],
-            &large,
-            &line("SET small 1"),
-            &line("GET g"),
-        ]
-        .concat(),
-    );
+    first.send([&line("INCR stuck")[..], &large, &line("SET small 1"), &line("GET g")].concat());
     jam.wait_until_full(&large);
     other.send(line("SET other 1"));
-    until("all are in flight", || {
-        jam.proxy.metric("breakwater_commands_in_flight") >= 5.0
-    });
+    until("all are in flight", || jam.proxy.metric("breakwater_commands_in_flight") >= 5.0);
     jam.gate.open();
     let reply = String::from_utf8_lossy(&first.frame()).into_owned();
-    assert!(
-        reply.starts_with("-ERR breakwater: outcome unknown: "),
-        "{reply}"
-    );
+    assert!(reply.starts_with("-ERR breakwater: outcome unknown: "), "{reply}");
     for command in ["SET big", "SET small", "GET g"] {
         let reply = String::from_utf8_lossy(&first.frame()).into_owned();
-        assert!(
-            reply.starts_with("-ERR breakwater: not executed: "),
-            "{command}: {reply}"
-        );
+        assert!(reply.starts_with("-ERR breakwater: not executed: "), "{command}: {reply}");
     }
-    assert_eq!(
-        other.frame(),
-        echoed("SET other 1"),
-        "another client's order is not in question"
-    );
+    assert_eq!(other.frame(), echoed("SET other 1"), "another client's order is not in question");
     // The client knows, and what it sends next is served.
     assert_eq!(first.ask("SET small 2"), echoed("SET small 2"));
     assert_eq!(jam.fake.count("SET big"), 0);
@@ -274,21 +219,15 @@ fn assert_orphan_is_dropped(jam: &Jam) {
     jam.wait_until_full(&large);
     let mut leaver = jam.proxy.client();
     leaver.send(line("INCR orphan"));
-    until("all are in flight", || {
-        jam.proxy.metric("breakwater_commands_in_flight") >= 3.0
-    });
+    until("all are in flight", || jam.proxy.metric("breakwater_commands_in_flight") >= 3.0);
     let clients = jam.proxy.metric("breakwater_clients");
     // A mere close could be the half of a client that still wants its replies.
     leaver.abort();
-    until("the proxy knows that it has left", || {
-        jam.proxy.metric("breakwater_clients") < clients
-    });
+    until("the proxy knows that it has left", || jam.proxy.metric("breakwater_clients") < clients);
     // This one is behind the orphan and stays.
     let mut stayer = jam.proxy.client();
     stayer.send(line("INCR stayer"));
-    until("all are in flight", || {
-        jam.proxy.metric("breakwater_commands_in_flight") >= 3.0
-    });
+    until("all are in flight", || jam.proxy.metric("breakwater_commands_in_flight") >= 3.0);
     jam.gate.open();
     assert!(big.frame().starts_with(b"$"));
     assert!(!first.frame().is_empty());
@@ -308,11 +247,7 @@ fn a_reply_that_breaks_off_closes_its_client_and_no_other() {
     assert_eq!(other.ask("GET x"), echoed("GET x"));
     victim.send([line("GET half"), line("GET behind")].concat());
     let got = victim.rest();
-    assert!(
-        whole.starts_with(&got),
-        "nothing but the beginning of its reply: {}",
-        shown(&got)
-    );
+    assert!(whole.starts_with(&got), "nothing but the beginning of its reply: {}", shown(&got));
     assert!(got.len() < whole.len());
     assert_eq!(other.ask("GET y"), echoed("GET y"));
     assert_eq!(proxy.client().ask("GET z"), echoed("GET z"));
@@ -328,19 +263,12 @@ fn a_killed_server_costs_half_delivered_replies_and_nothing_more() {
     let mut other = proxy.client();
     assert_eq!(other.ask("SET k v"), b"+OK\r\n");
     let mut victim = proxy.client();
-    assert_eq!(
-        victim.call(&[&b"SET"[..], b"big", &vec![b'x'; 64 << 20]]),
-        b"+OK\r\n"
-    );
+    assert_eq!(victim.call(&[&b"SET"[..], b"big", &vec![b'x'; 64 << 20]]), b"+OK\r\n");
     victim.send(line("GET big"));
     victim.sip(100).expect("the reply begins");
     redis.kill();
     let rest = victim.rest();
-    assert!(
-        rest.len() < 64 << 20 && rest.starts_with(b"$67108864\r\nxxx"),
-        "{}",
-        shown(&rest)
-    );
+    assert!(rest.len() < 64 << 20 && rest.starts_with(b"$67108864\r\nxxx"), "{}", shown(&rest));
     let reply = other.text("GET k");
     assert!(reply.starts_with("-ERR breakwater: "), "{reply}");
     redis.restart();
@@ -370,14 +298,8 @@ fn a_deadline_fills_its_own_slot_and_the_late_reply_reaches_nobody() {
     let (mut client, mut other) = (proxy.client(), proxy.client());
     client.send(line("GET slow"));
     let reply = String::from_utf8_lossy(&client.frame()).into_owned();
-    assert!(
-        reply.starts_with("-ERR breakwater: no reply from 127.0.0.1:"),
-        "{reply}"
-    );
-    assert!(
-        reply.contains("within 2.0 s") && reply.contains("may be repeated"),
-        "{reply}"
-    );
+    assert!(reply.starts_with("-ERR breakwater: no reply from 127.0.0.1:"), "{reply}");
+    assert!(reply.contains("within 2.0 s") && reply.contains("may be repeated"), "{reply}");
     // These queue behind the late reply, and their own replies are what they get.
     client.send([line("GET next"), line("ECHO local"), line("GET last")].concat());
     other.send(line("GET other"));
@@ -404,20 +326,14 @@ fn a_deadline_fills_its_own_slot_and_the_late_reply_reaches_nobody() {
 #[test]
 fn a_write_whose_deadline_passes_has_an_unknown_outcome() {
     let mut redis = RedisServer::start();
-    let toml = format!(
-        "[upstream]\nurl = \"{}\"\nreply_deadline_fast = \"500ms\"\n",
-        redis.url()
-    );
+    let toml = format!("[upstream]\nurl = \"{}\"\nreply_deadline_fast = \"500ms\"\n", redis.url());
     let proxy = Proxy::configured(&toml).ready();
     let mut client = proxy.client();
     assert_eq!(client.ask("INCR n"), b":1\r\n");
     redis.pause();
     let reply = client.text("INCR n");
     redis.resume();
-    assert!(
-        reply.starts_with("-ERR breakwater: outcome unknown: no reply from "),
-        "{reply}"
-    );
+    assert!(reply.starts_with("-ERR breakwater: outcome unknown: no reply from "), "{reply}");
     // It ran all the same, once, and its late reply is nobody's.
     eventually("the server answers in time again", || {
         let reply = client.text("GET n");
@@ -432,10 +348,7 @@ fn a_write_whose_deadline_passes_has_an_unknown_outcome() {
 #[test]
 fn a_lane_is_not_closed_because_its_server_stops_reading() {
     let mut redis = RedisServer::start();
-    let toml = format!(
-        "[upstream]\nurl = \"{}\"\nuser_timeout = \"500ms\"\n",
-        redis.url()
-    );
+    let toml = format!("[upstream]\nurl = \"{}\"\nuser_timeout = \"500ms\"\n", redis.url());
     let proxy = Proxy::configured(&toml).ready();
     let mut client = proxy.client();
     assert_eq!(client.ask("SET k v"), b"+OK\r\n");
@@ -457,13 +370,7 @@ fn a_client_that_leaves_its_replies_behind_leaves_no_trace_in_those_of_others() 
         let mut leaver = proxy.client();
         leaver.send(line(&format!("SET leaver value-{round}")).repeat(20));
         leaver.send(line("GET leaver").repeat(100));
-        stayer.send(
-            [
-                line(&format!("SET stayer {round}")),
-                line("GET stayer").repeat(20),
-            ]
-            .concat(),
-        );
+        stayer.send([line(&format!("SET stayer {round}")), line("GET stayer").repeat(20)].concat());
         if round % 2 == 0 {
             leaver.abort();
         } else {
@@ -488,10 +395,7 @@ fn a_refused_upstream_is_said_at_once_with_node_and_cause_and_comes_back_by_itse
     let expected = format!(
         "-ERR breakwater: not executed: upstream 127.0.0.1:{port} is down (refused), next try in "
     );
-    assert!(
-        reply.starts_with(&expected) && reply.ends_with(" s\r\n"),
-        "{reply}"
-    );
+    assert!(reply.starts_with(&expected) && reply.ends_with(" s\r\n"), "{reply}");
     let (status, body) = proxy.http("/readyz");
     assert!(status == 503 && body.contains("refused"), "{status} {body}");
     assert_eq!(proxy.http("/healthz").0, 200, "the process is alive");
@@ -514,10 +418,7 @@ fn clients_stay_connected_while_the_server_is_restarted() {
     let proxy = Proxy::before(&redis.url()).ready();
     let mut clients: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
     for (number, client) in clients.iter_mut().enumerate() {
-        assert_eq!(
-            client.ask(&format!("SET stays:{number} {number}")),
-            b"+OK\r\n"
-        );
+        assert_eq!(client.ask(&format!("SET stays:{number} {number}")), b"+OK\r\n");
     }
     redis.kill();
     for client in &mut clients {
@@ -549,16 +450,9 @@ fn the_urls_password_is_used_and_a_wrong_one_is_said_to_be_wrong() {
         reply.starts_with("-ERR breakwater: not executed: ") && reply.contains("(auth)"),
         "{reply}"
     );
-    until("/readyz says why", || {
-        proxy.http("/readyz").1.contains("auth")
-    });
+    until("/readyz says why", || proxy.http("/readyz").1.contains("auth"));
     // INV-11: no secret in what an operator sees.
-    for text in [
-        proxy.log(),
-        proxy.http("/readyz").1,
-        proxy.http("/metrics").1,
-        reply,
-    ] {
+    for text in [proxy.log(), proxy.http("/readyz").1, proxy.http("/metrics").1, reply] {
         assert!(!text.contains("wr0ng"), "{text}");
     }
 }
@@ -593,18 +487,12 @@ fn a_password_file_is_read_again_for_every_connection() {
     assert_eq!(admin.ask("AUTH first"), b"+OK\r\n");
     assert_eq!(admin.ask("CONFIG SET requirepass second"), b"+OK\r\n");
     std::fs::write(proxy.file("password"), "second").expect("the file can be written");
-    assert!(
-        admin
-            .ask("CLIENT KILL TYPE normal SKIPME yes")
-            .starts_with(b":")
-    );
+    assert!(admin.ask("CLIENT KILL TYPE normal SKIPME yes").starts_with(b":"));
     served_again(&mut client);
 }
 
 fn served_again(client: &mut Client) {
-    eventually("the client is served", || {
-        (client.ask("SET k v") == b"+OK\r\n").then_some(())
-    });
+    eventually("the client is served", || (client.ask("SET k v") == b"+OK\r\n").then_some(()));
 }
 
 // === TLS and unix sockets ===
@@ -632,13 +520,8 @@ fn tls_with_an_authority_of_ones_own_serves_and_a_wrong_name_or_authority_is_ref
     for table in [wrong_ca, wrong_name] {
         let proxy = tls_upstream(redis.port(), "localhost", &table);
         let reply = proxy.client().text("GET k");
-        assert!(
-            reply.contains("not executed") && reply.contains("(tls)"),
-            "{table}: {reply}"
-        );
-        until("/readyz says why", || {
-            proxy.http("/readyz").1.contains("tls")
-        });
+        assert!(reply.contains("not executed") && reply.contains("(tls)"), "{table}: {reply}");
+        until("/readyz says why", || proxy.http("/readyz").1.contains("tls"));
     }
     // The right name for an address that is not the name.
     let table = format!("{ca}\nserver_name = \"localhost\"");
@@ -652,19 +535,12 @@ fn a_server_that_demands_a_client_certificate_gets_it() {
     let redis = RedisServer::start_tls(&certificates, true);
     let path = |name: &str| certificates.path(name).display().to_string();
     let ca = format!("ca = \"{}\"", path("ca.pem"));
-    let pair = format!(
-        "{ca}\ncert = \"{}\"\nkey = \"{}\"",
-        path("client.pem"),
-        path("client.key")
-    );
+    let pair = format!("{ca}\ncert = \"{}\"\nkey = \"{}\"", path("client.pem"), path("client.key"));
     let proxy = tls_upstream(redis.port(), "localhost", &pair).ready();
     assert_eq!(proxy.client().ask("SET k v"), b"+OK\r\n");
     let proxy = tls_upstream(redis.port(), "localhost", &ca);
     let reply = proxy.client().text("GET k");
-    assert!(
-        reply.starts_with("-ERR breakwater: not executed: "),
-        "{reply}"
-    );
+    assert!(reply.starts_with("-ERR breakwater: not executed: "), "{reply}");
 }
 
 #[test]
@@ -675,10 +551,7 @@ fn the_upstream_may_be_a_unix_socket() {
     assert_eq!(client.ask("SET k v"), b"+OK\r\n");
     redis.kill();
     let reply = client.text("GET k");
-    assert!(
-        reply.starts_with("-ERR breakwater: ") && reply.contains("redis.sock"),
-        "{reply}"
-    );
+    assert!(reply.starts_with("-ERR breakwater: ") && reply.contains("redis.sock"), "{reply}");
     redis.restart();
     served_again(&mut client);
 }
@@ -690,26 +563,11 @@ fn databases_and_protocol_versions_do_not_mix() {
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis.url()).ready();
     let mut clients: Vec<(usize, Client)> = (0..24)
-        .map(|number| {
-            (
-                number,
-                if number % 2 == 0 {
-                    proxy.client()
-                } else {
-                    proxy.client3()
-                },
-            )
-        })
+        .map(|number| (number, if number % 2 == 0 { proxy.client() } else { proxy.client3() }))
         .collect();
     for (number, client) in &mut clients {
         let db = *number % 3;
-        client.send(
-            [
-                line(&format!("SELECT {db}")),
-                line(&format!("SET k db-{db}")),
-            ]
-            .concat(),
-        );
+        client.send([line(&format!("SELECT {db}")), line(&format!("SET k db-{db}"))].concat());
         client.send(line(&format!("HSET h field db-{db}")));
     }
     for (_, client) in &mut clients {
@@ -720,16 +578,8 @@ fn databases_and_protocol_versions_do_not_mix() {
         let db = format!("db-{}", *number % 3);
         assert_eq!(client.ask("GET k"), bulk(db.as_bytes()));
         let is_map = client.ask("HGETALL h").starts_with(b"%");
-        assert_eq!(
-            is_map,
-            *number % 2 == 1,
-            "the shape of the client's own version"
-        );
-        let null: &[u8] = if *number % 2 == 1 {
-            b"_\r\n"
-        } else {
-            b"$-1\r\n"
-        };
+        assert_eq!(is_map, *number % 2 == 1, "the shape of the client's own version");
+        let null: &[u8] = if *number % 2 == 1 { b"_\r\n" } else { b"$-1\r\n" };
         assert_eq!(client.ask("GET none"), null);
     }
     let mut direct = redis.client();
@@ -758,10 +608,7 @@ fn one_clients_commands_keep_their_order_over_lanes() {
         say(line(&format!("SET order {value}")), b"+OK\r\n".to_vec());
         say(line("SORT none"), b"*0\r\n".to_vec());
         say(line("GET order"), bulk(value.as_bytes()));
-        say(
-            command(&[&b"SET"[..], b"large", &large]),
-            b"+OK\r\n".to_vec(),
-        );
+        say(command(&[&b"SET"[..], b"large", &large]), b"+OK\r\n".to_vec());
         say(line("GET large"), bulk(&large));
         say(line("STRLEN large"), b":200000\r\n".to_vec());
         say(line("COPY order order DB 0 REPLACE"), b":1\r\n".to_vec());
@@ -772,12 +619,7 @@ fn one_clients_commands_keep_their_order_over_lanes() {
     client.send(&bytes);
     for (number, expected) in expected.iter().enumerate() {
         let frame = client.frame();
-        assert!(
-            frame == *expected,
-            "{number}: {} is not {}",
-            shown(&frame),
-            shown(expected)
-        );
+        assert!(frame == *expected, "{number}: {} is not {}", shown(&frame), shown(expected));
     }
 }
 
@@ -802,9 +644,7 @@ fn sigterm_finishes_what_is_in_flight_and_then_ends() {
     proxy.terminate();
     assert_eq!(idle.rest(), b"", "who is owed nothing is closed");
     let port = proxy.port();
-    until("nobody listens any more", || {
-        Client::try_connect(("127.0.0.1", port)).is_err()
-    });
+    until("nobody listens any more", || Client::try_connect(("127.0.0.1", port)).is_err());
     assert!(proxy.is_alive(), "it waits for what is in flight");
     gate.open();
     assert_eq!(busy.frame(), echoed("GET slow"));
@@ -829,10 +669,6 @@ fn a_drain_ends_at_its_bound() {
     proxy.terminate();
     proxy.exit_status();
     let rest = client.rest();
-    assert!(
-        rest.is_empty() || rest.starts_with(b"-ERR breakwater: "),
-        "{}",
-        shown(&rest)
-    );
+    assert!(rest.is_empty() || rest.starts_with(b"-ERR breakwater: "), "{}", shown(&rest));
     gate.open();
 }

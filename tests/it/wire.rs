@@ -45,11 +45,7 @@ fn swallowed() -> Vec<Row> {
         row("an empty line", b"\r\n", Silence),
         row("blanks", b" \t  \r\n", Silence),
         row("a bare LF", b"\n", Silence),
-        row(
-            "all of these",
-            b"*0\r\n\r\n\n*-1\r\n  \r\n*-5\r\n\n\n",
-            Silence,
-        ),
+        row("all of these", b"*0\r\n\r\n\n*-1\r\n  \r\n*-5\r\n\n\n", Silence),
     ]
 }
 
@@ -59,62 +55,26 @@ fn refused_by_redis() -> Vec<Row> {
     vec![
         row("a sign in a count", b"*+1\r\n$4\r\nPING\r\n", AsRedis),
         row("a zero before a count", b"*01\r\n$4\r\nPING\r\n", AsRedis),
-        row(
-            "a count that is no number",
-            b"*one\r\n$4\r\nPING\r\n",
-            AsRedis,
-        ),
+        row("a count that is no number", b"*one\r\n$4\r\nPING\r\n", AsRedis),
         row("a count that is nothing", b"*\r\n$4\r\nPING\r\n", AsRedis),
         row("a sign in a length", b"*1\r\n$+4\r\nPING\r\n", AsRedis),
         row("a zero before a length", b"*1\r\n$04\r\nPING\r\n", AsRedis),
-        row(
-            "a length that is no number",
-            b"*1\r\n$four\r\nPING\r\n",
-            AsRedis,
-        ),
+        row("a length that is no number", b"*1\r\n$four\r\nPING\r\n", AsRedis),
         row("an integer as argument", b"*1\r\n:5\r\n", AsRedis),
         row("a simple string as argument", b"*1\r\n+PING\r\n", AsRedis),
-        row(
-            "an array as argument",
-            b"*1\r\n*1\r\n$4\r\nPING\r\n",
-            AsRedis,
-        ),
+        row("an array as argument", b"*1\r\n*1\r\n$4\r\nPING\r\n", AsRedis),
         row("null as argument", b"*2\r\n$3\r\nGET\r\n$-1\r\n", AsRedis),
-        row(
-            "more arguments than Redis counts",
-            b"*2147483648\r\n",
-            AsRedis,
-        ),
+        row("more arguments than Redis counts", b"*2147483648\r\n", AsRedis),
         row("a length of 2 GiB", b"*1\r\n$2147483647\r\n", AsRedis),
-        row(
-            "a length of 512 MiB and a byte",
-            b"*1\r\n$536870913\r\n",
-            AsRedis,
-        ),
+        row("a length of 512 MiB and a byte", b"*1\r\n$536870913\r\n", AsRedis),
         row("nesting without end", &b"*1\r\n".repeat(100_000), AsRedis),
         row("quotes without their partner", b"ECHO \"a\r\n", AsRedis),
-        row(
-            "a quote in the middle of a word",
-            b"ECHO \"a\"b\r\n",
-            AsRedis,
-        ),
+        row("a quote in the middle of a word", b"ECHO \"a\"b\r\n", AsRedis),
         row("an inline without end", &endless_line, AsRedis),
-        row(
-            "a browser, inline",
-            b"POST / HTTP/1.1\r\nHost: x\r\n\r\n",
-            AsRedis,
-        ),
+        row("a browser, inline", b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", AsRedis),
         row("a browser's header", b"hOsT: x\r\n\r\n", AsRedis),
-        row(
-            "a browser, multibulk",
-            b"*2\r\n$4\r\npost\r\n$1\r\n/\r\n",
-            AsRedis,
-        ),
-        row(
-            "a header, multibulk",
-            b"*2\r\n$5\r\nHost:\r\n$1\r\nx\r\n",
-            AsRedis,
-        ),
+        row("a browser, multibulk", b"*2\r\n$4\r\npost\r\n$1\r\n/\r\n", AsRedis),
+        row("a header, multibulk", b"*2\r\n$5\r\nHost:\r\n$1\r\nx\r\n", AsRedis),
     ]
 }
 
@@ -126,16 +86,8 @@ fn refused_by_us() -> Vec<Row> {
             b"*1\r\n$4\r\nPINGXX",
             Refusal("Protocol error: expected CRLF"),
         ),
-        row(
-            "NUL in an inline",
-            b"GET a\0b\r\n",
-            Refusal("Protocol error: NUL"),
-        ),
-        row(
-            "a line above 64 KiB",
-            &long_line,
-            Refusal("Protocol error: too big inline request"),
-        ),
+        row("NUL in an inline", b"GET a\0b\r\n", Refusal("Protocol error: NUL")),
+        row("a line above 64 KiB", &long_line, Refusal("Protocol error: too big inline request")),
         row(
             "more arguments than a connection carries",
             b"*1048577\r\n",
@@ -167,22 +119,13 @@ fn malformed_input_costs_its_own_connection_and_nobody_else_notices() {
             AsRedis => {
                 let ours = provoke(proxy.client(), &bytes);
                 let theirs = provoke(redis.client(), &bytes);
-                assert_eq!(
-                    shown(&ours),
-                    shown(&theirs),
-                    "{name}: Breakwater left, Redis right"
-                );
+                assert_eq!(shown(&ours), shown(&theirs), "{name}: Breakwater left, Redis right");
             }
             Refusal(text) => {
                 let reply = provoke(proxy.client(), &bytes);
                 let reply = String::from_utf8_lossy(&reply).into_owned();
-                let one_line = reply
-                    .strip_suffix("\r\n")
-                    .is_some_and(|line| !line.contains('\n'));
-                assert!(
-                    reply.starts_with(&format!("-ERR {text}")) && one_line,
-                    "{name}: {reply}"
-                );
+                let one_line = reply.strip_suffix("\r\n").is_some_and(|line| !line.contains('\n'));
+                assert!(reply.starts_with(&format!("-ERR {text}")) && one_line, "{name}: {reply}");
             }
         }
         crowd.pass_round();
@@ -233,11 +176,7 @@ fn strangers_are_given_no_more_room_than_redis_gives_them() {
         let _ = ours.try_send(&bytes);
         let _ = theirs.try_send(&bytes);
         let reply = ours.rest();
-        assert!(
-            reply.starts_with(b"-ERR Protocol error: unauthenticated"),
-            "{}",
-            shown(&reply)
-        );
+        assert!(reply.starts_with(b"-ERR Protocol error: unauthenticated"), "{}", shown(&reply));
         assert_eq!(shown(&reply), shown(&theirs.rest()));
     }
     // The same is welcome from those who have said who they are.
@@ -316,14 +255,9 @@ fn a_value_of_64_mib_in_pieces_of_1_kib_passes_both_ways() {
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis.url()).ready();
     let mut other = proxy.client();
-    let value: Vec<u8> = (0..64_usize << 20)
-        .map(|at| (at * 31 + at / 7919) as u8)
-        .collect();
+    let value: Vec<u8> = (0..64_usize << 20).map(|at| (at * 31 + at / 7919) as u8).collect();
     let mut client = proxy.client();
-    for (number, piece) in command(&[&b"SET"[..], b"large", &value])
-        .chunks(1024)
-        .enumerate()
-    {
+    for (number, piece) in command(&[&b"SET"[..], b"large", &value]).chunks(1024).enumerate() {
         client.send(piece);
         if number % 8192 == 0 {
             assert_eq!(other.ask("ECHO alive"), bulk(b"alive"));
@@ -332,10 +266,7 @@ fn a_value_of_64_mib_in_pieces_of_1_kib_passes_both_ways() {
     assert_eq!(client.frame(), b"+OK\r\n");
     client.send(line("GET large"));
     assert!(client.frame() == bulk(&value), "what went in comes out");
-    assert_eq!(
-        redis.client().ask("STRLEN large"),
-        format!(":{}\r\n", value.len()).as_bytes()
-    );
+    assert_eq!(redis.client().ask("STRLEN large"), format!(":{}\r\n", value.len()).as_bytes());
 }
 
 // === hostile servers ===
@@ -355,10 +286,8 @@ const BAD_REPLIES: [(&str, &[u8]); 7] = [
 fn a_malformed_reply_costs_the_lane_and_waiters_are_told_the_truth() {
     let nested = b"*1\r\n".repeat(1000);
     let endless = [b"-ERR ", &vec![b'x'; 3 << 20][..]].concat();
-    let mut rows: Vec<(&str, Vec<u8>)> = vec![
-        ("deep nesting", nested),
-        ("an error line without end", endless),
-    ];
+    let mut rows: Vec<(&str, Vec<u8>)> =
+        vec![("deep nesting", nested), ("an error line without end", endless)];
     rows.extend(BAD_REPLIES.map(|(name, bytes)| (name, bytes.to_vec())));
     for (name, bad) in rows {
         eprintln!("row: {name}");
@@ -391,34 +320,19 @@ fn assert_lane_is_given_up(bad: Vec<u8>) {
     gate.open();
     for (client, command) in [(&mut first, "INCR"), (&mut writer, "INCR")] {
         let reply = String::from_utf8_lossy(&client.frame()).into_owned();
-        assert!(
-            reply.starts_with("-ERR breakwater: outcome unknown: "),
-            "{reply}"
-        );
+        assert!(reply.starts_with("-ERR breakwater: outcome unknown: "), "{reply}");
         assert!(reply.contains(command), "{reply}");
     }
-    assert_eq!(
-        shown(&reader.frame()),
-        shown(&bulk(b"reply to GET r")),
-        "a read is asked again"
-    );
-    for (client, words) in [
-        (&mut first, "GET one"),
-        (&mut reader, "GET two"),
-        (&mut writer, "INCR w2"),
-    ] {
-        assert_eq!(
-            shown(&client.ask(words)),
-            shown(&bulk(format!("reply to {words}").as_bytes()))
-        );
+    assert_eq!(shown(&reader.frame()), shown(&bulk(b"reply to GET r")), "a read is asked again");
+    for (client, words) in
+        [(&mut first, "GET one"), (&mut reader, "GET two"), (&mut writer, "INCR w2")]
+    {
+        assert_eq!(shown(&client.ask(words)), shown(&bulk(format!("reply to {words}").as_bytes())));
     }
     assert_eq!(fake.count("INCR bad"), 1, "a write is not sent twice");
     // This counts the one of the first client and the later one that was answered.
     assert!(fake.count("INCR w") <= 2, "a write is not sent twice");
-    assert_eq!(
-        proxy.metric_of("breakwater_lanes_lost_total", "cause=\"protocol\""),
-        1.0
-    );
+    assert_eq!(proxy.metric_of("breakwater_lanes_lost_total", "cause=\"protocol\""), 1.0);
 }
 
 /// Waits until the proxy has so many commands under way; the gauge is set by its tick.
@@ -439,10 +353,8 @@ fn a_line_without_end_that_is_no_error_closes_the_client_that_has_its_beginning(
     assert_eq!(other.ask("GET warm"), bulk(b"reply to GET warm"));
     victim.send(line("GET endless"));
     let got = victim.rest();
-    let is_prefix = got
-        .iter()
-        .enumerate()
-        .all(|(at, &byte)| byte == if at == 0 { b'+' } else { b'x' });
+    let is_prefix =
+        got.iter().enumerate().all(|(at, &byte)| byte == if at == 0 { b'+' } else { b'x' });
     let is_told = got.starts_with(b"-ERR breakwater: ");
     assert!(is_prefix || is_told, "{}", shown(&got));
     assert_eq!(other.ask("GET x"), bulk(b"reply to GET x"));
@@ -459,9 +371,7 @@ fn a_reply_too_many_closes_the_lane_and_is_given_to_nobody() {
     let (mut client, mut other) = (proxy.client(), proxy.client());
     assert_eq!(other.ask("GET warm"), bulk(b"reply to GET warm"));
     assert_eq!(client.ask("GET twice"), bulk(b"first"));
-    until("the lane is given up", || {
-        proxy.metric("breakwater_lanes_lost_total") == 1.0
-    });
+    until("the lane is given up", || proxy.metric("breakwater_lanes_lost_total") == 1.0);
     for number in 0..10 {
         let words = format!("GET k{number}");
         let expected = bulk(format!("reply to {words}").as_bytes());
@@ -481,9 +391,7 @@ fn a_reply_before_its_question_closes_the_lane_and_is_given_to_nobody() {
     let mut client = proxy.client();
     assert_eq!(client.ask("GET a"), bulk(b"reply to GET a"));
     fake.inject("GET a", b"$4\r\nevil\r\n");
-    until("the lane is given up", || {
-        proxy.metric("breakwater_lanes_lost_total") == 1.0
-    });
+    until("the lane is given up", || proxy.metric("breakwater_lanes_lost_total") == 1.0);
     assert_eq!(client.ask("GET b"), bulk(b"reply to GET b"));
 }
 
@@ -497,9 +405,7 @@ fn the_beginning_of_a_reply_on_an_idle_lane_closes_it_before_anybody_asks() {
     assert_eq!(client.ask("GET a"), bulk(b"reply to GET a"));
     // If the lane lived on, the next replies would become the rest of this one.
     fake.inject("GET a", b"$23\r\nhalf of");
-    until("the lane is given up", || {
-        proxy.metric("breakwater_lanes_lost_total") == 1.0
-    });
+    until("the lane is given up", || proxy.metric("breakwater_lanes_lost_total") == 1.0);
     assert_eq!(client.ask("GET b"), bulk(b"reply to GET b"));
 }
 
@@ -518,9 +424,7 @@ fn pushes_on_a_lane_are_dropped_and_counted_and_the_lane_lives() {
             assert_eq!(shown(&client.ask(&words)), shown(&expected));
         }
     }
-    until("the pushes are counted", || {
-        proxy.metric("breakwater_pushes_dropped_total") == 120.0
-    });
+    until("the pushes are counted", || proxy.metric("breakwater_pushes_dropped_total") == 120.0);
     assert_eq!(proxy.metric("breakwater_lanes_lost_total"), 0.0);
 }
 
@@ -545,17 +449,12 @@ fn replies_of_every_type_pass_untouched() {
         b"*2\r\n$-1\r\n%0\r\n",
     ];
     let fake = FakeUpstream::start(|asked| {
-        let number: Option<usize> = asked
-            .words
-            .strip_prefix("GET ")
-            .and_then(|n| n.parse().ok());
+        let number: Option<usize> = asked.words.strip_prefix("GET ").and_then(|n| n.parse().ok());
         Act::Reply(REPLIES[number.expect("the test asks for numbers")].to_vec())
     });
     let proxy = Proxy::before(&fake.url()).ready();
     let mut client = proxy.client3();
-    let pipeline: Vec<u8> = (0..REPLIES.len())
-        .flat_map(|n| line(&format!("GET {n}")))
-        .collect();
+    let pipeline: Vec<u8> = (0..REPLIES.len()).flat_map(|n| line(&format!("GET {n}"))).collect();
     client.send(&pipeline);
     for expected in REPLIES {
         assert_eq!(shown(&client.frame()), shown(expected));

@@ -24,12 +24,7 @@ pub(super) fn credentials(
     let of_url = url.url.as_ref().and_then(|url| url.password.clone());
     let url_user = url.url.as_ref().and_then(|url| url.user.clone());
     if url.is_in_file() {
-        once(
-            checker,
-            "password",
-            of_url.is_some(),
-            of_key.as_ref().map(|(_, key)| *key),
-        );
+        once(checker, "password", of_url.is_some(), of_key.as_ref().map(|(_, key)| *key));
         once(checker, "user", url_user.is_some(), written.user.as_ref());
     }
     let key_user = || written.user.as_ref().map(|user| user.get_ref().clone());
@@ -66,17 +61,11 @@ fn password_key<'a>(
     // Each kind of key with the way to read it. No closure captures anything, so they are of one type.
     type ToSecret = fn(String) -> Secret;
     let kinds: [(&'a Option<Spanned<String>>, ToSecret); 3] = [
-        (&written.password, |text| {
-            Secret::Inline(Redacted::new(text))
-        }),
+        (&written.password, |text| Secret::Inline(Redacted::new(text))),
         (&written.password_env, Secret::Env),
-        (&written.password_file, |path| {
-            Secret::File(PathBuf::from(path))
-        }),
+        (&written.password_file, |path| Secret::File(PathBuf::from(path))),
     ];
-    let mut given = kinds
-        .iter()
-        .filter_map(|(key, to_secret)| Some((key.as_ref()?, to_secret)));
+    let mut given = kinds.iter().filter_map(|(key, to_secret)| Some((key.as_ref()?, to_secret)));
     let (key, to_secret) = given.next()?;
     for (extra, _) in given {
         let hint = "keep one of password, password_env and password_file";

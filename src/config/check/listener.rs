@@ -67,21 +67,12 @@ fn of_file(
         // Judged before its address, so that one without an address is still judged whole.
         let settings = without_address(checker, listener, around);
         if let Some((address, place)) = own_address(checker, listener) {
-            listeners.push((
-                ListenerSettings {
-                    address,
-                    ..settings
-                },
-                place,
-            ));
+            listeners.push((ListenerSettings { address, ..settings }, place));
         }
     }
     if written.is_empty() {
         let nothing = Spanned::new(0..0, Table::default());
-        listeners.push((
-            without_address(checker, &nothing, around),
-            Place::Flag(LISTEN),
-        ));
+        listeners.push((without_address(checker, &nothing, around), Place::Flag(LISTEN)));
     }
     listeners
 }
@@ -96,10 +87,8 @@ fn of_flags(
     let place = Place::Flag(LISTEN);
     if written.len() > 1 {
         // Which of them would lend its users? Guessing wrong opens a door.
-        let what = format!(
-            "cannot replace the addresses of {} listeners of the file",
-            written.len()
-        );
+        let what =
+            format!("cannot replace the addresses of {} listeners of the file", written.len());
         let hint = "leave out --listen, or keep one [[listener]], whose TLS and users it will use";
         checker.complain(&place, what, hint);
     }
@@ -110,13 +99,7 @@ fn of_flags(
     for text in flags {
         if let Some(address) = checker.keep(&place, address::listen(text.trim())) {
             let address = with_mode(checker, address, template.get_ref().mode.as_ref());
-            listeners.push((
-                ListenerSettings {
-                    address,
-                    ..settings.clone()
-                },
-                place.clone(),
-            ));
+            listeners.push((ListenerSettings { address, ..settings.clone() }, place.clone()));
         }
     }
     listeners
@@ -128,10 +111,7 @@ pub(super) fn distinct(checker: &mut Checker, listeners: &[Placed], admin: Optio
     for (index, (listener, place)) in listeners.iter().enumerate() {
         let is_mine = |other: &ListenAddress| is_same(other, &listener.address);
         // Only the earlier ones: of two alike, the second is to blame, once.
-        let is_taken = listeners
-            .iter()
-            .take(index)
-            .any(|(earlier, _)| is_mine(&earlier.address));
+        let is_taken = listeners.iter().take(index).any(|(earlier, _)| is_mine(&earlier.address));
         let user = match (is_taken, admin.as_ref().is_some_and(is_mine)) {
             (true, _) => "another listener has",
             (_, true) => "the admin server has",
@@ -164,10 +144,7 @@ fn without_address(
     let timeout = listener.client_timeout.as_ref();
     ListenerSettings {
         address: ListenAddress::Tcp(DEFAULT_ADDRESS),
-        tls: listener
-            .tls
-            .as_ref()
-            .and_then(|tls| server_tls(checker, tls)),
+        tls: listener.tls.as_ref().and_then(|tls| server_tls(checker, tls)),
         auth: auth(checker, listener, around.has_identity),
         client_max: checker.bounded("client_max", &listener.client_max, 1..=CLIENTS_MAX),
         client_idle_timeout: (!idle.is_zero()).then_some(idle),
@@ -206,10 +183,7 @@ fn with_mode(
         return address;
     };
     // Octal digits only: `from_str_radix` alone would take a sign.
-    let is_octal = text
-        .get_ref()
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'7'));
+    let is_octal = text.get_ref().bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     match u32::from_str_radix(text.get_ref(), 8) {
         Ok(mode) if is_octal && mode <= MODE_MAX => {
             let path = path.clone();
@@ -236,11 +210,7 @@ fn server_tls(
         let what = "a listener with TLS needs a certificate and its key";
         checker.miss(written, what, "set cert and key");
     }
-    Some(ServerTls {
-        cert: cert?,
-        key: key?,
-        client_ca,
-    })
+    Some(ServerTls { cert: cert?, key: key?, client_ca })
 }
 
 /// As Redis, which has no TLS on its unix socket either: no client library could use it.
@@ -257,17 +227,10 @@ fn note_open_door(checker: &mut Checker, listener: &ListenerSettings, place: &Pl
     let ListenAddress::Tcp(address) = listener.address else {
         return;
     };
-    let asks_for_certificate = listener
-        .tls
-        .as_ref()
-        .is_some_and(|tls| tls.client_ca.is_some());
+    let asks_for_certificate = listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     if listener.auth == Auth::Upstream && !address.ip().is_loopback() && !asks_for_certificate {
         let what = format!("{address} gives everybody who can reach it the upstream's identity");
-        checker.note(
-            place,
-            what,
-            "set users, a client_ca, or listen on 127.0.0.1",
-        );
+        checker.note(place, what, "set users, a client_ca, or listen on 127.0.0.1");
     }
 }
 
@@ -293,18 +256,11 @@ fn auth(checker: &mut Checker, listener: &WrittenListener, has_identity: bool) -
     };
     let is_users = matches!(auth, Auth::Users(_));
     if is_users && listener.user.is_empty() {
-        checker.miss(
-            word,
-            "auth is \"users\" and there are none",
-            "add a [[listener.user]]",
-        );
+        checker.miss(word, "auth is \"users\" and there are none", "add a [[listener.user]]");
     }
     // Users that nobody asks for look like a lock on the door; they are not left standing there.
     if let (false, Some(user)) = (is_users, listener.user.first()) {
-        let what = format!(
-            "auth is \"{}\", so nobody asks for this user",
-            word.get_ref()
-        );
+        let what = format!("auth is \"{}\", so nobody asks for this user", word.get_ref());
         checker.complain(user, what, "write auth = \"users\", or remove the users");
     }
     auth
@@ -319,8 +275,6 @@ fn limits(checker: &mut Checker, written: &WrittenLimits, total: usize) -> Limit
         bulk_bytes: checker.size("bulk_bytes", &written.bulk_bytes, up_to(BULK_BYTES_CEILING)),
         arguments: checker.bounded("arguments", &written.arguments, 1..=ARGUMENTS_CEILING),
         inline_bytes: checker.size("inline_bytes", &written.inline_bytes, inline),
-        request_bytes: checker
-            .size("request_bytes", &written.request_bytes, request)
-            .min(total),
+        request_bytes: checker.size("request_bytes", &written.request_bytes, request).min(total),
     }
 }

@@ -94,19 +94,11 @@ const DRAIN_MAX: Time = HOUR;
 pub fn examine(flags: &RunFlags, no_upstream: NoUpstream) -> Findings {
     let (mut checker, written) = Checker::of_file(flags.config.as_deref());
     let settings = settings(&mut checker, flags, &written, no_upstream);
-    let Checker {
-        mut complaints,
-        notes,
-        ..
-    } = checker;
+    let Checker { mut complaints, notes, .. } = checker;
     // `None` sorts first: flags before the file, then from its top to its end.
     complaints.sort_by_key(|complaint| complaint.position);
     let settings = settings.filter(|_| complaints.is_empty());
-    Findings {
-        settings,
-        complaints,
-        notes,
-    }
+    Findings { settings, complaints, notes }
 }
 
 /// The text of a configuration file, bounded.
@@ -122,10 +114,7 @@ fn open(path: &Path) -> Result<String, Complaint> {
     }
     if bytes.len() > FILE_BYTES_MAX {
         let what = format!("longer than {FILE_BYTES_MAX} bytes");
-        return Err(Complaint::about(
-            shown,
-            Fault::new(what, "is it the right file?"),
-        ));
+        return Err(Complaint::about(shown, Fault::new(what, "is it the right file?")));
     }
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
@@ -153,18 +142,13 @@ fn settings(
     let admin = admin(checker, flags, written);
     let upstream = upstream::check(checker, flags, &written.upstream, no_upstream);
     let around = Surroundings {
-        has_identity: upstream
-            .as_ref()
-            .is_some_and(|upstream| upstream.credentials.is_some()),
+        has_identity: upstream.as_ref().is_some_and(|upstream| upstream.credentials.is_some()),
         request_bytes_total: memory.request_bytes_total,
     };
     let listeners = listener::check(checker, &flags.listen, &written.listener, around);
     listener::distinct(checker, &listeners, admin);
     Some(Settings {
-        listeners: listeners
-            .into_iter()
-            .map(|(listener, _)| listener)
-            .collect(),
+        listeners: listeners.into_iter().map(|(listener, _)| listener).collect(),
         upstream: upstream?,
         workers,
         admin,
@@ -173,10 +157,7 @@ fn settings(
         memory,
         drain_timeout,
         notes: checker.notes.clone(),
-        file_hash: checker
-            .source
-            .as_ref()
-            .map(|source| content_hash(source.text.as_bytes())),
+        file_hash: checker.source.as_ref().map(|source| content_hash(source.text.as_bytes())),
     })
 }
 
@@ -208,9 +189,7 @@ fn profile(checker: &mut Checker, flags: &RunFlags, written: &Written) -> Profil
 /// One worker unless somebody asks for more: the writes of one coalesce best.
 fn workers(checker: &mut Checker, flags: &RunFlags, written: &Written) -> Workers {
     match &flags.workers {
-        Some(text) => checker
-            .keep(Place::Flag(WORKERS), text.parse())
-            .unwrap_or(Workers::Auto),
+        Some(text) => checker.keep(Place::Flag(WORKERS), text.parse()).unwrap_or(Workers::Auto),
         None => *written.workers.get_ref(),
     }
 }
@@ -241,10 +220,7 @@ fn log(checker: &mut Checker, flags: &RunFlags, written: &WrittenLog) -> LogSett
         _ => Err(one_of("log format", format, &["text", "json"])),
     };
     let format = checker.keep(&place, format).unwrap_or_default();
-    LogSettings {
-        level: level.to_owned(),
-        format,
-    }
+    LogSettings { level: level.to_owned(), format }
 }
 
 /// `None` if it is off, or wrong and complained about.
@@ -287,11 +263,7 @@ fn memory(checker: &mut Checker, written: &WrittenMemory) -> MemorySettings {
         let (client, lane) = (client_key.get_ref(), lane_key.get_ref());
         let what = format!("client_stall ({client}) is not more than lane_stall ({lane})");
         let place = Place::either(client_key, lane_key);
-        checker.complain(
-            &place,
-            what,
-            "a client is closed only after its lane was freed of it",
-        );
+        checker.complain(&place, what, "a client is closed only after its lane was freed of it");
     }
     settings
 }
@@ -322,11 +294,7 @@ fn one_of(subject: &str, word: &str, known: &[&str]) -> Fault {
 impl Place {
     /// Of two values that contradict each other, the one that somebody wrote; a default has the place 0..0.
     fn either<A, B>(first: &Spanned<A>, second: &Spanned<B>) -> Self {
-        if first.span().is_empty() {
-            second.into()
-        } else {
-            first.into()
-        }
+        if first.span().is_empty() { second.into() } else { first.into() }
     }
 }
 
@@ -348,12 +316,7 @@ impl Checker {
     /// Reads the file, if there is one, and starts with what is wrong with its form.
     fn of_file(path: Option<&Path>) -> (Self, Written) {
         let (complaints, notes) = (Vec::new(), Vec::new());
-        let mut checker = Self {
-            source: None,
-            is_whole: true,
-            complaints,
-            notes,
-        };
+        let mut checker = Self { source: None, is_whole: true, complaints, notes };
         let Some(path) = path else {
             return (checker, Written::default());
         };
@@ -365,10 +328,7 @@ impl Checker {
                 return (checker, Written::default());
             }
         };
-        let source = Source {
-            path: path.display().to_string(),
-            text,
-        };
+        let source = Source { path: path.display().to_string(), text };
         let (written, complaints) = read(&source);
         checker.is_whole = complaints.is_empty();
         checker.complaints = complaints;
@@ -402,9 +362,7 @@ impl Checker {
 
     /// The value of a parse, or a complaint.
     fn keep<T>(&mut self, place: impl Into<Place>, parsed: Result<T, Fault>) -> Option<T> {
-        parsed
-            .map_err(|Fault { what, hint }| self.complain(place, what, hint))
-            .ok()
+        parsed.map_err(|Fault { what, hint }| self.complain(place, what, hint)).ok()
     }
 
     /// Complains unless a value is in its range.
@@ -446,11 +404,7 @@ impl Checker {
     fn path(&mut self, key: &str, written: Option<&Spanned<String>>) -> Option<PathBuf> {
         let text = written?;
         if text.get_ref().is_empty() {
-            self.complain(
-                text,
-                format!("{key} is empty"),
-                "write the path of a PEM file",
-            );
+            self.complain(text, format!("{key} is empty"), "write the path of a PEM file");
         }
         Some(PathBuf::from(text.get_ref()))
     }

@@ -82,16 +82,10 @@ fn url(
         (None, Some(text)) => (text.get_ref(), text.into()),
         (None, None) => {
             absent(checker, no_upstream);
-            return Url {
-                url: None,
-                place: Place::Flag(UPSTREAM),
-            };
+            return Url { url: None, place: Place::Flag(UPSTREAM) };
         }
     };
-    Url {
-        url: checker.keep(&place, address::upstream(text)),
-        place,
-    }
+    Url { url: checker.keep(&place, address::upstream(text)), place }
 }
 
 /// There is no default: a proxy that guesses its upstream would find the wrong Redis.
@@ -121,11 +115,7 @@ fn database(checker: &mut Checker, written: &WrittenUpstream, url: &Url) -> u32 
     // Redis counts databases with an `int`; how many there are only the server knows.
     let db = checker.bounded("db", key, 0..=i32::MAX as u32);
     if of_url.is_some() && url.is_in_file() {
-        checker.complain(
-            key,
-            "the database stands in the URL as well",
-            "write it once",
-        );
+        checker.complain(key, "the database stands in the URL as well", "write it once");
     }
     of_url.unwrap_or(db)
 }
@@ -168,11 +158,8 @@ fn client_tls(
 
 /// The deadlines of fast and of other commands.
 fn deadlines(checker: &mut Checker, written: &WrittenUpstream) -> (Duration, Duration) {
-    let WrittenUpstream {
-        reply_deadline_fast: fast_key,
-        reply_deadline_slow: slow_key,
-        ..
-    } = written;
+    let WrittenUpstream { reply_deadline_fast: fast_key, reply_deadline_slow: slow_key, .. } =
+        written;
     let fast = checker.time("reply_deadline_fast", fast_key, MILLISECOND..=HOUR);
     let slow = checker.time("reply_deadline_slow", slow_key, MILLISECOND..=HOUR);
     if slow < fast {

@@ -56,18 +56,11 @@ fn passwords(checker: &mut Checker, name: &Spanned<String>, user: &WrittenUser) 
         }
         // In Redis the later of the two wins; a table has no later.
         (false, true) => {
-            checker.complain(
-                name,
-                "the user has passwords and nopass",
-                "keep one of the two",
-            );
+            checker.complain(name, "the user has passwords and nopass", "keep one of the two");
         }
         _ => {}
     }
-    user.passwords
-        .iter()
-        .filter_map(|text| password(checker, text))
-        .collect()
+    user.passwords.iter().filter_map(|text| password(checker, text)).collect()
 }
 
 /// A password as in an ACL file: `#` and the SHA-256 in hex, or `>` and the password itself.

@@ -20,10 +20,7 @@ fn replies(input: &[u8], pieces: &[usize]) -> Result<Vec<(usize, u8)>, ReplyErro
             held.drain(..progress.consumed);
             length += progress.consumed;
             if !progress.complete {
-                assert!(
-                    held.len() < HEADER_BYTES_CEILING,
-                    "only a header line may be kept"
-                );
+                assert!(held.len() < HEADER_BYTES_CEILING, "only a header line may be kept");
                 break;
             }
             found.push((length, scanner.kind().unwrap()));
@@ -78,14 +75,8 @@ fn every_type_is_found_at_every_split() {
 
 #[test]
 fn an_attribute_does_not_hide_the_kind_of_its_reply() {
-    assert_eq!(
-        whole(b"|1\r\n+a\r\n+b\r\n-ERR x\r\n").unwrap(),
-        vec![(20, b'-')]
-    );
-    assert_eq!(
-        whole(b"|1\r\n+a\r\n+b\r\n>1\r\n+m\r\n").unwrap(),
-        vec![(20, b'>')]
-    );
+    assert_eq!(whole(b"|1\r\n+a\r\n+b\r\n-ERR x\r\n").unwrap(), vec![(20, b'-')]);
+    assert_eq!(whole(b"|1\r\n+a\r\n+b\r\n>1\r\n+m\r\n").unwrap(), vec![(20, b'>')]);
 }
 
 #[test]
@@ -107,12 +98,7 @@ fn malformed_replies_are_refused() {
         (b"$1\rx", E::MissingTerminator),
     ];
     for (input, want) in table {
-        assert_eq!(
-            whole(input),
-            Err(want),
-            "{:?}",
-            String::from_utf8_lossy(input)
-        );
+        assert_eq!(whole(input), Err(want), "{:?}", String::from_utf8_lossy(input));
     }
 }
 

@@ -22,10 +22,7 @@ fn scan_in_pieces(input: &[u8], pieces: &[usize]) -> Result<Vec<Vec<Vec<u8>>>, P
         loop {
             let length = match scanner.scan(&held, &Limits::default(), true)? {
                 Scanned::Incomplete { needed } => {
-                    assert!(
-                        needed > held.len(),
-                        "progress must be possible only with more"
-                    );
+                    assert!(needed > held.len(), "progress must be possible only with more");
                     break;
                 }
                 Scanned::Nothing { length } => length,
@@ -33,9 +30,8 @@ fn scan_in_pieces(input: &[u8], pieces: &[usize]) -> Result<Vec<Vec<Vec<u8>>>, P
                     let again = scanner.scan(&held, &Limits::default(), true);
                     assert_eq!(again, Ok(Scanned::Command { length }));
                     let (frame, spans) = scanner.arguments(&held, length);
-                    let arguments = spans
-                        .iter()
-                        .map(|s| frame[s.start as usize..s.end as usize].to_vec());
+                    let arguments =
+                        spans.iter().map(|s| frame[s.start as usize..s.end as usize].to_vec());
                     commands.push(arguments.collect());
                     length
                 }
@@ -58,18 +54,10 @@ fn words(list: &[&str]) -> Vec<Vec<u8>> {
 fn multibulk_and_inline_commands_are_found_at_every_split() {
     let input =
         b"*2\r\n$3\r\nGET\r\n$1\r\na\r\nPING\r\n\r\n*0\r\n*-1\r\n*1\r\n$0\r\n\r\nset k \"a b\"\r\n";
-    let want = vec![
-        words(&["GET", "a"]),
-        words(&["PING"]),
-        words(&[""]),
-        words(&["set", "k", "a b"]),
-    ];
+    let want =
+        vec![words(&["GET", "a"]), words(&["PING"]), words(&[""]), words(&["set", "k", "a b"])];
     for size in 1..=input.len() {
-        assert_eq!(
-            scan_in_pieces(input, &[size]).unwrap(),
-            want,
-            "pieces of {size}"
-        );
+        assert_eq!(scan_in_pieces(input, &[size]).unwrap(), want, "pieces of {size}");
     }
 }
 
@@ -85,10 +73,7 @@ fn what_would_upset_redis_or_a_shared_connection_is_refused() {
         (b"*2147483648\r\n", E::InvalidMultibulkLength),
         (b"*1000000000\r\n", E::InvalidMultibulkLength),
         (b"*1048577\r\n", E::InvalidMultibulkLength),
-        (
-            b"*99999999999999999999999999999999999999",
-            E::InvalidMultibulkLength,
-        ),
+        (b"*99999999999999999999999999999999999999", E::InvalidMultibulkLength),
         (b"*1\r\n$+4\r\nPING\r\n", E::InvalidBulkLength),
         (b"*1\r\n$04\r\nPING\r\n", E::InvalidBulkLength),
         (b"*1\r\n$-1\r\n", E::InvalidBulkLength),
@@ -101,12 +86,7 @@ fn what_would_upset_redis_or_a_shared_connection_is_refused() {
         (b"*1\r\n\r\n", E::ExpectedBulk(b'\r')),
     ];
     for (input, want) in table {
-        assert_eq!(
-            scan_all(input),
-            Err(want),
-            "{:?}",
-            String::from_utf8_lossy(input)
-        );
+        assert_eq!(scan_all(input), Err(want), "{:?}", String::from_utf8_lossy(input));
     }
 }
 
@@ -131,19 +111,11 @@ fn strangers_get_the_small_limits_of_redis() {
 
 #[test]
 fn lowered_limits_hold() {
-    let limits = Limits {
-        bulk_bytes: 8,
-        arguments: 2,
-        inline_bytes: 16,
-        request_bytes: 24,
-    };
+    let limits = Limits { bulk_bytes: 8, arguments: 2, inline_bytes: 16, request_bytes: 24 };
     let scan = |input: &[u8]| RequestScanner::default().scan(input, &limits, true);
     assert_eq!(scan(b"*3\r\n"), Err(ProtocolError::InvalidMultibulkLength));
     assert_eq!(scan(b"*1\r\n$9\r\n"), Err(ProtocolError::InvalidBulkLength));
-    assert_eq!(
-        scan(b"*2\r\n$8\r\n12345678\r\n$8\r\n"),
-        Err(ProtocolError::TooBigRequest)
-    );
+    assert_eq!(scan(b"*2\r\n$8\r\n12345678\r\n$8\r\n"), Err(ProtocolError::TooBigRequest));
     assert_eq!(scan(b"12345678901234567"), Err(ProtocolError::TooBigInline));
 }
 

@@ -71,10 +71,7 @@ pub(super) fn judge(
         // What nobody can have as a password is not carried to the node (INV-4).
         Auth::Passthrough if name.len() + password.len() > PRESENTED_BYTES_MAX => false,
         Auth::Passthrough => {
-            let presented = Presented {
-                user: user.map(Into::into),
-                password: password.into(),
-            };
+            let presented = Presented { user: user.map(Into::into), password: password.into() };
             return match shared.identities.lookup(&presented, now) {
                 Some(identity) => Judged::Granted(identity),
                 None => Judged::AskNode(presented),
@@ -82,11 +79,7 @@ pub(super) fn judge(
         }
     };
     // These clients are told apart here only; to the node they all are who the URL says.
-    if is_right {
-        Judged::Granted(Identity::UPSTREAM)
-    } else {
-        Judged::Denied
-    }
+    if is_right { Judged::Granted(Identity::UPSTREAM) } else { Judged::Denied }
 }
 
 /// Whether the user `default` needs no password, as far as that is decided here. With `passthrough` the node says
@@ -95,9 +88,7 @@ fn is_default_open(gate: &Gate) -> bool {
     match &gate.auth {
         Auth::Upstream => true,
         Auth::Passthrough => false,
-        Auth::Users(users) => users
-            .iter()
-            .any(|user| user.name == DEFAULT_USER && user.nopass),
+        Auth::Users(users) => users.iter().any(|user| user.name == DEFAULT_USER && user.nopass),
     }
 }
 
@@ -152,13 +143,7 @@ pub fn conclude(
                     let (session_id, then) = (session.id, Then::Hello(rest));
                     worker.sessions.restore(session_id, session);
                     let session = session_id;
-                    return Some(Verification {
-                        session,
-                        slot,
-                        is_muted,
-                        presented,
-                        then,
-                    });
+                    return Some(Verification { session, slot, is_muted, presented, then });
                 }
             }
         }

@@ -80,11 +80,7 @@ pub(super) fn set_info(worker: &mut Worker, session: &mut Session, command: Comm
         });
     }
     session.client.relabel(|labels| {
-        let label = if is_name {
-            &mut labels.library_name
-        } else {
-            &mut labels.library_version
-        };
+        let label = if is_name { &mut labels.library_name } else { &mut labels.library_version };
         *label = super::c_string(value).to_vec();
     });
     worker.answer(session, super::ok);

@@ -39,11 +39,7 @@ pub(super) fn kill(worker: &mut Worker, session: &mut Session, command: Command<
     let is_old_form = command.len() == 3;
     let filter = if is_old_form {
         let address = command.argument(2).map(super::c_string);
-        Ok(Filter {
-            address,
-            includes_self: true,
-            ..Filter::default()
-        })
+        Ok(Filter { address, includes_self: true, ..Filter::default() })
     } else {
         Filter::from_options(&worker.shared, session, command)
     };
@@ -86,12 +82,7 @@ fn end(worker: &mut Worker, session: &Session, victim: &Arc<Client>) -> bool {
         };
         other.close(Closing::Now(ClosedReason::Killed));
         other.wake();
-    } else if home
-        .worker
-        .inbox
-        .try_send(Message::Kill(home.session))
-        .is_err()
-    {
+    } else if home.worker.inbox.try_send(Message::Kill(home.session)).is_err() {
         // That worker is swamped: the answer counts who was killed, so the client can ask again.
         return false;
     }
@@ -156,11 +147,8 @@ impl<'a> Filter<'a> {
 
     /// Whether `client` is meant, if the client `own` asks. A filter that is not set lets everybody through.
     fn matches(&self, client: &Client, own: u64) -> bool {
-        self.address
-            .is_none_or(|address| client.address.as_bytes() == address)
-            && self
-                .local_address
-                .is_none_or(|address| client.local_address.as_bytes() == address)
+        self.address.is_none_or(|address| client.address.as_bytes() == address)
+            && self.local_address.is_none_or(|address| client.local_address.as_bytes() == address)
             && self.kind.is_none_or(|kind| kind == Kind::Normal)
             && self.id.is_none_or(|id| client.id == id)
             && self.user.is_none_or(|user| client.labels().user == user)
@@ -177,9 +165,7 @@ fn syntax_error() -> Vec<u8> {
 
 /// A client id: any positive number of 64 bits. One that nobody has is no mistake.
 fn id(value: &[u8]) -> Result<u64, Vec<u8>> {
-    let id = parse_integer(value)
-        .filter(|id| *id > 0)
-        .and_then(|id| u64::try_from(id).ok());
+    let id = parse_integer(value).filter(|id| *id > 0).and_then(|id| u64::try_from(id).ok());
     id.ok_or_else(|| {
         let mut error = Vec::new();
         write::error(&mut error, "ERR client-id should be greater than 0");
@@ -195,11 +181,5 @@ fn user_exists(shared: &Shared, session: &Session, name: &[u8]) -> bool {
         Auth::Upstream | Auth::Passthrough => false,
     };
     let is_default = name == DEFAULT_USER.as_bytes();
-    is_default
-        || is_listed
-        || shared
-            .registry
-            .all()
-            .iter()
-            .any(|it| it.labels().user == name)
+    is_default || is_listed || shared.registry.all().iter().any(|it| it.labels().user == name)
 }

@@ -115,10 +115,7 @@ impl Kind {
         if super::is_word(word, "normal") {
             return Ok(Self::Normal);
         }
-        if ["master", "replica", "slave", "pubsub"]
-            .iter()
-            .any(|it| super::is_word(word, it))
-        {
+        if ["master", "replica", "slave", "pubsub"].iter().any(|it| super::is_word(word, it)) {
             return Ok(Self::Absent);
         }
         let mut error = Vec::new();
@@ -144,11 +141,7 @@ impl<'a> Style<'a> {
             }
         }
         let has_library = table.find("client|setinfo").is_some();
-        Self {
-            commands,
-            has_library,
-            now,
-        }
+        Self { commands, has_library, now }
     }
 
     /// Appends the line of one client, line feed included.
@@ -174,11 +167,7 @@ impl<'a> Style<'a> {
             self.last_command(client),
         );
         out.extend_from_slice(&labels.user);
-        let resp = if client.is_resp3.load(Ordering::Relaxed) {
-            3
-        } else {
-            2
-        };
+        let resp = if client.is_resp3.load(Ordering::Relaxed) { 3 } else { 2 };
         let _ = write!(out, " redir=-1 resp={resp}");
         if self.has_library {
             out.extend_from_slice(b" lib-name=");

@@ -65,10 +65,7 @@ pub(super) fn quit(worker: &mut Worker, session: &mut Session) {
 pub(super) fn reset(worker: &mut Worker, topology: &Topology, session: &mut Session) {
     // Where a client of this proxy begins, which is database 0 unless `[upstream]` names another.
     enter(session, Protocol::Resp2, topology.node.settings.db);
-    let wants_auth = topology
-        .facts
-        .as_ref()
-        .is_some_and(|facts| facts.wants_auth);
+    let wants_auth = topology.facts.as_ref().is_some_and(|facts| facts.wants_auth);
     // Whoever must authenticate on connecting must do so again; the others stay who they are.
     let stranger = session.gate.stranger(wants_auth);
     if session.identity != stranger {

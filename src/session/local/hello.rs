@@ -53,11 +53,7 @@ pub(super) fn hello(
         Ok(protocol) => protocol,
         Err(text) => return worker.answer(session, |line| write::error(line, text)),
     };
-    let options = command
-        .arguments()
-        .skip(2)
-        .map(|word| Secret(word.to_vec()))
-        .collect();
+    let options = command.arguments().skip(2).map(|word| Secret(word.to_vec())).collect();
     let hello = Hello { protocol, options };
     match proceed(&worker.shared, worker.now, topology, session, hello) {
         Progress::Answer(reply) => {
@@ -90,10 +86,7 @@ pub(super) fn proceed(
     session: &mut Session,
     hello: Hello,
 ) -> Progress {
-    let Hello {
-        protocol,
-        mut options,
-    } = hello;
+    let Hello { protocol, mut options } = hello;
     // How many words of the options are carried out.
     let mut used = 0;
     loop {
@@ -120,12 +113,7 @@ pub(super) fn proceed(
             }
             [word, ..] => {
                 let mut line = Vec::new();
-                super::error_about(
-                    &mut line,
-                    "ERR Syntax error in HELLO option '",
-                    &word.0,
-                    "'",
-                );
+                super::error_about(&mut line, "ERR Syntax error in HELLO option '", &word.0, "'");
                 return Progress::Answer(line);
             }
         }
@@ -158,10 +146,7 @@ fn welcome(topology: &Topology, session: &mut Session, protocol: Option<Protocol
     write::bulk(&mut out, b"proto");
     write::integer(&mut out, protocol.number());
     write::bulk(&mut out, b"id");
-    write::integer(
-        &mut out,
-        i64::try_from(session.client.id).unwrap_or(i64::MAX),
-    );
+    write::integer(&mut out, i64::try_from(session.client.id).unwrap_or(i64::MAX));
     // One node stands behind us and takes writes, whatever it calls itself.
     pair(&mut out, "mode", "standalone");
     pair(&mut out, "role", "master");

@@ -36,10 +36,7 @@ pub fn answer(
     spec: &Spec,
     command: Command<'_>,
 ) -> Dispatched {
-    worker
-        .stats
-        .command(spec.id.stats_index(), Outcome::Local)
-        .increment();
+    worker.stats.command(spec.id.stats_index(), Outcome::Local).increment();
     // By name and not by number: a reader finds the command, and none of these is sent often.
     match &*spec.name {
         "echo" => connection::echo(worker, session, command),
@@ -69,10 +66,7 @@ pub fn answer(
         // The table has grown a local command that is not written here: say so, and answer nothing wrong.
         name => {
             let why = "this build has no answer of its own; send it to the node itself";
-            let refusal = Refusal::NotServed {
-                command: name.into(),
-                why,
-            };
+            let refusal = Refusal::NotServed { command: name.into(), why };
             worker.answer(session, |line| refusal.write(line));
         }
     }
@@ -95,13 +89,7 @@ fn error_about(line: &mut Vec<u8>, before: &str, argument: &[u8], after: &str) {
     let shown = c_string(argument).iter();
     line.push(b'-');
     line.extend_from_slice(before.as_bytes());
-    line.extend(shown.map(|byte| {
-        if matches!(byte, b'\r' | b'\n') {
-            b' '
-        } else {
-            *byte
-        }
-    }));
+    line.extend(shown.map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
     line.extend_from_slice(after.as_bytes());
     line.extend_from_slice(b"\r\n");
 }

@@ -55,24 +55,12 @@ impl Rig {
     /// A rig in front of a Redis 7.0.15 that `port` of this machine stands for.
     fn new(auth: Auth, port: u16) -> Rig {
         let upstream = Some(format!("redis://127.0.0.1:{port}"));
-        let settings = Settings::load(&RunFlags {
-            upstream,
-            ..RunFlags::default()
-        })
-        .unwrap();
-        let node = Node {
-            name: "node:1".into(),
-            settings: settings.upstream,
-            tls: None,
-        };
+        let settings = Settings::load(&RunFlags { upstream, ..RunFlags::default() }).unwrap();
+        let node = Node { name: "node:1".into(), settings: settings.upstream, tls: None };
         let mut topology = Topology::unknown(1, Arc::new(node));
         let wants_auth = auth == Auth::Passthrough;
         let version = "7.0.15".into();
-        topology.facts = Some(Arc::new(Facts {
-            wants_auth,
-            version,
-            ..Facts::default()
-        }));
+        topology.facts = Some(Arc::new(Facts { wants_auth, version, ..Facts::default() }));
         let memory = MemorySettings::default();
         let shared = Arc::new(Shared {
             registry: Registry::default(),
@@ -83,25 +71,14 @@ impl Rig {
         let gate = Gate {
             auth,
             limits: Limits::default(),
-            bounds: Bounds {
-                reply_bytes: 64 * 1024,
-                commands: 1024,
-            },
+            bounds: Bounds { reply_bytes: 64 * 1024, commands: 1024 },
             idle_timeout: None,
             stall: memory.client_stall,
         };
         let (inbox, messages) = mpsc::channel(4);
-        let handle = WorkerHandle {
-            inbox,
-            load: Arc::default(),
-        };
+        let handle = WorkerHandle { inbox, load: Arc::default() };
         let worker = Worker::new(shared, Arc::new(WorkerStats::new(1000)));
-        Rig {
-            worker,
-            gate: Rc::new(gate),
-            handle,
-            messages,
-        }
+        Rig { worker, gate: Rc::new(gate), handle, messages }
     }
 
     fn open() -> Rig {
@@ -118,23 +95,13 @@ impl Rig {
         let wants_auth = topology.facts.as_ref().unwrap().wants_auth;
         let (shared, gate, now) = (&worker.shared, &self.gate, worker.now);
         worker.sessions.insert(|id| {
-            let home = Home {
-                worker: self.handle.clone(),
-                session: id,
-            };
+            let home = Home { worker: self.handle.clone(), session: id };
             let number = shared.registry.next_id();
             let own = "127.0.0.1:6379".into();
             let client = Arc::new(Client::new(number, address.into(), own, 9, now, home));
             shared.registry.insert(&client);
             let identity = gate.stranger(wants_auth);
-            Session::new(
-                id,
-                client,
-                Rc::clone(gate),
-                identity,
-                WriteHalf::Detached,
-                now,
-            )
+            Session::new(id, client, Rc::clone(gate), identity, WriteHalf::Detached, now)
         })
     }
 
@@ -179,9 +146,7 @@ fn owed(worker: &mut Worker, id: SessionId) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let filled = session.out.unsent_slices(&mut slices);
         let before = bytes.len();
-        slices[..filled]
-            .iter()
-            .for_each(|slice| bytes.extend_from_slice(slice));
+        slices[..filled].iter().for_each(|slice| bytes.extend_from_slice(slice));
         let count = bytes.len() - before;
         session.out.advance(count);
     }
@@ -193,11 +158,7 @@ fn owed(worker: &mut Worker, id: SessionId) -> Vec<u8> {
 fn user(name: &str, password: &str) -> UserSettings {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, password.as_bytes()).as_ref());
-    UserSettings {
-        name: name.into(),
-        password_sha256: vec![hash],
-        nopass: false,
-    }
+    UserSettings { name: name.into(), password_sha256: vec![hash], nopass: false }
 }
 
 fn users() -> Auth {
@@ -243,13 +204,7 @@ fn select_takes_what_redis_takes_and_says_what_redis_says() {
     ];
     rig.check(id, &table);
     assert_eq!(rig.session(id).db, 15);
-    assert_eq!(
-        rig.session(id)
-            .client
-            .db
-            .load(std::sync::atomic::Ordering::Relaxed),
-        15
-    );
+    assert_eq!(rig.session(id).client.db.load(std::sync::atomic::Ordering::Relaxed), 15);
 }
 
 /// A lane that only its number is known of.
@@ -266,11 +221,7 @@ fn some_lane() -> LaneId {
         upstream: Some("redis://127.0.0.1:1".into()),
         ..RunFlags::default()
     });
-    let node = Node {
-        name: String::new(),
-        settings: settings.unwrap().upstream,
-        tls: None,
-    };
+    let node = Node { name: String::new(), settings: settings.unwrap().upstream, tls: None };
     lanes.insert(|id| crate::upstream::lane::Lane::new(id, key, Arc::new(node), 0))
 }
 
@@ -303,75 +254,37 @@ fn lanes_are_forgotten_exactly_when_they_no_longer_fit() {
 fn echo_and_the_cluster_s_commands_answer_as_a_standalone_redis() {
     let mut rig = Rig::open();
     let id = rig.connect();
-    assert_eq!(
-        rig.say(id, &[&["ECHO", "hi"], &["echo", ""]]),
-        b"$2\r\nhi\r\n$0\r\n\r\n"
-    );
-    assert_eq!(
-        rig.say(id, &[&[&b"ECHO"[..], b"a\0\r\n\xff"]]),
-        b"$5\r\na\0\r\n\xff\r\n"
-    );
+    assert_eq!(rig.say(id, &[&["ECHO", "hi"], &["echo", ""]]), b"$2\r\nhi\r\n$0\r\n\r\n");
+    assert_eq!(rig.say(id, &[&[&b"ECHO"[..], b"a\0\r\n\xff"]]), b"$5\r\na\0\r\n\xff\r\n");
     let none = "-ERR This instance has cluster support disabled\r\n";
-    rig.check(
-        id,
-        &[("ASKING", none), ("READONLY", none), ("READWRITE", none)],
-    );
+    rig.check(id, &[("ASKING", none), ("READONLY", none), ("READWRITE", none)]);
 }
 
 #[test]
 fn quit_is_answered_and_nothing_behind_it_is() {
     let mut rig = Rig::open();
     let id = rig.connect();
-    assert_eq!(
-        rig.lines(id, &["ECHO a", "QUIT x y", "ECHO b"]),
-        "$1\r\na\r\n+OK\r\n"
-    );
+    assert_eq!(rig.lines(id, &["ECHO a", "QUIT x y", "ECHO b"]), "$1\r\na\r\n+OK\r\n");
     assert_eq!(rig.session(id).is_over(), Some(ClosedReason::ClientClosed));
     let muted = rig.connect();
     assert_eq!(rig.lines(muted, &["CLIENT REPLY OFF", "QUIT"]), "");
-    assert_eq!(
-        rig.session(muted).is_over(),
-        Some(ClosedReason::ClientClosed)
-    );
+    assert_eq!(rig.session(muted).is_over(), Some(ClosedReason::ClientClosed));
 }
 
 #[test]
 fn reset_brings_back_the_beginning() {
     let mut rig = Rig::new(users(), 1);
     let id = rig.connect();
-    rig.lines(
-        id,
-        &[
-            "AUTH ann a",
-            "HELLO 3 SETNAME me",
-            "SELECT 3",
-            "CLIENT NO-EVICT on",
-        ],
-    );
-    assert_eq!(
-        (rig.session(id).protocol, rig.session(id).db),
-        (Protocol::Resp3, 3)
-    );
-    assert_eq!(
-        rig.lines(id, &["RESET", "ECHO a"]),
-        format!("+RESET\r\n{NOAUTH}")
-    );
+    rig.lines(id, &["AUTH ann a", "HELLO 3 SETNAME me", "SELECT 3", "CLIENT NO-EVICT on"]);
+    assert_eq!((rig.session(id).protocol, rig.session(id).db), (Protocol::Resp3, 3));
+    assert_eq!(rig.lines(id, &["RESET", "ECHO a"]), format!("+RESET\r\n{NOAUTH}"));
     let session = rig.session(id);
-    assert_eq!(
-        (session.protocol, session.db, session.identity),
-        (Protocol::Resp2, 0, None)
-    );
+    assert_eq!((session.protocol, session.db, session.identity), (Protocol::Resp2, 0, None));
     rig.lines(id, &["AUTH sesame"]);
     let own = rig.lines(id, &["CLIENT INFO"]);
     // Redis keeps NO-EVICT over a RESET.
-    assert!(
-        own.contains(" name= ") && own.contains(" flags=e db=0 "),
-        "{own}"
-    );
-    assert!(
-        own.contains(" user=default ") && own.contains(" resp=2"),
-        "{own}"
-    );
+    assert!(own.contains(" name= ") && own.contains(" flags=e db=0 "), "{own}");
+    assert!(own.contains(" user=default ") && own.contains(" resp=2"), "{own}");
 }
 
 // --- HELLO ---
@@ -408,45 +321,23 @@ fn hello_s_options_take_effect_in_their_order_even_before_a_mistake() {
     let id = rig.connect();
     let bad_name = "-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
     let table = [
-        (
-            "HELLO 3 AUTH",
-            "-ERR Syntax error in HELLO option 'AUTH'\r\n",
-        ),
-        (
-            "HELLO 3 auth a",
-            "-ERR Syntax error in HELLO option 'auth'\r\n",
-        ),
-        (
-            "HELLO 3 SETNAME",
-            "-ERR Syntax error in HELLO option 'SETNAME'\r\n",
-        ),
+        ("HELLO 3 AUTH", "-ERR Syntax error in HELLO option 'AUTH'\r\n"),
+        ("HELLO 3 auth a", "-ERR Syntax error in HELLO option 'auth'\r\n"),
+        ("HELLO 3 SETNAME", "-ERR Syntax error in HELLO option 'SETNAME'\r\n"),
         ("HELLO 3 FOO", "-ERR Syntax error in HELLO option 'FOO'\r\n"),
         ("HELLO 3 SETNAME good AUTH bob bad", WRONGPASS),
         ("CLIENT GETNAME", "$4\r\ngood\r\n"),
-        (
-            "HELLO 3 SETNAME ok FOO",
-            "-ERR Syntax error in HELLO option 'FOO'\r\n",
-        ),
+        ("HELLO 3 SETNAME ok FOO", "-ERR Syntax error in HELLO option 'FOO'\r\n"),
         ("CLIENT GETNAME", "$2\r\nok\r\n"),
-        (
-            "HELLO 3 SETNAME a SETNAME b AUTH default x AUTH bob x",
-            WRONGPASS,
-        ),
+        ("HELLO 3 SETNAME a SETNAME b AUTH default x AUTH bob x", WRONGPASS),
         ("CLIENT GETNAME", "$1\r\nb\r\n"),
         ("HELLO 3 SETNAME a SETNAME \u{7f}", bad_name),
         ("CLIENT GETNAME", "$1\r\na\r\n"),
         ("HELLO 3 AUTH bob x AUTH default whatever", WRONGPASS),
     ];
     rig.check(id, &table);
-    assert_eq!(
-        rig.session(id).protocol,
-        Protocol::Resp2,
-        "a failed HELLO switched"
-    );
-    assert_eq!(
-        rig.lines(id, &["hello 2 auth default  setname q"]),
-        welcome(2, 1)
-    );
+    assert_eq!(rig.session(id).protocol, Protocol::Resp2, "a failed HELLO switched");
+    assert_eq!(rig.lines(id, &["hello 2 auth default  setname q"]), welcome(2, 1));
     let odd = rig.say(id, &[&[&b"HELLO"[..], b"3", b"FO\r\nO\0X", b"1"]]);
     assert_eq!(odd, b"-ERR Syntax error in HELLO option 'FO  O'\r\n");
 }
@@ -458,10 +349,7 @@ fn a_stranger_s_hello_needs_auth_but_its_mistakes_come_first() {
     let table = [
         ("HELLO", NOAUTH_HELLO),
         ("HELLO 3", NOAUTH_HELLO),
-        (
-            "HELLO x",
-            "-ERR Protocol version is not an integer or out of range\r\n",
-        ),
+        ("HELLO x", "-ERR Protocol version is not an integer or out of range\r\n"),
         ("HELLO 9", "-NOPROTO unsupported protocol version\r\n"),
         ("HELLO 3 FOO", "-ERR Syntax error in HELLO option 'FOO'\r\n"),
         ("HELLO 3 SETNAME n1", NOAUTH_HELLO),
@@ -471,10 +359,7 @@ fn a_stranger_s_hello_needs_auth_but_its_mistakes_come_first() {
     rig.check(id, &table);
     // The AUTH counts although the HELLO fails, and so does the name from before.
     let table = [
-        (
-            "HELLO 3 AUTH default sesame FOO",
-            "-ERR Syntax error in HELLO option 'FOO'\r\n",
-        ),
+        ("HELLO 3 AUTH default sesame FOO", "-ERR Syntax error in HELLO option 'FOO'\r\n"),
         ("CLIENT GETNAME", "$2\r\nn1\r\n"),
     ];
     rig.check(id, &table);
@@ -497,15 +382,9 @@ fn hello_shows_the_node_s_version_and_modules_in_both_spellings() {
     }));
     rig.worker.shared.topology.store(Arc::new(topology));
     let two = rig.lines(id, &["HELLO 2"]);
-    assert!(
-        two.contains("$6\r\nvalkey\r\n$7\r\nversion\r\n$5\r\n8.0.1\r\n"),
-        "{two}"
-    );
+    assert!(two.contains("$6\r\nvalkey\r\n$7\r\nversion\r\n$5\r\n8.0.1\r\n"), "{two}");
     assert!(two.ends_with("$7\r\nmodules\r\n*1\r\n*2\r\n"), "{two}");
-    assert!(
-        rig.lines(id, &["HELLO 3"])
-            .ends_with("$7\r\nmodules\r\n*1\r\n%1\r\n")
-    );
+    assert!(rig.lines(id, &["HELLO 3"]).ends_with("$7\r\nmodules\r\n*1\r\n%1\r\n"));
 }
 
 // --- AUTH ---
@@ -553,35 +432,14 @@ fn a_listener_s_users_are_let_in_and_a_later_mistake_changes_nothing() {
 
 #[test]
 fn only_a_listed_default_user_without_password_makes_auth_pointless() {
-    let open = UserSettings {
-        name: "default".into(),
-        password_sha256: vec![],
-        nopass: true,
-    };
+    let open = UserSettings { name: "default".into(), password_sha256: vec![], nopass: true };
     let mut rig = Rig::new(Auth::Users(vec![open, user("ann", "a")]), 1);
     let id = rig.connect();
-    assert!(
-        rig.lines(id, &["AUTH x"])
-            .starts_with("-ERR AUTH <password> called without any")
-    );
-    rig.check(
-        id,
-        &[
-            ("AUTH default x", OK),
-            ("AUTH ann x", WRONGPASS),
-            ("AUTH ann a", OK),
-        ],
-    );
+    assert!(rig.lines(id, &["AUTH x"]).starts_with("-ERR AUTH <password> called without any"));
+    rig.check(id, &[("AUTH default x", OK), ("AUTH ann x", WRONGPASS), ("AUTH ann a", OK)]);
     let mut rig = Rig::new(Auth::Users(vec![user("ann", "a")]), 1);
     let id = rig.connect();
-    rig.check(
-        id,
-        &[
-            ("AUTH a", WRONGPASS),
-            ("AUTH default a", WRONGPASS),
-            ("ECHO a", NOAUTH),
-        ],
-    );
+    rig.check(id, &[("AUTH a", WRONGPASS), ("AUTH default a", WRONGPASS), ("ECHO a", NOAUTH)]);
 }
 
 // --- AUTH that the node judges ---
@@ -599,9 +457,7 @@ fn node(answers: &'static [&'static str]) -> (u16, std::thread::JoinHandle<Vec<S
                 let count = socket.read(&mut piece).unwrap();
                 asked.extend_from_slice(&piece[..count]);
             }
-            socket
-                .write_all(format!("{answer}\r\n+OK\r\n-ERR x\r\n").as_bytes())
-                .unwrap();
+            socket.write_all(format!("{answer}\r\n+OK\r\n-ERR x\r\n").as_bytes()).unwrap();
             String::from_utf8(asked).unwrap()
         };
         answers.iter().map(serve).collect()
@@ -611,16 +467,8 @@ fn node(answers: &'static [&'static str]) -> (u16, std::thread::JoinHandle<Vec<S
 
 /// Runs the tasks that the rig's worker asks for, until there is none left.
 fn run_tasks(rig: Rig) -> Rig {
-    let Rig {
-        worker,
-        gate,
-        handle,
-        messages,
-    } = rig;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let Rig { worker, gate, handle, messages } = rig;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let worker: SharedWorker = Rc::new(RefCell::new(worker));
     let dialling = Rc::new(Semaphore::new(1));
     loop {
@@ -633,12 +481,7 @@ fn run_tasks(rig: Rig) -> Rig {
         }
     }
     let worker = Rc::into_inner(worker).unwrap().into_inner();
-    Rig {
-        worker,
-        gate,
-        handle,
-        messages,
-    }
+    Rig { worker, gate, handle, messages }
 }
 
 #[test]
@@ -661,11 +504,7 @@ fn the_node_s_word_lets_a_client_in_and_others_after_it_without_asking_again() {
     assert_eq!(rig.lines(third, &["HELLO 3 AUTH ann a"]), welcome(3, 3));
     let asked = thread.join().unwrap();
     assert_eq!(asked.len(), 1);
-    assert!(
-        asked[0].starts_with("*3\r\n$4\r\nAUTH\r\n$3\r\nann\r\n$1\r\na\r\n"),
-        "{}",
-        asked[0]
-    );
+    assert!(asked[0].starts_with("*3\r\n$4\r\nAUTH\r\n$3\r\nann\r\n$1\r\na\r\n"), "{}", asked[0]);
 }
 
 #[test]
@@ -718,11 +557,7 @@ fn a_muted_auth_is_carried_out_in_silence() {
 #[test]
 fn a_node_that_cannot_be_asked_is_named_and_not_dialled_again_at_once() {
     // Nobody listens there any more.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut rig = Rig::new(Auth::Passthrough, port);
     let (first, second) = (rig.connect(), rig.connect());
     rig.lines(first, &["AUTH a"]);
@@ -757,20 +592,14 @@ fn one_user_too_many_is_told_so() {
     let (port, thread) = node(&["+OK"]);
     let mut rig = Rig::new(Auth::Passthrough, port);
     for number in 0..IDENTITIES_MAX {
-        let presented = Presented {
-            user: Some(vec![b'a'; number + 1]),
-            password: b"x".to_vec(),
-        };
+        let presented = Presented { user: Some(vec![b'a'; number + 1]), password: b"x".to_vec() };
         rig.worker.shared.identities.confirm(&presented, 0).unwrap();
     }
     let id = rig.connect();
     rig.lines(id, &["AUTH one-more x"]);
     let mut rig = run_tasks(rig);
     let line = String::from_utf8(owed(&mut rig.worker, id)).unwrap();
-    assert!(
-        line.starts_with("-ERR breakwater: not authenticated: too many identities"),
-        "{line}"
-    );
+    assert!(line.starts_with("-ERR breakwater: not authenticated: too many identities"), "{line}");
     assert_eq!(rig.session(id).identity, None);
     thread.join().unwrap();
 }
@@ -818,10 +647,7 @@ fn libraries_introduce_themselves_where_the_table_knows_setinfo() {
     let table = [
         ("CLIENT SETINFO lib-name jedis(x)", OK),
         ("CLIENT SETINFO LIB-VER 1.2", OK),
-        (
-            "CLIENT SETINFO LIB-COLOUR x",
-            "-ERR Unrecognized option 'LIB-COLOUR'\r\n",
-        ),
+        ("CLIENT SETINFO LIB-COLOUR x", "-ERR Unrecognized option 'LIB-COLOUR'\r\n"),
         (
             "CLIENT SETINFO Lib-Ver \u{7f}",
             "-ERR Lib-Ver cannot contain spaces, newlines or special characters.\r\n",
@@ -829,10 +655,7 @@ fn libraries_introduce_themselves_where_the_table_knows_setinfo() {
     ];
     rig.check(id, &table);
     let own = rig.lines(id, &["CLIENT INFO"]);
-    assert!(
-        own.ends_with(" resp=2 lib-name=jedis(x) lib-ver=1.2\n\r\n"),
-        "{own}"
-    );
+    assert!(own.ends_with(" resp=2 lib-name=jedis(x) lib-ver=1.2\n\r\n"), "{own}");
 }
 
 #[test]
@@ -862,10 +685,7 @@ fn the_small_subcommands_answer_word_for_word() {
             "CLIENT unBlock 1 error x",
             "-ERR unknown subcommand or wrong number of arguments for 'unBlock'. Try CLIENT HELP.\r\n",
         ),
-        (
-            "CLIENT HELP x",
-            "-ERR wrong number of arguments for 'client|help' command\r\n",
-        ),
+        ("CLIENT HELP x", "-ERR wrong number of arguments for 'client|help' command\r\n"),
     ];
     rig.check(id, &table);
     rig.lines(id, &["HELLO 3"]);
@@ -881,52 +701,22 @@ fn the_small_subcommands_answer_word_for_word() {
 #[test]
 fn reply_modes_mute_exactly_what_redis_mutes() {
     let table: [(&[&str], &str); 13] = [
-        (
-            &["CLIENT REPLY OFF", "ECHO a", "CLIENT REPLY ON", "ECHO a"],
-            "+OK\r\n$1\r\na\r\n",
-        ),
+        (&["CLIENT REPLY OFF", "ECHO a", "CLIENT REPLY ON", "ECHO a"], "+OK\r\n$1\r\na\r\n"),
         (&["CLIENT REPLY SKIP", "ECHO a", "ECHO b"], "$1\r\nb\r\n"),
+        (&["CLIENT REPLY SKIP", "CLIENT REPLY SKIP", "ECHO a", "ECHO b"], "$1\r\nb\r\n"),
+        (&["CLIENT REPLY SKIP", "CLIENT REPLY ON", "ECHO a"], "+OK\r\n$1\r\na\r\n"),
+        (&["CLIENT REPLY SKIP", "CLIENT REPLY foo", "ECHO a"], "$1\r\na\r\n"),
         (
-            &["CLIENT REPLY SKIP", "CLIENT REPLY SKIP", "ECHO a", "ECHO b"],
-            "$1\r\nb\r\n",
-        ),
-        (
-            &["CLIENT REPLY SKIP", "CLIENT REPLY ON", "ECHO a"],
-            "+OK\r\n$1\r\na\r\n",
-        ),
-        (
-            &["CLIENT REPLY SKIP", "CLIENT REPLY foo", "ECHO a"],
-            "$1\r\na\r\n",
-        ),
-        (
-            &[
-                "CLIENT REPLY OFF",
-                "CLIENT REPLY SKIP",
-                "CLIENT REPLY ON",
-                "ECHO a",
-                "ECHO b",
-            ],
+            &["CLIENT REPLY OFF", "CLIENT REPLY SKIP", "CLIENT REPLY ON", "ECHO a", "ECHO b"],
             "+OK\r\n$1\r\na\r\n$1\r\nb\r\n",
         ),
         (
-            &[
-                "CLIENT REPLY SKIP",
-                "CLIENT REPLY OFF",
-                "ECHO a",
-                "CLIENT REPLY ON",
-                "ECHO b",
-            ],
+            &["CLIENT REPLY SKIP", "CLIENT REPLY OFF", "ECHO a", "CLIENT REPLY ON", "ECHO b"],
             "+OK\r\n$1\r\nb\r\n",
         ),
         (&["CLIENT REPLY SKIP", "RESET", "ECHO a"], "$1\r\na\r\n"),
-        (
-            &["CLIENT REPLY OFF", "RESET", "ECHO a"],
-            "+RESET\r\n$1\r\na\r\n",
-        ),
-        (
-            &["CLIENT REPLY SKIP", "HELLO 3", "ECHO a", "CLIENT GETNAME"],
-            "$1\r\na\r\n_\r\n",
-        ),
+        (&["CLIENT REPLY OFF", "RESET", "ECHO a"], "+RESET\r\n$1\r\na\r\n"),
+        (&["CLIENT REPLY SKIP", "HELLO 3", "ECHO a", "CLIENT GETNAME"], "$1\r\na\r\n_\r\n"),
         (&["CLIENT REPLY SKIP", "NOSUCH", "ECHO a"], "$1\r\na\r\n"),
         (&["CLIENT REPLY SKIP", "ECHO", "ECHO a"], "$1\r\na\r\n"),
         (
@@ -947,9 +737,7 @@ fn the_list_shows_every_client_with_redis_s_fields_in_redis_s_order() {
     let first = rig.connect();
     let second = rig.connect_from("/run/redis.sock:0");
     rig.lines(first, &["HELLO 3 SETNAME me", "SELECT 4"]);
-    rig.session(second)
-        .client
-        .relabel(|labels| labels.user = b"ann".to_vec());
+    rig.session(second).client.relabel(|labels| labels.user = b"ann".to_vec());
     let own = "id=1 addr=127.0.0.1:5000 laddr=127.0.0.1:6379 fd=9 name=me age=0 idle=0 flags=N db=4 \
                sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 \
                obl=0 oll=0 omem=0 tot-mem=0 events=r cmd=client|list user=default redir=-1 resp=3 \
@@ -1010,15 +798,9 @@ fn an_upstream_without_setinfo_shows_no_libraries() {
 fn a_list_beyond_the_session_s_bound_is_refused_with_a_cure() {
     let mut rig = Rig::open();
     let id = rig.connect();
-    let command: Vec<&str> = ["CLIENT", "LIST", "ID"]
-        .into_iter()
-        .chain(["1"; 1000])
-        .collect();
+    let command: Vec<&str> = ["CLIENT", "LIST", "ID"].into_iter().chain(["1"; 1000]).collect();
     let reply = String::from_utf8(rig.say(id, &[&command])).unwrap();
-    assert!(
-        reply.starts_with("-ERR breakwater: the list exceeds the 65536 bytes"),
-        "{reply}"
-    );
+    assert!(reply.starts_with("-ERR breakwater: the list exceeds the 65536 bytes"), "{reply}");
 }
 
 #[test]
@@ -1053,16 +835,10 @@ fn killing_takes_redis_s_options_and_says_what_redis_says() {
         ("CLIENT KILL ID 1 ADDR", SYNTAX),
         ("CLIENT KILL ID 99999 FOO x", SYNTAX),
         ("CLIENT KILL ID abc FOO", no_id),
-        (
-            "CLIENT KILL ID 99999 ADDR x TYPE normal USER default",
-            ":0\r\n",
-        ),
+        ("CLIENT KILL ID 99999 ADDR x TYPE normal USER default", ":0\r\n"),
     ];
     rig.check(id, &table);
-    let odd = rig.say(
-        id,
-        &[&[&b"CLIENT"[..], b"KILL", b"USER", b"default\0x", b"ID", b"9"]],
-    );
+    let odd = rig.say(id, &[&[&b"CLIENT"[..], b"KILL", b"USER", b"default\0x", b"ID", b"9"]]);
     assert_eq!(odd, b"-ERR No such user 'default'\r\n");
     assert_eq!(rig.session(id).closing, None);
 }
@@ -1073,19 +849,10 @@ fn a_victim_ends_at_once_and_is_counted_once() {
     let killer = rig.connect();
     let victims = [rig.connect_from("1.1.1.1:1"), rig.connect_from("1.1.1.1:2")];
     let bystander = rig.connect_from("1.1.1.1:3");
-    rig.check(
-        killer,
-        &[
-            ("CLIENT KILL ID 2", ":1\r\n"),
-            ("CLIENT KILL ID 2", ":0\r\n"),
-        ],
-    );
+    rig.check(killer, &[("CLIENT KILL ID 2", ":1\r\n"), ("CLIENT KILL ID 2", ":0\r\n")]);
     rig.check(killer, &[("CLIENT KILL 1.1.1.1:2", OK)]);
     for victim in victims {
-        assert_eq!(
-            rig.session(victim).closing,
-            Some(Closing::Now(ClosedReason::Killed))
-        );
+        assert_eq!(rig.session(victim).closing, Some(Closing::Now(ClosedReason::Killed)));
     }
     assert_eq!(rig.session(bystander).closing, None);
     let list = rig.lines(killer, &["CLIENT LIST"]);
@@ -1101,10 +868,7 @@ fn who_kills_itself_gets_its_answer_first() {
     ] {
         let mut rig = Rig::open();
         let id = rig.connect();
-        assert_eq!(
-            rig.lines(id, &["ECHO a", line, "ECHO b"]),
-            format!("$1\r\na\r\n{want}")
-        );
+        assert_eq!(rig.lines(id, &["ECHO a", line, "ECHO b"]), format!("$1\r\na\r\n{want}"));
         assert_eq!(rig.session(id).is_over(), Some(ClosedReason::Killed));
     }
 }
@@ -1114,17 +878,11 @@ fn a_client_of_another_worker_is_killed_by_a_message() {
     let mut rig = Rig::open();
     let id = rig.connect();
     let (inbox, mut messages) = mpsc::channel(1);
-    let worker = WorkerHandle {
-        inbox,
-        load: Arc::default(),
-    };
+    let worker = WorkerHandle { inbox, load: Arc::default() };
     // The same key as the killer's own: each worker counts its own sessions.
     let (shared, now) = (Arc::clone(&rig.worker.shared), rig.worker.now);
     let add = |number| {
-        let home = Home {
-            worker: worker.clone(),
-            session: id,
-        };
+        let home = Home { worker: worker.clone(), session: id };
         let card = Client::new(number, "2.2.2.2:2".into(), String::new(), 3, now, home);
         shared.registry.insert(&Arc::new(card));
     };
@@ -1133,13 +891,7 @@ fn a_client_of_another_worker_is_killed_by_a_message() {
     // Room for one message only: what cannot be told to the other worker is not counted, and can be repeated.
     rig.check(id, &[("CLIENT KILL TYPE normal", ":1\r\n")]);
     assert!(matches!(messages.try_recv(), Ok(Message::Kill(victim)) if victim == id));
-    rig.check(
-        id,
-        &[
-            ("CLIENT KILL TYPE normal", ":1\r\n"),
-            ("CLIENT KILL TYPE normal", ":0\r\n"),
-        ],
-    );
+    rig.check(id, &[("CLIENT KILL TYPE normal", ":1\r\n"), ("CLIENT KILL TYPE normal", ":0\r\n")]);
     assert_eq!(rig.session(id).closing, None);
     assert!(rig.messages.try_recv().is_err());
 }
@@ -1152,13 +904,7 @@ fn every_local_command_has_an_answer_and_is_counted_as_one() {
         .table
         .specs()
         .filter(|spec| spec.class == crate::command::spec::Class::Local && !spec.is_container)
-        .map(|spec| {
-            (
-                spec.name.replace('|', " "),
-                spec.id.stats_index(),
-                spec.arity,
-            )
-        })
+        .map(|spec| (spec.name.replace('|', " "), spec.id.stats_index(), spec.arity))
         .collect();
     assert!(locals.len() > 20, "{locals:?}");
     for (name, place, arity) in locals {
@@ -1168,10 +914,6 @@ fn every_local_command_has_an_answer_and_is_counted_as_one() {
         let reply = String::from_utf8(rig.say(id, &[&words])).unwrap();
         assert!(!reply.contains("is not served"), "{name}: {reply}");
         assert!(!reply.is_empty(), "{name}");
-        assert_eq!(
-            rig.worker.stats.command(place, Outcome::Local).get(),
-            1,
-            "{name}"
-        );
+        assert_eq!(rig.worker.stats.command(place, Outcome::Local).get(), 1, "{name}");
     }
 }

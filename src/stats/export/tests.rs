@@ -60,9 +60,7 @@ fn check_family(name: &str, kind: &str) -> Result<(), String> {
         return Err(format!("{name} is no metric name"));
     }
     if (kind == "counter") != name.ends_with("_total") {
-        return Err(format!(
-            "{name} is a {kind}, but only counters end with _total"
-        ));
+        return Err(format!("{name} is a {kind}, but only counters end with _total"));
     }
     if !["counter", "gauge", "histogram"].contains(&kind) {
         return Err(format!("{name}: type {kind}"));
@@ -82,21 +80,11 @@ fn check_series(
 ) -> Result<(), String> {
     let (name, labels) = match series.split_once('{') {
         None => (series, None),
-        Some((name, rest)) => (
-            name,
-            Some(rest.strip_suffix('}').ok_or("no closing brace")?),
-        ),
+        Some((name, rest)) => (name, Some(rest.strip_suffix('}').ok_or("no closing brace")?)),
     };
     let is_histogram = types.get(family).is_some_and(|kind| kind == "histogram");
-    let suffixes: &[&str] = if is_histogram {
-        &["_bucket", "_sum", "_count"]
-    } else {
-        &[""]
-    };
-    if !suffixes
-        .iter()
-        .any(|suffix| name == format!("{family}{suffix}"))
-    {
+    let suffixes: &[&str] = if is_histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
+    if !suffixes.iter().any(|suffix| name == format!("{family}{suffix}")) {
         return Err(format!("{name} stands in the family {family}"));
     }
     let mut names = HashSet::new();
@@ -118,9 +106,7 @@ fn check_histogram(name: &str, text: &str, page: &Page) -> Result<(), String> {
     let prefix = format!("{name}_bucket{{le=\"");
     let (mut edge, mut count) = (f64::NEG_INFINITY, 0.0);
     for line in text.lines().filter_map(|line| line.strip_prefix(&prefix)) {
-        let (le, value) = line
-            .split_once("\"} ")
-            .ok_or("bucket with more labels than le")?;
+        let (le, value) = line.split_once("\"} ").ok_or("bucket with more labels than le")?;
         let le: f64 = le.parse().map_err(|_| format!("le {le}"))?;
         let value: f64 = value.parse().map_err(|_| format!("value {value}"))?;
         if le <= edge || value < count {
@@ -140,9 +126,7 @@ fn check_histogram(name: &str, text: &str, page: &Page) -> Result<(), String> {
 fn is_name(name: &str) -> bool {
     !name.starts_with(|first: char| first.is_ascii_digit())
         && !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte))
 }
 
 /// Two workers whose every number differs from zero.
@@ -151,9 +135,7 @@ fn busy_workers() -> Vec<Arc<WorkerStats>> {
     for (worker, share) in workers.iter().zip([1, 10]) {
         worker.command(0, Outcome::Ok).add(share);
         worker.command(1, Outcome::ErrorReply).add(share);
-        worker
-            .command(WorkerStats::OTHER_COMMAND, Outcome::Refused)
-            .add(share);
+        worker.command(WorkerStats::OTHER_COMMAND, Outcome::Refused).add(share);
         worker.client_bytes_in.add(2 * share);
         worker.client_bytes_out.add(3 * share);
         worker.upstream_bytes_in.add(4 * share);
@@ -190,18 +172,9 @@ fn busy_workers() -> Vec<Arc<WorkerStats>> {
 
 /// What the page of [`busy_workers`] says; each number is eleven times its share.
 const BUSY_PAGE: &[(&str, f64)] = &[
-    (
-        "breakwater_commands_total{command=\"get\",outcome=\"ok\"}",
-        11.0,
-    ),
-    (
-        "breakwater_commands_total{command=\"config|get\",outcome=\"error_reply\"}",
-        11.0,
-    ),
-    (
-        "breakwater_commands_total{command=\"other\",outcome=\"refused\"}",
-        11.0,
-    ),
+    ("breakwater_commands_total{command=\"get\",outcome=\"ok\"}", 11.0),
+    ("breakwater_commands_total{command=\"config|get\",outcome=\"error_reply\"}", 11.0),
+    ("breakwater_commands_total{command=\"other\",outcome=\"refused\"}", 11.0),
     ("breakwater_client_bytes_total{direction=\"in\"}", 22.0),
     ("breakwater_client_bytes_total{direction=\"out\"}", 33.0),
     ("breakwater_upstream_bytes_total{direction=\"in\"}", 44.0),
@@ -228,29 +201,14 @@ const BUSY_PAGE: &[(&str, f64)] = &[
     ("breakwater_error_replies_total{code=\"wrongtype\"}", 264.0),
     ("breakwater_clients_closed_total{reason=\"stalled\"}", 275.0),
     ("breakwater_lanes_lost_total{cause=\"reset\"}", 286.0),
-    (
-        "breakwater_dial_failures_total{cause=\"unresolved\"}",
-        297.0,
-    ),
-    (
-        "breakwater_commands_resent_total{reason=\"read_only\"}",
-        308.0,
-    ),
+    ("breakwater_dial_failures_total{cause=\"unresolved\"}", 297.0),
+    ("breakwater_commands_resent_total{reason=\"read_only\"}", 308.0),
     ("breakwater_command_queue_seconds_sum", 0.00022),
     ("breakwater_command_queue_seconds_count", 2.0),
-    (
-        "breakwater_command_queue_seconds_bucket{le=\"0.000032\"}",
-        1.0,
-    ),
+    ("breakwater_command_queue_seconds_bucket{le=\"0.000032\"}", 1.0),
     ("breakwater_command_upstream_seconds_sum", 0.0011),
-    (
-        "breakwater_command_upstream_seconds_bucket{le=\"0.000064\"}",
-        0.0,
-    ),
-    (
-        "breakwater_command_upstream_seconds_bucket{le=\"0.000128\"}",
-        11.0,
-    ),
+    ("breakwater_command_upstream_seconds_bucket{le=\"0.000064\"}", 0.0),
+    ("breakwater_command_upstream_seconds_bucket{le=\"0.000128\"}", 11.0),
 ];
 
 fn name(command: usize) -> &'static str {
@@ -264,11 +222,7 @@ fn the_page_is_valid_and_sums_every_number_over_the_workers() {
     for (series, value) in BUSY_PAGE {
         assert_eq!(page.get(*series), Some(value), "{series}");
     }
-    let version = concat!(
-        "breakwater_build_info{version=\"",
-        env!("CARGO_PKG_VERSION"),
-        "\"}"
-    );
+    let version = concat!("breakwater_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
     assert_eq!(page.get(version), Some(&1.0));
 }
 
@@ -281,14 +235,8 @@ fn a_second_scrape_shows_what_came_since_and_stays_valid() {
     workers[1].command(0, Outcome::Unknown).increment();
     workers[0].clients.sub(1);
     let page = check(&exporter.render()).unwrap();
-    assert_eq!(
-        page["breakwater_commands_total{command=\"get\",outcome=\"ok\"}"],
-        12.0
-    );
-    assert_eq!(
-        page["breakwater_commands_total{command=\"get\",outcome=\"unknown\"}"],
-        1.0
-    );
+    assert_eq!(page["breakwater_commands_total{command=\"get\",outcome=\"ok\"}"], 12.0);
+    assert_eq!(page["breakwater_commands_total{command=\"get\",outcome=\"unknown\"}"], 1.0);
     assert_eq!(page["breakwater_clients"], 10.0);
 }
 
@@ -296,19 +244,10 @@ fn a_second_scrape_shows_what_came_since_and_stays_valid() {
 fn commands_that_never_happened_have_no_series_but_closed_lists_have() {
     let exporter = Exporter::new(vec![Arc::new(WorkerStats::new(2))], name);
     let page = check(&exporter.render()).unwrap();
-    assert!(
-        !page
-            .keys()
-            .any(|series| series.starts_with("breakwater_commands_total"))
-    );
-    assert_eq!(
-        page["breakwater_error_replies_total{code=\"loading\"}"],
-        0.0
-    );
+    assert!(!page.keys().any(|series| series.starts_with("breakwater_commands_total")));
+    assert_eq!(page["breakwater_error_replies_total{code=\"loading\"}"], 0.0);
     assert_eq!(page["breakwater_upstream_up"], 0.0);
-    let errors = page
-        .keys()
-        .filter(|it| it.starts_with("breakwater_error_replies_total"));
+    let errors = page.keys().filter(|it| it.starts_with("breakwater_error_replies_total"));
     assert_eq!(errors.count(), ErrorClass::ALL.len());
 }
 
@@ -340,19 +279,9 @@ fn the_page_the_table_and_the_documentation_name_the_same_families() {
     let page = families_of(&text);
     let table: BTreeSet<&str> = families::described().map(|(family, _)| family).collect();
     // A process without a limit on files has no `process_max_fds`; all others must be there.
-    let absent: Vec<_> = table
-        .difference(&page)
-        .filter(|it| **it != "process_max_fds")
-        .collect();
-    assert!(
-        absent.is_empty(),
-        "on the table, not on the page: {absent:?}"
-    );
-    assert!(
-        page.is_subset(&table),
-        "on the page only: {:?}",
-        page.difference(&table)
-    );
+    let absent: Vec<_> = table.difference(&page).filter(|it| **it != "process_max_fds").collect();
+    assert!(absent.is_empty(), "on the table, not on the page: {absent:?}");
+    assert!(page.is_subset(&table), "on the page only: {:?}", page.difference(&table));
 
     // A family is documented by a table row that begins with its name.
     let documented: BTreeSet<&str> = include_str!("../../../docs/metrics.md")
@@ -376,10 +305,7 @@ fn every_label_value_is_documented() {
     values.extend(crate::stats::labels::TurnedAway::ALL.map(|it| it.as_str()));
     values.extend(crate::stats::labels::Reload::ALL.map(|it| it.as_str()));
     for value in values {
-        assert!(
-            documentation.contains(&format!("`{value}`")),
-            "{value} is not documented"
-        );
+        assert!(documentation.contains(&format!("`{value}`")), "{value} is not documented");
     }
 }
 
@@ -387,9 +313,7 @@ fn every_label_value_is_documented() {
 fn the_order_of_the_page_does_not_change_between_scrapes() {
     let exporter = Exporter::new(busy_workers(), name);
     let order = |text: String| -> Vec<String> {
-        text.lines()
-            .filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned()))
-            .collect()
+        text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
     };
     assert_eq!(order(exporter.render()), order(exporter.render()));
 }
@@ -407,10 +331,7 @@ fn the_checker_finds_each_kind_of_fault() {
         ("# HELP a_total x\n", "# HELP a_total x\n# HELP a_total x\n"),
         ("# HELP a_total x\n", "# HELP a_total x\n# HELP b_total x\n"),
         ("# TYPE a_total counter\n", ""),
-        (
-            "# TYPE a_total counter\n",
-            "# TYPE a_total counter\n# TYPE a_total counter\n",
-        ),
+        ("# TYPE a_total counter\n", "# TYPE a_total counter\n# TYPE a_total counter\n"),
         ("counter", "gauge"),
         ("counter", "untyped"),
         ("a_total", "a_count"),
@@ -428,10 +349,7 @@ fn the_checker_finds_each_kind_of_fault() {
         ("e|f", "e\\f"),
     ] {
         assert!(good.contains(find), "{find}");
-        assert!(
-            check(&good.replace(find, replace)).is_err(),
-            "{find:?} -> {replace:?}"
-        );
+        assert!(check(&good.replace(find, replace)).is_err(), "{find:?} -> {replace:?}");
     }
     for (find, replace) in [
         ("le=\"1\"} 1", "le=\"1\"} 3"),
@@ -442,9 +360,6 @@ fn the_checker_finds_each_kind_of_fault() {
         ("h_seconds_sum", "h_seconds_max"),
     ] {
         assert!(histogram.contains(find), "{find}");
-        assert!(
-            check(&histogram.replace(find, replace)).is_err(),
-            "{find:?} -> {replace:?}"
-        );
+        assert!(check(&histogram.replace(find, replace)).is_err(), "{find:?} -> {replace:?}");
     }
 }

@@ -20,10 +20,7 @@ fn a_read_is_sent_again_and_a_write_is_not() {
     rig.lose();
     assert_eq!(rig.queued(), GET);
     assert_eq!(rig.owed(ann), b"");
-    assert!(
-        rig.owed(bob)
-            .starts_with(b"-ERR breakwater: outcome unknown: ")
-    );
+    assert!(rig.owed(bob).starts_with(b"-ERR breakwater: outcome unknown: "));
     rig.hand_over_all();
     rig.answer(b"$1\r\nx\r\n").unwrap();
     assert_eq!(rig.owed(ann), b"$1\r\nx\r\n");
@@ -51,10 +48,7 @@ fn nothing_overtakes_a_write_in_doubt() {
     let owed = String::from_utf8(rig.owed(ann)).unwrap();
     let lines: Vec<&str> = owed.lines().collect();
     assert!(lines[0].contains("outcome unknown"), "{owed}");
-    assert!(
-        lines[1].contains("not executed") && lines[1].contains("earlier write"),
-        "{owed}"
-    );
+    assert!(lines[1].contains("not executed") && lines[1].contains("earlier write"), "{owed}");
     // The other client has nothing in doubt: its command is sent again.
     assert_eq!((rig.queued(), rig.owed(bob)), (GET.to_vec(), Vec::new()));
 }
@@ -67,15 +61,9 @@ fn a_deadline_leaves_a_tombstone_that_swallows_the_late_reply() {
     rig.say(bob, GET);
     rig.hand_over_all();
     rig.expire_first();
-    assert!(
-        rig.owed(ann)
-            .starts_with(b"-ERR breakwater: outcome unknown: no reply from ")
-    );
+    assert!(rig.owed(ann).starts_with(b"-ERR breakwater: outcome unknown: no reply from "));
     rig.answer(b":1\r\n$1\r\nb\r\n").unwrap();
-    assert!(
-        !rig.owed(ann).ends_with(b":1\r\n"),
-        "the late reply was delivered"
-    );
+    assert!(!rig.owed(ann).ends_with(b":1\r\n"), "the late reply was delivered");
     assert_eq!(rig.owed(bob), b"$1\r\nb\r\n");
     assert_eq!(rig.worker.stats.tombstones_consumed.get(), 1);
 }
@@ -106,18 +94,10 @@ fn unsent_commands_of_a_client_that_has_gone_are_not_sent() {
         rig.hand_over(handed);
         rig.leave(ann);
         rig.sweep();
-        let whole = if handed == 0 {
-            [GET, GET].concat()
-        } else {
-            [GET, INCR, GET].concat()
-        };
+        let whole = if handed == 0 { [GET, GET].concat() } else { [GET, INCR, GET].concat() };
         assert_eq!(rig.queued(), whole[handed..], "{handed} bytes handed over");
         rig.hand_over_all();
-        let replies: &[u8] = if handed == 0 {
-            b"+1\r\n+2\r\n"
-        } else {
-            b"+1\r\n:9\r\n+2\r\n"
-        };
+        let replies: &[u8] = if handed == 0 { b"+1\r\n+2\r\n" } else { b"+1\r\n:9\r\n+2\r\n" };
         rig.answer(replies).unwrap();
         assert_eq!(rig.owed(bob), b"+1\r\n+2\r\n");
     }
@@ -129,11 +109,7 @@ fn what_a_client_is_told_is_dropped_is_dropped() {
     let ann = rig.client();
     rig.say(ann, INCR);
     rig.expire_first();
-    assert!(
-        String::from_utf8(rig.owed(ann))
-            .unwrap()
-            .contains("was dropped unsent")
-    );
+    assert!(String::from_utf8(rig.owed(ann)).unwrap().contains("was dropped unsent"));
     rig.sweep();
     assert_eq!(rig.queued(), b"");
 }
@@ -148,11 +124,7 @@ fn a_command_at_which_the_node_closes_is_not_sent_for_ever() {
         rig.hand_over(INCR.len() - 1);
         rig.lose();
     }
-    assert!(
-        String::from_utf8(rig.owed(ann))
-            .unwrap()
-            .contains("closed the connection twice")
-    );
+    assert!(String::from_utf8(rig.owed(ann)).unwrap().contains("closed the connection twice"));
     assert_eq!(rig.queued(), GET);
 }
 
@@ -166,14 +138,10 @@ fn input_that_was_sent_before_the_doubt_was_known_is_not_executed() {
     rig.lose();
     rig.resume(ann);
     let owed = String::from_utf8(rig.owed(ann)).unwrap();
-    let (unknown, dropped): (Vec<&str>, Vec<&str>) = owed
-        .lines()
-        .partition(|line| line.contains("outcome unknown"));
+    let (unknown, dropped): (Vec<&str>, Vec<&str>) =
+        owed.lines().partition(|line| line.contains("outcome unknown"));
     assert_eq!((unknown.len(), dropped.len()), (16, 4), "{owed}");
-    assert!(
-        dropped.iter().all(|line| line.contains("not executed")),
-        "{owed}"
-    );
+    assert!(dropped.iter().all(|line| line.contains("not executed")), "{owed}");
     rig.say(ann, GET);
     assert_eq!(rig.queued(), GET);
 }
@@ -189,10 +157,7 @@ fn half_a_reply_ends_its_client_and_nobody_else() {
     half.extend([b'x'; 20_000]);
     rig.answer(&half).unwrap();
     rig.lose();
-    assert_eq!(
-        rig.closing(ann),
-        Some(Closing::Now(ClosedReason::StreamLost))
-    );
+    assert_eq!(rig.closing(ann), Some(Closing::Now(ClosedReason::StreamLost)));
     assert_eq!((rig.closing(bob), rig.queued()), (None, GET.to_vec()));
 }
 
@@ -239,39 +204,15 @@ fn the_rule_is_total() {
     let ann = rig.client();
     rig.say(ann, GET);
     let read = rig.first_waiter();
-    let write = Waiter {
-        is_retry_safe: false,
-        ..read
-    };
-    let tired = Waiter {
-        resent: ATTEMPTS_MAX,
-        ..read
-    };
+    let write = Waiter { is_retry_safe: false, ..read };
+    let tired = Waiter { resent: ATTEMPTS_MAX, ..read };
     let table = [
-        (
-            Progress::Unsent,
-            write,
-            false,
-            false,
-            Remedy::SendAgain(Resent::Unsent),
-        ),
+        (Progress::Unsent, write, false, false, Remedy::SendAgain(Resent::Unsent)),
         (Progress::Unsent, read, true, true, Remedy::NotExecuted),
-        (
-            Progress::Partly,
-            write,
-            false,
-            false,
-            Remedy::SendAgain(Resent::Unsent),
-        ),
+        (Progress::Partly, write, false, false, Remedy::SendAgain(Resent::Unsent)),
         (Progress::Partly, tired, false, true, Remedy::CutOff),
         (Progress::Partly, write, true, false, Remedy::NotExecuted),
-        (
-            Progress::Sent,
-            read,
-            false,
-            true,
-            Remedy::SendAgain(Resent::ReadOnly),
-        ),
+        (Progress::Sent, read, false, true, Remedy::SendAgain(Resent::ReadOnly)),
         (Progress::Sent, read, false, false, Remedy::ReadLost),
         (Progress::Sent, tired, false, true, Remedy::ReadLost),
         (Progress::Sent, write, false, true, Remedy::OutcomeUnknown),

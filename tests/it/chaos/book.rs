@@ -64,14 +64,7 @@ impl Book {
 
 impl fmt::Display for Book {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            pipelines,
-            acknowledged,
-            not_executed,
-            unknown,
-            no_reply,
-            ..
-        } = self;
+        let Self { pipelines, acknowledged, not_executed, unknown, no_reply, .. } = self;
         writeln!(
             f,
             "{pipelines} pipelines: {acknowledged} replies as expected ({} MiB), \

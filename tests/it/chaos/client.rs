@@ -148,10 +148,7 @@ impl Worker<'_> {
             return;
         }
         let unread = shown(self.client.unread());
-        self.complain(&format!(
-            "reply {place} to {:?} is lost ({error}): {unread}",
-            planned.step
-        ));
+        self.complain(&format!("reply {place} to {:?} is lost ({error}): {unread}", planned.step));
     }
 
     fn judge(&mut self, plan: &Plan, frames: &[Vec<u8>], sent: usize) {
@@ -240,11 +237,7 @@ impl Worker<'_> {
         };
         if !is_right {
             let expected = planned.expected.as_deref().map(shown);
-            self.complain(&format!(
-                "{:?} got {}, not {expected:?}",
-                planned.step,
-                shown(frame)
-            ));
+            self.complain(&format!("{:?} got {}, not {expected:?}", planned.step, shown(frame)));
         }
     }
 
@@ -261,21 +254,13 @@ impl Worker<'_> {
 
     /// Whether a reply consists of values that its keys had before, or may have got from this pipeline.
     fn is_possible(&self, plan: &Plan, keys: &[Key], frame: &[u8]) -> bool {
-        let header = if keys.len() > 1 {
-            format!("*{}\r\n", keys.len())
-        } else {
-            String::new()
-        };
+        let header = if keys.len() > 1 { format!("*{}\r\n", keys.len()) } else { String::new() };
         let Some(mut rest) = frame.strip_prefix(header.as_bytes()) else {
             return false;
         };
         for key in keys {
-            let before = self
-                .model
-                .reply(self.model.value(*key).map(|value| &value[..]));
-            let written = plan
-                .written(*key)
-                .map(|value| self.model.reply(Some(value)));
+            let before = self.model.reply(self.model.value(*key).map(|value| &value[..]));
+            let written = plan.written(*key).map(|value| self.model.reply(Some(value)));
             let mut possible = std::iter::once(before).chain(written);
             let Some(element) = possible.find(|element| rest.starts_with(element)) else {
                 return false;
@@ -303,18 +288,13 @@ impl Worker<'_> {
     }
 
     fn complain(&mut self, what: &str) {
-        self.book
-            .violations
-            .push(format!("client {}: {what}", self.number));
+        self.book.violations.push(format!("client {}: {what}", self.number));
     }
 }
 
 /// Whether the reply may be passed on before it is whole; smaller ones are never cut.
 fn is_large(planned: &Planned) -> bool {
-    planned
-        .expected
-        .as_ref()
-        .is_some_and(|expected| expected.len() >= STREAMED_BYTES)
+    planned.expected.as_ref().is_some_and(|expected| expected.len() >= STREAMED_BYTES)
 }
 
 fn integer(frame: &[u8]) -> Option<i64> {

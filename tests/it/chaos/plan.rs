@@ -66,21 +66,15 @@ pub(crate) struct Model {
 impl Plan {
     fn push(&mut self, bytes: Vec<u8>, step: Step, expected: Option<Vec<u8>>) {
         self.bytes.extend(bytes);
-        self.steps.push(Planned {
-            step,
-            expected,
-            end: self.bytes.len(),
-        });
+        self.steps.push(Planned { step, expected, end: self.bytes.len() });
     }
 
     /// Every value that the pipeline writes to `key`.
     pub(crate) fn written(&self, key: Key) -> impl Iterator<Item = &[u8]> {
-        self.steps
-            .iter()
-            .filter_map(move |planned| match &planned.step {
-                Step::Write(written, value) if *written == key => Some(&value[..]),
-                _ => None,
-            })
+        self.steps.iter().filter_map(move |planned| match &planned.step {
+            Step::Write(written, value) if *written == key => Some(&value[..]),
+            _ => None,
+        })
     }
 }
 
@@ -123,16 +117,11 @@ impl Model {
         let mut plan = Plan::default();
         // What the keys hold at this point of the pipeline, if all goes well.
         let mut ahead: HashMap<Key, Vec<u8>> = HashMap::new();
-        let length = if random.one_in(10) {
-            30
-        } else {
-            1 + random.below(10)
-        };
+        let length = if random.one_in(10) { 30 } else { 1 + random.below(10) };
         for _ in 0..length {
             if random.one_in(15) {
                 // Redis answers nothing to these, and neither must we.
-                plan.bytes
-                    .extend([&b"*0\r\n"[..], b"\r\n", b"*-1\r\n"][random.below(3)]);
+                plan.bytes.extend([&b"*0\r\n"[..], b"\r\n", b"*-1\r\n"][random.below(3)]);
             }
             match random.below(12) {
                 0..3 => self.plan_write(random, &mut plan, &mut ahead),
@@ -161,11 +150,7 @@ impl Model {
         // Counters are counted in one database.
         self.select(plan, 0);
         if random.one_in(3) {
-            plan.push(
-                line(&format!("INCR own:{}", self.client)),
-                Step::IncrementOwn,
-                None,
-            );
+            plan.push(line(&format!("INCR own:{}", self.client)), Step::IncrementOwn, None);
         } else {
             let counter = random.below(SHARED_COUNTERS);
             let step = Step::IncrementShared(counter);
@@ -194,12 +179,7 @@ impl Model {
         count: usize,
     ) {
         let keys: Vec<Key> = (0..count).map(|_| self.key(random)).collect();
-        let content = |key: &Key| {
-            ahead
-                .get(key)
-                .or_else(|| self.values.get(key))
-                .map(|v| &v[..])
-        };
+        let content = |key: &Key| ahead.get(key).or_else(|| self.values.get(key)).map(|v| &v[..]);
         let names: Vec<String> = keys.iter().map(|key| self.name(*key)).collect();
         let mut words = vec![if count == 1 { "GET" } else { "MGET" }];
         words.extend(names.iter().map(String::as_str));
@@ -207,8 +187,7 @@ impl Model {
         if count > 1 {
             expected.extend(format!("*{count}\r\n").bytes());
         }
-        keys.iter()
-            .for_each(|key| expected.extend(self.reply(content(key))));
+        keys.iter().for_each(|key| expected.extend(self.reply(content(key))));
         plan.push(command(&words), Step::Read(keys), Some(expected));
     }
 
@@ -235,11 +214,7 @@ impl Model {
     fn select(&mut self, plan: &mut Plan, db: usize) {
         if self.db != db {
             self.db = db;
-            plan.push(
-                line(&format!("SELECT {db}")),
-                Step::Local,
-                Some(b"+OK\r\n".to_vec()),
-            );
+            plan.push(line(&format!("SELECT {db}")), Step::Local, Some(b"+OK\r\n".to_vec()));
         }
     }
 

@@ -32,9 +32,7 @@ impl Certificates {
         for (name, subjects) in [("server", server), ("client", vec!["client".to_owned()])] {
             let key = KeyPair::generate().expect("a key can be made");
             let params = named(name, subjects);
-            let cert = params
-                .signed_by(&key, &authority)
-                .expect("the authority signs");
+            let cert = params.signed_by(&key, &authority).expect("the authority signs");
             folder.write(&format!("{name}.pem"), cert.pem());
             folder.write(&format!("{name}.key"), key.serialize_pem());
         }
@@ -50,9 +48,7 @@ impl Certificates {
     pub(crate) fn client(&self, has_certificate: bool) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates("ca.pem") {
-            roots
-                .add(certificate)
-                .expect("the authority is an authority");
+            roots.add(certificate).expect("the authority is an authority");
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
@@ -61,9 +57,7 @@ impl Certificates {
             .with_root_certificates(roots);
         let config = if has_certificate {
             let key = PrivateKeyDer::from_pem_file(self.path("client.key")).expect("a key");
-            builder
-                .with_client_auth_cert(self.certificates("client.pem"), key)
-                .expect("a pair")
+            builder.with_client_auth_cert(self.certificates("client.pem"), key).expect("a pair")
         } else {
             builder.with_no_client_auth()
         };
@@ -72,8 +66,7 @@ impl Certificates {
 
     fn certificates(&self, name: &str) -> Vec<CertificateDer<'static>> {
         let file = CertificateDer::pem_file_iter(self.path(name)).expect("the file is there");
-        file.map(|certificate| certificate.expect("it is a certificate"))
-            .collect()
+        file.map(|certificate| certificate.expect("it is a certificate")).collect()
     }
 }
 

@@ -67,11 +67,7 @@ impl Client {
     }
 
     fn new(stream: Stream) -> Self {
-        let mut client = Self {
-            stream,
-            buffer: Vec::new(),
-            taken: 0,
-        };
+        let mut client = Self { stream, buffer: Vec::new(), taken: 0 };
         client.patience(PATIENCE);
         client
     }
@@ -80,12 +76,12 @@ impl Client {
     pub(crate) fn patience(&mut self, limit: Duration) {
         let limit = Some(limit);
         let set = match &self.stream {
-            Stream::Tcp(stream) => stream
-                .set_read_timeout(limit)
-                .and(stream.set_write_timeout(limit)),
-            Stream::Unix(stream) => stream
-                .set_read_timeout(limit)
-                .and(stream.set_write_timeout(limit)),
+            Stream::Tcp(stream) => {
+                stream.set_read_timeout(limit).and(stream.set_write_timeout(limit))
+            }
+            Stream::Unix(stream) => {
+                stream.set_read_timeout(limit).and(stream.set_write_timeout(limit))
+            }
             Stream::Tls(stream) => stream.sock.set_read_timeout(limit),
         };
         set.expect("a time-out can be set");
@@ -93,8 +89,7 @@ impl Client {
 
     /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes.as_ref())
-            .expect("the connection takes bytes");
+        self.try_send(bytes.as_ref()).expect("the connection takes bytes");
     }
 
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -32,14 +32,7 @@ impl Crowd {
             let mut clients: Vec<(usize, Client)> = mine
                 .map(|number| {
                     let is_third = (number / THREADS) % 2 == 1;
-                    (
-                        number,
-                        if is_third {
-                            proxy.client3()
-                        } else {
-                            proxy.client()
-                        },
-                    )
+                    (number, if is_third { proxy.client3() } else { proxy.client() })
                 })
                 .collect();
             let (is_over, rounds) = (Arc::clone(&is_over), Arc::clone(&rounds));
@@ -52,11 +45,7 @@ impl Crowd {
                 Ok(())
             })
         });
-        Self {
-            threads: threads.collect(),
-            is_over,
-            rounds,
-        }
+        Self { threads: threads.collect(), is_over, rounds }
     }
 
     /// Waits until every client has been served once more from its first to its last command.
@@ -65,11 +54,7 @@ impl Crowd {
         until("every healthy client is served", || {
             // A thread that has ended has found a failure, which `finish` reports.
             self.threads.iter().any(JoinHandle::is_finished)
-                || self
-                    .counts()
-                    .iter()
-                    .zip(&before)
-                    .all(|(after, before)| *after >= before + 2)
+                || self.counts().iter().zip(&before).all(|(after, before)| *after >= before + 2)
         });
     }
 
@@ -81,19 +66,12 @@ impl Crowd {
         for thread in self.threads.drain(..) {
             complaints.extend(thread.join().expect("no client panics").err());
         }
-        assert!(
-            complaints.is_empty(),
-            "healthy clients noticed:\n{}",
-            complaints.join("\n")
-        );
+        assert!(complaints.is_empty(), "healthy clients noticed:\n{}", complaints.join("\n"));
         self.counts().iter().sum()
     }
 
     fn counts(&self) -> Vec<u64> {
-        self.rounds
-            .iter()
-            .map(|rounds| rounds.load(Ordering::Relaxed))
-            .collect()
+        self.rounds.iter().map(|rounds| rounds.load(Ordering::Relaxed)).collect()
     }
 }
 
@@ -111,9 +89,7 @@ fn ask_all(clients: &mut [(usize, Client)], round: u64) -> Result<(), String> {
         bytes.extend(command(&["GET", &key]));
         bytes.extend(command(&["ECHO", &value]));
         bytes.extend(command(&["MGET", &key, &key]));
-        client
-            .try_send(&bytes)
-            .map_err(|error| format!("client {number} cannot send: {error}"))?;
+        client.try_send(&bytes).map_err(|error| format!("client {number} cannot send: {error}"))?;
     }
     for (number, client) in clients.iter_mut() {
         let (_, value) = words(*number, round);
@@ -134,10 +110,7 @@ fn ask_all(clients: &mut [(usize, Client)], round: u64) -> Result<(), String> {
 
 /// Key and value of a client's round: nobody else has this value.
 fn words(number: usize, round: u64) -> (String, String) {
-    (
-        format!("crowd:{number}"),
-        format!("value-{number}-{round}-of-the-crowd"),
-    )
+    (format!("crowd:{number}"), format!("value-{number}-{round}-of-the-crowd"))
 }
 
 /// Threads that drive the clients; the machine has other work.

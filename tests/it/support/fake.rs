@@ -92,31 +92,21 @@ impl FakeUpstream {
 
     /// How often a command came, by the beginning of its words.
     pub(crate) fn count(&self, words: &str) -> usize {
-        self.asked()
-            .iter()
-            .filter(|asked| asked.words.starts_with(words))
-            .count()
+        self.asked().iter().filter(|asked| asked.words.starts_with(words)).count()
     }
 
     /// Waits until a command has come.
     pub(crate) fn wait_for(&self, words: &str) {
-        until(&format!("the upstream is asked {words}"), || {
-            self.count(words) > 0
-        });
+        until(&format!("the upstream is asked {words}"), || self.count(words) > 0);
     }
 
     /// Sends bytes that nobody asked for on the connection on which `words` came last.
     pub(crate) fn inject(&self, words: &str, bytes: &[u8]) {
         let asked = self.asked();
-        let last = asked
-            .iter()
-            .rev()
-            .find(|asked| asked.words.starts_with(words));
+        let last = asked.iter().rev().find(|asked| asked.words.starts_with(words));
         let connection = last.expect("the command came").connection;
         let mut connections = lock(&self.shared.connections);
-        connections[connection]
-            .write_all(bytes)
-            .expect("the connection is open");
+        connections[connection].write_all(bytes).expect("the connection is open");
     }
 }
 
@@ -155,10 +145,7 @@ fn converse(shared: &Shared, number: usize, mut stream: &TcpStream) -> io::Resul
     let mut piece = vec![0; 64 * 1024];
     loop {
         // Everything that is whole is answered one by one, each in a write of its own.
-        while let Some(length) = (!buffer.is_empty())
-            .then(|| frames::length(&buffer))
-            .flatten()
-        {
+        while let Some(length) = (!buffer.is_empty()).then(|| frames::length(&buffer)).flatten() {
             let command: Vec<u8> = buffer.drain(..length).collect();
             let act = answer(shared, number, &frames::arguments(&command));
             let (bytes, is_over) = match act {
@@ -199,10 +186,7 @@ fn answer(shared: &Shared, connection: usize, arguments: &[Vec<u8>]) -> Act {
         "PING" => b"+PONG\r\n",
         "COMMAND" | "CONFIG" | "INFO" => b"-NOPERM this user has no permissions\r\n",
         _ => {
-            let asked = Asked {
-                connection,
-                words: words.join(" "),
-            };
+            let asked = Asked { connection, words: words.join(" ") };
             lock(&shared.asked).push(asked.clone());
             return (shared.script)(&asked);
         }
@@ -225,9 +209,7 @@ impl Gate {
     /// Waits until it is open, or until the test must have failed.
     pub(crate) fn pass(&self) {
         let is_open = lock(&self.is_open);
-        let _ = self
-            .changed
-            .wait_timeout_while(is_open, PATIENCE, |is_open| !*is_open);
+        let _ = self.changed.wait_timeout_while(is_open, PATIENCE, |is_open| !*is_open);
     }
 }
 

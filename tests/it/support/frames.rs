@@ -15,8 +15,7 @@ pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
         let (kind, content) = bytes[position..end].split_first()?;
         let number = || -> i64 {
             let text = std::str::from_utf8(content).unwrap_or_default();
-            text.parse()
-                .unwrap_or_else(|_| panic!("no length: {}", super::shown(bytes)))
+            text.parse().unwrap_or_else(|_| panic!("no length: {}", super::shown(bytes)))
         };
         position = end + 2;
         due -= 1;
@@ -45,16 +44,8 @@ pub(crate) fn arguments(command: &[u8]) -> Vec<Vec<u8>> {
     let header = length_of_line(command);
     let mut rest = &command[header..];
     while !rest.is_empty() {
-        assert_eq!(
-            rest[0],
-            b'$',
-            "an argument that is no bulk string: {}",
-            super::shown(command)
-        );
-        let (header, whole) = (
-            length_of_line(rest),
-            length(rest).expect("the command is whole"),
-        );
+        assert_eq!(rest[0], b'$', "an argument that is no bulk string: {}", super::shown(command));
+        let (header, whole) = (length_of_line(rest), length(rest).expect("the command is whole"));
         arguments.push(rest[header..whole - 2].to_vec());
         rest = &rest[whole..];
     }
@@ -62,11 +53,7 @@ pub(crate) fn arguments(command: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn length_of_line(bytes: &[u8]) -> usize {
-    bytes
-        .windows(2)
-        .position(|pair| pair == b"\r\n")
-        .expect("the frame is whole")
-        + 2
+    bytes.windows(2).position(|pair| pair == b"\r\n").expect("the frame is whole") + 2
 }
 
 #[test]

@@ -36,10 +36,7 @@ pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) ->
         if let Some(answer) = probe() {
             return answer;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {PATIENCE:?} in vain: {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -75,10 +72,7 @@ pub(crate) fn bulk(content: &[u8]) -> Vec<u8> {
 pub(crate) fn shown(bytes: &[u8]) -> String {
     const SHOWN: usize = 200;
     let head = bytes.get(..SHOWN.min(bytes.len())).unwrap_or_default();
-    let dots = if bytes.len() > SHOWN {
-        format!("… ({} bytes)", bytes.len())
-    } else {
-        String::new()
-    };
+    let dots =
+        if bytes.len() > SHOWN { format!("… ({} bytes)", bytes.len()) } else { String::new() };
     format!("\"{}\"{dots}", head.escape_ascii())
 }

@@ -44,10 +44,7 @@ pub(crate) fn print_tail(name: &str, log: &Path) {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let shown = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-    eprintln!(
-        "--- the last lines of {name} ---\n{}\n---",
-        shown.join("\n")
-    );
+    eprintln!("--- the last lines of {name} ---\n{}\n---", shown.join("\n"));
 }
 
 // === impl Folder ===
@@ -91,19 +88,9 @@ impl Drop for Folder {
 impl Process {
     /// Starts `command` with nothing to read, and both outputs in the file `log`.
     pub(crate) fn start(command: &mut Command, log: &Path) -> std::io::Result<Self> {
-        let out = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(out.try_clone()?)
-            .stderr(out)
-            .spawn()?;
-        Ok(Self {
-            child,
-            status: None,
-        })
+        let out = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let child = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()?;
+        Ok(Self { child, status: None })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -120,10 +107,7 @@ impl Process {
 
     /// Sends a signal by its name, as in `TERM`.
     pub(crate) fn signal(&mut self, name: &str) {
-        assert!(
-            self.status().is_none(),
-            "the process has ended before SIG{name}"
-        );
+        assert!(self.status().is_none(), "the process has ended before SIG{name}");
         // Every shell has it built in; not every machine has it as a program.
         let script = format!("kill -{name} {}", self.id());
         let status = Command::new("sh").args(["-c", &script]).status();

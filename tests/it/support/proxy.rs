@@ -43,22 +43,14 @@ impl Proxy {
     pub(crate) fn configured(toml: &str) -> Self {
         Self::launch(|port, folder| {
             let file = folder.write("breakwater.toml", toml).display().to_string();
-            vec![
-                "--listen".to_owned(),
-                format!("127.0.0.1:{port}"),
-                "--config".to_owned(),
-                file,
-            ]
+            vec!["--listen".to_owned(), format!("127.0.0.1:{port}"), "--config".to_owned(), file]
         })
     }
 
     /// `run` with a configuration file that has the listeners as well; it is made for a free port.
     pub(crate) fn listening(toml: impl Fn(u16, &Folder) -> String) -> Self {
         Self::launch(|port, folder| {
-            let file = folder
-                .write("breakwater.toml", toml(port, folder))
-                .display()
-                .to_string();
+            let file = folder.write("breakwater.toml", toml(port, folder)).display().to_string();
             vec!["--config".to_owned(), file]
         })
     }
@@ -68,18 +60,11 @@ impl Proxy {
             let folder = Folder::new();
             let (port, admin) = (free_port(), free_port());
             let mut command = binary();
-            command
-                .arg("run")
-                .args(["--admin", &format!("127.0.0.1:{admin}")]);
+            command.arg("run").args(["--admin", &format!("127.0.0.1:{admin}")]);
             command.args(arguments(port, &folder));
             let log = folder.path().join("proxy.log");
             let process = Process::start(&mut command, &log).expect("the binary can be started");
-            let mut proxy = Self {
-                process,
-                port,
-                admin,
-                folder,
-            };
+            let mut proxy = Self { process, port, admin, folder };
             if proxy.has_started() {
                 return proxy;
             }
@@ -121,10 +106,7 @@ impl Proxy {
     /// A client that speaks RESP3.
     pub(crate) fn client3(&self) -> Client {
         let mut client = self.client();
-        assert!(
-            client.ask("HELLO 3").starts_with(b"%"),
-            "HELLO 3 is answered by a map"
-        );
+        assert!(client.ask("HELLO 3").starts_with(b"%"), "HELLO 3 is answered by a map");
         client
     }
 
@@ -152,10 +134,7 @@ impl Proxy {
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         Ok((status.unwrap_or(0), body.to_owned()))
     }
 

@@ -16,9 +16,7 @@ impl Random {
 
     /// The seed in the variable, or one from the clock; it is printed either way.
     pub(crate) fn seed_from(variable: &str) -> u64 {
-        let given = std::env::var(variable)
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let given = std::env::var(variable).ok().and_then(|text| text.parse().ok());
         let seed = given.unwrap_or_else(|| {
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             since.map_or(1, |since| since.as_nanos() as u64)

@@ -40,22 +40,10 @@ impl RedisServer {
         let path = |name: &str| certificates.path(name).display().to_string();
         let auth = if asks_for_certificate { "yes" } else { "no" };
         let (cert, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
-        let files = [
-            "--tls-cert-file",
-            &cert,
-            "--tls-key-file",
-            &key,
-            "--tls-ca-cert-file",
-            &ca,
-        ];
+        let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
         let more = [&files[..], &["--tls-auth-clients", auth]].concat();
         Self::launch(&more, |port| {
-            vec![
-                "--port".into(),
-                "0".into(),
-                "--tls-port".into(),
-                port.to_string(),
-            ]
+            vec!["--port".into(), "0".into(), "--tls-port".into(), port.to_string()]
         })
     }
 
@@ -69,30 +57,15 @@ impl RedisServer {
             let folder = Folder::new();
             let port = free_port();
             let mut arguments = ports(port);
-            let port = arguments
-                .last()
-                .and_then(|port| port.parse().ok())
-                .unwrap_or(port);
+            let port = arguments.last().and_then(|port| port.parse().ok()).unwrap_or(port);
             let path = folder.path().display().to_string();
             let socket = format!("{path}/redis.sock");
-            let usual = [
-                "--bind",
-                "127.0.0.1",
-                "--dir",
-                &path,
-                "--unixsocket",
-                &socket,
-            ]
-            .into_iter()
-            .chain(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
+            let usual = ["--bind", "127.0.0.1", "--dir", &path, "--unixsocket", &socket]
+                .into_iter()
+                .chain(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
             arguments.extend(usual.chain(more.iter().copied()).map(str::to_owned));
             let process = spawn(&arguments, &folder);
-            let mut server = Self {
-                process,
-                port,
-                arguments,
-                folder,
-            };
+            let mut server = Self { process, port, arguments, folder };
             if server.has_started() {
                 return server;
             }

@@ -12,10 +12,7 @@ const DOC: &str = "//! One.\n//! Two.\n//! Three.\n";
 #[track_caller]
 fn expect(rule: fn(&Tree) -> Offences, files: &[(&str, &str)], places: &[&str]) {
     let offences = rule(&Tree::planted(files));
-    let found: Vec<&str> = offences
-        .iter()
-        .filter_map(|text| text.split(": ").next())
-        .collect();
+    let found: Vec<&str> = offences.iter().filter_map(|text| text.split(": ").next()).collect();
     assert_eq!(found, places, "{offences:#?}");
 }
 
@@ -29,11 +26,7 @@ fn a_missing_a_short_and_a_long_module_doc_are_found() {
         ("src/long.rs", &long),
         ("src/short.rs", "//! One.\n\n//! Two.\n"),
     ];
-    expect(
-        module_docs,
-        &files,
-        &["src/bare.rs:1", "src/long.rs:1", "src/short.rs:1"],
-    );
+    expect(module_docs, &files, &["src/bare.rs:1", "src/long.rs:1", "src/short.rs:1"]);
 }
 
 #[test]
@@ -54,10 +47,7 @@ fn a_long_function_is_found_whatever_its_strings_say() {
     let body = "    g(\"}\"); // }\n".repeat(68);
     let files = [
         ("src/a.rs", &*format!("\nfn fits() {{\n{body}}}\n")),
-        (
-            "src/b.rs",
-            &*format!("\nfn long() {{\n    let c = '}}';\n{body}}}\n"),
-        ),
+        ("src/b.rs", &*format!("\nfn long() {{\n    let c = '}}';\n{body}}}\n")),
     ];
     expect(function_length, &files, &["src/b.rs:2"]);
 }
@@ -67,11 +57,7 @@ fn too_few_comments_are_found_over_the_whole_of_src() {
     let wordy = format!("{DOC}{}", "fn f() {}\n".repeat(9));
     let silent = "fn f() {}\n".repeat(9);
     expect(comment_share, &[("src/a.rs", &wordy)], &[]);
-    expect(
-        comment_share,
-        &[("src/a.rs", &wordy), ("src/b.rs", &silent)],
-        &["src", "src/b.rs:1"],
-    );
+    expect(comment_share, &[("src/a.rs", &wordy), ("src/b.rs", &silent)], &["src", "src/b.rs:1"]);
 }
 
 #[test]
@@ -82,12 +68,7 @@ fn a_pure_module_that_names_io_or_a_clock_is_found() {
         ("src/server/a.rs", text),
         ("src/route/a.rs", "use crate::clock::Moment;\n"),
     ];
-    let places = [
-        "src/resp/a.rs:1",
-        "src/resp/a.rs:2",
-        "src/resp/a.rs:3",
-        "src/resp/a.rs:5",
-    ];
+    let places = ["src/resp/a.rs:1", "src/resp/a.rs:2", "src/resp/a.rs:3", "src/resp/a.rs:5"];
     expect(pure_walls, &files, &places);
 }
 
@@ -102,11 +83,7 @@ fn sockets_outside_net_rs_are_found() {
 fn clocks_read_outside_clock_rs_are_found() {
     let text = "fn f() { Instant::now(); }\nfn g() { std::time::SystemTime::now(); }\n";
     let files = [("src/clock.rs", text), ("src/stats/mod.rs", text)];
-    expect(
-        clock_wall,
-        &files,
-        &["src/stats/mod.rs:1", "src/stats/mod.rs:2"],
-    );
+    expect(clock_wall, &files, &["src/stats/mod.rs:1", "src/stats/mod.rs:2"]);
 }
 
 #[test]
@@ -123,11 +100,7 @@ fn drawers_are_found_as_files_folders_and_modules() {
         ("src/utils.rs", ""),
         ("tests/it/support.rs", ""),
     ];
-    expect(
-        drawer_names,
-        &files,
-        &["src/a.rs:1", "src/helpers/b.rs:1", "src/utils.rs:1"],
-    );
+    expect(drawer_names, &files, &["src/a.rs:1", "src/helpers/b.rs:1", "src/utils.rs:1"]);
 }
 
 #[test]
@@ -144,22 +117,14 @@ fn stubs_are_found() {
         "{text}do!() }}\nfn g() {{ unimplemen{}!() }}\nlet todo = \"todo!\"; let a = todo != b;\n",
         "ted"
     );
-    expect(
-        stub_macros,
-        &[("src/a.rs", &text)],
-        &["src/a.rs:1", "src/a.rs:2"],
-    );
+    expect(stub_macros, &[("src/a.rs", &text)], &["src/a.rs:1", "src/a.rs:2"]);
 }
 
 #[test]
 fn panics_without_a_proof_are_found_on_the_path_only() {
     let text = "fn f() {\n    // The length was checked above.\n    a.unwrap();\n    b\n        .expect(\"x\");\n    c.unwrap_or(1);\n    // No.\n    d.unwrap();\n    unreachable!() // every caller passes one of the two\n}\n#[cfg(test)]\nmod tests { fn t() { e.unwrap() } }\n";
     let files = [("src/admin/a.rs", text), ("src/dispatch.rs", text)];
-    expect(
-        panics_proven,
-        &files,
-        &["src/dispatch.rs:5", "src/dispatch.rs:8"],
-    );
+    expect(panics_proven, &files, &["src/dispatch.rs:5", "src/dispatch.rs:8"]);
 }
 
 #[test]
@@ -175,16 +140,8 @@ fn invariants_that_do_not_exist_are_found() {
 #[test]
 fn links_that_lead_nowhere_are_found() {
     let text = "[a](b.md) [b](../src/) [c](https://example.org)\n[d](c.md)\n```\n[e](d.md)\n```\n[f](b.md#the-one-title)\n[g](b.md#another)\n[h](#here)\n[i](../../out.md)\n# Here\n";
-    let files = [
-        ("docs/a.md", text),
-        ("docs/b.md", "## The one `title`\n"),
-        ("src/a.rs", ""),
-    ];
-    expect(
-        links,
-        &files,
-        &["docs/a.md:2", "docs/a.md:7", "docs/a.md:9"],
-    );
+    let files = [("docs/a.md", text), ("docs/b.md", "## The one `title`\n"), ("src/a.rs", "")];
+    expect(links, &files, &["docs/a.md:2", "docs/a.md:7", "docs/a.md:9"]);
 }
 
 #[test]
@@ -219,11 +176,6 @@ fn a_test_that_never_runs_is_found() {
 
 #[test]
 fn strangers_at_the_top_are_found() {
-    let files = [
-        ("src/lib.rs", ""),
-        ("scripts/a.sh", ""),
-        ("README.md", ""),
-        ("notes.txt", ""),
-    ];
+    let files = [("src/lib.rs", ""), ("scripts/a.sh", ""), ("README.md", ""), ("notes.txt", "")];
     expect(top_level, &files, &["notes.txt:1", "scripts:1"]);
 }

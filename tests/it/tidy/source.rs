@@ -49,12 +49,7 @@ impl Source {
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
         let starts: Vec<usize> = std::iter::once(0).chain(ends).collect();
         let is_test = vec![false; text.lines().count()];
-        let mut source = Self {
-            code,
-            comments,
-            is_test,
-            starts,
-        };
+        let mut source = Self { code, comments, is_test, starts };
         for range in source.test_items() {
             let last = source.line(range.end.saturating_sub(1));
             for line in source.line(range.start)..=last {
@@ -79,9 +74,7 @@ impl Source {
     /// Lines of code and comments side by side, with their number from 1.
     pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str, &str)> {
         let pairs = self.code.lines().zip(self.comments.lines());
-        pairs
-            .enumerate()
-            .map(|(index, (code, comment))| (index + 1, code, comment))
+        pairs.enumerate().map(|(index, (code, comment))| (index + 1, code, comment))
     }
 
     /// Every function that has a body, nested ones too.
@@ -99,11 +92,7 @@ impl Source {
             if self.code.as_bytes()[body - 1] == b'}' {
                 let line = self.line(pair[0].at);
                 let lines = self.line(body - 1) + 1 - line;
-                found.push(Function {
-                    name: pair[1].text.to_string(),
-                    line,
-                    lines,
-                });
+                found.push(Function { name: pair[1].text.to_string(), line, lines });
             }
         }
         found
@@ -134,20 +123,14 @@ impl Source {
         let mut at = 0;
         while at < bytes.len() {
             let end = if is_word_byte(bytes[at]) {
-                at + bytes[at..]
-                    .iter()
-                    .take_while(|byte| is_word_byte(**byte))
-                    .count()
+                at + bytes[at..].iter().take_while(|byte| is_word_byte(**byte)).count()
             } else if bytes[at..].starts_with(b"::") {
                 at + 2
             } else {
                 at + 1
             };
             if !bytes[at].is_ascii_whitespace() {
-                tokens.push(Token {
-                    at,
-                    text: &self.code[at..end],
-                });
+                tokens.push(Token { at, text: &self.code[at..end] });
             }
             at = end;
         }
@@ -162,10 +145,7 @@ impl Source {
             let ends_leaf = matches!(token.text, "," | "}" | ";");
             if ends_leaf && segments.len() > base {
                 let line = self.line(tokens[next - 1].at);
-                paths.push(Path {
-                    line,
-                    segments: segments.clone(),
-                });
+                paths.push(Path { line, segments: segments.clone() });
             }
             next += 1;
             match token.text {
@@ -203,10 +183,7 @@ impl Source {
             next += 2;
         }
         if segments.len() > 1 {
-            paths.push(Path {
-                line: self.line(first.at),
-                segments,
-            });
+            paths.push(Path { line: self.line(first.at), segments });
         }
         next
     }
@@ -235,9 +212,7 @@ impl Path {
     /// Does the path contain these segments, side by side?
     pub(super) fn names(&self, wanted: &str) -> bool {
         let wanted: Vec<&str> = wanted.split("::").collect();
-        self.segments
-            .windows(wanted.len())
-            .any(|window| window.iter().eq(wanted.iter()))
+        self.segments.windows(wanted.len()).any(|window| window.iter().eq(wanted.iter()))
     }
 
     /// Is the path rooted at this crate or module?
@@ -248,18 +223,12 @@ impl Path {
 
 /// The line of an offset in any text, counted from 1; for a few offsets only, it counts each time.
 pub(super) fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// A name or a keyword, not a mark and not a number.
 pub(super) fn is_word(text: &str) -> bool {
-    text.bytes()
-        .next()
-        .is_some_and(|byte| is_word_byte(byte) && !byte.is_ascii_digit())
+    text.bytes().next().is_some_and(|byte| is_word_byte(byte) && !byte.is_ascii_digit())
 }
 
 fn is_word_byte(byte: u8) -> bool {
@@ -296,10 +265,7 @@ fn is_generic_comma(head: &[u8]) -> bool {
     let closed = (1..head.len())
         .filter(|at| head[*at] == b'>' && !matches!(head[*at - 1], b'-' | b'='))
         .count();
-    opened > closed
-        || head
-            .windows(6)
-            .any(|word| word == b"where " || word == b"where\n")
+    opened > closed || head.windows(6).any(|word| word == b"where " || word == b"where\n")
 }
 
 /// Splits a file into code and comments, both as long as the file.
@@ -311,12 +277,7 @@ fn separate(text: &str) -> (String, String) {
     while at < bytes.len() {
         let rest = &bytes[at..];
         let is_comment = rest.starts_with(b"//") || rest.starts_with(b"/*");
-        let end = at
-            + if is_comment {
-                comment_length(rest)
-            } else {
-                literal_length(bytes, at)
-            };
+        let end = at + if is_comment { comment_length(rest) } else { literal_length(bytes, at) };
         if is_comment {
             comments[at..end].copy_from_slice(&bytes[at..end]);
         } else if end > at {
@@ -340,18 +301,12 @@ fn separate(text: &str) -> (String, String) {
 
 /// Spaces, with the line ends where they were.
 fn blank(bytes: &[u8]) -> Vec<u8> {
-    bytes
-        .iter()
-        .map(|byte| if *byte == b'\n' { b'\n' } else { b' ' })
-        .collect()
+    bytes.iter().map(|byte| if *byte == b'\n' { b'\n' } else { b' ' }).collect()
 }
 
 fn comment_length(rest: &[u8]) -> usize {
     if rest.starts_with(b"//") {
-        return rest
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .unwrap_or(rest.len());
+        return rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
     }
     // Block comments nest in Rust.
     let mut depth = 0usize;
@@ -376,14 +331,8 @@ fn comment_length(rest: &[u8]) -> usize {
 /// The length of a string or character literal that starts here, prefix included; 0 if none does.
 fn literal_length(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
-    let prefix = rest
-        .iter()
-        .take_while(|byte| matches!(byte, b'b' | b'c' | b'r'))
-        .count();
-    let hashes = rest[prefix..]
-        .iter()
-        .take_while(|byte| **byte == b'#')
-        .count();
+    let prefix = rest.iter().take_while(|byte| matches!(byte, b'b' | b'c' | b'r')).count();
+    let hashes = rest[prefix..].iter().take_while(|byte| **byte == b'#').count();
     let is_raw = prefix > 0 && rest[prefix - 1] == b'r' && prefix <= 2;
     let mark = rest.get(prefix + hashes).copied();
     if is_raw && mark == Some(b'"') {
@@ -420,12 +369,7 @@ fn raw_length(rest: &[u8], mut at: usize, hashes: usize) -> usize {
     while at < rest.len() {
         let closing = &rest[at + 1..];
         if rest[at] == b'"'
-            && closing
-                .iter()
-                .take(hashes)
-                .filter(|byte| **byte == b'#')
-                .count()
-                == hashes
+            && closing.iter().take(hashes).filter(|byte| **byte == b'#').count() == hashes
         {
             return at + 1 + hashes;
         }
@@ -445,16 +389,8 @@ mod tests {
             "/* outer /* } */ still */ fn f<'a>(x: &'a str) -> &'a str { x }\n",
         );
         let source = Source::new(text);
-        assert_eq!(
-            source.code.matches(['{', '}']).count(),
-            2,
-            "{}",
-            source.code
-        );
-        assert_eq!(
-            source.comments.trim_start().lines().next(),
-            Some("// { why")
-        );
+        assert_eq!(source.code.matches(['{', '}']).count(), 2, "{}", source.code);
+        assert_eq!(source.comments.trim_start().lines().next(), Some("// { why"));
         assert_eq!(source.code.len(), text.len());
         assert_eq!(source.comments.len(), text.len());
     }
@@ -463,10 +399,7 @@ mod tests {
     fn functions_are_measured_from_fn_to_the_closing_brace() {
         let text = "trait T {\n    fn none(&self);\n}\n\npub fn f<A, B>(\n    a: [A; 3],\n) -> B\nwhere\n    B: X,\n{\n    g('}')\n}\n";
         let found = Source::new(text).functions();
-        let found: Vec<_> = found
-            .iter()
-            .map(|f| (f.name.as_str(), f.line, f.lines))
-            .collect();
+        let found: Vec<_> = found.iter().map(|f| (f.name.as_str(), f.line, f.lines)).collect();
         assert_eq!(found, [("f", 5, 8)]);
     }
 
@@ -482,10 +415,8 @@ mod tests {
     fn use_trees_unfold_and_plain_paths_are_seen() {
         let text = "use std::{fmt, time::{self, Instant as Now}};\nuse a::*;\nfn f() { time::Instant::now() }\n";
         let paths = Source::new(text).paths();
-        let paths: Vec<_> = paths
-            .iter()
-            .map(|path| (path.line, path.segments.join("::")))
-            .collect();
+        let paths: Vec<_> =
+            paths.iter().map(|path| (path.line, path.segments.join("::"))).collect();
         let expected = [
             (1, "std::fmt"),
             (1, "std::time::self"),

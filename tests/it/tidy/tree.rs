@@ -48,26 +48,17 @@ impl Tree {
     pub(super) fn repository() -> Self {
         let mut files = Vec::new();
         let mut paths = BTreeSet::new();
-        walk(
-            Path::new(env!("CARGO_MANIFEST_DIR")),
-            "",
-            &mut files,
-            &mut paths,
-        );
+        walk(Path::new(env!("CARGO_MANIFEST_DIR")), "", &mut files, &mut paths);
         Self::new(files, paths)
     }
 
     /// A tree of literals: path and text.
     pub(super) fn planted(files: &[(&str, &str)]) -> Self {
-        let files: Vec<(String, String)> = files
-            .iter()
-            .map(|(path, text)| (path.to_string(), text.to_string()))
-            .collect();
+        let files: Vec<(String, String)> =
+            files.iter().map(|(path, text)| (path.to_string(), text.to_string())).collect();
         let mut paths = BTreeSet::new();
         for (path, _) in &files {
-            let parents = path
-                .match_indices('/')
-                .map(|(at, _)| path[..at].to_string());
+            let parents = path.match_indices('/').map(|(at, _)| path[..at].to_string());
             paths.extend(parents.chain([path.clone()]));
         }
         Self::new(files, paths)
@@ -103,11 +94,7 @@ impl Tree {
 
     fn new(mut files: Vec<(String, String)>, paths: BTreeSet<String>) -> Self {
         files.sort();
-        let top = paths
-            .iter()
-            .filter(|path| !path.contains('/'))
-            .cloned()
-            .collect();
+        let top = paths.iter().filter(|path| !path.contains('/')).cloned().collect();
         let mut files: Vec<File> = files.into_iter().map(File::new).collect();
         let declared: BTreeSet<String> = files.iter().flat_map(File::test_modules).collect();
         for file in &mut files {
@@ -122,23 +109,14 @@ impl Tree {
 impl File {
     fn new((path, text): (String, String)) -> Self {
         let source = Source::new(if path.ends_with(".rs") { &text } else { "" });
-        Self {
-            path,
-            text,
-            source,
-            is_test: false,
-        }
+        Self { path, text, source, is_test: false }
     }
 
     /// Files that this one declares as `mod name;` under `#[cfg(test)]`.
     fn test_modules(&self) -> Vec<String> {
         let stem = self.path.trim_end_matches(".rs");
         let (parent, name) = stem.rsplit_once('/').unwrap_or(("", stem));
-        let folder = if matches!(name, "mod" | "lib" | "main") {
-            parent
-        } else {
-            stem
-        };
+        let folder = if matches!(name, "mod" | "lib" | "main") { parent } else { stem };
         let tokens = self.source.tokens();
         let declared = tokens.windows(3).filter(|three| {
             let line = self.source.line(three[0].at);
@@ -178,9 +156,8 @@ fn headings(text: &str) -> BTreeSet<String> {
     titles
         .map(|line| {
             let title = line.trim_start_matches('#').trim().to_lowercase();
-            let kept = title
-                .chars()
-                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+            let kept =
+                title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
             kept.map(|c| if c == ' ' { '-' } else { c }).collect()
         })
         .collect()
@@ -214,11 +191,7 @@ fn walk(
     let entries = fs::read_dir(folder).expect("the repository can be read");
     for entry in entries.map(|entry| entry.expect("the repository can be read")) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let path = if inside.is_empty() {
-            name.clone()
-        } else {
-            format!("{inside}/{name}")
-        };
+        let path = if inside.is_empty() { name.clone() } else { format!("{inside}/{name}") };
         if LEFT_BEHIND.contains(&name.as_str()) || LEFT_BEHIND.contains(&path.as_str()) {
             continue;
         }
