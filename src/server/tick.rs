@@ -205,10 +205,8 @@ fn give_back(worker: &mut Worker, in_flight: u64) {
 /// Why a client must go: it takes no bytes, or it says nothing.
 fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason> {
     let since = |then: Micros| now.saturating_sub(then);
-    if owed > 0
-        && session.write_blocked
-        && since(session.written_at) >= clock::to_micros(session.gate.stall)
-    {
+    let stall = clock::to_micros(session.gate.stall);
+    if owed > 0 && session.stalled_since.is_some_and(|then| since(then) >= stall) {
         return Some(ClosedReason::Stalled);
     }
     let limit = clock::to_micros(session.gate.idle_timeout?);

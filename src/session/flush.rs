@@ -50,10 +50,6 @@ fn one(worker: &mut Worker, id: SessionId) {
 /// Hands the session's bytes to the kernel and returns how many it took.
 pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
     let mut total = 0;
-    if !session.write_blocked {
-        // The clock of a stall begins when the kernel is offered bytes and takes none.
-        session.written_at = now;
-    }
     while session.out.unsent() > 0 && !session.write_blocked {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let filled = session.out.unsent_slices(&mut slices);
@@ -61,13 +57,14 @@ pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
             Poll::Ready(Ok(count)) => {
                 session.out.advance(count);
                 session.written_at = now;
+                session.stalled_since = None;
                 total += count;
             }
             Poll::Ready(Err(_)) => {
                 session.close(Closing::Now(ClosedReason::WriteError));
                 return total;
             }
-            Poll::Pending => session.write_blocked = true,
+            Poll::Pending => session.block(now),
         }
     }
     session.needs_flush |= total > 0;
@@ -75,7 +72,7 @@ pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
         match session.socket.poll_flush(cx) {
             Poll::Ready(Ok(())) => session.needs_flush = false,
             Poll::Ready(Err(_)) => session.close(Closing::Now(ClosedReason::WriteError)),
-            Poll::Pending => session.write_blocked = true,
+            Poll::Pending => session.block(now),
         }
     }
     total

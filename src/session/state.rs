@@ -82,8 +82,10 @@ pub struct Session {
     pub suspended: bool,
     /// When a command last arrived.
     pub active_at: Micros,
-    /// When the kernel last took bytes, or there were none.
+    /// When the kernel last took bytes.
     pub written_at: Micros,
+    /// Since when the kernel has taken nothing of what is owed; `None` while it takes what there is.
+    pub stalled_since: Option<Micros>,
 }
 
 /// Input that could not be dispatched yet, with the scanner that has looked at it.
@@ -170,6 +172,7 @@ impl Session {
             suspended: false,
             active_at: now,
             written_at: now,
+            stalled_since: None,
         }
     }
 
@@ -235,6 +238,12 @@ impl Session {
                 (self.replies.pending() == 0 && is_written).then_some(reason)
             }
         }
+    }
+
+    /// The kernel has refused bytes; the clock of a stall begins with the first refusal.
+    pub fn block(&mut self, now: Micros) {
+        self.write_blocked = true;
+        self.stalled_since.get_or_insert(now);
     }
 
     /// Wakes the session's task, to go on reading, writing or closing.

@@ -14,6 +14,7 @@ mod differential;
 mod getkeys;
 mod listeners;
 mod memory;
+mod reload;
 mod support;
 mod tidy;
 mod upstream;

@@ -6,6 +6,8 @@
 //! What surprises: commands with a `~` in their key are unlike all others, and the tape cannot say one: that is
 //! how the ledger knows whose they are.
 
+use std::sync::LazyLock;
+
 use breakwater::buffer::{CHUNK_BYTES, Piece};
 use breakwater::clock::{self, SECOND};
 use breakwater::command::spec::Class;
@@ -28,6 +30,9 @@ impl World {
     pub(super) fn step(&mut self, tape: &mut Tape<'_>) {
         let event = tape.byte();
         self.now += 10;
+        if *TRACE {
+            self.trace(event);
+        }
         match event & 0x3f {
             0..=15 => self.say_marked(tape),
             16..=19 => self.say_other(tape),
@@ -53,6 +58,30 @@ impl World {
         }
         if event & 0x40 == 0 {
             self.run_ready();
+        }
+    }
+
+    /// Says what is there and what comes next: a finding is read with this.
+    fn trace(&self, event: u8) {
+        eprintln!("event {}{}", event & 0x3f, if event & 0x40 == 0 { ", and all run" } else { "" });
+        for client in &self.clients {
+            let Some(session) = self.worker.sessions.get(client.session) else { continue };
+            eprintln!(
+                "  client {}: {} on their way, {} arrived, {} in flight, {} pending, {} owed, {:?}",
+                client.number,
+                client.outbox.len(),
+                client.arrived.len(),
+                session.in_flight,
+                session.replies.pending(),
+                session.owed(),
+                session.closing
+            );
+        }
+        for pipe in &self.pipes {
+            let lane = self.worker.lanes.get(pipe.lane);
+            let queue = lane.map(|lane| (lane.waiters.len(), lane.send.unsent(), lane.has_orphans));
+            let (inbound, outbound) = (pipe.inbound.len(), pipe.outbound.len());
+            eprintln!("  {:?}: {queue:?} queued, {inbound} taken, {outbound} answered", pipe.state);
         }
     }
 
@@ -280,11 +309,15 @@ impl World {
     fn go_mad(&mut self, tape: &mut Tape<'_>) {
         let Some(place) = self.pipe(tape, PipeState::Open) else { return };
         let pipe = &mut self.pipes[place];
-        let owes_nothing = pipe.is_quiet();
-        let waiters = |id| self.worker.lanes.get(id).map_or(0, |lane| lane.waiters.len());
+        let is_unsent = self.worker.lanes.get(pipe.lane).is_some_and(|lane| {
+            lane.waiters.front().is_none_or(|first| first.end > lane.send.sent())
+        });
         pipe.is_mad = true;
-        if owes_nothing && waiters(pipe.lane) == 0 && tape.below(2) == 0 {
+        if pipe.is_quiet() && is_unsent && tape.below(2) == 0 {
+            // Read at once: behind a question that is sent meanwhile nobody could tell it from the answer.
             pipe.outbound.extend_from_slice(b"+OK\r\n");
+            self.read_lane(place, usize::MAX, false);
+            assert!(self.pipes[place].state != PipeState::Open, "an answer to no question passed");
         } else {
             pipe.outbound.extend_from_slice(b"?what\r\n");
         }
@@ -386,5 +419,7 @@ impl World {
     }
 }
 
+/// Whether events are written to standard error as they happen.
+static TRACE: LazyLock<bool> = LazyLock::new(|| std::env::var_os("BREAKWATER_FUZZ_TRACE").is_some());
 /// Rounds of the last phase; each moves all that can move.
 const ROUNDS_MAX: usize = 10_000;

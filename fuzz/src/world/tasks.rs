@@ -295,7 +295,10 @@ fn turn(
         if session.closing.is_some() || session.suspended || !session.admits() {
             return;
         }
-        let size = reads.next().unwrap_or(1).min(read_limit(session)).min(client.arrived.len());
+        // Small pieces of a large command take long and find nothing.
+        let coarse = if client.arrived.len() > 1024 { 64 } else { 1 };
+        let size = coarse * reads.next().unwrap_or(1);
+        let size = size.min(read_limit(session)).min(client.arrived.len());
         let input: Vec<u8> = client.arrived.drain(..size).collect();
         if input.is_empty() {
             if client.is_readable() {

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::Client;
 pub(crate) use fake::{Act, FakeUpstream};
+pub(crate) use process::free_port;
 pub(crate) use proxy::Proxy;
 pub(crate) use redis::RedisServer;
 

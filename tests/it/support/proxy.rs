@@ -165,6 +165,11 @@ impl Proxy {
         self.process.signal("TERM");
     }
 
+    /// SIGHUP: look at the configuration now.
+    pub(crate) fn hang_up(&mut self) {
+        self.process.signal("HUP");
+    }
+
     /// Waits for its end.
     pub(crate) fn exit_status(&mut self) -> ExitStatus {
         eventually("Breakwater ends", || self.process.status())
