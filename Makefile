@@ -36,14 +36,17 @@ bench: install-redis ## Micro-benchmarks, instruction counts, then the end-to-en
 	$(CARGO) build --locked --release
 	python3 benches/load
 
-# Sanitizers need a nightly compiler; without them fuzzing runs on stable.
+# Sanitizers need a nightly compiler; without them fuzzing runs on stable. What libFuzzer learns goes to a folder
+# that is removed: fuzz/corpus/ holds what people wrote.
 fuzz: ## Run every fuzz target for T seconds (make fuzz T=600)
 	@command -v cargo-fuzz >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --version 0.13.2 --locked
 	@set -e; targets=$$($(CARGO) fuzz list); \
 	test -n "$$targets" || { echo "No fuzz targets found." >&2; exit 1; }; \
+	grown=$$(mktemp -d); trap 'rm -rf "$$grown"' EXIT; \
 	for target in $$targets; do \
-		echo "== $$target, $(T) s"; \
-		$(CARGO) fuzz run -s none "$$target" -- -max_total_time=$(T); \
+		echo "== $$target, $(T) s"; mkdir "$$grown/$$target"; \
+		$(CARGO) fuzz run -s none "$$target" "$$grown/$$target" "fuzz/corpus/$$target" -- \
+			-dict=fuzz/resp.dict -max_total_time=$(T); \
 	done
 
 fmt: ## Format the source

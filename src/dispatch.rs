@@ -271,7 +271,7 @@ fn renamed<'a>(spec: &Spec, command: &Command<'_>, frame: Piece<'a>) -> Piece<'a
 pub fn not_served(spec: &Spec) -> Refusal {
     let why = match spec.class {
         Class::Structural => {
-            "it would turn a shared connection into a replica's; connect to the node itself"
+            "it takes its connection over for good, and this one is shared; connect to the node itself"
         }
         Class::Subscriber => {
             "subscriptions need a connection of their own; subscribe at the node itself"

@@ -145,9 +145,10 @@ fn deadline(node: &str, command: &str, after: Micros, ran: Ran) -> String {
     }
 }
 
-/// Tenths of a second: precise enough to act on.
+/// Tenths of a second, rounded up: precise enough to act on, and a wait is never "0.0 s".
 fn seconds(time: Micros) -> String {
-    format!("{}.{} s", time / SECOND, time % SECOND / (SECOND / 10))
+    let tenths = time.div_ceil(SECOND / 10);
+    format!("{}.{} s", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]
@@ -176,7 +177,7 @@ mod tests {
         let refusal = Refusal::NodeDown { node: "h:1".into(), cause: "refused", retry_in: 912_000 };
         assert_eq!(
             text(&refusal),
-            "-ERR breakwater: not executed: upstream h:1 is down (refused), next try in 0.9 s\r\n"
+            "-ERR breakwater: not executed: upstream h:1 is down (refused), next try in 1.0 s\r\n"
         );
     }
 }

@@ -409,6 +409,17 @@ impl ClientTlsReloader {
     }
 }
 
+// === impl ClientTlsReloader: Debug ===
+
+impl std::fmt::Debug for ClientTlsReloader {
+    /// The files and not what is in them.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("ClientTlsReloader")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
 // === impl Pem ===
 
 impl Pem {

@@ -160,7 +160,7 @@ async fn until_told(
                 _ = hangup.recv() => true,
                 _ = poll.tick() => false,
             };
-            reload::certificates(doors);
+            reload::certificates(doors, published);
             reloader.run(asked, published, changed).await;
         };
         tokio::select! {

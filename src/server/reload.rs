@@ -18,6 +18,7 @@ use crate::events;
 use crate::resp::write::Protocol;
 use crate::stats::control;
 use crate::stats::labels::Reload;
+use crate::tls::ClientTlsReloader;
 use crate::topology::{Published, facts, single};
 use crate::upstream::dial::{self, Node, Purpose};
 
@@ -36,18 +37,22 @@ pub struct Reloader {
 pub fn node(settings: &UpstreamSettings) -> anyhow::Result<Node> {
     let tls = match (&settings.tls, &settings.endpoint) {
         (Some(tls), Endpoint::Tcp { host, .. }) => {
-            let (config, _) = crate::tls::client_config(tls)?;
-            Some((config, crate::tls::server_name_or(tls, host)?))
+            let config = ClientTlsReloader::try_new(tls.clone())?;
+            let name = config.server_name(host)?;
+            Some((config, name))
         }
         _ => None,
     };
     Ok(Node { name: settings.endpoint.to_string(), settings: settings.clone(), tls })
 }
 
-/// Reads certificates again whose files have changed.
-pub fn certificates(doors: &[Door]) {
-    for tls in doors.iter().filter_map(|door| door.tls.as_ref()) {
-        match tls.refresh() {
+/// Reads certificates again whose files have changed: the listeners' and the upstream's.
+pub fn certificates(doors: &[Door], published: &Published) {
+    let ours = doors.iter().filter_map(|door| door.tls.as_ref()).map(|tls| tls.refresh());
+    let node = &published.load().node;
+    let theirs = node.tls.as_ref().map(|(tls, _)| tls.refresh());
+    for refreshed in ours.chain(theirs) {
+        match refreshed {
             Ok(true) => events::certificate_reloaded(),
             Ok(false) => {}
             Err(error) => events::certificate_refused(&error),

@@ -80,6 +80,7 @@ fn poll_session(
 /// Writes what is owed, dispatches what waits, reads what is there.
 fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mut Context<'_>) {
     let topology = worker.begin_batch();
+    worker.stats.turn_sessions.increment();
     session.write_blocked = false;
     session.parked = true;
     let written = flush::write(session, cx, worker.now);

@@ -53,8 +53,8 @@ breakwater_upstream_up                   1 if the upstream answers, else 0.
 breakwater_upstream_outages_total        Times the upstream went from up to down.
 breakwater_upstream_changes_total        Times the proxy was moved to another upstream.
 breakwater_draining                      1 while the process drains, else 0.
-breakwater_turns_total                   Turns of the event loop that had work.
-breakwater_turn_sessions_total           Sessions served in these turns.
+breakwater_turns_total                   Turns in which commands were handed to nodes.
+breakwater_turn_sessions_total           Times a session had work.
 breakwater_panics_total                  Panics caught at the edge of a session or a lane.
 breakwater_config_reloads_total          Changed configuration files, by what became of them.
 breakwater_config_last_reload_successful 0 if the newest configuration was refused.

@@ -39,9 +39,9 @@ pub struct Gauge(AtomicU64);
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct WorkerStats {
-    /// Turns of the event loop in which at least one session or lane was ready.
+    /// Turns of the event loop in which commands were handed to nodes.
     pub turns: Counter,
-    /// Sessions that were served in these turns; divided by `turns` it is the batch size.
+    /// Times a session's task had its turn; divided by `turns` it is about the batch size.
     pub turn_sessions: Counter,
     /// Writes to lanes.
     pub lane_flushes: Counter,

@@ -9,9 +9,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 
@@ -19,6 +17,7 @@ use crate::config::{Endpoint, UpstreamSettings};
 use crate::net::{self, Halves, TcpStream, UnixStream};
 use crate::resp::write::{self, Protocol};
 use crate::stats::labels::DialFailure;
+use crate::tls::ClientTlsReloader;
 use crate::upstream::exchange::{Exchange, ExchangeError};
 use crate::upstream::identity::Presented;
 
@@ -30,7 +29,7 @@ pub struct Node {
     /// Address, credentials and clocks.
     pub settings: UpstreamSettings,
     /// TLS, if the scheme asks for it, and the name to be verified.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    pub tls: Option<(ClientTlsReloader, ServerName<'static>)>,
 }
 
 /// What a new connection is for.
@@ -87,7 +86,7 @@ async fn connect(node: &Node) -> Result<Halves, DialError> {
             let Some((config, name)) = &node.tls else {
                 return Ok(net::split_tcp(stream));
             };
-            let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+            let connector = tokio_rustls::TlsConnector::from(config.current());
             let stream = connector
                 .connect(name.clone(), stream)
                 .await
@@ -131,7 +130,9 @@ async fn handshake(
         let reply = exchange.reply().await.map_err(DialError::from)?;
         // A node that wants AUTH must not get a lane without it, whatever the step.
         let is_stranger = reply.starts_with(b"-NOAUTH");
-        let is_fatal = must_succeed || (is_stranger && !purpose.may_be_stranger);
+        // The node says so instead of answering, and closes.
+        let is_turned_away = reply.starts_with(b"-ERR max number of clients");
+        let is_fatal = must_succeed || is_turned_away || (is_stranger && !purpose.may_be_stranger);
         if is_fatal && reply.first() == Some(&b'-') {
             return Err(DialError::from_line(&reply));
         }
@@ -212,7 +213,7 @@ impl DialError {
             DialFailure::MaxClients
         } else if text.starts_with("LOADING") {
             DialFailure::Loading
-        } else if ["WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR Client sent AUTH"]
+        } else if ["WRONGPASS", "NOAUTH", "ERR AUTH", "ERR Client sent AUTH"]
             .iter()
             .any(|start| text.starts_with(start))
         {

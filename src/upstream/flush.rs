@@ -37,6 +37,7 @@ pub async fn run(worker: SharedWorker) {
 /// Offers the kernel what is queued on every marked lane.
 fn all(worker: &mut Worker) {
     worker.now = clock::micros();
+    worker.stats.turns.increment();
     let mut lanes = std::mem::take(&mut worker.unflushed.lanes);
     worker.stats.lane_commands.add(worker.unflushed.commands as u64);
     worker.reach.earn_retries(worker.unflushed.commands as u64);

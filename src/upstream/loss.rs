@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::mem;
 
 use crate::buffer::SendBuffer;
+use crate::clock::to_micros;
 use crate::dispatch::{self, Settled};
 use crate::net::WriteHalf;
 use crate::refusal::{Ran, Refusal};
@@ -121,7 +122,7 @@ fn doubt(worker: &mut Worker, session: SessionId) {
     }
 }
 
-/// Settles everything on a lane that has no connection and gets none.
+/// Settles what has waited for a connection longer than `retry_window`; the rest stays queued for the next dial.
 pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &DialError) {
     let refusal = if error.is_stranger() {
         // The node's own answer to a client that has not authenticated.
@@ -130,8 +131,14 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
         worker.reach.down(node, error, worker.now)
     };
     let waiters = mem::take(&mut lane.waiters);
-    lane.send = SendBuffer::default();
+    let old = mem::take(&mut lane.send);
+    // Waiting does not help somebody without a password.
+    let window = if error.is_stranger() { 0 } else { to_micros(node.settings.retry_window) };
     for waiter in waiters {
+        if worker.now.saturating_sub(waiter.taken_at) < window && is_wanted(worker, &waiter) {
+            requeue(worker, lane, &old, waiter);
+            continue;
+        }
         let settled = Settled::Failed { refusal: refusal.clone(), outcome: Outcome::NotExecuted };
         dispatch::settle_guarded(worker, &waiter, settled);
     }

@@ -8,6 +8,7 @@
 //! the new one *must* be another; then it waits until its replies are in (INV-12 c).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{MILLISECOND, Micros, SECOND};
 use crate::refusal::Refusal;
@@ -58,10 +59,17 @@ pub fn lane_for(
     is_bulk: bool,
 ) -> Result<LaneId, NoLane> {
     if session.in_flight > 0 {
+        if let Some(refusal) = refusal_while_dialling(worker, topology, session.lane) {
+            return Err(NoLane::Refused(refusal));
+        }
         return stay_or_wait(worker, topology, session, is_bulk);
     }
     session.epoch = topology.epoch;
     let fitting = session.fitting[usize::from(is_bulk)];
+    // While the node is known to be down, those who come wait for nobody: they are told at once.
+    if let Some(refusal) = refusal_while_dialling(worker, topology, fitting) {
+        return Err(NoLane::Refused(refusal));
+    }
     if let Some(id) = fitting
         && let Some(lane) = worker.lanes.get_mut(id)
         && !lane.retired
@@ -82,6 +90,19 @@ pub fn lane_for(
         return Err(NoLane::Wait);
     };
     has_room(lane, session)
+}
+
+/// What a command is told whose lane has no connection and whose node has just refused one.
+fn refusal_while_dialling(
+    worker: &Worker,
+    topology: &Topology,
+    lane: Option<LaneId>,
+) -> Option<Refusal> {
+    let lane = worker.lanes.get(lane?)?;
+    if lane.state == LaneState::Open {
+        return None;
+    }
+    worker.reach.refusal(&topology.node, worker.now)
 }
 
 /// INV-12 a and c: with commands in flight only the same lane will do.
@@ -129,7 +150,11 @@ fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Resul
             continue;
         }
         if lane.key == key {
-            return Ok(id);
+            // Others may wait there for the node to come back; who comes while it is down does not.
+            return match refusal_while_dialling(worker, topology, Some(id)) {
+                Some(refusal) => Err(NoLane::Refused(refusal)),
+                None => Ok(id),
+            };
         }
         open += 1;
         if lane.is_idle() && lane.state == LaneState::Open {
@@ -231,6 +256,12 @@ impl Reach {
         let error = self.last_error.as_ref()?;
         let retry_in = self.retry_at.checked_sub(now).filter(|&left| left > 0)?;
         Some(Refusal::NodeDown { node: node.name.clone(), cause: error.cause(), retry_in })
+    }
+
+    /// How long until the next dial is allowed.
+    #[must_use]
+    pub fn pause(&self, now: Micros) -> Duration {
+        Duration::from_micros(self.retry_at.saturating_sub(now))
     }
 
     /// The error of the last dial, if it failed.

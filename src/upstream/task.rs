@@ -43,7 +43,13 @@ pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Semaphore>) {
     while let Some(node) = node_of(&worker, id) {
         let mut read = match dial_lane(&worker, id, &node, &dialling).await {
             Ok(read) => read,
-            Err(error) => return give_up(&worker, id, &node, &error),
+            Err(error) => match give_up(&worker, id, &node, &error) {
+                Some(pause) => {
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                None => return,
+            },
         };
         let end = poll_fn(|cx| poll_lane(&worker, id, &mut read, cx)).await;
         if !outlives(&worker, id, &node, end) {
@@ -153,16 +159,23 @@ fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf) {
     worker.lanes.restore(id, lane);
 }
 
-/// No connection: everybody who waited is told, and the lane is forgotten.
-fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) {
+/// No connection: who has waited too long is told. Returns when to dial again, if somebody still waits; otherwise
+/// the lane is forgotten.
+fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) -> Option<Duration> {
     let mut worker = worker.borrow_mut();
     worker.now = crate::clock::micros();
-    if let Some(mut lane) = worker.lanes.lend(id) {
-        loss::dial_failed(&mut worker, &mut lane, node, error);
-        release_backlog(&worker, &mut lane);
+    let mut lane = worker.lanes.lend(id)?;
+    loss::dial_failed(&mut worker, &mut lane, node, error);
+    release_backlog(&worker, &mut lane);
+    let is_done = lane.is_idle();
+    worker.lanes.restore(id, lane);
+    if is_done {
+        worker.lanes.remove(id);
     }
-    worker.lanes.remove(id);
     flush::touched(&mut worker);
+    // Never at once: an error that concerns this lane alone sets no back-off for all.
+    let pause = worker.reach.pause(worker.now).max(FRUITLESS_PAUSE);
+    (!is_done).then_some(pause)
 }
 
 /// Buries the connection. Returns whether the lane wants another one.

@@ -672,3 +672,26 @@ fn a_drain_ends_at_its_bound() {
     assert!(rest.is_empty() || rest.starts_with(b"-ERR breakwater: "), "{}", shown(&rest));
     gate.open();
 }
+
+#[test]
+fn a_command_waits_for_a_server_that_comes_back_within_the_retry_window() {
+    let mut redis = RedisServer::start();
+    let toml = format!("[upstream]\nurl = \"{}\"\nretry_window = \"50s\"\n", redis.url());
+    let proxy = Proxy::configured(&toml).ready();
+    let mut client = proxy.client();
+    assert_eq!(client.ask("SET k v"), b"+OK\r\n");
+    redis.kill();
+    until("the loss is noticed", || proxy.metric("breakwater_lanes_lost_total") >= 1.0);
+    client.send(line("EXISTS k"));
+    until("a dial has failed", || {
+        proxy.metric_of("breakwater_dial_failures_total", "refused") >= 1.0
+    });
+    // Who comes while the node is known to be down is told at once, and waits for nobody.
+    let mut other = proxy.client();
+    until("another client is told", || other.text("PING").contains("is down (refused)"));
+    redis.restart();
+    assert!(
+        client.frame().starts_with(b":"),
+        "the first one was answered by the server that came back"
+    );
+}
