@@ -259,10 +259,11 @@ fn length_line(rest: &[u8]) -> Result<Option<(Option<u64>, usize)>, ReplyError> 
     for (index, &byte) in rest.iter().enumerate().take(HEADER_BYTES_CEILING).skip(1) {
         match byte {
             b'\r' => {
-                let digits = rest.get(1..index).unwrap_or_default();
+                // The digits are judged before the LF is there: what is wanted again stays below the ceiling.
+                let length = length(rest.get(1..index).unwrap_or_default())?;
                 return match rest.get(index + 1) {
                     None => Ok(None),
-                    Some(b'\n') => Ok(Some((length(digits)?, index + 2))),
+                    Some(b'\n') => Ok(Some((length, index + 2))),
                     Some(_) => Err(ReplyError::MissingTerminator),
                 };
             }

@@ -191,19 +191,29 @@ impl World {
         self.finish_turn(place, lane);
     }
 
-    /// A dial has failed: everybody who waited is told, and the lane is forgotten.
+    /// A dial has failed: who has waited too long is told, and if nobody is left the lane is forgotten.
     pub(super) fn not_opened(&mut self, place: usize) {
         let id = self.pipes[place].lane;
-        self.begin_batch();
+        let topology = self.begin_batch();
         let error = DialError::new(DialFailure::Refused, "refused by the model".into());
-        self.worker.reach.note_failure(error.clone(), self.now);
-        self.pipes[place].state = PipeState::Lost;
-        let node = Arc::clone(&self.node);
-        if let Some(mut lane) = self.worker.lanes.lend(id) {
-            loss::dial_failed(&mut self.worker, &mut lane, &node, &error);
-            self.release_backlog(&mut lane);
+        let Some(mut lane) = self.worker.lanes.lend(id) else { return };
+        if lane.key.epoch == topology.epoch {
+            self.worker.reach.note_failure(error.clone(), self.now);
         }
-        self.worker.lanes.remove(id);
+        let node = Arc::clone(&self.node);
+        loss::dial_failed(&mut self.worker, &mut lane, &node, &error);
+        self.bury(place, lane);
+    }
+
+    /// Puts a lane without a connection back: it wants another one, or it is forgotten.
+    fn bury(&mut self, place: usize, mut lane: Box<Lane>) {
+        self.release_backlog(&mut lane);
+        let (id, is_done) = (lane.id, lane.is_idle());
+        self.worker.lanes.restore(id, lane);
+        if is_done {
+            self.worker.lanes.remove(id);
+            self.pipes[place].state = PipeState::Lost;
+        }
         self.flush_touched(|_| {});
     }
 
@@ -216,15 +226,9 @@ impl World {
         let Some(mut lane) = self.worker.lanes.lend(id) else { return };
         self.note_doubt(&lane);
         let node = Arc::clone(&self.node);
+        lane.fruitless = if lane.has_answered { 0 } else { lane.fruitless + 1 };
         loss::connection_lost(&mut self.worker, &mut lane, &node);
-        self.release_backlog(&mut lane);
-        let is_done = lane.is_idle();
-        self.worker.lanes.restore(id, lane);
-        if is_done {
-            self.worker.lanes.remove(id);
-            self.pipes[place].state = PipeState::Lost;
-        }
-        self.flush_touched(|_| {});
+        self.bury(place, lane);
     }
 
     /// Whoever has a command on this lane may be told that its outcome is unknown.

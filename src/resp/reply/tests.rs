@@ -103,6 +103,14 @@ fn malformed_replies_are_refused() {
 }
 
 #[test]
+fn a_header_line_is_refused_before_it_is_whole() {
+    // Found by fuzzing: with its CR as the 32nd byte the whole line was wanted again.
+    let line = [&b"*"[..], &[0; 30], b"\r"].concat();
+    assert_eq!(line.len(), HEADER_BYTES_CEILING);
+    assert_eq!(ReplyScanner::default().scan(&line), Err(ReplyError::InvalidLength));
+}
+
+#[test]
 fn nesting_is_bounded_without_recursion() {
     assert_eq!(whole(&b"*1\r\n".repeat(100_000)), Err(ReplyError::TooDeep));
     let mut deepest = b"*1\r\n".repeat(REPLY_DEPTH_CEILING - 1);
