@@ -348,8 +348,8 @@ fn check_giant(worker: &mut Worker, lane: &mut Lane) {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
     }
-    // The bound holds with what one more turn may bring.
-    let full = bound.saturating_sub(GIANT_ROOM_BYTES).max(bound / 2);
+    // A quarter is left for what one more turn brings and for buffers that are not full.
+    let full = bound / 4 * 3;
     if owed >= full && !lane.overdraft && lane.paused_at.is_none() {
         lane.paused_at = Some(worker.now);
     }
@@ -410,5 +410,3 @@ const GIANT_READ_BYTES: usize = 256 * 1024;
 const FRUITLESS_PAUSE: Duration = Duration::from_millis(10);
 /// Longest such pause.
 const FRUITLESS_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// Room that is left below a session's bound when its lane is paused: one read, and the chunks around it.
-const GIANT_ROOM_BYTES: u64 = 2 * 1024 * 1024;
