@@ -37,8 +37,10 @@ pub struct Client {
     pub has_hung_up: bool,
     /// Bytes that the proxy's kernel would take for this client.
     pub room: usize,
-    /// Commands that are unlike all others, so far.
-    pub marks: u64,
+    /// Bytes said so far.
+    said: usize,
+    /// Where each command begins that is unlike all others.
+    marks: Vec<usize>,
     /// The session is gone.
     is_gone: bool,
     limits: Limits,
@@ -77,7 +79,8 @@ impl Client {
             arrived: VecDeque::new(),
             has_hung_up: false,
             room,
-            marks: 0,
+            said: 0,
+            marks: Vec::new(),
             is_gone: false,
             limits,
             unfinished: Vec::new(),
@@ -103,12 +106,25 @@ impl Client {
         !self.arrived.is_empty() || (self.has_hung_up && self.outbox.is_empty())
     }
 
+    /// The place of the next command that is unlike all others; it is said next.
+    pub fn next_mark(&mut self) -> u64 {
+        self.marks.push(self.said);
+        self.marks.len() as u64
+    }
+
+    /// The last such command that the session has begun to read; 0 if there is none.
+    pub fn marks_read(&self) -> u64 {
+        let read = self.said - self.outbox.len() - self.arrived.len();
+        self.marks.partition_point(|&start| start < read) as u64
+    }
+
     /// The client sends bytes. What it is owed for them is noted at once.
     pub fn say(&mut self, bytes: &[u8], table: &Table) {
         if self.has_hung_up {
             return;
         }
         self.outbox.extend(bytes);
+        self.said += bytes.len();
         self.unfinished.extend_from_slice(bytes);
         let mut start = 0;
         while start < self.unfinished.len() && !self.is_over {
@@ -224,6 +240,8 @@ impl Client {
             Owed::FromNode(frame) if reply.starts_with(b"-ERR breakwater: ") => {
                 if reply.starts_with(b"-ERR breakwater: not executed: ") {
                     ledger.forbid(frame, "its client was told that it was not executed");
+                } else if reply.starts_with(b"-ERR breakwater: no reply") {
+                    ledger.check_repeatable(frame);
                 }
                 true
             }

@@ -5,7 +5,7 @@
 //! whoever sent exactly that command) and INV-3 (a write is executed once at most, and never after its client was
 //! told that it was not, nor for a client that had gone before it was sent).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The book.
 #[derive(Default)]
@@ -15,9 +15,10 @@ pub struct Ledger {
     marked: HashMap<Vec<u8>, Marked>,
     /// Frames whose clients were told that they were not executed, or that were left behind unsent.
     forbidden: HashSet<Vec<u8>>,
-    /// The last marked write executed for each client, and clients that were told of a write in doubt.
-    last_write: HashMap<usize, u64>,
-    disordered: HashSet<usize>,
+    /// Places of the marked writes executed for each client.
+    writes: HashMap<usize, BTreeSet<u64>>,
+    /// Marked writes whose outcome became unknown, and the last place that had been read by then.
+    doubts: HashMap<(usize, u64), u64>,
 }
 
 /// A command that is unique.
@@ -46,15 +47,14 @@ impl Ledger {
         assert!(self.marked.insert(frame.to_vec(), marked).is_none(), "a mark was used twice");
     }
 
-    /// The node executes `frame` over a connection that is live, or over one that was lost meanwhile, and answers
-    /// with what `reply` makes of the execution's number.
-    pub fn execute(&mut self, frame: &[u8], is_live: bool, reply: impl FnOnce(usize) -> Vec<u8>) -> &[u8] {
+    /// The node executes `frame` and answers with what `reply` makes of the execution's number.
+    pub fn execute(&mut self, frame: &[u8], reply: impl FnOnce(usize) -> Vec<u8>) -> &[u8] {
         assert!(!self.forbidden.contains(frame), "executed, although that was ruled out: {}", show(frame));
         if let Some(marked) = self.marked.get_mut(frame) {
             marked.executions += 1;
             let marked = *marked;
             assert!(marked.is_repeatable || marked.executions == 1, "executed twice: {}", show(frame));
-            if !marked.is_repeatable && is_live {
+            if !marked.is_repeatable {
                 self.check_order(marked, frame);
             }
         }
@@ -89,18 +89,29 @@ impl Ledger {
         }
     }
 
-    /// A write of this client is in doubt: from here on the order of its writes is its own business.
-    pub fn disorder(&mut self, client: usize) {
-        self.disordered.insert(client);
+    /// A client was told that `frame` only reads and may be repeated.
+    pub fn check_repeatable(&self, frame: &[u8]) {
+        let is_write = self.marked.get(frame).is_some_and(|marked| !marked.is_repeatable);
+        assert!(!is_write, "a write may not be repeated: {}", show(frame));
     }
 
-    /// INV-12: writes of one client are executed in its order.
-    fn check_order(&mut self, marked: Marked, frame: &[u8]) {
-        if self.disordered.contains(&marked.client) {
-            return;
+    /// The outcome of `frame` becomes unknown, when the session has read its client's marks up to `read_until`.
+    pub fn doubt(&mut self, frame: &[u8], read_until: u64) {
+        if let Some(marked) = self.marked.get(frame) {
+            self.doubts.entry((marked.client, marked.place)).or_insert(read_until);
         }
-        let last = self.last_write.insert(marked.client, marked.place);
-        assert!(last.is_none_or(|last| last < marked.place), "executed too late: {}", show(frame));
+    }
+
+    /// INV-12: writes of one client are executed in its order. A write in doubt may come late, but then what was
+    /// read before the doubt arose must not have been executed: the client could not know.
+    fn check_order(&mut self, marked: Marked, frame: &[u8]) {
+        let writes = self.writes.entry(marked.client).or_default();
+        if let Some(later) = writes.range(marked.place + 1..).next() {
+            let doubt = self.doubts.get(&(marked.client, marked.place));
+            let could_know = doubt.is_some_and(|read_until| later > read_until);
+            assert!(could_know, "executed behind mark {later}: {}", show(frame));
+        }
+        writes.insert(marked.place);
     }
 }
 

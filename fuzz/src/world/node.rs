@@ -62,7 +62,7 @@ impl Pipe {
         let frame: Vec<u8> = self.inbound.drain(..length).collect();
         let (shape, is_live) = (tape.byte(), self.state != PipeState::Lost);
         let protocol = self.protocol;
-        let reply = ledger.execute(&frame, is_live, |number| reply(number, shape, protocol));
+        let reply = ledger.execute(&frame, |number| reply(number, shape, protocol));
         if is_live {
             if protocol == Protocol::Resp3 && shape & 0x80 != 0 {
                 // A push may come before any reply, and is none.

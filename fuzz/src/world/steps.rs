@@ -107,13 +107,15 @@ impl World {
     fn say_marked(&mut self, tape: &mut Tape<'_>) {
         let place = self.client(tape);
         let client = &mut self.clients[place];
-        client.marks += 1;
-        let (mark, number) = (client.marks, client.number);
+        if client.has_hung_up || !client.is_here() {
+            return;
+        }
+        let (mark, number) = (client.next_mark(), client.number);
         let key = format!("{number}~{mark}");
         let key = key.as_bytes();
         let large;
         let keys;
-        let arguments: &[&[u8]] = match tape.below(10) {
+        let arguments: &[&[u8]] = match tape.below(11) {
             0..=2 => &[b"GET", key],
             3 | 4 => &[b"SET", key, b"value"],
             5 => &[b"incr", key],
@@ -127,6 +129,10 @@ impl World {
                 &keys
             }
             8 => &[b"EXISTS", key],
+            9 => {
+                keys = [&[&b"DEL"[..], key][..], &[&b"k"[..]; 40][..]].concat();
+                &keys
+            }
             _ => &[b"PING", key],
         };
         let mut frame = Vec::new();
@@ -264,9 +270,7 @@ impl World {
             for (place, waiter) in lane.waiters.iter_mut().enumerate() {
                 waiter.taken_at = if place < late { 0 } else { u64::MAX };
             }
-            if late > 0 {
-                self.note_doubt(&lane);
-            }
+            self.note_doubt(&lane, late);
             self.worker.lanes.restore(id, lane);
         }
         self.flush_touched(|world| tick::run(&mut world.worker));

@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::task::Waker;
 
-use breakwater::buffer::{LARGE_BYTES, SLICES, SendBuffer};
+use breakwater::buffer::{LARGE_BYTES, Piece, SLICES, SendBuffer};
 use breakwater::session::state::{Closing, Session, SessionId};
 use breakwater::session::{self, feed, flush};
 use breakwater::stats::labels::{ClosedReason, DialFailure};
@@ -93,11 +93,7 @@ impl World {
                 // What is partly handed over must be completed.
                 let piece = lane.send.piece(start, waiter.end).filter(|_| start >= lane.send.sent());
                 if let Some(piece) = piece {
-                    let frame = match piece {
-                        breakwater::buffer::Piece::Borrowed(bytes) => bytes.to_vec(),
-                        breakwater::buffer::Piece::Shared(bytes) => bytes.to_vec(),
-                    };
-                    self.ledger.forbid(&frame, "its client had gone before it was sent");
+                    self.ledger.forbid(&frame(piece), "its client had gone before it was sent");
                 }
             }
         }
@@ -224,19 +220,22 @@ impl World {
         self.pipes.push(ghost);
         self.begin_batch();
         let Some(mut lane) = self.worker.lanes.lend(id) else { return };
-        self.note_doubt(&lane);
+        self.note_doubt(&lane, usize::MAX);
         let node = Arc::clone(&self.node);
         lane.fruitless = if lane.has_answered { 0 } else { lane.fruitless + 1 };
         loss::connection_lost(&mut self.worker, &mut lane, &node);
         self.bury(place, lane);
     }
 
-    /// Whoever has a command on this lane may be told that its outcome is unknown.
-    pub(super) fn note_doubt(&mut self, lane: &Lane) {
-        for waiter in &lane.waiters {
+    /// The outcome of the first `count` commands of a lane becomes unknown, as far as they were sent.
+    pub(super) fn note_doubt(&mut self, lane: &Lane, count: usize) {
+        for waiter in lane.waiters.iter().take(count) {
+            let start = waiter.end - u64::from(waiter.length);
             let client = self.clients.iter().find(|client| client.session == waiter.session);
-            if let Some(client) = client {
-                self.ledger.disorder(client.number);
+            if let Some(client) = client.filter(|_| start < lane.send.sent())
+                && let Some(piece) = lane.send.piece(start, waiter.end)
+            {
+                self.ledger.doubt(&frame(piece), client.marks_read());
             }
         }
     }
@@ -355,6 +354,14 @@ fn first(out: &SendBuffer, limit: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
     bytes.truncate(limit);
     bytes
+}
+
+/// The bytes of a command that waits on a lane.
+fn frame(piece: Piece<'_>) -> Vec<u8> {
+    match piece {
+        Piece::Borrowed(bytes) => bytes.to_vec(),
+        Piece::Shared(bytes) => bytes.to_vec(),
+    }
 }
 
 /// What the writer of a session does when the kernel has taken something.
