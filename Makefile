@@ -8,7 +8,7 @@ CARGO ?= cargo
 T ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench fuzz fmt install-redis
+.PHONY: help demo test check lint bench fuzz tcl fmt install-redis
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ fuzz: ## Run every fuzz target for T seconds (make fuzz T=600)
 		$(CARGO) fuzz run -s none "$$target" "$$grown/$$target" "fuzz/corpus/$$target" -- \
 			-dict=fuzz/resp.dict -max_total_time=$(T); \
 	done
+
+tcl: install-redis ## Redis's own test-suite, directly and through Breakwater (tests/tcl)
+	$(CARGO) build --locked --release
+	python3 tests/tcl $(ARGS)
 
 fmt: ## Format the source
 	$(CARGO) fmt

@@ -25,8 +25,10 @@ pub struct Replies {
     early: VecDeque<Slot>,
     /// Whether a part of the reply of `head` has been appended to the client's bytes.
     head_started: bool,
-    /// Bytes held in `early`; they count against the session's budget.
+    /// Bytes held in `early` and in `pushes`; they count against the session's budget.
     held: usize,
+    /// Pushes that came in the middle of a reply: they follow its last byte.
+    pushes: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -148,6 +150,17 @@ impl Replies {
         false
     }
 
+    /// Adds a whole frame that is no reply (a RESP3 push, a message of RESP2): at once, or behind the reply whose
+    /// first pieces are out already. It never goes between two pieces of one reply.
+    pub fn push(&mut self, frame: &[u8], out: &mut SendBuffer, pool: &mut ChunkPool) {
+        if self.head_started {
+            self.held += frame.len();
+            self.pushes.extend_from_slice(frame);
+        } else {
+            out.append(pool, frame);
+        }
+    }
+
     /// Notes that a piece of `slot` was appended to the client's bytes by the caller, without a copy.
     pub fn note_piece(&mut self, slot: Sequence) {
         if slot == self.head {
@@ -173,6 +186,11 @@ impl Replies {
         loop {
             self.head += 1;
             self.head_started = false;
+            if !self.pushes.is_empty() {
+                let pushes = std::mem::take(&mut self.pushes);
+                self.held -= pushes.len();
+                out.append(pool, &pushes);
+            }
             if self.early.is_empty() {
                 return;
             }
@@ -235,6 +253,10 @@ mod tests {
             self.replies.piece(slot, piece, &mut self.out, &mut self.pool)
         }
 
+        fn push(&mut self, frame: &[u8]) {
+            self.replies.push(frame, &mut self.out, &mut self.pool);
+        }
+
         fn sent(&self) -> Vec<u8> {
             let mut slices = [IoSlice::new(&[]); crate::buffer::SLICES];
             let count = self.out.unsent_slices(&mut slices);
@@ -276,6 +298,20 @@ mod tests {
         assert!(rig.replies.is_started(1));
         rig.complete(1, b"b2");
         assert_eq!(rig.sent(), b"a1a2b1b2");
+    }
+
+    #[test]
+    fn a_push_goes_out_at_once_but_never_into_a_reply() {
+        let mut rig = Rig::new(2);
+        rig.push(b">1");
+        rig.piece(0, b"a1");
+        rig.push(b">2");
+        rig.piece(0, b"a2");
+        assert_eq!((rig.sent(), rig.replies.held()), (b">1a1a2".to_vec(), 2));
+        rig.complete(0, b"a3");
+        rig.push(b">3");
+        rig.complete(1, b"b");
+        assert_eq!((rig.sent(), rig.replies.held()), (b">1a1a2a3>2>3b".to_vec(), 0));
     }
 
     #[test]

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 PROJECT = Path(__file__).resolve().parents[2]
-# Starting servers, asking them and showing progress are the same here as in the comparison of speed.
+# Starting servers, asking them and showing progress: as in the comparison of speed.
 sys.path.append(str(PROJECT / "benches" / "load"))
 
 import argparse  # noqa: E402
@@ -51,20 +51,19 @@ def main():
     tables.heading(lines)
     comparisons = []
     for number, unit in enumerate(units, 1):
-        comparisons.append(_compare(folder, unit, arguments, f"{number}/{len(units)} {unit}"))
+        label = f"{number}/{len(units)} {unit}"
+        comparisons.append(_compare(folder, unit, arguments, label, reasons))
         tables.row(comparisons[-1])
     return _report(arguments, lines, comparisons, reasons)
 
 
-def _compare(folder, unit, arguments, label):
+def _compare(folder, unit, arguments, label, reasons):
     """Runs one file: directly, then through Breakwater as often as it takes and is allowed."""
     run = functools.partial(_run_once, folder, unit, arguments)
     comparison = verdicts.Comparison(unit, run(f"{label} directly", None, ()))
     tries = 0 if arguments.only_direct else arguments.tries
-    for number in range(1, tries + 1):
-        if number > 1 and not comparison.differences or not comparison.asked:
-            break
-        words = f"{label} through Breakwater, try {number}"
+    while len(comparison.tries) < tries and verdicts.wants_a_try(comparison, reasons):
+        words = f"{label} through Breakwater, try {len(comparison.tries) + 1}"
         comparison.tries.append(run(words, arguments.breakwater, sorted(comparison.stallers)))
     progress.show("")
     return comparison
@@ -104,7 +103,7 @@ def _arguments():
         prog="python3 tests/tcl", description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--file", action="append", metavar="UNIT", help="only this file, as unit/multi (repeatable)")
+    add("--file", action="append", metavar="UNIT", help="only this file: unit/multi (repeatable)")
     add("--list", action="store_true", help="print the names of the files and stop")
     add("--tries", type=int, default=3, help="runs of a file through Breakwater, at most")
     add("--tags", default="", metavar="TAGS", help="the suite's --tags, for both sides: '-slow'")

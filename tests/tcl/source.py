@@ -42,7 +42,7 @@ def version_of(directory):
 
 
 def _renew(suite, given):
-    """Puts the tests there under another name first: an interrupted copy is never taken for whole."""
+    """Copies under another name first: an interrupted copy is never taken for a whole one."""
     fresh, clone = suite.with_name("unfinished"), suite.with_name("clone")
     for leftover in (fresh, clone):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -50,7 +50,7 @@ def _renew(suite, given):
     source = given if given is not None else _clone(clone)
     version = version_of(source)
     if version != TAG:
-        raise SourceError(f"{source} is no source of Redis {TAG}, but of {version or 'nothing known'}")
+        raise SourceError(f"{source} is the source of {version or 'something else'}, not of {TAG}")
     shutil.copytree(source / "tests", fresh / "tests", symlinks=True)
     shutil.rmtree(suite, ignore_errors=True)
     fresh.rename(suite)

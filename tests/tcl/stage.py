@@ -5,6 +5,7 @@ the next: a CONFIG SET that a test did not take back, or a memory peak, must not
 between Redis and Breakwater.
 """
 
+import functools
 import os
 import shlex
 import shutil
@@ -29,8 +30,8 @@ class Stage:
         try:
             self.port = self._start("redis-server", redis_server).port
             if self.breakwater is not None:
-                redis_port = self.port
-                self.port = self._start("breakwater", lambda port: self._proxy(port, redis_port)).port
+                proxy = functools.partial(self._proxy, self.port)
+                self.port = self._start("breakwater", proxy).port
         except BaseException:
             self.__exit__()
             raise
@@ -52,7 +53,7 @@ class Stage:
         server.wait_until_it_answers()
         return server
 
-    def _proxy(self, port, redis_port):
+    def _proxy(self, redis_port, port):
         """Two workers: what a test does with two clients must work wherever they land. The flags of
         this shell's environment are not the test's."""
         argv = [str(self.breakwater), "run", "--listen", f"127.0.0.1:{port}",

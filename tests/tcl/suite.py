@@ -2,7 +2,7 @@
 
 Owns the command line of the suite, its end, and the grammar of its output. Never starts a server
 and never judges: what a run found is data, compared by `verdicts.py`. Two things surprise. A name
-may stand for several tests of a file, so each further one is called `name #2`. And `--durable` is
+may stand for several tests of a file, so each further one is called `name @2`. And `--durable` is
 always given: without it the first exception ends the file and hides whatever follows.
 """
 
@@ -28,6 +28,8 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 PASSED = re.compile(r"(.*) \(\d+ ms\)")
 FAILED = re.compile(r"(.*) in tests/\S+\.tcl")
 STALLED_IN = re.compile(r"\S+ => \(IN PROGRESS\) (.*)")
+# Names of the suite's own end in `#2`; none ends like this.
+NUMBER = re.compile(r" @\d+$")
 SUMMARY = "                   The End"
 
 
@@ -122,14 +124,19 @@ def read(text):
             found.ended_early = "exception: " + error_text(lines)
         elif word == "TIMEOUT":
             stalled = next(filter(None, map(STALLED_IN.match, lines)), None)
-            found.stalled_in = stalled and stalled[1]
-            found.ended_early = f"no progress in: {stalled[1] if stalled else 'an unknown test'}"
+            found.stalled_in = stalled and _numbered(stalled[1], seen)
+            found.ended_early = f"no progress in: {found.stalled_in or 'an unknown test'}"
         elif word.endswith("done"):
             done = True
     if not done and found.ended_early is None:
         words = text.strip().splitlines()[-1:] or ["no output"]
         found.ended_early = f"the suite ended before the file: {words[0]}"
     return found
+
+
+def name_of(test):
+    """The name that the suite knows a test by: without the number it was given here."""
+    return NUMBER.sub("", test)
 
 
 def error_text(lines):
@@ -152,7 +159,7 @@ def _note_error(found, lines, seen):
 
 def _numbered(name, seen):
     seen[name] = seen.get(name, 0) + 1
-    return name if seen[name] == 1 else f"{name} #{seen[name]}"
+    return name if seen[name] == 1 else f"{name} @{seen[name]}"
 
 
 def _events(text):

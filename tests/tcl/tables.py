@@ -43,8 +43,7 @@ def baseline(comparisons):
         print(f"\nnothing to run against a server that the suite did not start: {', '.join(empty)}")
     ignored = sum(c.direct.ignored for c in comparisons)
     if ignored:
-        print(f"\nblocks and tests that the suite leaves out for the same reason or for their tags: "
-              f"{ignored}")
+        print(f"\nblocks and tests that the suite leaves out here, by their tags: {ignored}")
     failed = [(c.unit, name, text) for c in comparisons for name, text in c.direct.failed.items()]
     if failed:
         print(f"\nnot [ok] directly, hence not asked for: {len(failed)}")
@@ -56,7 +55,8 @@ def difference_list(found):
     """Each test that is [ok] directly and not through Breakwater, with its error and its reason."""
     if found:
         without = sum(d.reason is None for d in found)
-        print(f"\n[ok] directly and not through Breakwater: {len(found)}, {without} without a reason")
+        print(f"\n[ok] directly and not through Breakwater: {len(found)}, "
+              f"{without} without a reason")
     for difference in found:
         print(f"  {difference.unit}: {difference.name}\n{_indented(difference.error)}")
         print(f"      {difference.reason or '*** no reason is given in reasons.toml'}")
@@ -104,7 +104,8 @@ def _as_json(comparison):
 
 
 def _run_as_json(run):
-    return {**dataclasses.asdict(run), "passed": sorted(run.passed), "seconds": round(run.seconds, 1)}
+    return {
+        **dataclasses.asdict(run), "passed": sorted(run.passed), "seconds": round(run.seconds, 1)}
 
 
 def _remarks(comparison):

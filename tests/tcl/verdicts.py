@@ -7,11 +7,11 @@ explains a difference and never makes it one less.
 """
 
 import dataclasses
-import re
 import tomllib
 
+import suite
+
 BAR_PERCENT = 98.0
-NUMBER = re.compile(r" #\d+$")
 
 
 class ReasonsError(Exception):
@@ -48,8 +48,10 @@ class Comparison:
 
     @property
     def stallers(self):
-        """Tests in which a try hung. A repetition leaves them out to reach what comes after."""
-        return {name for run in self.tries if (name := run.stalled_in) in self.differences}
+        """Names of tests in which a try hung. A repetition leaves out all tests of such a name, to
+        reach what comes after."""
+        hung = {run.stalled_in for run in self.tries}
+        return {suite.name_of(test) for test in hung & self.differences}
 
     def error_of(self, name):
         """What the first try that has something to say about a difference says."""
@@ -65,12 +67,19 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A test that is [ok] directly and not through Breakwater. `reason` None: nobody has said why."""
+    """A test that is [ok] directly and not through Breakwater. `reason` None: nobody says why."""
 
     unit: str
     name: str
     error: str
     reason: str | None
+
+
+def wants_a_try(comparison, reasons):
+    """Is there something that another run could still find? A difference that has a reason is not
+    expected to go away."""
+    return any(reason_for(reasons, comparison.unit, name) is None or not comparison.tries
+               for name in comparison.differences)
 
 
 def differences(comparisons, reasons):
@@ -80,8 +89,8 @@ def differences(comparisons, reasons):
 
 
 def reason_for(reasons, unit, name):
-    """A reason for `name` holds for each test of that name, one for `name #2` for the second."""
-    names = (name, NUMBER.sub("", name))
+    """A reason for `name` holds for each test of that name, one for `name @2` for the second."""
+    names = (name, suite.name_of(name))
     return next((reasons[key] for n in names if (key := f"{unit}: {n}") in reasons), None)
 
 
@@ -89,7 +98,7 @@ def stale_reasons(comparisons, reasons):
     """Reasons for what is no difference any more, among the files that were compared."""
     units = {c.unit for c in comparisons}
     in_use = {f"{c.unit}: {name}" for c in comparisons for name in c.differences}
-    in_use |= {NUMBER.sub("", key) for key in in_use}
+    in_use |= {suite.name_of(key) for key in in_use}
     return sorted(key for key in reasons if key.split(": ", 1)[0] in units and key not in in_use)
 
 
