@@ -171,6 +171,7 @@ fn worker() -> Worker {
     let shared = Shared {
         registry: Registry::default(),
         identities: Identities::default(),
+        pinned: Default::default(),
         topology: Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node))),
         memory: MemorySettings::default(),
     };

@@ -48,6 +48,10 @@ pub struct Client {
     pub active_at: AtomicU64,
     /// CLIENT NO-EVICT ON was asked for; a proxy has no such eviction, so this is only shown.
     pub no_evict: AtomicBool,
+    /// What the node's own CLIENT ID calls the connection that this client has for itself; 0 without one.
+    pub node_client_id: AtomicU64,
+    /// Whether it waits there for what other clients do.
+    pub is_blocked: AtomicBool,
     /// What it calls itself.
     pub labels: Mutex<Labels>,
 }
@@ -144,6 +148,8 @@ impl Client {
             is_resp3: AtomicBool::new(false),
             last_command: AtomicU16::new(u16::MAX),
             active_at: AtomicU64::new(now),
+            node_client_id: AtomicU64::new(0),
+            is_blocked: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
             labels: Mutex::new(Labels { user, ..Labels::default() }),
         }
@@ -153,6 +159,12 @@ impl Client {
     pub fn note_state(&self, protocol: Protocol, db: u32) {
         self.is_resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
         self.db.store(db, Ordering::Relaxed);
+    }
+
+    /// Notes its connection to the node, and whether it waits there.
+    pub fn note_pinned(&self, node_client_id: u64, is_blocked: bool) {
+        self.node_client_id.store(node_client_id, Ordering::Relaxed);
+        self.is_blocked.store(is_blocked, Ordering::Relaxed);
     }
 
     /// Notes the last command of a batch.

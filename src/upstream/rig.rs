@@ -50,6 +50,7 @@ impl Rig {
         let shared = Shared {
             registry: Registry::default(),
             identities: Identities::default(),
+            pinned: Default::default(),
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             memory: MemorySettings::default(),
         };

@@ -146,6 +146,7 @@ impl World {
         let shared = Shared {
             registry: Registry::default(),
             identities: Identities::default(),
+            pinned: Default::default(),
             topology: Arc::new(ArcSwap::from_pointee(topology(&node, 1))),
             memory,
         };

@@ -65,6 +65,7 @@ impl Rig {
         let shared = Arc::new(Shared {
             registry: Registry::default(),
             identities: Identities::default(),
+            pinned: Default::default(),
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             memory,
         });
