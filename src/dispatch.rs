@@ -243,7 +243,9 @@ pub fn deliver(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         Settled::Failed { refusal, .. } => {
             worker.line.clear();
             if !waiter.is_muted {
-                write_queued(&mut worker.line, waiter.frames);
+                if waiter.role == Role::Plain {
+                    write_queued(&mut worker.line, waiter.frames);
+                }
                 refusal.write(&mut worker.line);
             }
             session.fail(&mut worker.pool, waiter.slot, &worker.line);

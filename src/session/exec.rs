@@ -12,9 +12,9 @@ use crate::resp::limits::Limits;
 use crate::resp::reply::ReplyScanner;
 use crate::resp::request::{RequestScanner, Scanned};
 use crate::resp::write;
-use crate::session::local;
 use crate::session::pin::Pending;
 use crate::session::state::Session;
+use crate::session::{local, wait};
 use crate::topology::Topology;
 use crate::worker::Worker;
 
@@ -31,6 +31,7 @@ pub fn rewrite(
     let mut line = Vec::new();
     match pending {
         Pending::Aborting(abort) => write::error(&mut line, &abort.text()),
+        Pending::Wait => return Some(wait::answer(bytes)),
         Pending::Unwatched => write::null_array(&mut line, session.protocol),
         Pending::Exec { queued, ours } if !ours.is_empty() => {
             return splice(worker, session, bytes, *queued, ours);
@@ -80,7 +81,7 @@ fn splice(
 }
 
 /// Bytes of the first whole reply in `bytes`.
-fn element_length(bytes: &[u8]) -> Option<usize> {
+pub(super) fn element_length(bytes: &[u8]) -> Option<usize> {
     let mut scanner = ReplyScanner::default();
     let progress = scanner.scan(bytes).ok()?;
     progress.complete.then_some(progress.consumed)

@@ -21,6 +21,7 @@ pub mod replies;
 pub mod state;
 pub mod tracking;
 pub mod transaction;
+pub mod wait;
 
 use std::future::poll_fn;
 use std::io;

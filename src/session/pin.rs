@@ -24,8 +24,6 @@ pub struct Pin {
     pub tracking: Option<Vec<u8>>,
     /// Whether the node sends this client what MONITOR sends.
     pub is_monitor: bool,
-    /// Whether a WAIT was asked: only a connection that has written itself tells the truth about it.
-    pub has_waited: bool,
     /// Whether something may be left on the connection that we do not keep account of.
     pub is_dirty: bool,
     /// The command whose reply is due and decides what the connection holds; nothing is dispatched before that.
@@ -78,7 +76,7 @@ pub enum Pending {
     Unwatch,
     /// A command that waits for other clients.
     Blocking,
-    /// WAIT or WAITAOF.
+    /// WAIT or WAITAOF, behind a command of ours that makes its answer true.
     Wait,
     /// CLIENT TRACKING; what it turns on, or nothing if it turns it off.
     Tracking(Option<Vec<u8>>),
@@ -103,7 +101,7 @@ impl Pin {
     /// Whether every command of the session goes to this connection until its client says otherwise.
     #[must_use]
     pub fn is_sticky(&self) -> bool {
-        self.tracking.is_some() || self.is_monitor || self.has_waited
+        self.tracking.is_some() || self.is_monitor
     }
 
     /// Whether the session can do without it.
@@ -130,7 +128,6 @@ impl Pin {
         self.lane = None;
         self.pending = None;
         self.is_dirty = false;
-        self.has_waited = false;
         self.watch_is_lost |= self.has_watches;
         if let Some(multi) = &mut self.multi {
             multi.aborted.get_or_insert_with(|| Abort::Lost(node.to_owned()));

@@ -18,7 +18,7 @@ use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::session::pin::{Multi, Pending};
 use crate::session::state::{Closing, Session, SessionId};
-use crate::session::{exec, local, tracking, transaction};
+use crate::session::{exec, local, tracking, transaction, wait};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
@@ -98,7 +98,10 @@ fn begin(
         "multi" => (Pending::Multi, Need::Brief),
         "watch" => (Pending::Watch, Need::Brief),
         "unwatch" => (Pending::Unwatch, Need::Brief),
-        "wait" | "waitaof" => (Pending::Wait, Need::Lasting),
+        "wait" | "waitaof" => {
+            frame = Piece::Shared([wait::STEP, command.frame()].concat().into());
+            (Pending::Wait, Need::Lasting)
+        }
         "monitor" => (Pending::Monitor, Need::Lasting),
         "client|tracking" => {
             match tracking::in_the_nodes_terms(worker, session, command) {
@@ -137,12 +140,13 @@ pub(super) fn expect(
 ) -> Dispatched {
     let is_held = match &pending {
         Pending::Exec { ours, .. } => !ours.is_empty(),
-        Pending::Aborting(_) | Pending::Unwatched => true,
+        Pending::Aborting(_) | Pending::Unwatched | Pending::Wait => true,
         _ => false,
     };
     let waits = matches!(pending, Pending::Blocking | Pending::Wait);
     session.client.is_blocked.store(waits, Ordering::Relaxed);
     let asked = Asked {
+        frames: if pending == Pending::Wait { 2 } else { 1 },
         patience: if waits { Patience::Endless } else { Patience::Long },
         role: Role::State { is_held },
         ..Asked::of(spec)
@@ -317,13 +321,16 @@ fn conclude(worker: &Worker, session: &mut Session, pending: Pending, settled: &
         session.lane = None;
     }
     match pending {
-        Pending::Multi if is_ok => pin.multi = Some(Multi::default()),
+        Pending::Multi if is_ok => {
+            pin.multi = Some(Multi::default());
+            session.client.queued.store(0, Ordering::Relaxed);
+        }
         Pending::Exec { .. } | Pending::Aborting(_) | Pending::Unwatched | Pending::Discard => {
             pin.end_transaction();
+            session.client.queued.store(-1, Ordering::Relaxed);
         }
         Pending::Watch => pin.has_watches |= is_ok,
         Pending::Unwatch if is_ok => pin.end_transaction(),
-        Pending::Wait => pin.has_waited |= is_ok,
         Pending::Tracking(said) if is_ok => {
             pin.is_dirty = true;
             pin.tracking = said;

@@ -7,6 +7,8 @@
 //! What surprises: commands about the client's own connection (CLIENT ID, SETNAME …) must take effect only if EXEC
 //! succeeds, and in their order. The node queues a PING for each, and [`super::exec`] answers in its place.
 
+use std::sync::atomic::Ordering;
+
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, Spec};
@@ -82,6 +84,8 @@ fn queue(
         && let Some(multi) = session.pin.as_mut().and_then(|pin| pin.multi.as_mut())
     {
         multi.queued += 1;
+        let queued = i32::try_from(multi.queued).unwrap_or(i32::MAX);
+        session.client.queued.store(queued, Ordering::Relaxed);
     }
     done
 }

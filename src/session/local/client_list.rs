@@ -158,12 +158,13 @@ impl<'a> Style<'a> {
         out.extend_from_slice(&labels.name);
         let _ = write!(
             out,
-            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 \
+            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi={} qbuf=0 qbuf-free=0 \
              argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=",
             client.age_seconds(self.now),
             client.idle_seconds(self.now),
             flags(client),
             client.db.load(Ordering::Relaxed),
+            client.queued.load(Ordering::Relaxed),
             self.last_command(client),
         );
         out.extend_from_slice(&labels.user);
@@ -185,15 +186,17 @@ impl<'a> Style<'a> {
     }
 }
 
-/// `U` for a unix socket, `e` for NO-EVICT, `N` for nothing of note.
-fn flags(client: &Client) -> &'static str {
-    let is_unix = client.address.starts_with('/');
-    match (is_unix, client.no_evict.load(Ordering::Relaxed)) {
-        (true, true) => "Ue",
-        (true, false) => "U",
-        (false, true) => "e",
-        (false, false) => "N",
-    }
+/// The letters of Redis, in its order: in a transaction, blocked, on a unix socket, NO-EVICT; `N` for none of them.
+fn flags(client: &Client) -> String {
+    let letters = [
+        ('x', client.queued.load(Ordering::Relaxed) >= 0),
+        ('b', client.is_blocked.load(Ordering::Relaxed)),
+        ('U', client.address.starts_with('/')),
+        ('e', client.no_evict.load(Ordering::Relaxed)),
+    ];
+    let flags: String =
+        letters.iter().filter(|(_, is_on)| *is_on).map(|(letter, _)| letter).collect();
+    if flags.is_empty() { "N".into() } else { flags }
 }
 
 /// What Redis shows of a client that has sent no command yet.
