@@ -24,6 +24,7 @@ use crate::worker::Worker;
 pub fn run(worker: &mut Worker) {
     worker.begin_batch();
     let lanes: Vec<LaneId> = worker.lanes.keys().collect();
+    let mut pinned_count = 0;
     for id in lanes {
         let Some(mut lane) = worker.lanes.lend(id) else {
             continue;
@@ -32,9 +33,11 @@ pub fn run(worker: &mut Worker) {
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
         rest(worker, &mut lane);
+        pinned_count += u64::from(lane.pinned.is_some());
         pinned::after_turn(worker, &mut lane);
         worker.lanes.restore(id, lane);
     }
+    worker.stats.pinned.set(pinned_count);
     upstream::pinned::tick(worker);
     look_at_sessions(worker);
     flush::touched(worker);

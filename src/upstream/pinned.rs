@@ -78,6 +78,7 @@ pub fn borrow(
         return Err(NoLane::Wait);
     }
     if std::mem::take(&mut session.pin_refused) {
+        worker.stats.pinned_refused.increment();
         let (most, wait) = (worker.shared.pinned.most(), topology.node.settings.pinned_wait);
         return Err(NoLane::Refused(Refusal::PinnedBusy { most, wait: clock::to_micros(wait) }));
     }
@@ -260,6 +261,7 @@ pub fn tick(worker: &mut Worker) {
             session.wake();
         }
     }
+    worker.stats.pinned_waiting.set(worker.pinned.queue.len() as u64);
     wake_next(worker);
 }
 
