@@ -210,8 +210,13 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();
     match waiter.role {
+        Role::Plain => deliver(worker, waiter, settled),
+        Role::Queued => {
+            transaction::note_queued(worker, waiter, &settled);
+            deliver(worker, waiter, settled);
+        }
         Role::State { .. } => pinned::settle(worker, waiter, settled),
-        Role::Plain | Role::Queued => deliver(worker, waiter, settled),
+        Role::Whisper => pinned::note_whisper(worker, waiter, &settled),
     }
 }
 

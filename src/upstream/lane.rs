@@ -23,7 +23,7 @@ use crate::session::replies::Sequence;
 use crate::session::state::{Session, SessionId};
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
-use crate::upstream::pinned::Place;
+use crate::upstream::pinned::{LastingPlace, Place};
 
 /// Key of a lane on its worker.
 pub type LaneId = Key<Lane>;
@@ -96,6 +96,8 @@ pub enum Role {
         /// Whether it is kept back until it is whole.
         is_held: bool,
     },
+    /// It answers a command of our own, and is not delivered: its session's commands wait for it.
+    Whisper,
 }
 
 /// What a lane has that belongs to one session alone.
@@ -108,10 +110,10 @@ pub struct Pinned {
     /// Whether something would be lost with the connection that its owner counts on: then nothing is sent again
     /// on another one.
     pub holds_state: bool,
-    /// Whether the node sends lines that answer nothing (MONITOR).
-    pub is_monitor: bool,
     /// Its place in the budget of pinned connections; given back when the lane is dropped.
     pub place: Place,
+    /// Its place among those that are borrowed for long.
+    pub lasting: Option<LastingPlace>,
 }
 
 /// What a lane is doing.
@@ -287,15 +289,14 @@ impl Lane {
         self.pinned.as_ref()?.owner
     }
 
-    /// Drops everything that is queued or due and closes the connection, whatever it is waiting for: nothing may
-    /// be executed for a session that has gone (INV-3). Returns how many waiters that left without a reply.
-    pub fn abandon(&mut self) -> usize {
+    /// Drops everything that is queued and closes the connection, whatever it is waiting for: nothing may be
+    /// executed for a session that has gone (INV-3). Returns the waiters, and how far their commands were sent.
+    pub fn abandon(&mut self) -> (VecDeque<Waiter>, u64) {
+        let sent = self.send.sent();
         self.retired = true;
         self.send = SendBuffer::default();
-        let count = self.waiters.len();
-        self.waiters.clear();
         self.wake();
-        count
+        (std::mem::take(&mut self.waiters), sent)
     }
 
     /// Whether nothing is due and nothing is queued.

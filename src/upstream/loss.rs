@@ -197,11 +197,31 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
 }
 
 /// Whether somebody still waits for this waiter's reply.
-fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
-    worker
-        .sessions
-        .get(waiter.session)
-        .is_some_and(|session| session.replies.is_waiting(waiter.slot))
+#[must_use]
+pub fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
+    worker.sessions.get(waiter.session).is_some_and(|session| match waiter.role {
+        Role::Whisper => session.pin.is_some(),
+        _ => session.replies.is_waiting(waiter.slot),
+    })
+}
+
+/// The connection is given up with commands on it: whoever still waits is told the truth.
+pub fn abandon(worker: &mut Worker, lane: &mut Lane) {
+    let (waiters, sent) = lane.abandon();
+    for waiter in waiters {
+        if !is_wanted(worker, &waiter) {
+            worker.stats.tombstones_consumed.increment();
+            continue;
+        }
+        let (node, ran) = (lane.node.name.clone(), effect(&waiter, sent));
+        let (refusal, outcome) = if ran == Ran::No {
+            (Refusal::StateLost { node }, Outcome::NotExecuted)
+        } else {
+            let command = worker_name(worker, &waiter);
+            (Refusal::OutcomeUnknown { node, command }, Outcome::Unknown)
+        };
+        dispatch::settle_guarded(worker, &waiter, Settled::Failed { refusal, outcome });
+    }
 }
 
 fn apply(
