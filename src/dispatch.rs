@@ -25,6 +25,7 @@ use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
 use crate::upstream::lane::{LaneId, Patience, Role, Waiter};
+use crate::upstream::pinned as upstream_pinned;
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
 
@@ -151,6 +152,8 @@ pub fn dispatch_block(
         return Dispatched::Wait;
     };
     session.client.note_command(spec.id.0, worker.now);
+    // Its MULTI may have asked for a connection before the rest arrived.
+    upstream_pinned::withdraw(worker, session);
     let asked = Asked {
         frames: block.commands,
         is_retry_safe: block.is_retry_safe,

@@ -242,7 +242,8 @@ fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason
         return Some(ClosedReason::Stalled);
     }
     // It is not read any more, and must not wait for nobody.
-    if session.is_blocked() && !session.reads_ahead() && session.socket.has_peer_closed() {
+    let waits = session.is_blocked() || session.asks_pin;
+    if waits && !session.reads_ahead() && session.socket.has_peer_closed() {
         return Some(ClosedReason::ClientClosed);
     }
     let limit = clock::to_micros(session.gate.idle_timeout?);

@@ -58,7 +58,10 @@ pub fn dispatch(
         | (_, "auth" | "client|reply" | "client|tracking" | "monitor") => {
             refuse_queueing(worker, session, spec)
         }
-        (Class::Local, _) => queue_ours(worker, session, lane, spec, command),
+        (Class::Local, _) => match pinned::unblock(worker, spec, command) {
+            Some(frame) => queue(worker, session, lane, spec, Piece::Shared(frame.into())),
+            None => queue_ours(worker, session, lane, spec, command),
+        },
         (Class::Pinned, _) if !spec.blocks(&command) => {
             if let Some(pin) = &mut session.pin {
                 pin.is_dirty = true;

@@ -109,6 +109,15 @@ pub fn borrow(
     Ok(id)
 }
 
+/// The session asks no longer.
+pub fn withdraw(worker: &mut Worker, session: &mut Session) {
+    if session.asks_pin {
+        worker.pinned.forget(session.id);
+        session.asks_pin = false;
+        session.pin_refused = false;
+    }
+}
+
 /// Why there is no point in waiting.
 fn refusal(worker: &Worker, topology: &Topology, session: &mut Session) -> Option<Refusal> {
     if std::mem::take(&mut session.pin_refused) {
