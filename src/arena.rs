@@ -33,6 +33,14 @@ pub struct Arena<T> {
 
 // === impl Key ===
 
+impl<T> Key<T> {
+    /// The key of no tenant, ever.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self { index: u32::MAX, generation: u32::MAX, of: PhantomData }
+    }
+}
+
 // Derived impls would ask for `T: Copy`.
 impl<T> Clone for Key<T> {
     fn clone(&self) -> Self {

@@ -15,10 +15,11 @@ use crate::command::errors;
 use crate::command::flags::Flags;
 use crate::command::spec::{Class, Lane as LaneKind, Spec};
 use crate::command::table::Unknown;
+use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::write;
-use crate::session::local;
 use crate::session::state::{Closing, Session};
+use crate::session::{local, pubsub};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
@@ -81,9 +82,18 @@ pub fn dispatch(
     else {
         return refuse(worker, session, spec, &Refusal::NoAuth);
     };
+    // In RESP2 whoever has subscribed may say little else.
+    if session.subscriptions.is_some()
+        && let Some(done) = pubsub::restrict(worker, topology, session, spec, command)
+    {
+        return done;
+    }
     // 3. What needs no node is answered here; what this build cannot serve is refused.
     match spec.class_for(&command) {
         Class::Local => return local::answer(worker, topology, session, spec, command),
+        Class::Subscriber => {
+            return pubsub::command(worker, topology, session, identity, spec, command);
+        }
         Class::Shared => {}
         _ => return refuse(worker, session, spec, &not_served(spec)),
     }
@@ -94,7 +104,10 @@ pub fn dispatch(
     }
     let is_bulk = wants_bulk(session, spec, &command);
     match pool::lane_for(worker, topology, session, identity, is_bulk) {
-        Ok(lane) => send(worker, session, lane, spec, renamed(spec, &command, frame)),
+        Ok(lane) => {
+            let recount = Recount::of(&worker.shared.tally, spec, &command);
+            send(worker, session, lane, (spec, recount), renamed(spec, &command, frame))
+        }
         Err(NoLane::Wait) => Dispatched::Wait,
         Err(NoLane::Refused(refusal)) => not_executed(worker, session, spec, &refusal),
     }
@@ -105,7 +118,7 @@ fn send(
     worker: &mut Worker,
     session: &mut Session,
     lane: LaneId,
-    spec: &Spec,
+    (spec, recount): (&Spec, Recount),
     frame: Piece<'_>,
 ) -> Dispatched {
     let Some(lane) = worker.lanes.get_mut(lane) else {
@@ -122,6 +135,7 @@ fn send(
         is_retry_safe: spec.is_retry_safe(),
         is_fast: spec.is_fast(),
         is_muted: session.is_muted(),
+        recount,
     };
     lane.used_at = worker.now;
     // Written once a turn, behind every session that is ready now.
@@ -157,7 +171,15 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     match settled {
         Settled::Reply { bytes, earlier, .. } => {
             session.admission.learn(earlier + bytes.len() as u64);
-            let shown = if waiter.is_muted { &[] } else { bytes };
+            let shown = if waiter.is_muted {
+                &[]
+            } else if waiter.recount == Recount::No {
+                bytes
+            } else {
+                worker.line.clear();
+                waiter.recount.apply(&worker.shared.tally, bytes, &mut worker.line);
+                &worker.line
+            };
             session.complete(&mut worker.pool, waiter.slot, shown);
         }
         Settled::Failed { refusal, .. } => {
@@ -205,7 +227,7 @@ fn wants_bulk(session: &Session, spec: &Spec, command: &Command<'_>) -> bool {
 }
 
 /// Answers with an error of ours, in the order of the session's replies.
-fn refuse(
+pub fn refuse(
     worker: &mut Worker,
     session: &mut Session,
     spec: &Spec,
@@ -215,7 +237,7 @@ fn refuse(
 }
 
 /// As [`refuse`], for what the node is to blame for.
-fn not_executed(
+pub fn not_executed(
     worker: &mut Worker,
     session: &mut Session,
     spec: &Spec,
@@ -226,7 +248,8 @@ fn not_executed(
     Dispatched::Done
 }
 
-fn refuse_with(
+/// As [`refuse`], with words of Redis.
+pub fn refuse_with(
     worker: &mut Worker,
     session: &mut Session,
     spec: Option<&Spec>,
@@ -272,9 +295,6 @@ pub fn not_served(spec: &Spec) -> Refusal {
     let why = match spec.class {
         Class::Structural => {
             "it takes its connection over for good, and this one is shared; connect to the node itself"
-        }
-        Class::Subscriber => {
-            "subscriptions need a connection of their own; subscribe at the node itself"
         }
         _ if spec.flags.contains(Flags::BLOCKING) => {
             "a blocking command needs a connection of its own; poll without blocking, or ask the node itself"

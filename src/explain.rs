@@ -109,7 +109,11 @@ fn known(
             writeln!(out, "goes to: nowhere, it is answered here")?;
             true
         }
-        Class::Pinned | Class::Subscriber | Class::Structural => {
+        Class::Subscriber => {
+            writeln!(out, "goes to: {target}, on the worker's subscriber link")?;
+            true
+        }
+        Class::Pinned | Class::Structural => {
             let mut line = Vec::new();
             crate::dispatch::not_served(spec).write(&mut line);
             write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
@@ -167,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_not_served_says_why() {
-        for words in [&["multi"][..], &["blpop", "k", "0"], &["subscribe", "c"], &["sync"]] {
+        for words in [&["multi"][..], &["blpop", "k", "0"], &["sync"]] {
             let (is_served, text) = explained(words);
             assert!(!is_served && text.contains("is not served: "), "{text}");
         }

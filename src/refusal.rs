@@ -67,6 +67,13 @@ pub enum Refusal {
         /// What is known of its effect.
         ran: Ran,
     },
+    /// The client would have more subscriptions than it may.
+    SubscriptionLimit {
+        /// The setting that says so.
+        setting: &'static str,
+        /// Its value.
+        most: usize,
+    },
     /// As many lanes as a worker may have are busy with other databases or users.
     TooManyLanes,
 }
@@ -120,6 +127,10 @@ impl Refusal {
                 command.to_uppercase()
             ),
             Self::Deadline { node, command, after, ran } => deadline(node, command, *after, *ran),
+            Self::SubscriptionLimit { setting, most } => format!(
+                "ERR breakwater: not executed: this would exceed {setting} = {most}; use patterns, or \
+                 raise it"
+            ),
             Self::TooManyLanes => "ERR breakwater: not executed: all connections that this worker \
                  may open are busy with other databases or users; raise upstream.lanes_max"
                 .into(),
