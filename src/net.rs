@@ -175,6 +175,18 @@ impl WriteHalf {
         })
     }
 
+    /// Whether the peer has closed its side, as far as the kernel knows; bytes may be left to be read.
+    #[must_use]
+    pub fn has_peer_closed(&self) -> bool {
+        let info = match self {
+            Self::Tcp(half) => tcp_info(half.as_ref().as_fd()),
+            Self::Tls(stream) => tcp_info(stream.borrow().get_ref().0.as_fd()),
+            Self::Unix(_) | Self::Detached => None,
+        };
+        // TCP_CLOSE and TCP_CLOSE_WAIT of the kernel's tcp_states.h.
+        info.is_some_and(|info| matches!(info.tcpi_state, 7 | 8))
+    }
+
     /// The descriptor, which CLIENT LIST shows; -1 without a socket.
     #[must_use]
     pub fn descriptor(&self) -> RawFd {

@@ -26,6 +26,7 @@ use crate::topology::{Published, Topology};
 use crate::upstream::flush::Unflushed;
 use crate::upstream::identity::Identities;
 use crate::upstream::lane::{Lane, LaneId};
+use crate::upstream::pinned::{PinnedBudget, PinnedPool};
 use crate::upstream::pool::{self, Reach};
 use crate::upstream::subscriber::{Link, LinkId};
 use crate::upstream::verify::Verification;
@@ -39,6 +40,8 @@ pub struct Worker {
     pub lanes: Arena<Lane>,
     /// Its connections that carry subscriptions.
     pub links: Arena<Link>,
+    /// Its connections that belong to one session each.
+    pub pinned: PinnedPool,
     /// Whether the node can be reached, and when to try again.
     pub reach: Reach,
     /// Lanes whose tasks are still to be started.
@@ -65,8 +68,12 @@ pub struct Worker {
     pub scratch: Vec<u8>,
     /// Scanner of commands that arrive whole in `scratch`.
     pub scanner: RequestScanner,
+    /// Scanner of transactions that arrive whole.
+    pub block_scanner: RequestScanner,
     /// Where an answer of ours is spelled before it takes its turn.
     pub line: Vec<u8>,
+    /// Set while an answer of ours is an element of EXEC's reply: it goes here and takes no turn of its own.
+    pub capture: Option<Vec<u8>>,
     /// Bytes of replies held for all sessions, as of the last tick.
     pub reply_bytes: usize,
     /// Bytes of messages given to sessions since then; what has been written meanwhile is still among them.
@@ -95,6 +102,8 @@ pub struct Shared {
     pub tally: Arc<Tally>,
     /// Where snapshots are published.
     pub topology: Published,
+    /// How many connections may belong to one session each.
+    pub pinned: Arc<PinnedBudget>,
     /// Bounds of memory.
     pub memory: MemorySettings,
 }
@@ -184,6 +193,7 @@ impl Worker {
             sessions: Arena::default(),
             lanes: Arena::default(),
             links: Arena::default(),
+            pinned: PinnedPool::default(),
             reach: Reach::default(),
             to_dial: Vec::new(),
             links_to_dial: Vec::new(),
@@ -197,7 +207,9 @@ impl Worker {
             now: clock::micros(),
             scratch: vec![0; SCRATCH_BYTES],
             scanner: RequestScanner::default(),
+            block_scanner: RequestScanner::default(),
             line: Vec::new(),
+            capture: None,
             reply_bytes: 0,
             pushed_bytes: 0,
             subscription_bytes: 0,
@@ -221,6 +233,9 @@ impl Worker {
 
     /// Answers a command of `session` here, in the order of its replies.
     pub fn answer(&mut self, session: &mut Session, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(capture) = &mut self.capture {
+            return write(capture);
+        }
         let slot = session.replies.open();
         self.line.clear();
         if !session.is_muted() {

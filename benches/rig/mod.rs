@@ -172,6 +172,7 @@ fn worker() -> Worker {
         registry: Registry::default(),
         identities: Identities::default(),
         tally: Arc::default(),
+        pinned: Default::default(),
         topology: Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node))),
         memory: MemorySettings::default(),
     };

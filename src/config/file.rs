@@ -9,7 +9,7 @@
 
 use super::complaint::{Complaint, Fault, Position};
 use super::quantity::{Size, TextOrNumber, Time};
-use super::{MemorySettings, PubsubSettings, Workers};
+use super::{MemorySettings, PinnedMax, PubsubSettings, Workers};
 use crate::resp::limits::Limits;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -161,6 +161,10 @@ pub(super) struct WrittenUpstream {
     pub(super) renamed: BTreeMap<String, Spanned<String>>,
     /// 1 to 64.
     pub(super) lanes_max: Spanned<usize>,
+    /// `auto`, or 1 to 65,536.
+    pub(super) pinned_max: Spanned<PinnedMax>,
+    /// Up to 1 minute.
+    pub(super) pinned_wait: Spanned<Time>,
     /// 1 ms to 1 hour.
     pub(super) reply_deadline_fast: Spanned<Time>,
     /// 1 ms to 1 hour, at least the fast one.
@@ -531,6 +535,8 @@ impl Default for WrittenUpstream {
             tls: None,
             renamed: BTreeMap::new(),
             lanes_max: default(8),
+            pinned_max: default(PinnedMax::Auto),
+            pinned_wait: default(Time::secs(1)),
             // The clocks, as far as one standalone Redis has them.
             reply_deadline_fast: default(Time::secs(5)),
             reply_deadline_slow: default(Time::secs(60)),
@@ -580,6 +586,14 @@ impl Default for WrittenMemory {
 impl<'de> Deserialize<'de> for Workers {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(TextOrNumber::new("a number of workers, or \"auto\""))
+    }
+}
+
+// === impl PinnedMax ===
+
+impl<'de> Deserialize<'de> for PinnedMax {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextOrNumber::new("a number of connections, or \"auto\""))
     }
 }
 

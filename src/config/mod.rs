@@ -33,6 +33,8 @@ use std::time::Duration;
 pub const UNIX_MODE_DEFAULT: u32 = 0o660;
 /// Most workers; each costs a thread and its own upstream connections.
 pub const WORKERS_MAX: usize = 256;
+/// Most pinned connections; each is a descriptor here and a client there.
+pub const PINNED_MAX: usize = 65_536;
 
 /// A whole configuration, equal only to one from the same text. Compare `upstream` to learn whether that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +161,10 @@ pub struct UpstreamSettings {
     pub renamed: Vec<(String, String)>,
     /// Most shared connections a worker holds to the node; 1 to 64.
     pub lanes_max: usize,
+    /// Most connections of the whole process that belong to one client each.
+    pub pinned_max: PinnedMax,
+    /// How long a client waits for one of those before it is told; up to 1 minute.
+    pub pinned_wait: Duration,
     /// Longest wait for the reply to a command that is flagged fast; 1 ms to 1 hour.
     pub reply_deadline_fast: Duration,
     /// The same for every other command; at least the fast one.
@@ -218,6 +224,15 @@ pub enum Workers {
     /// So many; 1 to [`WORKERS_MAX`].
     Count(NonZeroUsize),
     /// As many as the process may use at once.
+    Auto,
+}
+
+/// How many connections may belong to one client each: transactions and blocking commands need one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinnedMax {
+    /// So many; 1 to [`PINNED_MAX`].
+    Fixed(usize),
+    /// Four fifths of what the server allows, less what is in use there; 1,024 while that is unknown.
     Auto,
 }
 
@@ -411,6 +426,20 @@ impl std::str::FromStr for Workers {
         count
             .map(Self::Count)
             .ok_or_else(|| Fault::new(format!("'{text}' is not a number of workers"), hint))
+    }
+}
+
+impl std::str::FromStr for PinnedMax {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let most = text.parse().ok().filter(|most| (1..=PINNED_MAX).contains(most));
+        let hint = format!("write 1 to {PINNED_MAX}, or auto");
+        most.map(Self::Fixed)
+            .ok_or_else(|| Fault::new(format!("'{text}' is not a number of connections"), hint))
     }
 }
 

@@ -62,6 +62,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         registry: Registry::default(),
         identities: Identities::default(),
         tally: Arc::default(),
+        pinned: Default::default(),
         topology: Arc::clone(&published),
         memory: per_worker(&settings.memory, workers),
     });

@@ -14,17 +14,18 @@ use crate::clock::{self, Micros, SECOND};
 use crate::dispatch::{self, Settled};
 use crate::refusal::{Ran, Refusal};
 use crate::session::state::{Closing, Session, SessionId};
-use crate::session::{flush, pubsub};
+use crate::session::{flush, pinned, pubsub};
 use crate::stats::labels::{ClosedReason, Outcome};
-use crate::upstream::lane::{Lane, LaneId, LaneState, Waiter};
+use crate::upstream::lane::{Lane, LaneId, LaneState, Patience, Waiter};
 use crate::upstream::subscriber::{self, LinkId};
-use crate::upstream::{loss, pool};
+use crate::upstream::{self, loss, pool};
 use crate::worker::Worker;
 
 /// Does what is due.
 pub fn run(worker: &mut Worker) {
     worker.begin_batch();
     let lanes: Vec<LaneId> = worker.lanes.keys().collect();
+    let mut pinned_count = 0;
     for id in lanes {
         let Some(mut lane) = worker.lanes.lend(id) else {
             continue;
@@ -33,6 +34,8 @@ pub fn run(worker: &mut Worker) {
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
         rest(worker, &mut lane);
+        pinned_count += u64::from(lane.pinned.is_some());
+        pinned::after_turn(worker, &mut lane);
         worker.lanes.restore(id, lane);
     }
     let links: Vec<LinkId> = worker.links.keys().collect();
@@ -42,6 +45,8 @@ pub fn run(worker: &mut Worker) {
             worker.links.restore(id, link);
         }
     }
+    worker.stats.pinned.set(pinned_count);
+    upstream::pinned::tick(worker);
     look_at_sessions(worker);
     flush::touched(worker);
 }
@@ -52,7 +57,13 @@ pub fn drain(worker: &mut Worker) {
     let sessions: Vec<SessionId> = worker.sessions.keys().collect();
     for id in sessions {
         if let Some(session) = worker.sessions.get_mut(id) {
-            session.close(Closing::AfterReplies(ClosedReason::Drain));
+            // Who waits for what others do would wait for ever.
+            let is_blocked = session.is_blocked();
+            let reason = ClosedReason::Drain;
+            session.close(match is_blocked {
+                true => Closing::Now(reason),
+                false => Closing::AfterReplies(reason),
+            });
             session.wake();
         }
     }
@@ -70,7 +81,11 @@ pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
         if age < first_deadline {
             break;
         }
-        let limit = if waiter.is_fast { fast } else { slow };
+        let limit = match waiter.patience {
+            Patience::Short => fast,
+            Patience::Long => slow,
+            Patience::Endless => continue,
+        };
         // A reply that flows is not late; the lane's own silence is what counts then.
         let age = if place == 0 && lane.streaming { worker.now - lane.heard_at } else { age };
         let is_read = lane.paused_at.is_none() || lane.overdraft;
@@ -156,9 +171,23 @@ fn rest(worker: &mut Worker, lane: &mut Lane) {
         lane.shrink(&mut worker.pool);
     }
     let is_outdated = lane.key.epoch != worker.topology.load().epoch;
+    if lane.pinned.is_some() {
+        return rest_pinned(lane, is_outdated, idle);
+    }
     if !lane.retired && (is_outdated || idle >= clock::to_micros(lane.node.settings.lane_idle)) {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
+    }
+}
+
+/// A connection of one session is closed when nobody has borrowed it for long; what it holds of an earlier
+/// deployment is lost.
+fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros) {
+    if lane.owner().is_none() && (is_outdated || upstream::pinned::is_tired(lane, idle)) {
+        pool::retire(lane);
+    } else if is_outdated {
+        lane.broken = Some(io::Error::other("the upstream was changed"));
+        lane.wake();
     }
 }
 
@@ -217,6 +246,10 @@ fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason
     let stall = clock::to_micros(session.gate.stall);
     if owed > 0 && session.stalled_since.is_some_and(|then| since(then) >= stall) {
         return Some(ClosedReason::Stalled);
+    }
+    // It is not read any more, and must not wait for nobody.
+    if session.is_blocked() && !session.reads_ahead() && session.socket.has_peer_closed() {
+        return Some(ClosedReason::ClientClosed);
     }
     let limit = clock::to_micros(session.gate.idle_timeout?);
     if session.subscriptions.is_some() {

@@ -33,7 +33,7 @@ use crate::tls::ServerTlsReloader;
 use crate::topology::Topology;
 use crate::upstream::flush;
 use crate::upstream::subscriber;
-use crate::upstream::task;
+use crate::upstream::task::{self, Dialling};
 use crate::upstream::verify;
 use crate::worker::{Message, Shared, SharedWorker, Worker, WorkerHandle};
 
@@ -66,8 +66,8 @@ struct Bench {
     gates: Rc<[Rc<Gate>]>,
     doors: Arc<[Door]>,
     handle: WorkerHandle,
-    /// One dial at a time (INV-9).
-    dialling: Rc<Semaphore>,
+    /// How many dials there may be at a time (INV-9).
+    dialling: Rc<Dialling>,
     /// One question about a password at a time: a flood of them must not keep lanes from dialling.
     verifying: Rc<Semaphore>,
 }
@@ -111,7 +111,7 @@ async fn run(
 ) {
     let memory = worker.borrow().shared.memory;
     let gates = doors.iter().map(|door| Rc::new(Gate::new(&door.settings, &memory))).collect();
-    let dialling = Rc::new(Semaphore::new(1));
+    let dialling = Rc::new(Dialling::default());
     let verifying = Rc::new(Semaphore::new(1));
     let bench = Bench { worker, gates, doors, handle, dialling, verifying };
     spawn_local(flush::run(Rc::clone(&bench.worker)));

@@ -8,15 +8,22 @@
 //! what it could not dispatch, so ten thousand idle clients own no buffer.
 
 pub mod admission;
+pub mod block;
+pub mod exec;
 pub mod feed;
 pub mod flush;
 pub mod gate;
 pub mod local;
+pub mod pin;
+pub mod pinned;
 pub mod pubsub;
 pub mod registry;
 pub mod replies;
 pub mod state;
 pub mod subscriptions;
+pub mod tracking;
+pub mod transaction;
+pub mod wait;
 
 use std::future::poll_fn;
 use std::io;
@@ -93,12 +100,14 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
     session.out.rest(&mut worker.pool);
     for _ in 0..READS_A_TURN {
         if session.has_input() {
-            if !session.admits() || feed::held(worker, &topology, session).is_stuck {
+            let goes_on = session.admits() && !feed::held(worker, &topology, session).is_stuck;
+            if goes_on {
+                continue;
+            }
+            if !session.reads_ahead() {
                 return;
             }
-            continue;
-        }
-        if session.closing.is_some() || session.suspended || !session.admits() {
+        } else if session.closing.is_some() || session.suspended || !session.admits() {
             return;
         }
         let limit = read_limit(session);
@@ -106,15 +115,16 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
         let result = read.poll_read(cx, scratch.get_mut(..limit).unwrap_or_default());
         let is_stuck = match result {
             Poll::Pending => {
-                session.parked = false;
+                // Who waits for a connection of its own is woken by that too.
+                session.parked = session.reads_ahead();
                 true
             }
             Poll::Ready(Ok(count)) if count > 0 => {
                 let input = scratch.get(..count).unwrap_or_default();
-                take_input(worker, &topology, session, input)
+                take_input(worker, &topology, session, input) && !session.reads_ahead()
             }
             Poll::Ready(end) => {
-                session.close(farewell(&end));
+                session.close(farewell(session, &end));
                 true
             }
         };
@@ -128,8 +138,10 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
 
 /// A client that only stopped sending still gets its replies (half-close); one whose connection broke gets
 /// nothing, and nothing is executed for it (INV-3).
-fn farewell(end: &io::Result<usize>) -> Closing {
+fn farewell(session: &Session, end: &io::Result<usize>) -> Closing {
     let is_half_close = match end {
+        // Redis drops a client that waits and hears nothing more: no element may be popped for nobody.
+        _ if session.is_blocked() => false,
         Ok(_) => true,
         // TLS without close_notify: many clients end that way.
         Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
@@ -184,6 +196,7 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
     let session = worker.sessions.get_mut(id);
     if let Some(session) = session {
         worker.stats.tombstones_made.add(u64::from(session.in_flight));
+        let own = session.pin.as_ref().and_then(|pin| pin.lane);
         worker.request_bytes = worker.request_bytes.saturating_sub(feed::held_bytes(session));
         worker.shared.registry.remove(session.client.id);
         if let Some(lane) = session.lane.and_then(|lane| worker.lanes.get_mut(lane)) {
@@ -192,6 +205,9 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
             if session.in_flight > 0 {
                 lane.wake();
             }
+        }
+        if let Some(own) = own {
+            crate::upstream::pinned::give_back(worker, own, false);
         }
     }
     worker.sessions.remove(id);

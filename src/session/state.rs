@@ -19,6 +19,7 @@ use crate::resp::request::RequestScanner;
 use crate::resp::write::Protocol;
 use crate::session::admission::{Admission, Bounds};
 use crate::session::gate::Gate;
+use crate::session::pin::Pin;
 use crate::session::registry::Client;
 use crate::session::replies::{Replies, Sequence};
 use crate::session::subscriptions::Subscriptions;
@@ -60,6 +61,12 @@ pub struct Session {
     pub lane: Option<LaneId>,
     /// Lanes that fit its protocol, database and identity, fast and bulk; forgotten when one of these changes.
     pub fitting: [Option<LaneId>; 2],
+    /// What it keeps on a connection of its own, if it has or had one.
+    pub pin: Option<Box<Pin>>,
+    /// It has asked for such a connection and there was none.
+    pub asks_pin: bool,
+    /// It has asked for too long: its command is to be refused.
+    pub pin_refused: bool,
     /// Epoch of the topology under which its commands in flight were dispatched (INV-12 a).
     pub epoch: u64,
     /// Input that is not dispatched yet.
@@ -163,6 +170,9 @@ impl Session {
             in_flight: 0,
             lane: None,
             fitting: [None; 2],
+            pin: None,
+            asks_pin: false,
+            pin_refused: false,
             epoch: 0,
             partial: None,
             doubtful: 0,
@@ -218,6 +228,44 @@ impl Session {
         self.replies.complete(slot, reply, &mut self.out, pool);
     }
 
+    /// Adds a frame that answers nothing: between two replies, never inside one. A client that does not take what
+    /// it asked to be sent is closed at the bound of its replies (INV-4).
+    pub fn push(&mut self, pool: &mut ChunkPool, frame: &[u8]) {
+        self.replies.push(frame, &mut self.out, pool);
+        if self.owed() as u64 > self.gate.bounds.reply_bytes {
+            self.close(Closing::Now(ClosedReason::OutOfMemoryBudget));
+        }
+    }
+
+    /// Whether its transaction is open.
+    #[must_use]
+    pub fn in_transaction(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.multi.is_some())
+    }
+
+    /// Whether nothing may be dispatched before the node has answered.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.pending.is_some())
+    }
+
+    /// Whether it waits for what other clients do.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.is_blocked())
+    }
+
+    /// Whether it is read although its next command cannot be dispatched: its end must be noticed, or something
+    /// would be executed for nobody (INV-3). Up to a bound; beyond that `server::tick` asks the kernel.
+    #[must_use]
+    pub fn reads_ahead(&self) -> bool {
+        let held = self.partial.as_ref().map_or(0, |partial| partial.buffer.len());
+        (self.is_barred() || self.asks_pin)
+            && self.closing.is_none()
+            && !self.suspended
+            && held < READ_AHEAD_BYTES
+    }
+
     /// Fills `slot` with an error of ours; a reply that has begun to flow can only end with the connection.
     pub fn fail(&mut self, pool: &mut ChunkPool, slot: Sequence, error: &[u8]) {
         if !self.replies.fail(slot, error, &mut self.out, pool) {
@@ -266,3 +314,6 @@ impl Session {
         })
     }
 }
+
+/// Input that is read behind a command that waits for a connection, or for what other clients do.
+pub const READ_AHEAD_BYTES: usize = 64 * 1024;

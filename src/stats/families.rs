@@ -53,6 +53,10 @@ breakwater_messages_delivered_total      Published messages that clients were gi
 breakwater_subscription_gaps_total       Times that messages may have been missed.
 breakwater_subscriptions_moved_total     Subscriptions that the upstream ended and we renewed.
 breakwater_lanes_retired_total           Lanes closed in order: idle, too old or replaced.
+breakwater_pinned_connections            Upstream connections that belong to one client each.
+breakwater_pinned_waiting                Clients that wait for such a connection.
+breakwater_pinned_opened_total           Connections of one client that became ready to use.
+breakwater_pinned_refused_total          Commands refused after waiting for such a connection.
 breakwater_lane_flushes_total            Writes to lanes.
 breakwater_lane_commands_total           Commands carried by writes to lanes.
 breakwater_dials_total                   Attempts to connect to a node.
@@ -183,6 +187,8 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_client_protocol_errors_total", |it| &it.client_protocol_errors),
         plain("breakwater_lanes_opened_total", |it| &it.lanes_opened),
         plain("breakwater_lanes_retired_total", |it| &it.lanes_retired),
+        plain("breakwater_pinned_opened_total", |it| &it.pinned_opened),
+        plain("breakwater_pinned_refused_total", |it| &it.pinned_refused),
         plain("breakwater_dials_total", |it| &it.dials_started),
         // Publish and subscribe.
         plain("breakwater_subscriber_links_opened_total", |it| &it.subscriber_links_opened),
@@ -206,12 +212,14 @@ fn byte_counters() -> [Series<u64>; 4] {
 }
 
 /// Every gauge that workers hold.
-pub(super) fn gauges() -> [Series<i64>; 7] {
+pub(super) fn gauges() -> [Series<i64>; 9] {
     [
         gauge("breakwater_clients", |it| it.clients.get()),
         gauge("breakwater_lanes", |it| it.lanes.get()),
         gauge("breakwater_subscriber_links", |it| it.subscriber_links.get()),
         gauge("breakwater_subscriptions", |it| it.subscriptions.get()),
+        gauge("breakwater_pinned_connections", |it| it.pinned.get()),
+        gauge("breakwater_pinned_waiting", |it| it.pinned_waiting.get()),
         gauge("breakwater_commands_in_flight", |it| it.commands_in_flight.get()),
         gauge("breakwater_reply_buffered_bytes", |it| it.reply_buffered_bytes.get()),
         gauge("breakwater_request_buffered_bytes", |it| it.request_buffered_bytes.get()),

@@ -43,6 +43,14 @@ pub struct WorkerStats {
     pub turns: Counter,
     /// Times a session's task had its turn; divided by `turns` it is about the batch size.
     pub turn_sessions: Counter,
+    /// Connections of one session each, resting and dialling ones included; set by the tick.
+    pub pinned: Gauge,
+    /// Sessions that wait for one; set by the tick.
+    pub pinned_waiting: Gauge,
+    /// Commands refused because there was none in time.
+    pub pinned_refused: Counter,
+    /// Connections of one session each that became ready to use.
+    pub pinned_opened: Counter,
     /// Writes to lanes.
     pub lane_flushes: Counter,
     /// Commands that these writes carried; divided by `lane_flushes` it is commands a flush.
@@ -191,6 +199,10 @@ impl WorkerStats {
             client_protocol_errors: Counter::default(),
             lanes: Gauge::default(),
             lanes_opened: Counter::default(),
+            pinned: Gauge::default(),
+            pinned_waiting: Gauge::default(),
+            pinned_refused: Counter::default(),
+            pinned_opened: Counter::default(),
             lanes_retired: Counter::default(),
             dials_started: Counter::default(),
             tombstones_made: Counter::default(),

@@ -21,6 +21,8 @@ pub struct Exchange {
     write: WriteHalf,
     /// Bytes read and not yet part of a reply that was returned.
     buffer: Vec<u8>,
+    /// What the peer calls this connection, if it was asked.
+    pub node_client_id: Option<u64>,
 }
 
 /// Why no reply came.
@@ -46,7 +48,7 @@ impl Exchange {
     /// Takes over a connected socket.
     #[must_use]
     pub fn new((read, write): Halves) -> Self {
-        Self { read, write, buffer: Vec::new() }
+        Self { read, write, buffer: Vec::new(), node_client_id: None }
     }
 
     /// Writes all of `bytes`.

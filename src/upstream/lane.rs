@@ -24,6 +24,7 @@ use crate::session::replies::Sequence;
 use crate::session::state::{Session, SessionId};
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
+use crate::upstream::pinned::Place;
 
 /// Key of a lane on its worker.
 pub type LaneId = Key<Lane>;
@@ -60,14 +61,60 @@ pub struct Waiter {
     pub command: CommandId,
     /// How often it was sent again.
     pub resent: u8,
+    /// Replies that it is owed: 1, or as many as a transaction block has commands.
+    pub frames: u32,
     /// Whether running it twice, or not at all, changes nothing (class R).
     pub is_retry_safe: bool,
-    /// Whether it gets the deadline of fast commands.
-    pub is_fast: bool,
+    /// When its reply is late.
+    pub patience: Patience,
+    /// What its reply does besides being delivered.
+    pub role: Role,
     /// Whether the client asked not to see the reply.
     pub is_muted: bool,
     /// What happens to the reply before the client gets it.
     pub recount: Recount,
+}
+
+/// When a reply is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// After the deadline of commands that take constant or logarithmic time.
+    Short,
+    /// After the deadline of all others.
+    Long,
+    /// Never: it waits for what other clients do.
+    Endless,
+}
+
+/// What a reply does besides being delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing.
+    Plain,
+    /// It says whether a command was queued in a transaction.
+    Queued,
+    /// It changes what its session's pinned connection holds; `is_held` if it must be whole, because parts of it
+    /// are rewritten.
+    State {
+        /// Whether it is kept back until it is whole.
+        is_held: bool,
+    },
+}
+
+/// What a lane has that belongs to one session alone.
+#[derive(Debug)]
+pub struct Pinned {
+    /// Whose it is; nobody's while it rests in the pool.
+    pub owner: Option<SessionId>,
+    /// What the node's own CLIENT ID calls this connection; 0 before it is connected.
+    pub node_client_id: u64,
+    /// Whether something would be lost with the connection that its owner counts on: then nothing is sent again
+    /// on another one.
+    pub holds_state: bool,
+    /// Whether the node sends lines that answer nothing (MONITOR).
+    pub is_monitor: bool,
+    /// Its place in the budget of pinned connections; given back when the lane is dropped.
+    pub place: Place,
 }
 
 /// What a lane is doing.
@@ -108,6 +155,10 @@ pub struct Lane {
     pub streaming: bool,
     /// Bytes of the first waiter's reply passed on so far.
     pub streamed: u64,
+    /// Replies of the first waiter's block that have come, and their bytes; the last one is not among them.
+    pub block: (u32, Vec<u8>),
+    /// Set for a connection of one session alone.
+    pub pinned: Option<Box<Pinned>>,
     /// No new command is taken; closed when the last reply has come.
     pub retired: bool,
     /// Since when it is not read because the client of the reply in progress does not take its bytes.
@@ -156,6 +207,8 @@ impl Lane {
             backlog: Vec::new(),
             streaming: false,
             streamed: 0,
+            block: (0, Vec::new()),
+            pinned: None,
             retired: false,
             paused_at: None,
             overdraft: false,
@@ -225,8 +278,27 @@ impl Lane {
         self.send.release(pool, waiter.end);
         self.streaming = false;
         self.streamed = 0;
+        self.block.0 = 0;
+        self.block.1.clear();
         self.overdraft = false;
         Some(waiter)
+    }
+
+    /// The session that this connection belongs to, if it belongs to one.
+    #[must_use]
+    pub fn owner(&self) -> Option<SessionId> {
+        self.pinned.as_ref()?.owner
+    }
+
+    /// Drops everything that is queued or due and closes the connection, whatever it is waiting for: nothing may
+    /// be executed for a session that has gone (INV-3). Returns how many waiters that left without a reply.
+    pub fn abandon(&mut self) -> usize {
+        self.retired = true;
+        self.send = SendBuffer::default();
+        let count = self.waiters.len();
+        self.waiters.clear();
+        self.wake();
+        count
     }
 
     /// Whether nothing is due and nothing is queued.
@@ -249,6 +321,7 @@ impl Lane {
             self.send.shrink();
             self.waiters.shrink_to(WAITERS_KEPT);
             self.handed = VecDeque::new();
+            self.block.1 = Vec::new();
             if self.carry.is_empty() {
                 self.carry = Vec::new();
             }

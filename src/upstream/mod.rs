@@ -13,6 +13,7 @@ pub mod flush;
 pub mod identity;
 pub mod lane;
 pub mod loss;
+pub mod pinned;
 pub mod pool;
 pub mod receive;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::dispatch::{self, Settled};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
-use crate::upstream::lane::Lane;
+use crate::upstream::lane::{Lane, Role};
 use crate::worker::Worker;
 
 /// Why a lane must be closed.
@@ -97,7 +97,9 @@ fn frames(
 fn expect_asked(lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
     let is_asked = lane.waiters.front().is_some_and(|first| first.end <= lane.send.sent());
     match rest.first() {
-        Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') => Err(Anomaly::Unexpected),
+        Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') && !is_monitors(lane) => {
+            Err(Anomaly::Unexpected)
+        }
         _ => Ok(()),
     }
 }
@@ -110,14 +112,24 @@ fn whole(
     shared: Option<&Bytes>,
 ) -> Result<(), Anomaly> {
     let kind = lane.scanner.kind().unwrap_or(b'+');
-    if kind == b'>' {
-        worker.stats.pushes_dropped.increment();
+    if kind == b'>' || is_monitors(lane) {
+        push(worker, lane, bytes);
         return Ok(());
     }
-    let end = lane.waiters.front().ok_or(Anomaly::Unexpected)?.end;
+    let first = lane.waiters.front().ok_or(Anomaly::Unexpected)?;
+    let (end, frames) = (first.end, first.frames);
     if end > lane.send.sent() {
         // The answer came before the question was sent.
         return Err(Anomaly::Unexpected);
+    }
+    if lane.block.0 + 1 < frames {
+        // The first replies of a block are short lines; they are delivered with the last one, or not at all.
+        if lane.block.1.len() + bytes.len() > HELD_BYTES_MAX {
+            return Err(Anomaly::TooLong);
+        }
+        lane.block.0 += 1;
+        lane.block.1.extend_from_slice(bytes);
+        return Ok(());
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
@@ -126,15 +138,38 @@ fn whole(
     } else {
         (lane.streamed, bytes)
     };
+    let before = std::mem::take(&mut lane.block.1);
     let Some(waiter) = lane.finish_first(&mut worker.pool) else {
         return Err(Anomaly::Unexpected);
     };
     worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
     worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
     lane.settling = Some(waiter.session);
-    dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
+    if before.is_empty() {
+        dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
+    } else {
+        let bytes = [&before, bytes].concat();
+        dispatch::settle(worker, &waiter, Settled::Reply { bytes: &bytes, kind, earlier });
+    }
     lane.settling = None;
     Ok(())
+}
+
+/// Whether a frame is a line of MONITOR: those answer nothing.
+fn is_monitors(lane: &Lane) -> bool {
+    lane.waiters.is_empty() && lane.pinned.as_ref().is_some_and(|pinned| pinned.is_monitor)
+}
+
+/// A push is no reply (INV-1): it belongs to the session that owns the connection, and on a shared one to nobody.
+fn push(worker: &mut Worker, lane: &Lane, frame: &[u8]) {
+    let owner = lane.owner().and_then(|owner| worker.sessions.get_mut(owner));
+    match owner {
+        Some(session) => {
+            session.push(&mut worker.pool, frame);
+            worker.touched.mark(session);
+        }
+        None => worker.stats.pushes_dropped.increment(),
+    }
 }
 
 /// Whether the `seen` bytes of the reply in progress may go to the client before the reply is whole.
@@ -142,7 +177,13 @@ fn may_pass_on(lane: &Lane, seen: usize) -> Result<bool, Anomaly> {
     if lane.streaming {
         return Ok(seen > 0);
     }
+    if lane.waiters.front().is_some_and(|first| first.role == Role::State { is_held: true }) {
+        let is_too_long = seen > REWRITTEN_BYTES_MAX;
+        return if is_too_long { Err(Anomaly::TooLong) } else { Ok(false) };
+    }
     match lane.scanner.kind() {
+        // A push of one's own connection is delivered whole, between two replies.
+        Some(b'>') if lane.pinned.is_some() && seen <= HELD_BYTES_MAX => Ok(false),
         Some(b'-' | b'!') | None if seen > HELD_BYTES_MAX => Err(Anomaly::TooLong),
         Some(b'-' | b'!') | None => Ok(false),
         // What is to be rewritten is held whole; the command's length has bounded it.
@@ -166,6 +207,12 @@ fn pass_on(
     let waiter = *lane.waiters.front().ok_or(Anomaly::Unexpected)?;
     if waiter.end > lane.send.sent() {
         return Err(Anomaly::Unexpected);
+    }
+    if !lane.block.1.is_empty() {
+        let before = std::mem::take(&mut lane.block.1);
+        if let Some(session) = worker.sessions.get_mut(waiter.session) {
+            session.replies.piece(waiter.slot, &before, &mut session.out, &mut worker.pool);
+        }
     }
     lane.streaming = true;
     lane.streamed += piece.len() as u64;
@@ -202,5 +249,7 @@ impl Lane {
 
 /// From this many bytes on a reply is passed on in pieces.
 const STREAM_FROM_BYTES: usize = 16 * 1024;
+/// Most bytes of a reply that is kept back because parts of it are rewritten.
+const REWRITTEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most bytes of an error reply (or of attributes before a reply) that are held.
 const HELD_BYTES_MAX: usize = 1024 * 1024;

@@ -12,16 +12,17 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::events;
 use crate::net::{ReadHalf, WriteHalf};
-use crate::session::flush;
 use crate::session::state::Closing;
+use crate::session::{flush, pinned};
 use crate::stats::labels::{ClosedReason, DialFailure, LaneLost};
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::identity::Identity;
@@ -38,8 +39,15 @@ pub(crate) enum End {
     Lost(LaneLost, String),
 }
 
+/// How many connections one worker may be dialling at a time (INV-9): several, or one after a failure.
+#[derive(Debug)]
+pub struct Dialling {
+    several: Semaphore,
+    one: Semaphore,
+}
+
 /// Runs a lane from its dial to its end.
-pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Semaphore>) {
+pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Dialling>) {
     while let Some(node) = node_of(&worker, id) {
         let mut read = match dial_lane(&worker, id, &node, &dialling).await {
             Ok(read) => read,
@@ -67,11 +75,11 @@ async fn dial_lane(
     worker: &SharedWorker,
     id: LaneId,
     node: &Node,
-    dialling: &Semaphore,
+    dialling: &Dialling,
 ) -> Result<ReadHalf, DialError> {
     pause(worker, id).await;
-    // The semaphore is never closed; without a permit the dial is merely not limited.
-    let _permit = dialling.acquire().await.ok();
+    let is_well = worker.borrow().reach.last_error().is_none();
+    let _permit = dialling.permit(is_well).await;
     let purpose = {
         let mut worker = worker.borrow_mut();
         let now = crate::clock::micros();
@@ -90,10 +98,9 @@ async fn dial_lane(
     match result {
         Ok(exchange) => {
             worker.reach.note_success();
-            worker.stats.lanes_opened.increment();
-            worker.stats.lanes.add(1);
+            let node_client_id = exchange.node_client_id.unwrap_or(0);
             let (read, write) = exchange.into_halves();
-            opened(&mut worker, id, write);
+            opened(&mut worker, id, write, node_client_id);
             Ok(read)
         }
         Err(error) => {
@@ -141,20 +148,41 @@ fn purpose(worker: &mut Worker, id: LaneId) -> Purpose {
     let key = worker.lanes.get(id).map(|lane| lane.key.clone());
     let (protocol, db, is_bulk) =
         key.as_ref().map_or_else(Default::default, |key| (key.protocol, key.db, key.is_bulk));
+    let is_pinned = worker.lanes.get(id).is_some_and(|lane| lane.pinned.is_some());
+    let kind = match is_bulk {
+        _ if is_pinned => "pinned",
+        true => "bulk",
+        false => "fast",
+    };
     Purpose {
         protocol,
         db,
         may_be_stranger: false,
         presented: key.and_then(|key| worker.shared.identities.presented(key.identity)),
-        label: format!("breakwater:{}", if is_bulk { "bulk" } else { "fast" }),
+        wants_id: is_pinned,
+        label: format!("breakwater:{kind}"),
     }
 }
 
 /// The connection is ready: clients that have gone meanwhile get nothing executed.
-fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf) {
+fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf, node_client_id: u64) {
     let Some(mut lane) = worker.lanes.lend(id) else {
         return;
     };
+    let owner = lane.owner().and_then(|owner| worker.sessions.get(owner));
+    match (&mut lane.pinned, owner) {
+        (None, _) => {
+            worker.stats.lanes_opened.increment();
+            worker.stats.lanes.add(1);
+        }
+        (Some(pinned), owner) => {
+            worker.stats.pinned_opened.increment();
+            pinned.node_client_id = node_client_id;
+            if let Some(session) = owner {
+                session.client.node_client_id.store(node_client_id, Ordering::Relaxed);
+            }
+        }
+    }
     lane.state = LaneState::Open;
     lane.socket = socket;
     lane.write_blocked = true;
@@ -170,6 +198,7 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
     worker.now = crate::clock::micros();
     let mut lane = worker.lanes.lend(id)?;
     loss::dial_failed(&mut worker, &mut lane, node, error);
+    pinned::lost(&mut worker, &mut lane);
     release_backlog(&worker, &mut lane);
     let is_done = lane.is_idle();
     worker.lanes.restore(id, lane);
@@ -186,15 +215,16 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
 fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
     let mut worker = worker.borrow_mut();
     worker.now = crate::clock::micros();
-    worker.stats.lanes.sub(1);
     let Some(mut lane) = worker.lanes.lend(id) else {
         return false;
     };
+    worker.stats.lanes.sub(u64::from(lane.pinned.is_none()));
     if let End::Lost(cause, text) = end {
         worker.stats.lane_lost(cause).increment();
         events::lane_lost(&node.name, cause.as_str(), &text);
         lane.fruitless = if lane.has_answered { 0 } else { lane.fruitless + 1 };
         loss::connection_lost(&mut worker, &mut lane, node);
+        pinned::lost(&mut worker, &mut lane);
     }
     release_backlog(&worker, &mut lane);
     let is_done = lane.is_idle();
@@ -226,6 +256,7 @@ fn poll_lane(
     if lane.send.unsent() < pool::LANE_UNSENT_BYTES_MAX / 2 {
         release_backlog(&worker, &mut lane);
     }
+    pinned::after_turn(&mut worker, &mut lane);
     let is_over = lane.retired && lane.is_idle();
     worker.lanes.restore(id, lane);
     flush::touched(&mut worker);
@@ -381,6 +412,22 @@ pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
     End::Lost(LaneLost::Panic, "a panic while settling a reply".into())
 }
 
+// === impl Dialling ===
+
+impl Default for Dialling {
+    fn default() -> Self {
+        Self { several: Semaphore::new(DIALS_MAX), one: Semaphore::new(1) }
+    }
+}
+
+impl Dialling {
+    /// The permit to dial. The semaphores are never closed; without a permit the dial is merely not limited.
+    pub(crate) async fn permit(&self, is_well: bool) -> Option<SemaphorePermit<'_>> {
+        let semaphore = if is_well { &self.several } else { &self.one };
+        semaphore.acquire().await.ok()
+    }
+}
+
 // === impl End ===
 
 impl End {
@@ -406,6 +453,8 @@ impl From<receive::Anomaly> for End {
     }
 }
 
+/// Dials of one worker at a time while its node is well.
+const DIALS_MAX: usize = 16;
 /// Reads of one turn: half a megabyte in all, then the others have theirs.
 const READS_A_TURN: usize = 8;
 /// Size of one read of a reply that has at least so much to come.

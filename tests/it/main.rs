@@ -18,4 +18,5 @@ mod reload;
 mod support;
 mod tidy;
 mod upstream;
+mod wait;
 mod wire;

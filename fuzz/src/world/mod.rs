@@ -147,6 +147,7 @@ impl World {
             registry: Registry::default(),
             identities: Identities::default(),
             tally: Arc::default(),
+            pinned: Default::default(),
             topology: Arc::new(ArcSwap::from_pointee(topology(&node, 1))),
             memory,
         };

@@ -172,7 +172,7 @@ impl<'a> Style<'a> {
             [0, 1, 2].map(|kind: usize| client.subscriptions[kind].load(Ordering::Relaxed));
         let _ = write!(
             out,
-            " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi=-1 qbuf=0 qbuf-free=0 \
+            " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} qbuf=0 qbuf-free=0 \
              argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=",
             client.age_seconds(self.now),
             client.idle_seconds(self.now),
@@ -181,6 +181,7 @@ impl<'a> Style<'a> {
             subscribed,
             to_patterns,
             to_shards,
+            client.queued.load(Ordering::Relaxed),
             self.last_command(client),
         );
         out.extend_from_slice(&labels.user);
@@ -202,14 +203,18 @@ impl<'a> Style<'a> {
     }
 }
 
-/// `P` for a subscriber, `U` for a unix socket, `e` for NO-EVICT, `N` for nothing of note.
+/// The letters of Redis, in its order: a subscriber, in a transaction, blocked, on a unix socket, NO-EVICT; `N` for
+/// none of them.
 fn flags(client: &Client) -> String {
-    let all = [
+    let letters = [
         ('P', client.is_subscriber()),
+        ('x', client.queued.load(Ordering::Relaxed) >= 0),
+        ('b', client.is_blocked.load(Ordering::Relaxed)),
         ('U', client.address.starts_with('/')),
         ('e', client.no_evict.load(Ordering::Relaxed)),
     ];
-    let flags: String = all.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag).collect();
+    let flags: String =
+        letters.iter().filter(|(_, is_on)| *is_on).map(|(letter, _)| letter).collect();
     if flags.is_empty() { "N".into() } else { flags }
 }
 

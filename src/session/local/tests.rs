@@ -66,6 +66,7 @@ impl Rig {
             registry: Registry::default(),
             identities: Identities::default(),
             tally: Arc::default(),
+            pinned: Default::default(),
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             memory,
         });

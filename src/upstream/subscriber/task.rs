@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::{Link, LinkId, loss, receive};
 use crate::buffer::SLICES;
 use crate::clock;
@@ -26,11 +24,11 @@ use crate::resp::write::Protocol;
 use crate::session::flush;
 use crate::stats::labels::LaneLost;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
-use crate::upstream::task::{End, FRUITLESS_PAUSE, FRUITLESS_PAUSE_MAX, is_everybodys};
+use crate::upstream::task::{Dialling, End, FRUITLESS_PAUSE, FRUITLESS_PAUSE_MAX, is_everybodys};
 use crate::worker::{SCRATCH_BYTES, SharedWorker, Worker};
 
 /// Runs a link from its first dial to its end.
-pub async fn run(worker: SharedWorker, id: LinkId, dialling: Rc<Semaphore>) {
+pub async fn run(worker: SharedWorker, id: LinkId, dialling: Rc<Dialling>) {
     while let Some(node) = aim(&worker, id) {
         let mut read = match connect(&worker, id, &node, &dialling).await {
             Ok(read) => read,
@@ -59,12 +57,12 @@ fn aim(worker: &SharedWorker, id: LinkId) -> Option<Arc<Node>> {
     Some(Arc::clone(&link.node))
 }
 
-/// Dials, one connection at a time for the whole worker, unless the node has just been found dead.
+/// Dials in its turn, unless the node has just been found dead.
 async fn connect(
     worker: &SharedWorker,
     id: LinkId,
     node: &Node,
-    dialling: &Semaphore,
+    dialling: &Dialling,
 ) -> Result<ReadHalf, DialError> {
     let fruitless = worker.borrow().links.get(id).map_or(0, |link| link.fruitless);
     if fruitless > 0 {
@@ -72,8 +70,8 @@ async fn connect(
         let pause = FRUITLESS_PAUSE * (1 << fruitless.min(6));
         tokio::time::sleep(pause.min(FRUITLESS_PAUSE_MAX)).await;
     }
-    // The semaphore is never closed; without a permit the dial is merely not limited.
-    let _permit = dialling.acquire().await.ok();
+    let is_well = worker.borrow().reach.last_error().is_none();
+    let _permit = dialling.permit(is_well).await;
     let purpose = prepare(&mut worker.borrow_mut(), id, node)?;
     let result = dial::dial(node, &purpose).await;
     let mut worker = worker.borrow_mut();
@@ -115,6 +113,7 @@ fn prepare(worker: &mut Worker, id: LinkId, node: &Node) -> Result<Purpose, Dial
         db: 0,
         presented: identity.and_then(|identity| worker.shared.identities.presented(identity)),
         may_be_stranger: false,
+        wants_id: false,
         label: "breakwater:pubsub".into(),
     })
 }
