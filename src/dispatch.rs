@@ -15,12 +15,13 @@ use crate::command::errors;
 use crate::command::flags::Flags;
 use crate::command::spec::{Class, CommandId, Lane as LaneKind, Spec};
 use crate::command::table::Unknown;
+use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::session::block::Block;
 use crate::session::pin::Abort;
 use crate::session::state::{Closing, Session};
-use crate::session::{local, pinned, transaction};
+use crate::session::{local, pinned, pubsub, transaction};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
@@ -51,6 +52,8 @@ pub struct Asked {
     pub patience: Patience,
     /// What the reply does besides being delivered.
     pub role: Role,
+    /// What happens to the reply before its client gets it.
+    pub recount: Recount,
 }
 
 /// What came back for a waiter.
@@ -106,6 +109,12 @@ pub fn dispatch(
     else {
         return refuse(worker, session, spec, &Refusal::NoAuth);
     };
+    // In RESP2 whoever has subscribed may say little else.
+    if session.subscriptions.is_some()
+        && let Some(done) = pubsub::restrict(worker, topology, session, spec, command)
+    {
+        return done;
+    }
     // 3. What keeps state goes to a connection of its own, what needs no node is answered here, and what this build
     //    cannot serve is refused.
     let class = spec.class_for(&command);
@@ -125,6 +134,9 @@ pub fn dispatch(
             Some(bytes) => frame = Piece::Shared(bytes.into()),
             None => return local::answer(worker, topology, session, spec, command),
         },
+        Class::Subscriber => {
+            return pubsub::command(worker, topology, session, identity, spec, command);
+        }
         Class::Shared => {}
         _ => return refuse(worker, session, spec, &not_served(spec)),
     }
@@ -134,7 +146,10 @@ pub fn dispatch(
     }
     let is_bulk = wants_bulk(session, spec, &command);
     match pool::lane_for(worker, topology, session, identity, is_bulk) {
-        Ok(lane) => send(worker, session, lane, Asked::of(spec), frame),
+        Ok(lane) => {
+            let recount = Recount::of(&worker.shared.tally, spec, &command);
+            send(worker, session, lane, Asked { recount, ..Asked::of(spec) }, frame)
+        }
         Err(NoLane::Wait) => Dispatched::Wait,
         Err(NoLane::Refused(refusal)) => not_executed(worker, session, spec, &refusal),
     }
@@ -197,6 +212,7 @@ pub fn send(
         patience: asked.patience,
         role: asked.role,
         is_muted: session.is_muted(),
+        recount: asked.recount,
     };
     lane.used_at = worker.now;
     // Written once a turn, behind every session that is ready now.
@@ -245,7 +261,15 @@ pub fn deliver(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     match settled {
         Settled::Reply { bytes, earlier, .. } => {
             session.admission.learn(earlier + bytes.len() as u64);
-            let shown = if waiter.is_muted { &[] } else { bytes };
+            let shown = if waiter.is_muted {
+                &[]
+            } else if waiter.recount == Recount::No {
+                bytes
+            } else {
+                worker.line.clear();
+                waiter.recount.apply(&worker.shared.tally, bytes, &mut worker.line);
+                &worker.line
+            };
             session.complete(&mut worker.pool, waiter.slot, shown);
         }
         Settled::Failed { refusal, .. } => {
@@ -364,7 +388,8 @@ fn abort_transaction(session: &mut Session) {
     }
 }
 
-fn refuse_with(
+/// As [`refuse`], with words of Redis.
+pub fn refuse_with(
     worker: &mut Worker,
     session: &mut Session,
     spec: Option<&Spec>,
@@ -412,9 +437,6 @@ pub fn not_served(spec: &Spec) -> Refusal {
         Class::Structural => {
             "it takes its connection over for good, and this one is shared; connect to the node itself"
         }
-        Class::Subscriber => {
-            "subscriptions need a connection of their own; subscribe at the node itself"
-        }
         _ => "it keeps state on its connection, which is shared here; send it to the node itself",
     };
     Refusal::NotServed { command: spec.name.to_string(), why }
@@ -432,6 +454,7 @@ impl Asked {
             is_retry_safe: spec.is_retry_safe(),
             patience: if spec.is_fast() { Patience::Short } else { Patience::Long },
             role: Role::Plain,
+            recount: Recount::No,
         }
     }
 }

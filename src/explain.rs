@@ -109,11 +109,15 @@ fn known(
             writeln!(out, "goes to: nowhere, it is answered here")?;
             true
         }
+        Class::Subscriber => {
+            writeln!(out, "goes to: {target}, on the worker's subscriber link")?;
+            true
+        }
         Class::Pinned => {
             writeln!(out, "goes to: {target}, on a connection of its client's own")?;
             true
         }
-        Class::Subscriber | Class::Structural => {
+        Class::Structural => {
             let mut line = Vec::new();
             crate::dispatch::not_served(spec).write(&mut line);
             write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
@@ -179,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_not_served_says_why() {
-        for words in [&["subscribe", "c"][..], &["sync"]] {
+        for words in [&["sync"][..], &["psync", "?", "-1"]] {
             let (is_served, text) = explained(words);
             assert!(!is_served && text.contains("is not served: "), "{text}");
         }

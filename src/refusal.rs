@@ -67,6 +67,13 @@ pub enum Refusal {
         /// What is known of its effect.
         ran: Ran,
     },
+    /// The client would have more subscriptions than it may.
+    SubscriptionLimit {
+        /// The setting that says so.
+        setting: &'static str,
+        /// Its value.
+        most: usize,
+    },
     /// All connections that may belong to one client are in use.
     PinnedBusy {
         /// How many there may be.
@@ -141,6 +148,10 @@ impl Refusal {
                 command.to_uppercase()
             ),
             Self::Deadline { node, command, after, ran } => deadline(node, command, *after, *ran),
+            Self::SubscriptionLimit { setting, most } => format!(
+                "ERR breakwater: not executed: this would exceed {setting} = {most}; use patterns, or \
+                 raise it"
+            ),
             Self::PinnedBusy { most, wait } => format!(
                 "ERR breakwater: not executed: waited {} for one of the {most} connections that may \
                  belong to one client; use fewer blocked clients or raise upstream.pinned_max",

@@ -17,6 +17,7 @@ use crate::arena::Arena;
 use crate::buffer::ChunkPool;
 use crate::clock::{self, Micros};
 use crate::config::MemorySettings;
+use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
@@ -27,6 +28,7 @@ use crate::upstream::identity::Identities;
 use crate::upstream::lane::{Lane, LaneId};
 use crate::upstream::pinned::{PinnedBudget, PinnedPool};
 use crate::upstream::pool::{self, Reach};
+use crate::upstream::subscriber::{Link, LinkId};
 use crate::upstream::verify::Verification;
 
 /// The state of one worker.
@@ -36,12 +38,16 @@ pub struct Worker {
     pub sessions: Arena<Session>,
     /// Its connections to nodes, retired ones included.
     pub lanes: Arena<Lane>,
+    /// Its connections that carry subscriptions.
+    pub links: Arena<Link>,
     /// Its connections that belong to one session each.
     pub pinned: PinnedPool,
     /// Whether the node can be reached, and when to try again.
     pub reach: Reach,
     /// Lanes whose tasks are still to be started.
     pub to_dial: Vec<LaneId>,
+    /// Links whose tasks are still to be started.
+    pub links_to_dial: Vec<LinkId>,
     /// AUTH of clients that the node is still to confirm.
     pub to_verify: Vec<Verification>,
     /// Lanes with commands to write.
@@ -70,6 +76,10 @@ pub struct Worker {
     pub capture: Option<Vec<u8>>,
     /// Bytes of replies held for all sessions, as of the last tick.
     pub reply_bytes: usize,
+    /// Bytes of messages given to sessions since then; what has been written meanwhile is still among them.
+    pub pushed_bytes: usize,
+    /// Memory that the subscriptions of all sessions are taken to cost.
+    pub subscription_bytes: usize,
     /// Bytes of unfinished requests held for all sessions.
     pub request_bytes: usize,
     /// Most bytes held for clients since memory was last given back.
@@ -88,6 +98,8 @@ pub struct Shared {
     pub registry: Registry,
     /// Who they are upstream.
     pub identities: Identities,
+    /// By how much Redis's counts of subscribers are wrong.
+    pub tally: Arc<Tally>,
     /// Where snapshots are published.
     pub topology: Published,
     /// How many connections may belong to one session each.
@@ -180,9 +192,11 @@ impl Worker {
         Self {
             sessions: Arena::default(),
             lanes: Arena::default(),
+            links: Arena::default(),
             pinned: PinnedPool::default(),
             reach: Reach::default(),
             to_dial: Vec::new(),
+            links_to_dial: Vec::new(),
             to_verify: Vec::new(),
             unflushed: Unflushed::default(),
             touched: Touched::default(),
@@ -197,6 +211,8 @@ impl Worker {
             line: Vec::new(),
             capture: None,
             reply_bytes: 0,
+            pushed_bytes: 0,
+            subscription_bytes: 0,
             request_bytes: 0,
             burst_bytes: 0,
             draining: false,

@@ -15,7 +15,7 @@ use breakwater::cli::RunFlags;
 use breakwater::command::Command;
 use breakwater::command::spec::{Class, Spec};
 use breakwater::command::table::{BUILTIN_COUNT, Table};
-use breakwater::config::{Auth, MemorySettings, Settings};
+use breakwater::config::{Auth, MemorySettings, PubsubSettings, Settings};
 use breakwater::net::WriteHalf;
 use breakwater::resp::limits::Limits;
 use breakwater::resp::reply::ReplyScanner;
@@ -171,6 +171,7 @@ fn worker() -> Worker {
     let shared = Shared {
         registry: Registry::default(),
         identities: Identities::default(),
+        tally: Arc::default(),
         pinned: Default::default(),
         topology: Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node))),
         memory: MemorySettings::default(),
@@ -184,6 +185,7 @@ fn connect(worker: &mut Worker) -> SessionId {
         limits: Limits::default(),
         bounds: Bounds { reply_bytes: 16 << 20, commands: 1024 },
         idle_timeout: None,
+        pubsub: PubsubSettings::default(),
         stall: std::time::Duration::from_secs(60),
     };
     let (inbox, _) = tokio::sync::mpsc::channel(1);

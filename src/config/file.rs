@@ -9,7 +9,7 @@
 
 use super::complaint::{Complaint, Fault, Position};
 use super::quantity::{Size, TextOrNumber, Time};
-use super::{MemorySettings, PinnedMax, Workers};
+use super::{MemorySettings, PinnedMax, PubsubSettings, Workers};
 use crate::resp::limits::Limits;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -77,6 +77,8 @@ pub(super) struct WrittenListener {
     pub(super) client_timeout: Option<Spanned<Time>>,
     /// Absent: plain text.
     pub(super) tls: Option<Spanned<Table<WrittenServerTls>>>,
+    /// Bounds of a client that subscribes.
+    pub(super) pubsub: Table<WrittenPubsub>,
     /// Protocol bounds, at most the ceilings.
     pub(super) limits: Table<WrittenLimits>,
     /// Who may log in with `auth = "users"`.
@@ -107,6 +109,22 @@ pub(super) struct WrittenLimits {
     pub(super) inline_bytes: Spanned<Size>,
     /// Of one whole command.
     pub(super) request_bytes: Spanned<Size>,
+}
+
+/// `[listener.pubsub]`.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenPubsub {
+    /// Up to 1 TiB; zero: no such limit.
+    pub(super) buffer_hard_bytes: Spanned<Size>,
+    /// Up to 1 TiB, at most the hard one; zero: no such limit.
+    pub(super) buffer_soft_bytes: Spanned<Size>,
+    /// Up to 1 day.
+    pub(super) buffer_soft_time: Spanned<Time>,
+    /// 1 to 10,000,000.
+    pub(super) subscriptions: Spanned<usize>,
+    /// 1 KiB to 1 TiB.
+    pub(super) subscription_bytes: Spanned<Size>,
 }
 
 /// `[[listener.user]]`.
@@ -466,6 +484,7 @@ impl Default for WrittenListener {
             client_idle_timeout: default(Time::ms(0)),
             client_timeout: None,
             tls: None,
+            pubsub: Table::default(),
             limits: Table::default(),
             user: Vec::new(),
         }
@@ -483,6 +502,21 @@ impl Default for WrittenLimits {
             arguments: default(ceilings.arguments),
             inline_bytes: default(Size(ceilings.inline_bytes)),
             request_bytes: default(Size(ceilings.request_bytes)),
+        }
+    }
+}
+
+// === impl WrittenPubsub ===
+
+impl Default for WrittenPubsub {
+    fn default() -> Self {
+        let settings = PubsubSettings::default();
+        Self {
+            buffer_hard_bytes: default(Size(settings.buffer_hard_bytes)),
+            buffer_soft_bytes: default(Size(settings.buffer_soft_bytes)),
+            buffer_soft_time: default(Time(settings.buffer_soft_time)),
+            subscriptions: default(settings.subscriptions),
+            subscription_bytes: default(Size(settings.subscription_bytes)),
         }
     }
 }

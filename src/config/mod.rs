@@ -77,9 +77,26 @@ pub struct ListenerSettings {
     /// What the applications' own time-out is, so that no wait of ours exceeds 0.8 of it. `None`: not declared,
     /// which counts as 500 ms.
     pub client_timeout: Option<Duration>,
+    /// Bounds of each of its clients that subscribes.
+    pub pubsub: PubsubSettings,
     /// Protocol bounds for its clients, at most the ceilings; `request_bytes` is also at most
     /// [`MemorySettings::request_bytes_total`].
     pub limits: Limits,
+}
+
+/// What one client may cost that subscribes (INV-4). Zero switches a limit of unread bytes off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PubsubSettings {
+    /// A client with more bytes unread is closed at once. Redis: `client-output-buffer-limit pubsub`.
+    pub buffer_hard_bytes: usize,
+    /// A client with more bytes unread for [`Self::buffer_soft_time`] is closed.
+    pub buffer_soft_bytes: usize,
+    /// How long it may be above the soft limit.
+    pub buffer_soft_time: Duration,
+    /// Most channels and patterns together.
+    pub subscriptions: usize,
+    /// Most memory for their names, with 256 bytes added for each.
+    pub subscription_bytes: usize,
 }
 
 /// The address of a listener.
@@ -326,6 +343,21 @@ impl Default for MemorySettings {
             lane_stall: Duration::from_millis(250),
             client_stall: Duration::from_secs(60),
             session_commands_max: 1_024,
+        }
+    }
+}
+
+// === impl PubsubSettings ===
+
+impl Default for PubsubSettings {
+    /// Redis's own limits of unread bytes; what a client may subscribe to is far above what any needs.
+    fn default() -> Self {
+        Self {
+            buffer_hard_bytes: 32 << 20,
+            buffer_soft_bytes: 8 << 20,
+            buffer_soft_time: Duration::from_secs(60),
+            subscriptions: 100_000,
+            subscription_bytes: 64 << 20,
         }
     }
 }

@@ -61,6 +61,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let shared = Arc::new(Shared {
         registry: Registry::default(),
         identities: Identities::default(),
+        tally: Arc::default(),
         pinned: Default::default(),
         topology: Arc::clone(&published),
         memory: per_worker(&settings.memory, workers),

@@ -14,9 +14,10 @@ use crate::clock::{self, Micros, SECOND};
 use crate::dispatch::{self, Settled};
 use crate::refusal::{Ran, Refusal};
 use crate::session::state::{Closing, Session, SessionId};
-use crate::session::{flush, pinned};
+use crate::session::{flush, pinned, pubsub};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::upstream::lane::{Lane, LaneId, LaneState, Patience, Waiter};
+use crate::upstream::subscriber::{self, LinkId};
 use crate::upstream::{self, loss, pool};
 use crate::worker::Worker;
 
@@ -36,6 +37,13 @@ pub fn run(worker: &mut Worker) {
         pinned_count += u64::from(lane.pinned.is_some());
         pinned::after_turn(worker, &mut lane);
         worker.lanes.restore(id, lane);
+    }
+    let links: Vec<LinkId> = worker.links.keys().collect();
+    for id in links {
+        if let Some(mut link) = worker.links.lend(id) {
+            subscriber::loss::tick(worker, &mut link);
+            worker.links.restore(id, link);
+        }
     }
     worker.stats.pinned.set(pinned_count);
     upstream::pinned::tick(worker);
@@ -187,7 +195,7 @@ fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros) {
 }
 
 /// Sums what sessions hold, closes those that have stalled or idled too long, and shrinks the quiet ones.
-fn look_at_sessions(worker: &mut Worker) {
+pub(crate) fn look_at_sessions(worker: &mut Worker) {
     let (mut total, mut in_flight) = (0, 0_u64);
     let mut greediest: Option<(usize, SessionId)> = None;
     let sessions: Vec<SessionId> = worker.sessions.keys().collect();
@@ -202,7 +210,7 @@ fn look_at_sessions(worker: &mut Worker) {
         if greediest.is_none_or(|(most, _)| owed > most) {
             greediest = Some((owed, id));
         }
-        if let Some(reason) = overstays(session, owed, now) {
+        if let Some(reason) = overstays(session, owed, now).or_else(|| lags(session, now)) {
             session.close(Closing::Now(reason));
             session.wake();
         }
@@ -212,6 +220,7 @@ fn look_at_sessions(worker: &mut Worker) {
         }
     }
     worker.reply_bytes = total;
+    worker.pushed_bytes = 0;
     give_back(worker, in_flight);
     worker.stats.commands_in_flight.set(in_flight);
     worker.stats.reply_buffered_bytes.set(total as u64);
@@ -247,10 +256,19 @@ fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason
         return Some(ClosedReason::ClientClosed);
     }
     let limit = clock::to_micros(session.gate.idle_timeout?);
+    if session.subscriptions.is_some() {
+        // Whoever listens need not say anything: as Redis, which exempts its subscribers from `timeout`.
+        return None;
+    }
     // Half a command is no activity: Redis closes such a client as well.
     let is_idle = session.replies.pending() == 0 && owed == 0;
     let last = session.active_at.max(session.written_at);
     (is_idle && since(last) >= limit).then_some(ClosedReason::Idle)
+}
+
+/// Whether a subscriber has been above its soft limit for too long.
+fn lags(session: &mut Session, now: Micros) -> Option<ClosedReason> {
+    pubsub::is_slow(session, now).then_some(ClosedReason::SlowSubscriber)
 }
 
 /// The total budget is exhausted: the client that holds most of it is closed, and the sum is safe again.

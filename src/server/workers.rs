@@ -32,6 +32,7 @@ use crate::stats::labels::{ClosedReason, TurnedAway};
 use crate::tls::ServerTlsReloader;
 use crate::topology::Topology;
 use crate::upstream::flush;
+use crate::upstream::subscriber;
 use crate::upstream::task::{self, Dialling};
 use crate::upstream::verify;
 use crate::worker::{Message, Shared, SharedWorker, Worker, WorkerHandle};
@@ -221,15 +222,24 @@ impl Bench {
 
     /// Starts the tasks that the data path asked for.
     fn start_tasks(&self) {
-        let (lanes, verifications) = {
+        let (lanes, links, verifications) = {
             let mut worker = self.worker.borrow_mut();
-            if worker.to_dial.is_empty() && worker.to_verify.is_empty() {
+            let is_idle = worker.to_dial.is_empty() && worker.links_to_dial.is_empty();
+            if is_idle && worker.to_verify.is_empty() {
                 return;
             }
-            (std::mem::take(&mut worker.to_dial), std::mem::take(&mut worker.to_verify))
+            (
+                std::mem::take(&mut worker.to_dial),
+                std::mem::take(&mut worker.links_to_dial),
+                std::mem::take(&mut worker.to_verify),
+            )
         };
         for id in lanes {
             spawn_local(task::run(Rc::clone(&self.worker), id, Rc::clone(&self.dialling)));
+        }
+        for id in links {
+            let dialling = Rc::clone(&self.dialling);
+            spawn_local(subscriber::task::run(Rc::clone(&self.worker), id, dialling));
         }
         for request in verifications {
             let verifying = Rc::clone(&self.verifying);

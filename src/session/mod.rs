@@ -16,9 +16,11 @@ pub mod gate;
 pub mod local;
 pub mod pin;
 pub mod pinned;
+pub mod pubsub;
 pub mod registry;
 pub mod replies;
 pub mod state;
+pub mod subscriptions;
 pub mod tracking;
 pub mod transaction;
 pub mod wait;
@@ -26,6 +28,7 @@ pub mod wait;
 use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::buffer::LARGE_BYTES;
@@ -192,6 +195,11 @@ fn unpauses(session: &Session) -> Option<crate::upstream::lane::LaneId> {
 
 /// Takes a session off its worker. Its waiters stay on their lanes as tombstones (INV-1).
 pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
+    let topology = Arc::clone(worker.topology.load());
+    if let Some(mut session) = worker.sessions.lend(id) {
+        pubsub::leave_all(worker, &topology, &mut session);
+        worker.sessions.restore(id, session);
+    }
     let session = worker.sessions.get_mut(id);
     if let Some(session) = session {
         worker.stats.tombstones_made.add(u64::from(session.in_flight));

@@ -48,6 +48,8 @@ pub struct Client {
     pub active_at: AtomicU64,
     /// CLIENT NO-EVICT ON was asked for; a proxy has no such eviction, so this is only shown.
     pub no_evict: AtomicBool,
+    /// Its channels, patterns and shard channels; see [`Client::note_subscriptions`].
+    pub subscriptions: [AtomicU32; 3],
     /// What the node's own CLIENT ID calls the connection that this client has for itself; 0 without one.
     pub node_client_id: AtomicU64,
     /// Commands queued in its open transaction; -1 without one.
@@ -154,6 +156,7 @@ impl Client {
             queued: AtomicI32::new(-1),
             is_blocked: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
+            subscriptions: Default::default(),
             labels: Mutex::new(Labels { user, ..Labels::default() }),
         }
     }
@@ -162,6 +165,19 @@ impl Client {
     pub fn note_state(&self, protocol: Protocol, db: u32) {
         self.is_resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
         self.db.store(db, Ordering::Relaxed);
+    }
+
+    /// Notes what CLIENT LIST shows as `sub`, `psub` and `ssub`.
+    pub fn note_subscriptions(&self, counts: [usize; 3]) {
+        for (shown, count) in self.subscriptions.iter().zip(counts) {
+            shown.store(u32::try_from(count).unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it is of Redis's type `pubsub`.
+    #[must_use]
+    pub fn is_subscriber(&self) -> bool {
+        self.subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     /// Notes its connection to the node, and whether it waits there.

@@ -22,6 +22,7 @@ use crate::session::gate::Gate;
 use crate::session::pin::Pin;
 use crate::session::registry::Client;
 use crate::session::replies::{Replies, Sequence};
+use crate::session::subscriptions::Subscriptions;
 use crate::stats::labels::ClosedReason;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::LaneId;
@@ -46,6 +47,8 @@ pub struct Session {
     pub identity: Option<Identity>,
     /// Whether and which replies are suppressed (CLIENT REPLY).
     pub reply_mode: ReplyMode,
+    /// What it is subscribed to; `None` without any subscription.
+    pub subscriptions: Option<Box<Subscriptions>>,
     /// The ring of reply slots.
     pub replies: Replies,
     /// Bytes that the client is owed and the kernel has not taken.
@@ -87,7 +90,7 @@ pub struct Session {
     pub parked: bool,
     /// Whether it is on the worker's list of sessions to be flushed.
     pub touched: bool,
-    /// Set while an answer of ours depends on something slow (AUTH against the node): nothing is dispatched.
+    /// Set while an answer depends on something slow (AUTH against the node, a subscription): nothing is dispatched.
     pub suspended: bool,
     /// When a command last arrived.
     pub active_at: Micros,
@@ -162,6 +165,7 @@ impl Session {
             db: 0,
             identity,
             reply_mode: ReplyMode::On,
+            subscriptions: None,
             replies: Replies::default(),
             out: SendBuffer::default(),
             admission: Admission::default(),

@@ -17,6 +17,7 @@ use crate::buffer::{ChunkPool, Piece, SendBuffer};
 use crate::clock::Micros;
 use crate::command::spec::CommandId;
 use crate::net::WriteHalf;
+use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyScanner;
 use crate::resp::write::Protocol;
 use crate::session::replies::Sequence;
@@ -70,6 +71,8 @@ pub struct Waiter {
     pub role: Role,
     /// Whether the client asked not to see the reply.
     pub is_muted: bool,
+    /// What happens to the reply before the client gets it.
+    pub recount: Recount,
 }
 
 /// When a reply is late.

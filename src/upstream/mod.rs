@@ -18,5 +18,6 @@ pub mod pool;
 pub mod receive;
 #[cfg(test)]
 pub(crate) mod rig;
+pub mod subscriber;
 pub mod task;
 pub mod verify;

@@ -16,6 +16,7 @@ use crate::buffer::Piece;
 use crate::clock::{self, Micros, SECOND};
 use crate::command::spec::{CommandId, builtin_id};
 use crate::config::PinnedMax;
+use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::session::state::{Session, SessionId};
@@ -241,6 +242,7 @@ pub fn whisper(worker: &mut Worker, session: &mut Session, id: LaneId, frame: &[
         patience: Patience::Long,
         role: Role::Whisper,
         is_muted: true,
+        recount: Recount::No,
     };
     pin.whispers += 1;
     worker.unflushed.mark(id, lane.send.unsent() == 0);

@@ -10,6 +10,7 @@
 use bytes::Bytes;
 
 use crate::dispatch::{self, Settled};
+use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::upstream::lane::{Lane, Role};
 use crate::worker::Worker;
@@ -192,6 +193,10 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
     match lane.scanner.kind() {
         Some(b'-' | b'!') | None if seen > HELD_BYTES_MAX => Err(Anomaly::TooLong),
         Some(b'-' | b'!') | None => Ok(false),
+        // What is to be rewritten is held whole; the command's length has bounded it.
+        Some(_) if lane.waiters.front().is_some_and(|first| first.recount != Recount::No) => {
+            Ok(seen > HELD_BYTES_MAX)
+        }
         Some(_) => Ok(seen >= STREAM_FROM_BYTES),
     }
 }

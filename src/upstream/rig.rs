@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use crate::arena::Key;
 use crate::buffer::SLICES;
 use crate::cli::RunFlags;
-use crate::config::{Auth, MemorySettings, Settings};
+use crate::config::{Auth, MemorySettings, PubsubSettings, Settings};
 use crate::net::WriteHalf;
 use crate::resp::limits::Limits;
 use crate::session::admission::Bounds;
@@ -50,6 +50,7 @@ impl Rig {
         let shared = Shared {
             registry: Registry::default(),
             identities: Identities::default(),
+            tally: Arc::default(),
             pinned: Default::default(),
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             memory: MemorySettings::default(),
@@ -59,6 +60,7 @@ impl Rig {
             limits: Limits::default(),
             bounds: Bounds { reply_bytes: 16 << 20, commands: 1024 },
             idle_timeout: None,
+            pubsub: PubsubSettings::default(),
             stall: std::time::Duration::from_secs(60),
         };
         let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));

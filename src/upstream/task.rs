@@ -130,14 +130,18 @@ fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
     let Some(lane) = worker.lanes.get(id) else {
         return;
     };
-    let is_everybodys = match error.failure {
-        DialFailure::Auth => lane.key.identity == Identity::UPSTREAM && !error.is_stranger(),
-        DialFailure::Protocol | DialFailure::Other => false,
-        _ => true,
-    };
-    if is_everybodys && lane.key.epoch == epoch {
+    if is_everybodys(error, lane.key.identity) && lane.key.epoch == epoch {
         let now = worker.now;
         worker.reach.note_failure(error.clone(), now);
+    }
+}
+
+/// Whether a failed dial of this identity says that nobody's would have succeeded.
+pub(crate) fn is_everybodys(error: &DialError, identity: Identity) -> bool {
+    match error.failure {
+        DialFailure::Auth => identity == Identity::UPSTREAM && !error.is_stranger(),
+        DialFailure::Protocol | DialFailure::Other => false,
+        _ => true,
     }
 }
 
@@ -425,7 +429,7 @@ impl Default for Dialling {
 
 impl Dialling {
     /// The permit to dial. The semaphores are never closed; without a permit the dial is merely not limited.
-    async fn permit(&self, is_well: bool) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn permit(&self, is_well: bool) -> Option<SemaphorePermit<'_>> {
         let semaphore = if is_well { &self.several } else { &self.one };
         semaphore.acquire().await.ok()
     }
@@ -434,11 +438,11 @@ impl Dialling {
 // === impl End ===
 
 impl End {
-    fn closed() -> Self {
+    pub(crate) fn closed() -> Self {
         Self::Lost(LaneLost::Closed, "the node closed the connection".into())
     }
 
-    fn io(error: &io::Error) -> Self {
+    pub(crate) fn io(error: &io::Error) -> Self {
         let cause = match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => LaneLost::Reset,
             io::ErrorKind::TimedOut => LaneLost::Timeout,
@@ -463,6 +467,6 @@ const READS_A_TURN: usize = 8;
 /// Size of one read of a reply that has at least so much to come.
 const GIANT_READ_BYTES: usize = 256 * 1024;
 /// Pause before a connection is replaced that has answered nothing; doubles each time.
-const FRUITLESS_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const FRUITLESS_PAUSE: Duration = Duration::from_millis(10);
 /// Longest such pause.
-const FRUITLESS_PAUSE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const FRUITLESS_PAUSE_MAX: Duration = Duration::from_secs(1);
