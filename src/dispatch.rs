@@ -15,14 +15,16 @@ use crate::command::errors;
 use crate::command::flags::Flags;
 use crate::command::spec::{Class, Lane as LaneKind, Spec};
 use crate::command::table::Unknown;
+use crate::info;
 use crate::refusal::Refusal;
 use crate::resp::write;
+use crate::scripts::follow;
 use crate::session::local;
 use crate::session::state::{Closing, Session};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
-use crate::upstream::lane::{LaneId, Waiter};
+use crate::upstream::lane::{LaneId, Role, Waiter};
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
 
@@ -82,8 +84,15 @@ pub fn dispatch(
         return refuse(worker, session, spec, &Refusal::NoAuth);
     };
     // 3. What needs no node is answered here; what this build cannot serve is refused.
+    let mut role = Role::of(spec.id);
     match spec.class_for(&command) {
         Class::Local => return local::answer(worker, topology, session, spec, command),
+        Class::Shared if role == Role::Info => {
+            if info::is_wanted_alone(&command) {
+                return info::answer(worker, session, spec);
+            }
+            role = if info::is_wanted(&command) { Role::Info } else { Role::Plain };
+        }
         Class::Shared => {}
         _ => return refuse(worker, session, spec, &not_served(spec)),
     }
@@ -94,7 +103,7 @@ pub fn dispatch(
     }
     let is_bulk = wants_bulk(session, spec, &command);
     match pool::lane_for(worker, topology, session, identity, is_bulk) {
-        Ok(lane) => send(worker, session, lane, spec, renamed(spec, &command, frame)),
+        Ok(lane) => send(worker, session, lane, (spec, role), renamed(spec, &command, frame)),
         Err(NoLane::Wait) => Dispatched::Wait,
         Err(NoLane::Refused(refusal)) => not_executed(worker, session, spec, &refusal),
     }
@@ -105,7 +114,7 @@ fn send(
     worker: &mut Worker,
     session: &mut Session,
     lane: LaneId,
-    spec: &Spec,
+    (spec, role): (&Spec, Role),
     frame: Piece<'_>,
 ) -> Dispatched {
     let Some(lane) = worker.lanes.get_mut(lane) else {
@@ -117,16 +126,24 @@ fn send(
         end: 0,
         taken_at: worker.now,
         length: 0,
+        prelude: 0,
+        is_prelude_due: false,
         command: spec.id,
         resent: 0,
         is_retry_safe: spec.is_retry_safe(),
         is_fast: spec.is_fast(),
+        role,
         is_muted: session.is_muted(),
     };
     lane.used_at = worker.now;
     // Written once a turn, behind every session that is ready now.
     worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
-    lane.enqueue(&mut worker.pool, frame, waiter);
+    if role == Role::Script {
+        let Worker { shared, stats, pool, .. } = worker;
+        follow::enqueue(shared, stats, pool, lane, frame, waiter);
+    } else {
+        lane.enqueue(&mut worker.pool, frame, waiter);
+    }
     session.lane = Some(lane.id);
     session.in_flight += 1;
     session.end_of_command();
@@ -137,6 +154,10 @@ fn send(
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();
+    let with_ours = match waiter.role {
+        Role::Info => info::joined(worker, &settled),
+        _ => None,
+    };
     let Some(session) = worker.sessions.get_mut(waiter.session) else {
         // A tombstone: its client is gone.
         worker.stats.tombstones_consumed.increment();
@@ -156,6 +177,7 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     session.admission.answered(&session.gate.bounds);
     match settled {
         Settled::Reply { bytes, earlier, .. } => {
+            let bytes = with_ours.as_deref().unwrap_or(bytes);
             session.admission.learn(earlier + bytes.len() as u64);
             let shown = if waiter.is_muted { &[] } else { bytes };
             session.complete(&mut worker.pool, waiter.slot, shown);

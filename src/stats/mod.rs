@@ -83,6 +83,10 @@ pub struct WorkerStats {
     pub deadlines_passed: Counter,
     /// RESP3 pushes that arrived on a lane, where nobody waits for them.
     pub pushes_dropped: Counter,
+    /// Sources of scripts that we sent in front of an EVALSHA.
+    pub script_loads: Counter,
+    /// Those that the node refused.
+    pub script_loads_refused: Counter,
     /// Panics that were caught at the edge of a session or a lane.
     pub panics: Counter,
     /// From the arrival of a command to the moment it was handed to the kernel, in µs.
@@ -182,6 +186,8 @@ impl WorkerStats {
             tombstones_consumed: Counter::default(),
             deadlines_passed: Counter::default(),
             pushes_dropped: Counter::default(),
+            script_loads: Counter::default(),
+            script_loads_refused: Counter::default(),
             panics: Counter::default(),
             queue_time: Histogram::new(),
             upstream_time: Histogram::new(),

@@ -17,5 +17,6 @@ pub mod pool;
 pub mod receive;
 #[cfg(test)]
 pub(crate) mod rig;
+pub mod role;
 pub mod task;
 pub mod verify;

@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use crate::dispatch::{self, Settled};
 use crate::resp::reply::ReplyError;
-use crate::upstream::lane::Lane;
+use crate::scripts::follow;
+use crate::upstream::lane::{Lane, Role};
 use crate::worker::Worker;
 
 /// Why a lane must be closed.
@@ -94,7 +95,8 @@ fn frames(
 /// The beginning of a reply is held only for a waiter whose question was handed over; anything else but a push (or
 /// attributes before one) would become the beginning of somebody's reply (INV-1).
 fn expect_asked(lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
-    let is_asked = lane.waiters.front().is_some_and(|first| first.end <= lane.send.sent());
+    let is_asked =
+        lane.waiters.front().is_some_and(|first| first.asked_until() <= lane.send.sent());
     match rest.first() {
         Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') => Err(Anomaly::Unexpected),
         _ => Ok(()),
@@ -113,11 +115,17 @@ fn whole(
         worker.stats.pushes_dropped.increment();
         return Ok(());
     }
-    let end = lane.waiters.front().ok_or(Anomaly::Unexpected)?.end;
+    let first = lane.waiters.front_mut().ok_or(Anomaly::Unexpected)?;
+    let end = first.asked_until();
     if end > lane.send.sent() {
         // The answer came before the question was sent.
         return Err(Anomaly::Unexpected);
     }
+    if std::mem::take(&mut first.is_prelude_due) {
+        follow::load_answered(&worker.shared, &worker.stats, lane, bytes);
+        return Ok(());
+    }
+    let follows = matches!(first.role, Role::Script | Role::Library);
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
         pass_on(worker, lane, bytes, shared)?;
@@ -125,6 +133,10 @@ fn whole(
     } else {
         (lane.streamed, bytes)
     };
+    if follows {
+        // While the command still lies on the lane.
+        follow::answered(&worker.shared, lane, bytes, kind);
+    }
     let Some(waiter) = lane.finish_first(&mut worker.pool) else {
         return Err(Anomaly::Unexpected);
     };
@@ -141,9 +153,19 @@ fn may_pass_on(lane: &Lane, seen: usize) -> Result<bool, Anomaly> {
     if lane.streaming {
         return Ok(seen > 0);
     }
+    let first = lane.waiters.front();
     match lane.scanner.kind() {
+        // What nobody shall see is short, or it is no reply to what we asked.
+        _ if seen > HELD_BYTES_MAX && first.is_some_and(|first| first.is_prelude_due) => {
+            Err(Anomaly::TooLong)
+        }
+        _ if first.is_some_and(|first| first.is_prelude_due) => Ok(false),
         Some(b'-' | b'!') | None if seen > HELD_BYTES_MAX => Err(Anomaly::TooLong),
         Some(b'-' | b'!') | None => Ok(false),
+        // Beyond any honest size it is passed on as it is.
+        Some(_) if first.is_some_and(|first| first.role == Role::Info) => {
+            Ok(seen >= HELD_BYTES_MAX)
+        }
         Some(_) => Ok(seen >= STREAM_FROM_BYTES),
     }
 }
