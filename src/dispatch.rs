@@ -314,3 +314,6 @@ const STRANGER: crate::upstream::identity::Identity = crate::upstream::identity:
 
 /// Replies above this size move their session to the bulk lane.
 const BULK_REPLY_BYTES: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

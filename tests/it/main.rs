@@ -13,6 +13,7 @@ mod config;
 mod differential;
 mod getkeys;
 mod info;
+mod keyspace;
 mod listeners;
 mod memory;
 mod reload;
