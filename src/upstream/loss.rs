@@ -17,6 +17,7 @@ use crate::dispatch::{self, Settled};
 use crate::net::WriteHalf;
 use crate::refusal::{Ran, Refusal};
 use crate::resp::reply::ReplyScanner;
+use crate::scripts::follow;
 use crate::session::state::{Closing, SessionId};
 use crate::stats::labels::{ClosedReason, Outcome, Resent};
 use crate::upstream::dial::{DialError, Node};
@@ -155,6 +156,7 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
     };
     let waiters = mem::take(&mut lane.waiters);
     let old = mem::take(&mut lane.send);
+    lane.proven.reset();
     // Waiting does not help somebody without a password.
     let window = if error.is_stranger() { 0 } else { to_micros(node.settings.retry_window) };
     for waiter in waiters {
@@ -187,6 +189,8 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
     }
     let kept_until = tail.front().map_or(sent, |waiter| waiter.end - u64::from(waiter.length));
     let cut = lane.send.split_off(kept_until);
+    // A script may have been among what is cut off: whoever relied on it brings it again.
+    lane.proven.reset();
     for waiter in tail {
         if is_wanted(worker, &waiter) {
             requeue(worker, lane, &cut, waiter);
@@ -264,8 +268,11 @@ fn apply(
 
 /// Queues a waiter's command again, with the bytes that the old queue still holds.
 fn requeue(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
-    let start = waiter.end - u64::from(waiter.length);
-    match old.piece(start, waiter.end) {
+    match old.piece(waiter.start(), waiter.end) {
+        Some(frame) if waiter.role == Role::Script => {
+            let Worker { shared, stats, pool, .. } = worker;
+            follow::enqueue(shared, stats, pool, lane, frame, waiter);
+        }
         Some(frame) => lane.enqueue(&mut worker.pool, frame, waiter),
         None => {
             // A frame lies in one chunk by construction; a client must not hang if that is ever wrong.
@@ -310,6 +317,7 @@ fn reset(lane: &mut Lane) {
     lane.overdraft = false;
     lane.paused_at = None;
     lane.handed.clear();
+    lane.proven.reset();
 }
 
 /// How often a read is sent again before its client is told.

@@ -235,6 +235,8 @@ pub fn whisper(worker: &mut Worker, session: &mut Session, id: LaneId, frame: &[
         end: 0,
         taken_at: worker.now,
         length: 0,
+        prelude: 0,
+        is_prelude_due: false,
         frames: 1,
         command: WHISPERED,
         resent: 0,

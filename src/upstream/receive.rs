@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::dispatch::{self, Settled};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
+use crate::scripts::follow;
 use crate::upstream::lane::{Lane, Role};
 use crate::worker::Worker;
 
@@ -95,7 +96,8 @@ fn frames(
 /// The beginning of a reply is held only for a waiter whose question was handed over; anything else but a push (or
 /// attributes before one) would become the beginning of somebody's reply (INV-1).
 fn expect_asked(worker: &Worker, lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
-    let is_asked = lane.waiters.front().is_some_and(|first| first.end <= lane.send.sent());
+    let is_asked =
+        lane.waiters.front().is_some_and(|first| first.asked_until() <= lane.send.sent());
     match rest.first() {
         Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') && !is_monitors(worker, lane) => {
             Err(Anomaly::Unexpected)
@@ -116,12 +118,17 @@ fn whole(
         push(worker, lane, bytes);
         return Ok(());
     }
-    let first = lane.waiters.front().ok_or(Anomaly::Unexpected)?;
-    let (end, frames) = (first.end, first.frames);
+    let first = lane.waiters.front_mut().ok_or(Anomaly::Unexpected)?;
+    let (end, frames) = (first.asked_until(), first.frames);
     if end > lane.send.sent() {
         // The answer came before the question was sent.
         return Err(Anomaly::Unexpected);
     }
+    if std::mem::take(&mut first.is_prelude_due) {
+        follow::load_answered(&worker.shared, &worker.stats, lane, bytes);
+        return Ok(());
+    }
+    let follows = matches!(first.role, Role::Script | Role::Library);
     if lane.block.0 + 1 < frames {
         // The first replies of a block are short lines; they are delivered with the last one, or not at all. They
         // are long only where the node has not taken MULTI (an ACL), and then they need not wait.
@@ -140,6 +147,10 @@ fn whole(
         (lane.streamed, bytes)
     };
     let before = std::mem::take(&mut lane.block.1);
+    if follows {
+        // While the command still lies on the lane.
+        follow::answered(&worker.shared, lane, bytes, kind);
+    }
     let Some(waiter) = lane.finish_first(&mut worker.pool) else {
         return Err(Anomaly::Unexpected);
     };
@@ -182,8 +193,8 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
     if lane.streaming {
         return Ok(seen > 0);
     }
-    let is_rewritten =
-        lane.waiters.front().is_some_and(|first| first.role == Role::State { is_held: true });
+    let first = lane.waiters.front();
+    let is_rewritten = first.is_some_and(|first| first.role == Role::State { is_held: true });
     // A push of one's own connection is delivered whole, between two replies.
     let is_own_push = lane.pinned.is_some() && lane.scanner.kind() == Some(b'>');
     if is_rewritten || is_own_push || is_monitors(worker, lane) {
@@ -191,11 +202,20 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
         return if is_too_long { Err(Anomaly::TooLong) } else { Ok(false) };
     }
     match lane.scanner.kind() {
+        // What nobody shall see is short, or it is no reply to what we asked.
+        _ if seen > HELD_BYTES_MAX && first.is_some_and(|first| first.is_prelude_due) => {
+            Err(Anomaly::TooLong)
+        }
+        _ if first.is_some_and(|first| first.is_prelude_due) => Ok(false),
         Some(b'-' | b'!') | None if seen > HELD_BYTES_MAX => Err(Anomaly::TooLong),
         Some(b'-' | b'!') | None => Ok(false),
         // What is to be rewritten is held whole; the command's length has bounded it.
-        Some(_) if lane.waiters.front().is_some_and(|first| first.recount != Recount::No) => {
+        Some(_) if first.is_some_and(|first| first.recount != Recount::No) => {
             Ok(seen > HELD_BYTES_MAX)
+        }
+        // Beyond any honest size it is passed on as it is.
+        Some(_) if first.is_some_and(|first| first.role == Role::Info) => {
+            Ok(seen >= HELD_BYTES_MAX)
         }
         Some(_) => Ok(seen >= STREAM_FROM_BYTES),
     }
