@@ -144,7 +144,12 @@ fn begin(
         None => borrow(worker, topology, session, identity, need),
     }) {
         Ok(lane) => lane,
-        Err(refused) => return unavailable(worker, session, spec, refused),
+        Err(refused) => {
+            // What follows was sent for a transaction; Redis never refuses a MULTI and runs the rest.
+            session.was_refused =
+                refused != NoLane::Wait && matches!(pending, Pending::Multi | Pending::Watch);
+            return unavailable(worker, session, spec, refused);
+        }
     };
     if session.in_flight > 0 {
         return Dispatched::Wait;
@@ -367,6 +372,10 @@ fn decide(
         conclude(session, pending, !matches!(kind, b'-' | b'!'));
     } else {
         // Nobody knows what the connection holds: it is no longer ours, and its own turn closes it.
+        if matches!(pending, Pending::Multi | Pending::Watch) {
+            session.doubt_what_is_held();
+            session.lacks_transaction = true;
+        }
         if ends_transaction(&pending)
             && let Some(pin) = &mut session.pin
         {
