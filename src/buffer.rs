@@ -126,6 +126,19 @@ impl Chunk {
     }
 }
 
+// === impl Piece ===
+
+impl Piece<'_> {
+    /// The bytes themselves.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Borrowed(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
 // === impl SendBuffer ===
 
 impl SendBuffer {

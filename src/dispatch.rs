@@ -15,9 +15,11 @@ use crate::command::errors;
 use crate::command::flags::Flags;
 use crate::command::spec::{Class, CommandId, Lane as LaneKind, Spec};
 use crate::command::table::Unknown;
+use crate::info;
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::write;
+use crate::scripts::follow;
 use crate::session::block::Block;
 use crate::session::pin::Abort;
 use crate::session::state::{Closing, Session};
@@ -26,6 +28,7 @@ use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
 use crate::upstream::lane::{LaneId, Patience, Role, Waiter};
+use crate::upstream::pinned as upstream_pinned;
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
 
@@ -128,6 +131,7 @@ pub fn dispatch(
             return done;
         }
     }
+    let mut role = Role::of(spec.id);
     match class {
         Class::Local => match pinned::unblock(worker, spec, command) {
             Some(bytes) => frame = Piece::Shared(bytes.into()),
@@ -135,6 +139,12 @@ pub fn dispatch(
         },
         Class::Subscriber => {
             return pubsub::command(worker, topology, session, identity, spec, command);
+        }
+        Class::Shared if role == Role::Info => {
+            if info::is_wanted_alone(&command) {
+                return info::answer(worker, session, spec);
+            }
+            role = if info::is_wanted(&command) { Role::Info } else { Role::Plain };
         }
         Class::Shared => {}
         _ => return refuse(worker, session, spec, &not_served(spec)),
@@ -147,7 +157,7 @@ pub fn dispatch(
     match pool::lane_for(worker, topology, session, identity, is_bulk) {
         Ok(lane) => {
             let recount = Recount::of(&worker.shared.tally, spec, &command);
-            send(worker, session, lane, Asked { recount, ..Asked::of(spec) }, frame)
+            send(worker, session, lane, Asked { role, recount, ..Asked::of(spec) }, frame)
         }
         Err(NoLane::Wait) => Dispatched::Wait,
         Err(NoLane::Refused(refusal)) => not_executed(worker, session, spec, &refusal),
@@ -166,6 +176,8 @@ pub fn dispatch_block(
         return Dispatched::Wait;
     };
     session.client.note_command(spec.id.0, worker.now);
+    // Its MULTI may have asked for a connection before the rest arrived.
+    upstream_pinned::withdraw(worker, session);
     let asked = Asked {
         frames: block.commands,
         is_retry_safe: block.is_retry_safe,
@@ -202,6 +214,8 @@ pub fn send(
         end: 0,
         taken_at: worker.now,
         length: 0,
+        prelude: 0,
+        is_prelude_due: false,
         frames: asked.frames,
         command: asked.command,
         resent: 0,
@@ -214,7 +228,12 @@ pub fn send(
     lane.used_at = worker.now;
     // Written once a turn, behind every session that is ready now.
     worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
-    lane.enqueue(&mut worker.pool, frame, waiter);
+    if asked.role == Role::Script {
+        let Worker { shared, stats, pool, .. } = worker;
+        follow::enqueue(shared, stats, pool, lane, frame, waiter);
+    } else {
+        lane.enqueue(&mut worker.pool, frame, waiter);
+    }
     session.lane = Some(lane.id);
     session.in_flight += 1;
     session.end_of_command();
@@ -226,8 +245,20 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();
     match waiter.role {
+        Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
+        Role::Info => match info::joined(worker, &settled) {
+            Some(bytes) => {
+                let kind = bytes.first().copied().unwrap_or(b'$');
+                deliver(worker, waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });
+            }
+            None => deliver(worker, waiter, settled),
+        },
+        Role::Queued => {
+            transaction::note_queued(worker, waiter, &settled);
+            deliver(worker, waiter, settled);
+        }
         Role::State { .. } => pinned::settle(worker, waiter, settled),
-        Role::Plain | Role::Queued => deliver(worker, waiter, settled),
+        Role::Whisper => pinned::note_whisper(worker, waiter, &settled),
     }
 }
 
@@ -456,3 +487,6 @@ const STRANGER: crate::upstream::identity::Identity = crate::upstream::identity:
 
 /// Replies above this size move their session to the bulk lane.
 const BULK_REPLY_BYTES: u64 = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -106,6 +106,18 @@ pub fn rename_ignored(node: &str, error: &impl std::fmt::Display) {
     });
 }
 
+/// A node came back without its functions, and has them again.
+pub fn libraries_restored(node: &str, count: u64) {
+    info!(upstream = node, count, "the server came back without functions: libraries loaded again");
+}
+
+/// A node does not take a library back.
+pub fn library_refused(node: &str, words: &str) {
+    TABLES.log(|suppressed| {
+        warn!(upstream = node, suppressed, "a library of functions is not loaded again: {words}");
+    });
+}
+
 /// A certificate was read anew.
 pub fn certificate_reloaded() {
     info!("certificate reloaded");

@@ -23,7 +23,7 @@
 //! * [`topology`] follows what stands behind us and publishes it.
 //!
 //! Beside the road: [`worker`] (all state of one thread), [`buffer`] and [`arena`] (what it is made of),
-//! [`refusal`] (what clients are told), [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
+//! [`scripts`] (what nodes forget), [`info`] (our section of INFO), [`refusal`] (what clients are told), [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
 //! [`clock`]. `docs/ARCHITECTURE.md` has the numbered invariants that comments cite as INV-n.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -39,12 +39,14 @@ pub mod config;
 pub mod dispatch;
 pub mod events;
 pub mod explain;
+pub mod info;
 pub mod log;
 pub mod net;
 pub mod pubsub;
 pub mod refusal;
 pub mod resp;
 pub mod route;
+pub mod scripts;
 pub mod server;
 pub mod session;
 pub mod stats;

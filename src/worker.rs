@@ -8,8 +8,8 @@
 //! bytes of a client, give its lane bytes of a node, and look at what the session is owed.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
@@ -19,6 +19,8 @@ use crate::clock::{self, Micros};
 use crate::config::MemorySettings;
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
+use crate::scripts::Scripts;
+use crate::scripts::libraries::Libraries;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
 use crate::stats::WorkerStats;
@@ -106,6 +108,12 @@ pub struct Shared {
     pub pinned: Arc<PinnedBudget>,
     /// Bounds of memory.
     pub memory: MemorySettings,
+    /// Sources of scripts, for nodes that have forgotten them.
+    pub scripts: Scripts,
+    /// Libraries of functions, likewise.
+    pub libraries: Libraries,
+    /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
+    pub stats: Mutex<Vec<Arc<WorkerStats>>>,
 }
 
 /// Sessions that the task in hand has given bytes or freed a turn for.
@@ -138,6 +146,32 @@ pub enum Message {
 pub struct Faults {
     /// Panic when the n-th reply from now is settled.
     pub panic_in_settle: Option<u32>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// What workers share at the start: nobody is there, nothing is known.
+    #[must_use]
+    pub fn new(topology: Published, memory: MemorySettings) -> Self {
+        Self {
+            registry: Registry::default(),
+            identities: Identities::default(),
+            tally: Arc::default(),
+            pinned: Arc::default(),
+            topology,
+            memory,
+            scripts: Scripts::new(&memory),
+            libraries: Libraries::new(&memory),
+            stats: Mutex::default(),
+        }
+    }
+
+    /// The upstream is about to become another one: what belonged to the old one is dropped.
+    pub fn forget_upstream(&self) {
+        self.scripts.flush();
+        self.libraries.clear();
+    }
 }
 
 // === impl Touched ===
@@ -189,6 +223,7 @@ impl Worker {
     #[must_use]
     pub fn new(shared: Arc<Shared>, stats: Arc<WorkerStats>) -> Self {
         let topology = arc_swap::Cache::new(Arc::clone(&shared.topology));
+        shared.stats.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&stats));
         Self {
             sessions: Arena::default(),
             lanes: Arena::default(),

@@ -24,12 +24,12 @@ use breakwater::resp::write;
 use breakwater::session::admission::Bounds;
 use breakwater::session::feed;
 use breakwater::session::gate::Gate;
-use breakwater::session::registry::{Client, Home, Registry};
+use breakwater::session::registry::{Client, Home};
 use breakwater::session::state::{Session, SessionId};
 use breakwater::stats::WorkerStats;
 use breakwater::topology::Topology;
 use breakwater::upstream::dial::Node;
-use breakwater::upstream::identity::{Identities, Identity};
+use breakwater::upstream::identity::Identity;
 use breakwater::upstream::lane::{LaneId, LaneState};
 use breakwater::upstream::receive;
 use breakwater::worker::{Shared, Worker, WorkerHandle};
@@ -168,14 +168,8 @@ fn worker() -> Worker {
     let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
     let settings = Settings::load(&flags).expect("the defaults are valid").upstream;
     let node = Arc::new(Node { name: settings.endpoint.to_string(), settings, tls: None });
-    let shared = Shared {
-        registry: Registry::default(),
-        identities: Identities::default(),
-        tally: Arc::default(),
-        pinned: Default::default(),
-        topology: Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node))),
-        memory: MemorySettings::default(),
-    };
+    let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
+    let shared = Shared::new(published, MemorySettings::default());
     Worker::new(Arc::new(shared), Arc::new(WorkerStats::new(BUILTIN_COUNT)))
 }
 

@@ -179,6 +179,8 @@ pub(super) struct WrittenUpstream {
     pub(super) user_timeout: Spanned<Time>,
     /// 1 second to 1 day.
     pub(super) lane_idle: Spanned<Time>,
+    /// Off: the operator must say so.
+    pub(super) restore_functions: Spanned<bool>,
 }
 
 /// `[upstream.tls]`.
@@ -221,6 +223,10 @@ pub(super) struct WrittenMemory {
     pub(super) client_stall: Spanned<Time>,
     /// 1 to 65,536.
     pub(super) session_commands_max: Spanned<usize>,
+    /// Up to 1 GiB; 0 remembers nothing.
+    pub(super) script_bytes_total: Spanned<Size>,
+    /// Up to 1 GiB.
+    pub(super) script_bytes: Spanned<Size>,
 }
 
 /// Reads a file as far as it can be read, with everything that could not be.
@@ -546,6 +552,7 @@ impl Default for WrittenUpstream {
             keepalive: default(Time::secs(15)),
             user_timeout: default(Time::secs(5)),
             lane_idle: default(Time::secs(60)),
+            restore_functions: default(false),
         }
     }
 }
@@ -569,6 +576,8 @@ impl Default for WrittenMemory {
             lane_stall,
             client_stall,
             session_commands_max,
+            script_bytes_total,
+            script_bytes,
         } = MemorySettings::default();
         Self {
             session_reply_bytes: default(Size(session_reply_bytes)),
@@ -577,6 +586,8 @@ impl Default for WrittenMemory {
             lane_stall: default(Time(lane_stall)),
             client_stall: default(Time(client_stall)),
             session_commands_max: default(session_commands_max),
+            script_bytes_total: default(Size(script_bytes_total)),
+            script_bytes: default(Size(script_bytes)),
         }
     }
 }

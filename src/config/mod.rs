@@ -180,6 +180,9 @@ pub struct UpstreamSettings {
     pub user_timeout: Duration,
     /// A lane unused for so long is closed; 1 second to 1 day.
     pub lane_idle: Duration,
+    /// Whether libraries of functions that were loaded through us are loaded again into a node that comes back
+    /// without any.
+    pub restore_functions: bool,
 }
 
 /// The address of a node.
@@ -283,6 +286,11 @@ pub struct MemorySettings {
     pub client_stall: Duration,
     /// Most commands that one session has in flight; 1 to 65,536.
     pub session_commands_max: usize,
+    /// Most bytes of scripts, and again of libraries of functions, remembered for nodes that forget them; shared by
+    /// all workers. 0: none is remembered.
+    pub script_bytes_total: usize,
+    /// Longest script that is remembered.
+    pub script_bytes: usize,
 }
 
 /// SHA-256 of a file's content: what a reload compares, because modification times lie on mounted volumes.
@@ -343,6 +351,8 @@ impl Default for MemorySettings {
             lane_stall: Duration::from_millis(250),
             client_stall: Duration::from_secs(60),
             session_commands_max: 1_024,
+            script_bytes_total: 16 << 20,
+            script_bytes: 1 << 20,
         }
     }
 }

@@ -297,6 +297,21 @@ impl RequestScanner {
     }
 }
 
+/// The arguments of a whole frame that a scanner has accepted, or that was written here. Of anything else it
+/// returns what can be made out.
+pub fn arguments(frame: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut at = match header(frame, 0) {
+        Some(Some((_, next))) => next,
+        _ => frame.len(),
+    };
+    std::iter::from_fn(move || {
+        let (digits, start) = header(frame, at)??;
+        let end = start.checked_add(usize::try_from(parse_integer(digits)?).ok()?)?;
+        at = end + 2;
+        frame.get(start..end)
+    })
+}
+
 /// Reads the header line whose type byte is at `at`: its digits and the offset behind its CRLF.
 ///
 /// `Some(None)` means that the line is not whole yet; `None` that it cannot become a valid header, because it is

@@ -26,12 +26,10 @@ use crate::command::table::{self, Table};
 use crate::config::{MemorySettings, Settings};
 use crate::events;
 use crate::net::TcpListener;
-use crate::session::registry::Registry;
 use crate::stats::WorkerStats;
 use crate::stats::export::Exporter;
 use crate::tls::ServerTlsReloader;
 use crate::topology::{Topology, single};
-use crate::upstream::identity::Identities;
 use crate::worker::{Message, Shared, WorkerHandle};
 use listener::Bound;
 use workers::{Door, Started};
@@ -58,14 +56,8 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let node = Arc::new(reload::node(&settings.upstream)?);
     let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
     let workers = settings.workers.count();
-    let shared = Arc::new(Shared {
-        registry: Registry::default(),
-        identities: Identities::default(),
-        tally: Arc::default(),
-        pinned: Default::default(),
-        topology: Arc::clone(&published),
-        memory: per_worker(&settings.memory, workers),
-    });
+    let memory = per_worker(&settings.memory, workers);
+    let shared = Arc::new(Shared::new(Arc::clone(&published), memory));
     let admin = admin_listener(&settings).await?;
     let started: Vec<Started> = (0..workers)
         .map(|number| workers::start(number, Arc::clone(&shared), Arc::clone(&doors)))
@@ -92,7 +84,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         tokio::spawn(listener::accept(place, bound, door.clone(), handles, draining.clone()));
     }
     events::started(&settings, workers);
-    until_told(flags, &settings, &published, &changed, &doors).await?;
+    until_told(flags, &settings, &shared, &changed, &doors).await?;
     readiness.set_draining();
     let _ = drain.send(true);
     finish(&handles, started, settings.drain_timeout).await;
@@ -145,7 +137,7 @@ fn exporter(started: &[Started]) -> Exporter {
 async fn until_told(
     flags: &RunFlags,
     settings: &Settings,
-    published: &crate::topology::Published,
+    shared: &Shared,
     changed: &watch::Sender<u64>,
     doors: &[Door],
 ) -> anyhow::Result<()> {
@@ -162,8 +154,8 @@ async fn until_told(
                 _ = hangup.recv() => true,
                 _ = poll.tick() => false,
             };
-            reload::certificates(doors, published);
-            reloader.run(asked, published, changed).await;
+            reload::certificates(doors, &shared.topology);
+            reloader.run(asked, shared, changed).await;
         };
         tokio::select! {
             _ = terminate.recv() => return Ok(()),

@@ -21,6 +21,7 @@ use crate::stats::labels::Reload;
 use crate::tls::ClientTlsReloader;
 use crate::topology::{Published, facts, single};
 use crate::upstream::dial::{self, Node, Purpose};
+use crate::worker::Shared;
 
 /// Remembers what is in force.
 pub struct Reloader {
@@ -76,7 +77,7 @@ impl Reloader {
     }
 
     /// Looks at the file, if it changed or `asked`, and applies what may be applied.
-    pub async fn run(&mut self, asked: bool, published: &Published, changed: &watch::Sender<u64>) {
+    pub async fn run(&mut self, asked: bool, shared: &Shared, changed: &watch::Sender<u64>) {
         let hash = self.current_hash();
         if !asked && hash == self.seen {
             return;
@@ -97,7 +98,7 @@ impl Reloader {
             control::config_reloaded(Reload::Applied);
             return;
         }
-        match move_to(&wanted.upstream, published, changed).await {
+        match move_to(&wanted.upstream, shared, changed).await {
             Ok(()) => {
                 control::config_reloaded(Reload::Applied);
                 control::upstream_changed();
@@ -117,7 +118,7 @@ impl Reloader {
 /// Dials and questions the new node, then publishes it under a new epoch.
 async fn move_to(
     settings: &UpstreamSettings,
-    published: &Published,
+    shared: &Shared,
     changed: &watch::Sender<u64>,
 ) -> anyhow::Result<()> {
     let node = Arc::new(node(settings)?);
@@ -131,8 +132,9 @@ async fn move_to(
     };
     let mut exchange = dial::dial(&node, &purpose).await?;
     let learnt = single::answered(facts::learn(&mut exchange)).await?;
-    let epoch = published.load().epoch + 1;
-    published.store(Arc::new(single::learnt_topology(epoch, 0, &node, learnt)));
+    let epoch = shared.topology.load().epoch + 1;
+    shared.forget_upstream();
+    shared.topology.store(Arc::new(single::learnt_topology(epoch, 0, &node, learnt)));
     // The control connection of the old node is dropped, and one to the new node opened.
     let _ = changed.send(epoch);
     Ok(())

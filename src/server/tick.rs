@@ -89,7 +89,7 @@ pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
         // A reply that flows is not late; the lane's own silence is what counts then.
         let age = if place == 0 && lane.streaming { worker.now - lane.heard_at } else { age };
         let is_read = lane.paused_at.is_none() || lane.overdraft;
-        if age >= limit && is_read && is_wanted(worker, waiter) {
+        if age >= limit && is_read && loss::is_wanted(worker, waiter) {
             late.push((*waiter, limit));
         }
     }
@@ -119,13 +119,6 @@ fn give_up(worker: &mut Worker, waiter: &Waiter, refusal: Refusal) {
         _ => Outcome::Unknown,
     };
     dispatch::settle_guarded(worker, waiter, Settled::Failed { refusal, outcome });
-}
-
-fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
-    worker
-        .sessions
-        .get(waiter.session)
-        .is_some_and(|session| session.replies.is_waiting(waiter.slot))
 }
 
 /// Others behind a client that does not read have waited long enough: the lane is read into the total budget.
@@ -163,6 +156,12 @@ fn bury_dead(worker: &Worker, lane: &mut Lane) {
 
 /// Closes what has been idle for long, and gives memory back after a second.
 fn rest(worker: &mut Worker, lane: &mut Lane) {
+    let is_outdated = lane.key.epoch != worker.topology.load().epoch;
+    if is_outdated && is_blocked(worker, lane) {
+        // It would wait for ever for what now happens elsewhere.
+        lane.broken = Some(io::Error::other("the upstream was changed"));
+        lane.wake();
+    }
     if !lane.is_idle() || lane.state != LaneState::Open {
         return;
     }
@@ -170,7 +169,6 @@ fn rest(worker: &mut Worker, lane: &mut Lane) {
     if idle >= SECOND {
         lane.shrink(&mut worker.pool);
     }
-    let is_outdated = lane.key.epoch != worker.topology.load().epoch;
     if lane.pinned.is_some() {
         return rest_pinned(lane, is_outdated, idle);
     }
@@ -178,6 +176,11 @@ fn rest(worker: &mut Worker, lane: &mut Lane) {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
     }
+}
+
+fn is_blocked(worker: &Worker, lane: &Lane) -> bool {
+    let owner = lane.owner().and_then(|owner| worker.sessions.get(owner));
+    owner.is_some_and(Session::is_blocked)
 }
 
 /// A connection of one session is closed when nobody has borrowed it for long; what it holds of an earlier
@@ -248,7 +251,8 @@ fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason
         return Some(ClosedReason::Stalled);
     }
     // It is not read any more, and must not wait for nobody.
-    if session.is_blocked() && !session.reads_ahead() && session.socket.has_peer_closed() {
+    let waits = session.is_blocked() || session.asks_pin;
+    if waits && !session.reads_ahead() && session.socket.has_peer_closed() {
         return Some(ClosedReason::ClientClosed);
     }
     let limit = clock::to_micros(session.gate.idle_timeout?);

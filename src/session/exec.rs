@@ -55,6 +55,7 @@ fn splice(
         std::str::from_utf8(header.strip_prefix(b"*")?).ok()?.trim_end().parse().ok()?;
     if count != queued {
         // The node counts otherwise than we do: better no answer than one in the wrong place.
+        note_disagreement(session);
         let mut line = Vec::new();
         write::error(
             &mut line,
@@ -72,12 +73,27 @@ fn splice(
         rest = rest.get(length..)?;
         match ours.next_if(|(at, _)| *at == place) {
             Some((_, frame)) if !element.starts_with(b"-") => {
-                out.extend(answer(worker, &topology, session, frame));
+                let answer = answer(worker, &topology, session, frame);
+                if answer.starts_with(b"-") {
+                    note_disagreement(session);
+                }
+                out.extend(answer);
             }
             _ => out.extend_from_slice(element),
         }
     }
+    let (protocol, db) = (session.protocol, session.db);
+    if let Some(pin) = &mut session.pin {
+        pin.moved = Some((protocol, db));
+    }
     Some(out)
+}
+
+/// The connection may not be what we believe: nobody else shall have it.
+fn note_disagreement(session: &mut Session) {
+    if let Some(pin) = &mut session.pin {
+        pin.is_dirty = true;
+    }
 }
 
 /// Bytes of the first whole reply in `bytes`.

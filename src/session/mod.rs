@@ -68,6 +68,7 @@ fn poll_session(
     if turn.is_err() {
         worker.stats.panics.increment();
         worker.scratch.resize(SCRATCH_BYTES, 0);
+        worker.capture = None;
         // Put back, so that `remove` can take it off the registry and the budgets.
         worker.sessions.restore(id, session);
         return Poll::Ready(ClosedReason::Panic);
@@ -107,6 +108,9 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
             if !session.reads_ahead() {
                 return;
             }
+        } else if session.has_ended {
+            session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
+            return;
         } else if session.closing.is_some() || session.suspended || !session.admits() {
             return;
         }
@@ -124,7 +128,10 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
                 take_input(worker, &topology, session, input) && !session.reads_ahead()
             }
             Poll::Ready(end) => {
-                session.close(farewell(session, &end));
+                session.has_ended = end.is_ok() && session.is_barred() && session.has_input();
+                if !session.has_ended || session.is_blocked() {
+                    session.close(farewell(session, &end));
+                }
                 true
             }
         };

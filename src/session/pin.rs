@@ -7,6 +7,7 @@
 //! What surprises: the connection may be lost while the state is remembered. Then the client is told the truth at
 //! the next occasion that Redis has words for: EXEC fails, or finds that a watched key has changed.
 
+use crate::resp::write::Protocol;
 use crate::upstream::lane::LaneId;
 
 /// The state of a session that has, or had, a connection of its own.
@@ -20,12 +21,16 @@ pub struct Pin {
     pub has_watches: bool,
     /// Whether watched keys may have changed unseen, because the connection was lost.
     pub watch_is_lost: bool,
-    /// CLIENT TRACKING ON as the client said it, in the node's terms; said again on a new connection.
+    /// CLIENT TRACKING ON as the client said it; said again on a new connection.
     pub tracking: Option<Vec<u8>>,
     /// Whether the node sends this client what MONITOR sends.
     pub is_monitor: bool,
     /// Whether something may be left on the connection that we do not keep account of.
     pub is_dirty: bool,
+    /// What a transaction has made of the connection's protocol version and database; its own turn takes that over.
+    pub moved: Option<(Protocol, u32)>,
+    /// Commands of our own that the node has not answered yet; nothing is dispatched before that.
+    pub whispers: u32,
     /// The command whose reply is due and decides what the connection holds; nothing is dispatched before that.
     pub pending: Option<Pending>,
 }
@@ -37,6 +42,8 @@ pub struct Multi {
     pub queued: u32,
     /// Those whose answer is ours: their place among the queued ones, and the command.
     pub ours: Vec<(u32, Vec<u8>)>,
+    /// Bytes of those.
+    pub ours_bytes: usize,
     /// Why EXEC must fail although the node does not know.
     pub aborted: Option<Abort>,
 }
@@ -107,7 +114,13 @@ impl Pin {
     /// Whether the session can do without it.
     #[must_use]
     pub fn is_free(&self) -> bool {
-        !self.holds_state() && self.pending.is_none()
+        !self.holds_state() && !self.is_barred()
+    }
+
+    /// Whether the node must answer before anything more is dispatched.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.pending.is_some() || self.whispers > 0
     }
 
     /// Whether the session waits for what other clients do.
@@ -127,6 +140,8 @@ impl Pin {
     pub fn lose(&mut self, node: &str) {
         self.lane = None;
         self.pending = None;
+        self.whispers = 0;
+        self.moved = None;
         self.is_dirty = false;
         self.watch_is_lost |= self.has_watches;
         if let Some(multi) = &mut self.multi {

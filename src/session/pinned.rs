@@ -7,6 +7,7 @@
 //! What surprises: a command whose reply decides what the connection holds is a barrier. Nothing of the session is
 //! dispatched until it is answered (INV-12 d), so what we believe of the connection is what the node has said.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
 use crate::buffer::Piece;
@@ -17,7 +18,7 @@ use crate::refusal::Refusal;
 use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::session::pin::{Multi, Pending};
-use crate::session::state::{Closing, Session, SessionId};
+use crate::session::state::{Closing, Session};
 use crate::session::{exec, local, tracking, transaction, wait};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
@@ -38,7 +39,18 @@ pub fn dispatch(
     command: Command<'_>,
     frame: Piece<'_>,
 ) -> Option<Dispatched> {
-    if session.pin.as_ref().is_some_and(|pin| pin.multi.is_some()) {
+    if session.pin.is_some() && !is_current(worker, topology, session) {
+        if session.in_flight > 0 {
+            return Some(Dispatched::Wait);
+        }
+        forfeit(worker, session);
+    }
+    if session.pin.as_ref().is_some_and(|pin| pin.is_monitor)
+        && !matches!(&*spec.name, "reset" | "quit")
+    {
+        return Some(dispatch::refuse(worker, session, spec, &Refusal::Monitoring));
+    }
+    if session.in_transaction() {
         return Some(transaction::dispatch(worker, topology, session, spec, command, frame));
     }
     match spec.class_for(&command) {
@@ -48,14 +60,19 @@ pub fn dispatch(
                 Ok(lane) => lane?,
                 Err(refused) => return Some(unavailable(worker, session, spec, refused)),
             };
-            if session.pin.as_ref().is_some_and(|pin| pin.is_monitor) {
-                return Some(dispatch::refuse(worker, session, spec, &Refusal::Monitoring));
-            }
             Some(dispatch::send(worker, session, lane, Asked::of(spec), frame))
         }
         Class::Pinned => Some(begin(worker, topology, session, identity, spec, command, frame)),
         Class::Subscriber | Class::Structural => None,
     }
+}
+
+/// Whether the session's connection is still there, and leads where commands go now (INV-12 a).
+fn is_current(worker: &Worker, topology: &Topology, session: &Session) -> bool {
+    let Some(id) = session.pin.as_ref().and_then(|pin| pin.lane) else {
+        return true;
+    };
+    worker.lanes.get(id).is_some_and(|lane| lane.key.epoch == topology.epoch && !lane.retired)
 }
 
 /// The connection that the session's plain commands go to: its own if it has one or must have one.
@@ -76,8 +93,11 @@ fn own_lane(
     }
     // The node must be told again what this client wants to hear of.
     let lane = borrow(worker, topology, session, identity, Need::Lasting)?;
+    if let Some(pinned) = worker.lanes.get_mut(lane).and_then(|lane| lane.pinned.as_mut()) {
+        pinned.holds_state = true;
+    }
     tracking::repeat(worker, session, lane);
-    Ok(Some(lane))
+    if session.is_barred() { Err(NoLane::Wait) } else { Ok(Some(lane)) }
 }
 
 /// A command of class pinned outside of a transaction.
@@ -104,12 +124,15 @@ fn begin(
         }
         "monitor" => (Pending::Monitor, Need::Lasting),
         "client|tracking" => {
-            match tracking::in_the_nodes_terms(worker, session, command) {
+            match tracking::in_the_nodes_terms(worker, command) {
                 Ok(Some(said)) => frame = Piece::Shared(said.into()),
                 Ok(None) => {}
-                Err(done) => return done,
+                Err(text) => {
+                    worker.answer(session, |line| write::error(line, text));
+                    return Dispatched::Done;
+                }
             }
-            (tracking::pending(command, &frame), Need::Lasting)
+            (tracking::pending(command), Need::Lasting)
         }
         "client|caching" => (Pending::Once { leaves_state: false }, Need::Brief),
         _ if spec.blocks(&command) => (Pending::Blocking, Need::Lasting),
@@ -225,8 +248,10 @@ fn answer_beside(
     }
     let identity = session.identity;
     let done = local::answer(worker, topology, session, spec, command);
-    if session.identity != identity || &*spec.name == "reset" {
+    if &*spec.name == "reset" {
         leave(worker, session);
+    } else if session.identity != identity {
+        forfeit(worker, session);
     } else if let Some(lane) = lane {
         pinned::follow(worker, session, lane);
     }
@@ -238,16 +263,36 @@ fn changes_everything(spec: &Spec) -> bool {
     matches!(&*spec.name, "reset" | "auth" | "hello")
 }
 
-/// The session gives up its pin, whatever it holds.
+/// The session gives up its pin and what it holds, as its client wishes.
 pub fn leave(worker: &mut Worker, session: &mut Session) {
     session.asks_pin = false;
-    let Some(pin) = session.pin.take() else {
-        return;
-    };
-    if let Some(lane) = pin.lane {
+    let lane = session.pin.take().and_then(|pin| pin.lane);
+    if let Some(lane) = lane {
         session.lane = None;
         session.client.note_pinned(0, false);
         pinned::give_back(worker, lane, false);
+    }
+}
+
+/// The session cannot keep its connection, and what it holds there is lost: its client is told as after a loss.
+pub fn forfeit(worker: &mut Worker, session: &mut Session) {
+    let Some(pin) = &mut session.pin else {
+        return;
+    };
+    let lane = pin.lane;
+    pin.lose(&worker.shared.topology.load().node.name);
+    tell_loss(worker, session);
+    if let Some(lane) = lane {
+        pinned::give_back(worker, lane, false);
+    }
+}
+
+/// A session has become somebody else while the node was asked who it is: what it keeps upstream follows.
+pub fn follow_identity(worker: &mut Worker, session: &mut Session, before: Option<Identity>) {
+    if session.identity != before {
+        forfeit(worker, session);
+    } else if let Some(lane) = session.pin.as_ref().and_then(|pin| pin.lane) {
+        pinned::follow(worker, session, lane);
     }
 }
 
@@ -290,45 +335,63 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     let Some(mut session) = worker.sessions.lend(waiter.session) else {
         return dispatch::deliver(worker, waiter, settled);
     };
-    let is_due = session.replies.is_waiting(waiter.slot);
-    let pending = session.pin.as_mut().filter(|_| is_due).and_then(|pin| pin.pending.take());
-    let mut rewritten = None;
-    if let Some(pending) = pending {
-        session.client.is_blocked.store(false, Ordering::Relaxed);
-        rewritten = exec::rewrite(worker, &mut session, &pending, &settled);
-        conclude(worker, &mut session, pending, &settled);
+    // Guarded, because a lent session that a panic drops would leave its card and its budgets behind.
+    let turn = catch_unwind(AssertUnwindSafe(|| decide(worker, &mut session, waiter, &settled)));
+    if turn.is_err() {
+        worker.stats.panics.increment();
+        worker.capture = None;
+        session.close(Closing::Now(ClosedReason::Panic));
     }
     worker.sessions.restore(waiter.session, session);
-    match &rewritten {
+    match turn.unwrap_or_default() {
         Some(bytes) => {
             let kind = bytes.first().copied().unwrap_or(b'-');
-            dispatch::deliver(worker, waiter, Settled::Reply { bytes, kind, earlier: 0 });
+            dispatch::deliver(worker, waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });
         }
         None => dispatch::deliver(worker, waiter, settled),
     }
 }
 
+/// Draws the conclusions, and returns what the client gets if that is not what the node said.
+fn decide(
+    worker: &mut Worker,
+    session: &mut Session,
+    waiter: &Waiter,
+    settled: &Settled<'_>,
+) -> Option<Vec<u8>> {
+    let is_due = session.replies.is_waiting(waiter.slot);
+    let pending = session.pin.as_mut().filter(|_| is_due)?.pending.take()?;
+    session.client.is_blocked.store(false, Ordering::Relaxed);
+    let rewritten = exec::rewrite(worker, session, &pending, settled);
+    if let Settled::Reply { kind, .. } = settled {
+        conclude(session, pending, !matches!(kind, b'-' | b'!'));
+    } else {
+        // Nobody knows what the connection holds: it is no longer ours, and its own turn closes it.
+        if ends_transaction(&pending)
+            && let Some(pin) = &mut session.pin
+        {
+            pin.end_transaction();
+        }
+        let node = worker.shared.topology.load().node.name.clone();
+        if let Some(pin) = &mut session.pin {
+            pin.lose(&node);
+        }
+        tell_loss(worker, session);
+    }
+    forget_if_free(session);
+    rewritten
+}
+
 /// What the session's pin has become, now that the node has spoken.
-fn conclude(worker: &Worker, session: &mut Session, pending: Pending, settled: &Settled<'_>) {
+fn conclude(session: &mut Session, pending: Pending, is_ok: bool) {
     let Some(pin) = &mut session.pin else {
         return;
     };
-    let is_ok = matches!(settled, Settled::Reply { kind, .. } if !matches!(kind, b'-' | b'!'));
-    if matches!(settled, Settled::Failed { .. }) {
-        // Nobody knows what the connection holds: it is no longer ours, and the lane's own turn closes it.
-        let node = worker.shared.topology.load().node.name.clone();
-        pin.lose(&node);
-        session.lane = None;
-    }
+    let ends = ends_transaction(&pending);
     match pending {
-        Pending::Multi if is_ok => {
-            pin.multi = Some(Multi::default());
-            session.client.queued.store(0, Ordering::Relaxed);
-        }
-        Pending::Exec { .. } | Pending::Aborting(_) | Pending::Unwatched | Pending::Discard => {
-            pin.end_transaction();
-            session.client.queued.store(-1, Ordering::Relaxed);
-        }
+        Pending::Multi if is_ok => pin.multi = Some(Multi::default()),
+        // A DISCARD that was refused leaves the transaction open there.
+        Pending::Aborting(_) | Pending::Unwatched | Pending::Discard => pin.is_dirty |= !is_ok,
         Pending::Watch => pin.has_watches |= is_ok,
         Pending::Unwatch if is_ok => pin.end_transaction(),
         Pending::Tracking(said) if is_ok => {
@@ -342,7 +405,39 @@ fn conclude(worker: &Worker, session: &mut Session, pending: Pending, settled: &
         Pending::Once { leaves_state } => pin.is_dirty |= leaves_state,
         _ => {}
     }
-    forget_if_free(session);
+    if ends {
+        pin.end_transaction();
+    }
+    let queued = if pin.multi.is_some() { 0 } else { -1 };
+    session.client.queued.store(queued, Ordering::Relaxed);
+}
+
+/// Whether the transaction is over once the node has answered.
+fn ends_transaction(pending: &Pending) -> bool {
+    matches!(
+        pending,
+        Pending::Exec { .. } | Pending::Aborting(_) | Pending::Unwatched | Pending::Discard
+    )
+}
+
+/// The node has answered a command of our own, or never will. If it refused, the connection is not what its
+/// session's commands need.
+pub fn note_whisper(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) {
+    let Some(mut session) = worker.sessions.lend(waiter.session) else {
+        return;
+    };
+    let is_ok = matches!(settled, Settled::Reply { kind, .. } if !matches!(kind, b'-' | b'!'));
+    let node = worker.shared.topology.load().node.name.clone();
+    match &mut session.pin {
+        Some(pin) if is_ok => pin.whispers = pin.whispers.saturating_sub(1),
+        Some(pin) => {
+            pin.lose(&node);
+            tell_loss(worker, &mut session);
+        }
+        None => {}
+    }
+    session.wake();
+    worker.sessions.restore(waiter.session, session);
 }
 
 /// A pin without connection and without state is none.
@@ -364,11 +459,11 @@ pub fn after_turn(worker: &mut Worker, lane: &mut Lane) {
     };
     match &session.pin {
         Some(pin) if pin.lane == Some(id) => {
-            // A transaction may have changed both, there and here alike; see `exec`.
-            (lane.key.protocol, lane.key.db) = (session.protocol, session.db);
+            if let Some((protocol, db)) = pin.moved {
+                (lane.key.protocol, lane.key.db) = (protocol, db);
+            }
             if let Some(pinned) = &mut lane.pinned {
                 pinned.holds_state = pin.holds_state();
-                pinned.is_monitor = pin.is_monitor;
             }
             if pin.is_free() && session.in_flight == 0 {
                 let is_clean = !pin.is_dirty;
@@ -382,26 +477,28 @@ pub fn after_turn(worker: &mut Worker, lane: &mut Lane) {
     }
 }
 
-/// The connection of a session is lost and its commands are settled; what it held is lost too.
+/// The connection of a session has ended and its commands are settled; what it held is lost too.
 pub fn lost(worker: &mut Worker, lane: &mut Lane) {
-    let Some(session) = lane.owner().and_then(|owner| worker.sessions.get_mut(owner)) else {
+    let Some(owner) = lane.owner().filter(|_| lane.is_idle()) else {
+        return;
+    };
+    let Some(mut session) = worker.sessions.lend(owner) else {
         return;
     };
     if let Some(pin) = &mut session.pin
         && pin.lane == Some(lane.id)
-        && lane.is_idle()
     {
         pin.lose(&lane.node.name);
-        session.lane = None;
-        after_loss(worker, lane.owner());
+        tell_loss(worker, &mut session);
+        session.wake();
     }
+    worker.sessions.restore(owner, session);
 }
 
-/// Tells the client what Redis has words for.
-fn after_loss(worker: &mut Worker, owner: Option<SessionId>) {
-    let Some(session) = owner.and_then(|owner| worker.sessions.get_mut(owner)) else {
-        return;
-    };
+/// Tells the client of a lost connection what Redis has words for.
+fn tell_loss(worker: &mut Worker, session: &mut Session) {
+    session.lane = None;
+    session.client.note_pinned(0, false);
     let (was_monitor, was_tracking) =
         session.pin.as_ref().map_or((false, false), |pin| (pin.is_monitor, pin.tracking.is_some()));
     if was_monitor {
@@ -413,5 +510,4 @@ fn after_loss(worker: &mut Worker, owner: Option<SessionId>) {
         worker.touched.mark(session);
     }
     forget_if_free(session);
-    session.wake();
 }

@@ -74,6 +74,8 @@ pub struct Session {
     /// Bytes of held input that were sent before the client could know that one of its writes is in doubt; what
     /// begins among them is not executed (INV-3, no inversion).
     pub doubtful: usize,
+    /// The client has ended its sending side; what it had sent is still dispatched.
+    pub has_ended: bool,
     /// Set when no further command is taken; why, and when the connection ends.
     pub closing: Option<Closing>,
     /// Where its bytes go.
@@ -176,6 +178,7 @@ impl Session {
             epoch: 0,
             partial: None,
             doubtful: 0,
+            has_ended: false,
             closing: None,
             socket,
             needs_flush: false,
@@ -246,7 +249,7 @@ impl Session {
     /// Whether nothing may be dispatched before the node has answered.
     #[must_use]
     pub fn is_barred(&self) -> bool {
-        self.pin.as_ref().is_some_and(|pin| pin.pending.is_some())
+        self.pin.as_ref().is_some_and(|pin| pin.is_barred())
     }
 
     /// Whether it waits for what other clients do.
@@ -263,6 +266,7 @@ impl Session {
         (self.is_barred() || self.asks_pin)
             && self.closing.is_none()
             && !self.suspended
+            && !self.has_ended
             && held < READ_AHEAD_BYTES
     }
 

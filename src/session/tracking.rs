@@ -8,10 +8,10 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::buffer::Piece;
 use crate::command::Command;
-use crate::dispatch::Dispatched;
+use crate::resp::limits::Limits;
 use crate::resp::parse_integer;
+use crate::resp::request::{RequestScanner, Scanned};
 use crate::resp::write;
 use crate::session::pin::Pending;
 use crate::session::state::Session;
@@ -22,15 +22,14 @@ use crate::worker::Worker;
 /// The push that empties a client's cache.
 pub const INVALIDATE_ALL: &[u8] = b">2\r\n$10\r\ninvalidate\r\n_\r\n";
 
-/// CLIENT TRACKING with the node's own id behind REDIRECT; `None` if there is no REDIRECT.
+/// CLIENT TRACKING with the node's own id behind REDIRECT; `None` if it has none that we can read.
 ///
 /// # Errors
-/// What became of the command if it names a client that cannot be redirected to.
+/// The whole error line, if it names a client that cannot be redirected to.
 pub fn in_the_nodes_terms(
-    worker: &mut Worker,
-    session: &mut Session,
+    worker: &Worker,
     command: Command<'_>,
-) -> Result<Option<Vec<u8>>, Dispatched> {
+) -> Result<Option<Vec<u8>>, &'static str> {
     let Some(place) = (3..command.len()).find(|&at| command.has_word_at(at, "redirect")) else {
         return Ok(None);
     };
@@ -39,20 +38,15 @@ pub fn in_the_nodes_terms(
         return Ok(None);
     };
     let target = u64::try_from(id).ok().and_then(|id| worker.shared.registry.find(id));
-    let Some(node_client_id) =
-        target.map(|card| card.node_client_id.load(Ordering::Relaxed)).filter(|id| *id != 0)
-    else {
-        let text = "ERR The client ID you want redirect to does not exist";
-        worker.answer(session, |line| write::error(line, text));
-        return Err(Dispatched::Done);
-    };
-    let translated = node_client_id.to_string();
-    let arguments: Vec<&[u8]> = (0..command.len())
-        .filter_map(|at| match at == place + 1 {
-            true => Some(translated.as_bytes()),
-            false => command.argument(at),
-        })
-        .collect();
+    let node_client_id = target
+        .map(|card| card.node_client_id.load(Ordering::Relaxed))
+        .filter(|id| *id != 0)
+        .ok_or("ERR The client ID you want redirect to does not exist")?
+        .to_string();
+    let mut arguments: Vec<&[u8]> = command.arguments().collect();
+    if let Some(argument) = arguments.get_mut(place + 1) {
+        *argument = node_client_id.as_bytes();
+    }
     let mut said = Vec::new();
     write::command(&mut said, &arguments);
     Ok(Some(said))
@@ -60,20 +54,32 @@ pub fn in_the_nodes_terms(
 
 /// What the command will have changed once the node has accepted it.
 #[must_use]
-pub fn pending(command: Command<'_>, frame: &Piece<'_>) -> Pending {
-    if !command.has_word_at(2, "on") {
-        return Pending::Tracking(None);
-    }
-    let bytes = match frame {
-        Piece::Borrowed(bytes) => bytes.to_vec(),
-        Piece::Shared(bytes) => bytes.to_vec(),
-    };
-    Pending::Tracking(Some(bytes))
+pub fn pending(command: Command<'_>) -> Pending {
+    let is_on = command.has_word_at(2, "on");
+    Pending::Tracking(is_on.then(|| command.frame().to_vec()))
 }
 
 /// Says on a new connection what was said on the lost one.
-pub fn repeat(worker: &mut Worker, session: &Session, lane: LaneId) {
-    if let Some(said) = session.pin.as_ref().and_then(|pin| pin.tracking.as_ref()) {
-        pinned::whisper(worker, lane, said);
+pub fn repeat(worker: &mut Worker, session: &mut Session, lane: LaneId) {
+    let Some(said) = session.pin.as_ref().and_then(|pin| pin.tracking.clone()) else {
+        return;
+    };
+    let mut scanner = RequestScanner::default();
+    let Ok(Scanned::Command { length }) = scanner.scan(&said, &Limits::default(), true) else {
+        return;
+    };
+    let (frame, spans) = scanner.arguments(&said, length);
+    // The client that it redirects to may have another connection by now.
+    match in_the_nodes_terms(worker, Command::new(frame, spans)) {
+        Ok(translated) => {
+            pinned::whisper(worker, session, lane, translated.as_deref().unwrap_or(frame));
+        }
+        Err(_) => {
+            // Nobody is left to be told: as with Redis, the client goes on without.
+            if let Some(pin) = &mut session.pin {
+                pin.tracking = None;
+                pin.is_dirty = true;
+            }
+        }
     }
 }

@@ -12,15 +12,15 @@ use std::sync::atomic::Ordering;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, Spec};
-use crate::dispatch::{self, Asked, Dispatched};
+use crate::dispatch::{self, Asked, Dispatched, Settled};
 use crate::refusal::Refusal;
 use crate::resp::write;
-use crate::session::pin::{Abort, Pending};
+use crate::session::pin::{Abort, Pending, Pin};
 use crate::session::state::Session;
 use crate::session::{local, pinned};
 use crate::stats::labels::Outcome;
 use crate::topology::Topology;
-use crate::upstream::lane::{LaneId, Role};
+use crate::upstream::lane::{LaneId, Role, Waiter};
 use crate::upstream::pool;
 use crate::worker::Worker;
 
@@ -56,10 +56,12 @@ pub fn dispatch(
         (_, "multi" | "watch") => dispatch::send(worker, session, lane, Asked::of(spec), frame),
         (Class::Subscriber | Class::Structural, _)
         | (_, "auth" | "client|reply" | "client|tracking" | "monitor") => {
-            let refusal = Refusal::NotInTransaction { command: spec.name.to_string() };
-            dispatch::refuse(worker, session, spec, &refusal)
+            refuse_queueing(worker, session, spec)
         }
-        (Class::Local, _) => queue_ours(worker, session, lane, spec, command),
+        (Class::Local, _) => match pinned::unblock(worker, spec, command) {
+            Some(frame) => queue(worker, session, lane, spec, Piece::Shared(frame.into())),
+            None => queue_ours(worker, session, lane, spec, command),
+        },
         (Class::Pinned, _) if !spec.blocks(&command) => {
             if let Some(pin) = &mut session.pin {
                 pin.is_dirty = true;
@@ -101,28 +103,36 @@ fn queue_ours(
     let mut stand_in = Vec::new();
     match &*spec.name {
         "select" | "echo" => stand_in.extend_from_slice(command.frame()),
-        "hello" => match version_alone(command) {
-            Some(version) => write::command(&mut stand_in, &[b"HELLO", version]),
-            None if command.len() == 1 => stand_in.extend_from_slice(command.frame()),
-            None => {
-                let refusal = Refusal::NotInTransaction { command: spec.name.to_string() };
-                return dispatch::refuse(worker, session, spec, &refusal);
-            }
-        },
+        // With a version alone the node and we cannot disagree about what becomes of it.
+        "hello" if command.len() <= 2 => stand_in.extend_from_slice(command.frame()),
+        "hello" => return refuse_queueing(worker, session, spec),
         _ => write::command(&mut stand_in, &[b"PING"]),
     }
-    if let Some(multi) = session.pin.as_mut().and_then(|pin| pin.multi.as_mut())
-        && &*spec.name != "echo"
+    if &*spec.name != "echo"
+        && let Some(multi) = session.pin.as_mut().and_then(|pin| pin.multi.as_mut())
     {
+        multi.ours_bytes += command.frame().len();
+        if multi.ours_bytes > OURS_BYTES_MAX {
+            return refuse_queueing(worker, session, spec);
+        }
         multi.ours.push((multi.queued, command.frame().to_vec()));
     }
     queue(worker, session, lane, spec, Piece::Borrowed(&stand_in))
 }
 
-/// The version that a HELLO without credentials asks for.
-fn version_alone<'a>(command: Command<'a>) -> Option<&'a [u8]> {
-    let has_auth = (2..command.len()).any(|index| command.has_word_at(index, "auth"));
-    command.argument(1).filter(|_| !has_auth)
+fn refuse_queueing(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispatched {
+    let refusal = Refusal::NotInTransaction { command: spec.name.to_string() };
+    dispatch::refuse(worker, session, spec, &refusal)
+}
+
+/// What came back for a command that was to be queued: if nobody knows whether it was, EXEC must not run.
+pub fn note_queued(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) {
+    if let Settled::Failed { .. } = settled
+        && let Some(session) = worker.sessions.get_mut(waiter.session)
+        && let Some(multi) = session.pin.as_mut().and_then(|pin| pin.multi.as_mut())
+    {
+        multi.aborted.get_or_insert(Abort::Refused);
+    }
 }
 
 /// An EXEC with arguments ends the transaction, and says so.
@@ -159,22 +169,26 @@ fn end(
         Ok(lane) => lane,
         Err(refused) => return pinned::unavailable(worker, session, spec, refused),
     };
-    let pending = match session.pin.as_ref() {
-        Some(_) if !is_exec => Pending::Discard,
-        Some(pin) if pin.watch_is_lost => Pending::Unwatched,
-        Some(pin) => match pin.multi.as_ref() {
-            Some(multi) => match &multi.aborted {
-                Some(abort) => Pending::Aborting(abort.clone()),
-                None => Pending::Exec { queued: multi.queued, ours: multi.ours.clone() },
-            },
-            None => return Dispatched::Wait,
-        },
-        None => return Dispatched::Wait,
+    let Some(pending) = session.pin.as_mut().and_then(|pin| ending(pin, is_exec)) else {
+        return Dispatched::Wait;
     };
     let is_discarded = matches!(pending, Pending::Aborting(_) | Pending::Unwatched);
     let frame = if is_discarded { Piece::Borrowed(DISCARD) } else { frame };
     pinned::expect(worker, session, lane, spec, pending, frame)
 }
 
+/// What the end of the transaction is to be.
+fn ending(pin: &mut Pin, is_exec: bool) -> Option<Pending> {
+    let multi = pin.multi.as_mut()?;
+    Some(match &multi.aborted {
+        _ if !is_exec => Pending::Discard,
+        Some(abort) => Pending::Aborting(abort.clone()),
+        None if pin.watch_is_lost => Pending::Unwatched,
+        None => Pending::Exec { queued: multi.queued, ours: std::mem::take(&mut multi.ours) },
+    })
+}
+
+/// Most bytes of commands that one transaction has answered here (INV-4).
+const OURS_BYTES_MAX: usize = 1024 * 1024;
 /// What is sent in the place of an EXEC that must not be.
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";

@@ -31,6 +31,17 @@ pub fn log_lines_suppressed(lines: u64) {
     metrics::counter!(LOG_LINES_SUPPRESSED).increment(lines);
 }
 
+/// Scripts were remembered or forgotten; so many are left, and cost so many bytes.
+pub fn scripts(count: usize, bytes: usize) {
+    metrics::gauge!(SCRIPTS).set(count as f64);
+    metrics::gauge!(SCRIPT_BYTES).set(bytes as f64);
+}
+
+/// Libraries of functions were loaded again into a node that had come back empty.
+pub fn libraries_restored(count: u64) {
+    metrics::counter!(LIBRARIES_RESTORED).increment(count);
+}
+
 /// Publishes the readiness as it is at the moment of a scrape.
 ///
 /// `outages` is the number of times the upstream went from up to down since the start.
@@ -53,6 +64,8 @@ pub(super) fn register() {
     metrics::gauge!(CONFIG_LAST_RELOAD_SUCCESSFUL).set(1.0);
     metrics::counter!(UPSTREAM_CHANGES).absolute(0);
     metrics::counter!(LOG_LINES_SUPPRESSED).absolute(0);
+    metrics::counter!(LIBRARIES_RESTORED).absolute(0);
+    scripts(0, 0);
     readiness(false, false, 0);
 }
 
@@ -60,7 +73,10 @@ const CLIENTS_TURNED_AWAY: &str = "breakwater_clients_turned_away_total";
 const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "breakwater_config_last_reload_successful";
 const CONFIG_RELOADS: &str = "breakwater_config_reloads_total";
 const DRAINING: &str = "breakwater_draining";
+const LIBRARIES_RESTORED: &str = "breakwater_libraries_restored_total";
 const LOG_LINES_SUPPRESSED: &str = "breakwater_log_lines_suppressed_total";
+const SCRIPTS: &str = "breakwater_scripts";
+const SCRIPT_BYTES: &str = "breakwater_script_bytes";
 const UPSTREAM_CHANGES: &str = "breakwater_upstream_changes_total";
 const UPSTREAM_OUTAGES: &str = "breakwater_upstream_outages_total";
 const UPSTREAM_UP: &str = "breakwater_upstream_up";
@@ -78,6 +94,8 @@ mod tests {
             config_reloaded(Reload::Refused);
             upstream_changed();
             log_lines_suppressed(7);
+            scripts(2, 600);
+            libraries_restored(3);
             readiness(true, true, 3);
         });
         let text = exporter.render();
@@ -89,6 +107,9 @@ mod tests {
             "breakwater_config_last_reload_successful 0",
             "breakwater_upstream_changes_total 1",
             "breakwater_log_lines_suppressed_total 7",
+            "breakwater_scripts 2",
+            "breakwater_script_bytes 600",
+            "breakwater_libraries_restored_total 3",
             "breakwater_upstream_up 1",
             "breakwater_draining 1",
             "breakwater_upstream_outages_total 3",

@@ -61,6 +61,11 @@ breakwater_lane_flushes_total            Writes to lanes.
 breakwater_lane_commands_total           Commands carried by writes to lanes.
 breakwater_dials_total                   Attempts to connect to a node.
 breakwater_dial_failures_total           Attempts to connect that failed, by cause.
+breakwater_scripts                       Sources of scripts that are remembered.
+breakwater_script_bytes                  Bytes that remembered scripts take.
+breakwater_script_loads_total            Sources sent to the node in front of an EVALSHA.
+breakwater_script_loads_refused_total    Such sources that the node refused.
+breakwater_libraries_restored_total      Libraries of functions loaded again into an empty node.
 breakwater_upstream_up                   1 if the upstream answers, else 0.
 breakwater_upstream_outages_total        Times the upstream went from up to down.
 breakwater_upstream_changes_total        Times the proxy was moved to another upstream.
@@ -176,6 +181,8 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_tombstones_made_total", |it| &it.tombstones_made),
         plain("breakwater_tombstones_consumed_total", |it| &it.tombstones_consumed),
         plain("breakwater_pushes_dropped_total", |it| &it.pushes_dropped),
+        plain("breakwater_script_loads_total", |it| &it.script_loads),
+        plain("breakwater_script_loads_refused_total", |it| &it.script_loads_refused),
         plain("breakwater_panics_total", |it| &it.panics),
         // How well work is batched: the second of each pair is divided by the first.
         plain("breakwater_lane_flushes_total", |it| &it.lane_flushes),

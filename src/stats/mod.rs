@@ -105,6 +105,10 @@ pub struct WorkerStats {
     pub subscription_gaps: Counter,
     /// Subscriptions that a node ended of its own accord and that were asked for again.
     pub subscriptions_moved: Counter,
+    /// Sources of scripts that we sent in front of an EVALSHA.
+    pub script_loads: Counter,
+    /// Those that the node refused.
+    pub script_loads_refused: Counter,
     /// Panics that were caught at the edge of a session or a lane.
     pub panics: Counter,
     /// From the arrival of a command to the moment it was handed to the kernel, in µs.
@@ -216,6 +220,8 @@ impl WorkerStats {
             messages_delivered: Counter::default(),
             subscription_gaps: Counter::default(),
             subscriptions_moved: Counter::default(),
+            script_loads: Counter::default(),
+            script_loads_refused: Counter::default(),
             panics: Counter::default(),
             queue_time: Histogram::new(),
             upstream_time: Histogram::new(),

@@ -8,6 +8,7 @@
 //! drains before it moves (INV-12 a).
 
 pub mod facts;
+pub mod restore;
 pub mod single;
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::facts::{self, Learnt};
+use super::restore::Restorer;
 use super::{Published, Topology, with_renames};
 use crate::admin::Readiness;
 use crate::command::overlay::LiveSpec;
@@ -33,10 +34,11 @@ pub async fn follow(
 ) {
     let published = &shared.topology;
     let mut failures = 0_u32;
+    let mut restorer = Restorer::default();
     loop {
         let node = Arc::clone(&published.load().node);
         tokio::select! {
-            result = converse(&shared, &node, &readiness, &mut failures) => {
+            result = converse(&shared, &node, &readiness, &mut failures, &mut restorer) => {
                 let Err(error) = result;
                 events::dial_failed(&node.name, error.cause(), &error.text);
                 readiness.set_upstream(Err(words(&node, &error)));
@@ -44,7 +46,10 @@ pub async fn follow(
                 sleep(BACKOFF_FIRST * (1 << failures.min(4))).await;
                 failures += 1;
             }
-            _ = changed.changed() => failures = 0,
+            _ = changed.changed() => {
+                failures = 0;
+                restorer = Restorer::default();
+            }
         }
     }
 }
@@ -55,6 +60,7 @@ async fn converse(
     node: &Arc<Node>,
     readiness: &Readiness,
     failures: &mut u32,
+    restorer: &mut Restorer,
 ) -> Result<std::convert::Infallible, DialError> {
     let purpose = Purpose {
         protocol: Protocol::Resp2,
@@ -65,6 +71,9 @@ async fn converse(
         label: "breakwater:control".into(),
     };
     let mut exchange = dial::dial(node, &purpose).await?;
+    restorer.connected();
+    // Before anything else: clients may be calling already.
+    restorer.look(shared, node, &mut exchange).await?;
     let learnt = answered(facts::learn(&mut exchange)).await?;
     *failures = 0;
     let mut is_stranger = learnt.facts.wants_auth;
@@ -76,6 +85,7 @@ async fn converse(
             is_stranger = !introduce(shared, node, &mut exchange, &presented).await?;
         }
         ping(&mut exchange).await?;
+        restorer.look(shared, node, &mut exchange).await?;
     }
 }
 

@@ -62,6 +62,12 @@ const CONFIRMED_FOR: Micros = 60 * clock::SECOND;
 impl Identity {
     /// Who the upstream's URL says we are; also every client when the node asks for no password.
     pub const UPSTREAM: Self = Self(0);
+
+    /// Its number; at most [`IDENTITIES_MAX`].
+    #[must_use]
+    pub fn number(self) -> u16 {
+        self.0
+    }
 }
 
 // === impl Presented ===

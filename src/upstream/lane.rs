@@ -20,11 +20,12 @@ use crate::net::WriteHalf;
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyScanner;
 use crate::resp::write::Protocol;
+use crate::scripts::proven::Proven;
 use crate::session::replies::Sequence;
 use crate::session::state::{Session, SessionId};
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
-use crate::upstream::pinned::Place;
+use crate::upstream::pinned::{LastingPlace, Place};
 
 /// Key of a lane on its worker.
 pub type LaneId = Key<Lane>;
@@ -55,8 +56,12 @@ pub struct Waiter {
     pub end: u64,
     /// When the command was taken from its client.
     pub taken_at: Micros,
-    /// Bytes of the command.
+    /// Bytes of the command, and of what was put in front of it.
     pub length: u32,
+    /// Bytes of a command of ours in front of its own, whose reply nobody sees; 0: there is none.
+    pub prelude: u32,
+    /// Whether the reply to that is still to come.
+    pub is_prelude_due: bool,
     /// Which command it is, for counters and messages.
     pub command: CommandId,
     /// How often it was sent again.
@@ -99,6 +104,14 @@ pub enum Role {
         /// Whether it is kept back until it is whole.
         is_held: bool,
     },
+    /// It answers a command of our own, and is not delivered: its session's commands wait for it.
+    Whisper,
+    /// It says what the node knows of a script.
+    Script,
+    /// It says which libraries of functions the node has.
+    Library,
+    /// It is held until it is whole, and a section of ours is added.
+    Info,
 }
 
 /// What a lane has that belongs to one session alone.
@@ -111,10 +124,10 @@ pub struct Pinned {
     /// Whether something would be lost with the connection that its owner counts on: then nothing is sent again
     /// on another one.
     pub holds_state: bool,
-    /// Whether the node sends lines that answer nothing (MONITOR).
-    pub is_monitor: bool,
     /// Its place in the budget of pinned connections; given back when the lane is dropped.
     pub place: Place,
+    /// Its place among those that are borrowed for long.
+    pub lasting: Option<LastingPlace>,
 }
 
 /// What a lane is doing.
@@ -149,6 +162,8 @@ pub struct Lane {
     pub carry: Vec<u8>,
     /// Bytes at the start of `carry` that the scanner has seen; `scanned <= carry.len()`.
     pub scanned: usize,
+    /// Scripts that the node has, as far as this connection has seen.
+    pub proven: Proven,
     /// Sessions that wait until the queue has room.
     pub backlog: Vec<SessionId>,
     /// Whether pieces of the first waiter's reply have been passed on.
@@ -187,6 +202,22 @@ pub struct Lane {
     pub used_at: Micros,
 }
 
+// === impl Waiter ===
+
+impl Waiter {
+    /// Position of the command's first byte, behind what was put in front of it.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.end - u64::from(self.length) + u64::from(self.prelude)
+    }
+
+    /// Position behind the question whose reply is due next.
+    #[must_use]
+    pub fn asked_until(&self) -> u64 {
+        if self.is_prelude_due { self.start() } else { self.end }
+    }
+}
+
 // === impl Lane ===
 
 impl Lane {
@@ -204,6 +235,7 @@ impl Lane {
             scanner: ReplyScanner::default(),
             carry: Vec::new(),
             scanned: 0,
+            proven: Proven::default(),
             backlog: Vec::new(),
             streaming: false,
             streamed: 0,
@@ -225,9 +257,30 @@ impl Lane {
         }
     }
 
-    /// Queues a command; its waiter's `end` and `length` are filled in here.
-    pub fn enqueue(&mut self, pool: &mut ChunkPool, frame: Piece<'_>, mut waiter: Waiter) {
+    /// Queues a command; what its waiter must know of its place is filled in here.
+    pub fn enqueue(&mut self, pool: &mut ChunkPool, frame: Piece<'_>, waiter: Waiter) {
         let start = self.send.end();
+        let waiter = Waiter { prelude: 0, is_prelude_due: false, ..waiter };
+        self.append(pool, start, frame, waiter);
+    }
+
+    /// As [`Self::enqueue`], behind a command of ours. The two are one to everybody else: sent, kept and dropped
+    /// together, and answered by the second reply.
+    pub fn enqueue_behind(
+        &mut self,
+        pool: &mut ChunkPool,
+        prelude: &[u8],
+        frame: Piece<'_>,
+        waiter: Waiter,
+    ) {
+        let start = self.send.end();
+        self.send.append_whole(pool, prelude);
+        let length = u32::try_from(prelude.len()).unwrap_or(u32::MAX);
+        let waiter = Waiter { prelude: length, is_prelude_due: true, ..waiter };
+        self.append(pool, start, frame, waiter);
+    }
+
+    fn append(&mut self, pool: &mut ChunkPool, start: u64, frame: Piece<'_>, mut waiter: Waiter) {
         match frame {
             Piece::Borrowed(bytes) => self.send.append_whole(pool, bytes),
             Piece::Shared(bytes) => self.send.append_shared(bytes),
@@ -290,15 +343,14 @@ impl Lane {
         self.pinned.as_ref()?.owner
     }
 
-    /// Drops everything that is queued or due and closes the connection, whatever it is waiting for: nothing may
-    /// be executed for a session that has gone (INV-3). Returns how many waiters that left without a reply.
-    pub fn abandon(&mut self) -> usize {
+    /// Drops everything that is queued and closes the connection, whatever it is waiting for: nothing may be
+    /// executed for a session that has gone (INV-3). Returns the waiters, and how far their commands were sent.
+    pub fn abandon(&mut self) -> (VecDeque<Waiter>, u64) {
+        let sent = self.send.sent();
         self.retired = true;
         self.send = SendBuffer::default();
-        let count = self.waiters.len();
-        self.waiters.clear();
         self.wake();
-        count
+        (std::mem::take(&mut self.waiters), sent)
     }
 
     /// Whether nothing is due and nothing is queued.

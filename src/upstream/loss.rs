@@ -17,6 +17,7 @@ use crate::dispatch::{self, Settled};
 use crate::net::WriteHalf;
 use crate::refusal::{Ran, Refusal};
 use crate::resp::reply::ReplyScanner;
+use crate::scripts::follow;
 use crate::session::state::{Closing, SessionId};
 use crate::stats::labels::{ClosedReason, Outcome, Resent};
 use crate::upstream::dial::{DialError, Node};
@@ -155,6 +156,7 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
     };
     let waiters = mem::take(&mut lane.waiters);
     let old = mem::take(&mut lane.send);
+    lane.proven.reset();
     // Waiting does not help somebody without a password.
     let window = if error.is_stranger() { 0 } else { to_micros(node.settings.retry_window) };
     for waiter in waiters {
@@ -187,6 +189,8 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
     }
     let kept_until = tail.front().map_or(sent, |waiter| waiter.end - u64::from(waiter.length));
     let cut = lane.send.split_off(kept_until);
+    // A script may have been among what is cut off: whoever relied on it brings it again.
+    lane.proven.reset();
     for waiter in tail {
         if is_wanted(worker, &waiter) {
             requeue(worker, lane, &cut, waiter);
@@ -197,11 +201,31 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
 }
 
 /// Whether somebody still waits for this waiter's reply.
-fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
-    worker
-        .sessions
-        .get(waiter.session)
-        .is_some_and(|session| session.replies.is_waiting(waiter.slot))
+#[must_use]
+pub fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
+    worker.sessions.get(waiter.session).is_some_and(|session| match waiter.role {
+        Role::Whisper => session.pin.is_some(),
+        _ => session.replies.is_waiting(waiter.slot),
+    })
+}
+
+/// The connection is given up with commands on it: whoever still waits is told the truth.
+pub fn abandon(worker: &mut Worker, lane: &mut Lane) {
+    let (waiters, sent) = lane.abandon();
+    for waiter in waiters {
+        if !is_wanted(worker, &waiter) {
+            worker.stats.tombstones_consumed.increment();
+            continue;
+        }
+        let (node, ran) = (lane.node.name.clone(), effect(&waiter, sent));
+        let (refusal, outcome) = if ran == Ran::No {
+            (Refusal::StateLost { node }, Outcome::NotExecuted)
+        } else {
+            let command = worker_name(worker, &waiter);
+            (Refusal::OutcomeUnknown { node, command }, Outcome::Unknown)
+        };
+        dispatch::settle_guarded(worker, &waiter, Settled::Failed { refusal, outcome });
+    }
 }
 
 fn apply(
@@ -244,8 +268,11 @@ fn apply(
 
 /// Queues a waiter's command again, with the bytes that the old queue still holds.
 fn requeue(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
-    let start = waiter.end - u64::from(waiter.length);
-    match old.piece(start, waiter.end) {
+    match old.piece(waiter.start(), waiter.end) {
+        Some(frame) if waiter.role == Role::Script => {
+            let Worker { shared, stats, pool, .. } = worker;
+            follow::enqueue(shared, stats, pool, lane, frame, waiter);
+        }
         Some(frame) => lane.enqueue(&mut worker.pool, frame, waiter),
         None => {
             // A frame lies in one chunk by construction; a client must not hang if that is ever wrong.
@@ -290,6 +317,7 @@ fn reset(lane: &mut Lane) {
     lane.overdraft = false;
     lane.paused_at = None;
     lane.handed.clear();
+    lane.proven.reset();
 }
 
 /// How often a read is sent again before its client is told.

@@ -18,6 +18,7 @@ pub mod pool;
 pub mod receive;
 #[cfg(test)]
 pub(crate) mod rig;
+pub mod role;
 pub mod subscriber;
 pub mod task;
 pub mod verify;

@@ -23,6 +23,7 @@ use crate::session::state::{Session, SessionId};
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneKey, LaneState, Patience, Pinned, Role, Waiter};
+use crate::upstream::loss;
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
 
@@ -30,12 +31,18 @@ use crate::worker::Worker;
 #[derive(Debug)]
 pub struct PinnedBudget {
     in_use: AtomicUsize,
+    /// Those of them that are borrowed for long.
+    lasting: AtomicUsize,
     most: AtomicUsize,
 }
 
 /// One place in the budget; dropping it gives it back.
 #[derive(Debug)]
 pub struct Place(Arc<PinnedBudget>);
+
+/// One place among the connections that are borrowed for long; dropping it gives it back.
+#[derive(Debug)]
+pub struct LastingPlace(Arc<PinnedBudget>);
 
 /// What a session wants a connection for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,35 +85,76 @@ pub fn borrow(
         // INV-12 c: what was asked before must have happened before.
         return Err(NoLane::Wait);
     }
-    if std::mem::take(&mut session.pin_refused) {
-        worker.stats.pinned_refused.increment();
-        let (most, wait) = (worker.shared.pinned.most(), topology.node.settings.pinned_wait);
-        return Err(NoLane::Refused(Refusal::PinnedBusy { most, wait: clock::to_micros(wait) }));
-    }
-    if let Some(refusal) = worker.reach.refusal(&topology.node, worker.now) {
+    if let Some(refusal) = refusal(worker, topology, session) {
+        worker.pinned.forget(session.id);
         return Err(NoLane::Refused(refusal));
     }
-    if worker.pinned.is_overtaking(session.id, need) {
-        worker.pinned.ask(session.id, need, worker.now);
-        return Err(NoLane::Wait);
-    }
-    let resting = take_resting(worker, topology.epoch, identity);
-    let Some(id) = resting.or_else(|| open(worker, topology, session, identity, need)) else {
+    let granted = if worker.pinned.is_overtaking(session.id, need) {
+        None
+    } else {
+        grant(worker, topology, session, identity, need)
+    };
+    let Some((id, lasting)) = granted else {
         worker.pinned.ask(session.id, need, worker.now);
         return Err(NoLane::Wait);
     };
     worker.pinned.forget(session.id);
     if let Some(pinned) = worker.lanes.get_mut(id).and_then(|lane| lane.pinned.as_mut()) {
         pinned.owner = Some(session.id);
+        pinned.lasting = lasting;
     }
     session.lane = Some(id);
     session.epoch = topology.epoch;
-    follow(worker, session, id);
+    // There may be one for the next as well.
+    wake_next(worker);
     Ok(id)
 }
 
+/// The session asks no longer.
+pub fn withdraw(worker: &mut Worker, session: &mut Session) {
+    if session.asks_pin {
+        worker.pinned.forget(session.id);
+        session.asks_pin = false;
+        session.pin_refused = false;
+    }
+}
+
+/// Why there is no point in waiting.
+fn refusal(worker: &Worker, topology: &Topology, session: &mut Session) -> Option<Refusal> {
+    if std::mem::take(&mut session.pin_refused) {
+        worker.stats.pinned_refused.increment();
+        let (most, wait) = (worker.shared.pinned.most(), topology.node.settings.pinned_wait);
+        return Some(Refusal::PinnedBusy { most, wait: clock::to_micros(wait) });
+    }
+    worker.reach.refusal(&topology.node, worker.now)
+}
+
+/// A connection that rests or a new one, with a place among the lasting ones if it is for long.
+fn grant(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &Session,
+    identity: Identity,
+    need: Need,
+) -> Option<(LaneId, Option<LastingPlace>)> {
+    let lasting = match need {
+        Need::Brief => None,
+        Need::Lasting => Some(worker.shared.pinned.reserve_lasting()?),
+    };
+    let key = LaneKey {
+        epoch: topology.epoch,
+        identity,
+        protocol: session.protocol,
+        db: session.db,
+        is_bulk: true,
+    };
+    let resting = take_resting(worker, &key);
+    let id = resting.or_else(|| open(worker, topology, session, key))?;
+    Some((id, lasting))
+}
+
 /// The latest connection that rests and fits: the others may grow old and be closed.
-fn take_resting(worker: &mut Worker, epoch: u64, identity: Identity) -> Option<LaneId> {
+fn take_resting(worker: &mut Worker, key: &LaneKey) -> Option<LaneId> {
     let lanes = &worker.lanes;
     let is_alive = |id: &LaneId| {
         lanes.get(*id).is_some_and(|lane| {
@@ -115,53 +163,47 @@ fn take_resting(worker: &mut Worker, epoch: u64, identity: Identity) -> Option<L
     };
     worker.pinned.resting.retain(is_alive);
     let fits = |id: &LaneId| {
-        lanes.get(*id).is_some_and(|lane| {
-            (lane.key.epoch, lane.key.identity) == (epoch, identity)
-                && lane.state == LaneState::Open
-        })
+        lanes.get(*id).is_some_and(|lane| lane.key == *key && lane.state == LaneState::Open)
     };
     let place = worker.pinned.resting.iter().rposition(fits)?;
     worker.pinned.resting.remove(place)
 }
 
-/// A new connection, if the budget has a place; one that rests for somebody else gives way.
+/// A new connection, if the budget has a place. If not, one that rests for somebody else gives way: its place is
+/// free once it has closed, and who asks now is served then.
 fn open(
     worker: &mut Worker,
     topology: &Topology,
     session: &Session,
-    identity: Identity,
-    need: Need,
+    key: LaneKey,
 ) -> Option<LaneId> {
     let budget = Arc::clone(&worker.shared.pinned);
-    let place = budget.reserve(need).or_else(|| {
-        let oldest = worker.pinned.resting.pop_front()?;
-        pool::retire(worker.lanes.get_mut(oldest)?);
-        // Its place is free once it has closed; who asks now is served then.
-        None
-    })?;
-    let key = LaneKey {
-        epoch: topology.epoch,
-        identity,
-        protocol: session.protocol,
-        db: session.db,
-        is_bulk: true,
+    let Some(place) = budget.reserve() else {
+        retire_oldest(worker);
+        return None;
     };
-    let (node, now) = (Arc::clone(&topology.node), worker.now);
+    let (node, now, owner) = (Arc::clone(&topology.node), worker.now, Some(session.id));
+    let pinned = Pinned { owner, node_client_id: 0, holds_state: false, place, lasting: None };
     let id = worker.lanes.insert(|id| {
         let mut lane = Lane::new(id, key, node, now);
-        let (owner, node_client_id) = (Some(session.id), 0);
-        let (holds_state, is_monitor) = (false, false);
-        lane.pinned =
-            Some(Box::new(Pinned { owner, node_client_id, holds_state, is_monitor, place }));
+        lane.pinned = Some(Box::new(pinned));
         lane
     });
     worker.to_dial.push(id);
     Some(id)
 }
 
-/// Brings the connection to the session's protocol version and database. The node's answers are nobody's: they
-/// are consumed in their turn.
-pub fn follow(worker: &mut Worker, session: &Session, id: LaneId) {
+/// The connection that has rested longest is closed.
+fn retire_oldest(worker: &mut Worker) {
+    let oldest = worker.pinned.resting.pop_front();
+    if let Some(lane) = oldest.and_then(|id| worker.lanes.get_mut(id)) {
+        pool::retire(lane);
+    }
+}
+
+/// Brings the session's own connection to its protocol version and database. The session's commands wait until the
+/// node has agreed: behind a SELECT that fails they would run in another database.
+pub fn follow(worker: &mut Worker, session: &mut Session, id: LaneId) {
     let Some(lane) = worker.lanes.get(id) else {
         return;
     };
@@ -170,38 +212,41 @@ pub fn follow(worker: &mut Worker, session: &Session, id: LaneId) {
     if protocol != session.protocol {
         let version = session.protocol.number().to_string();
         write::command(&mut frame, &[b"HELLO", version.as_bytes()]);
-        whisper(worker, id, &frame);
+        whisper(worker, session, id, &frame);
     }
     if db != session.db {
         frame.clear();
         write::command(&mut frame, &[b"SELECT", session.db.to_string().as_bytes()]);
-        whisper(worker, id, &frame);
+        whisper(worker, session, id, &frame);
     }
     if let Some(lane) = worker.lanes.get_mut(id) {
         (lane.key.protocol, lane.key.db) = (session.protocol, session.db);
     }
 }
 
-/// Queues a command of our own whose reply nobody sees.
-pub fn whisper(worker: &mut Worker, id: LaneId, frame: &[u8]) {
-    let Some(lane) = worker.lanes.get_mut(id) else {
+/// Queues a command of our own. Nothing of the session is dispatched before its reply.
+pub fn whisper(worker: &mut Worker, session: &mut Session, id: LaneId, frame: &[u8]) {
+    let (Some(lane), Some(pin)) = (worker.lanes.get_mut(id), &mut session.pin) else {
         return;
     };
     let waiter = Waiter {
-        session: SessionId::nobody(),
+        session: session.id,
         slot: 0,
         end: 0,
         taken_at: worker.now,
         length: 0,
+        prelude: 0,
+        is_prelude_due: false,
         frames: 1,
         command: WHISPERED,
         resent: 0,
         is_retry_safe: false,
-        patience: Patience::Endless,
-        role: Role::Plain,
+        patience: Patience::Long,
+        role: Role::Whisper,
         is_muted: true,
         recount: Recount::No,
     };
+    pin.whispers += 1;
     worker.unflushed.mark(id, lane.send.unsent() == 0);
     lane.enqueue(&mut worker.pool, Piece::Borrowed(frame), waiter);
 }
@@ -220,18 +265,18 @@ pub fn give_back_lane(worker: &mut Worker, lane: &mut Lane, is_clean: bool) {
     if let Some(pinned) = &mut lane.pinned {
         pinned.owner = None;
         pinned.holds_state = false;
+        pinned.lasting = None;
     }
     if is_clean && lane.is_idle() && !lane.retired && lane.state == LaneState::Open {
         worker.pinned.resting.push_back(lane.id);
     } else {
-        let dropped = lane.abandon();
-        worker.stats.tombstones_consumed.add(dropped as u64);
+        loss::abandon(worker, lane);
     }
     wake_next(worker);
 }
 
 /// Whoever asked first may ask again; those who want to wait stand in nobody's way but each other's.
-fn wake_next(worker: &mut Worker) {
+pub fn wake_next(worker: &mut Worker) {
     if worker.pinned.queue.is_empty() {
         return;
     }
@@ -253,6 +298,12 @@ pub fn tick(worker: &mut Worker) {
     let clients = topology.facts.as_ref().and_then(|facts| facts.clients);
     worker.shared.pinned.set_most(settings.pinned_max, clients);
     let wait = clock::to_micros(settings.pinned_wait);
+    if worker.shared.pinned.in_use() >= worker.shared.pinned.most()
+        && worker.pinned.queue.is_empty()
+    {
+        // Another worker may be in need of a place.
+        retire_oldest(worker);
+    }
     while let Some(asker) = worker.pinned.queue.front()
         && worker.now.saturating_sub(asker.since) >= wait
     {
@@ -301,22 +352,25 @@ impl PinnedPool {
 
 impl Default for PinnedBudget {
     fn default() -> Self {
-        Self { in_use: AtomicUsize::new(0), most: AtomicUsize::new(UNKNOWN_MAX) }
+        Self {
+            in_use: AtomicUsize::new(0),
+            lasting: AtomicUsize::new(0),
+            most: AtomicUsize::new(UNKNOWN_MAX),
+        }
     }
 }
 
 impl PinnedBudget {
-    /// Takes a place, if `need` may have one.
-    fn reserve(self: &Arc<Self>, need: Need) -> Option<Place> {
+    /// Takes a place, if there is one.
+    fn reserve(self: &Arc<Self>) -> Option<Place> {
+        take(&self.in_use, self.most()).then(|| Place(Arc::clone(self)))
+    }
+
+    /// Takes a place among those that are borrowed for long: a tenth of all stays out of their reach.
+    fn reserve_lasting(self: &Arc<Self>) -> Option<LastingPlace> {
         let most = self.most();
-        let bound = match need {
-            Need::Brief => most,
-            Need::Lasting => most.saturating_sub(most.div_ceil(10).max(KEPT_MIN)).max(1),
-        };
-        let taken = self.in_use.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |in_use| {
-            (in_use < bound).then_some(in_use + 1)
-        });
-        taken.is_ok().then(|| Place(Arc::clone(self)))
+        let bound = most.saturating_sub(most.div_ceil(10).max(KEPT_MIN)).max(1);
+        take(&self.lasting, bound).then(|| LastingPlace(Arc::clone(self)))
     }
 
     /// Most pinned connections of the process.
@@ -342,6 +396,18 @@ impl PinnedBudget {
             (PinnedMax::Auto, None) => UNKNOWN_MAX,
         };
         self.most.store(most, Ordering::Relaxed);
+    }
+}
+
+/// Counts one more, if there are fewer than `bound`.
+fn take(count: &AtomicUsize, bound: usize) -> bool {
+    let one_more = |count| (count < bound).then_some(count + 1);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+}
+
+impl Drop for LastingPlace {
+    fn drop(&mut self) {
+        self.0.lasting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

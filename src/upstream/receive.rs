@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::dispatch::{self, Settled};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
+use crate::scripts::follow;
 use crate::upstream::lane::{Lane, Role};
 use crate::worker::Worker;
 
@@ -24,8 +25,8 @@ pub enum Anomaly {
     /// A reply came that nobody waits for.
     #[error("a reply that nobody asked for")]
     Unexpected,
-    /// An error reply, or an attribute, longer than its limit.
-    #[error("an error reply longer than {HELD_BYTES_MAX} bytes")]
+    /// An error, an attribute, a push or a rewritten reply longer than its bound.
+    #[error("a reply that must be whole is longer than its bound")]
     TooLong,
 }
 
@@ -81,23 +82,24 @@ fn frames(
             whole(worker, lane, piece, shared)?;
             continue;
         }
-        if may_pass_on(lane, seen)? {
+        if may_pass_on(worker, lane, seen)? {
             lane.scanned = 0;
             pass_on(worker, lane, piece, shared)?;
             return Ok(used + seen);
         }
         lane.scanned = seen;
-        expect_asked(lane, rest)?;
+        expect_asked(worker, lane, rest)?;
         return Ok(used);
     }
 }
 
 /// The beginning of a reply is held only for a waiter whose question was handed over; anything else but a push (or
 /// attributes before one) would become the beginning of somebody's reply (INV-1).
-fn expect_asked(lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
-    let is_asked = lane.waiters.front().is_some_and(|first| first.end <= lane.send.sent());
+fn expect_asked(worker: &Worker, lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
+    let is_asked =
+        lane.waiters.front().is_some_and(|first| first.asked_until() <= lane.send.sent());
     match rest.first() {
-        Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') && !is_monitors(lane) => {
+        Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') && !is_monitors(worker, lane) => {
             Err(Anomaly::Unexpected)
         }
         _ => Ok(()),
@@ -112,23 +114,29 @@ fn whole(
     shared: Option<&Bytes>,
 ) -> Result<(), Anomaly> {
     let kind = lane.scanner.kind().unwrap_or(b'+');
-    if kind == b'>' || is_monitors(lane) {
+    if kind == b'>' || is_monitors(worker, lane) {
         push(worker, lane, bytes);
         return Ok(());
     }
-    let first = lane.waiters.front().ok_or(Anomaly::Unexpected)?;
-    let (end, frames) = (first.end, first.frames);
+    let first = lane.waiters.front_mut().ok_or(Anomaly::Unexpected)?;
+    let (end, frames) = (first.asked_until(), first.frames);
     if end > lane.send.sent() {
         // The answer came before the question was sent.
         return Err(Anomaly::Unexpected);
     }
+    if std::mem::take(&mut first.is_prelude_due) {
+        follow::load_answered(&worker.shared, &worker.stats, lane, bytes);
+        return Ok(());
+    }
+    let follows = matches!(first.role, Role::Script | Role::Library);
     if lane.block.0 + 1 < frames {
-        // The first replies of a block are short lines; they are delivered with the last one, or not at all.
-        if lane.block.1.len() + bytes.len() > HELD_BYTES_MAX {
-            return Err(Anomaly::TooLong);
-        }
+        // The first replies of a block are short lines; they are delivered with the last one, or not at all. They
+        // are long only where the node has not taken MULTI (an ACL), and then they need not wait.
         lane.block.0 += 1;
         lane.block.1.extend_from_slice(bytes);
+        if lane.block.1.len() > HELD_BYTES_MAX {
+            pass_on(worker, lane, &[], None)?;
+        }
         return Ok(());
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
@@ -139,6 +147,10 @@ fn whole(
         (lane.streamed, bytes)
     };
     let before = std::mem::take(&mut lane.block.1);
+    if follows {
+        // While the command still lies on the lane.
+        follow::answered(&worker.shared, lane, bytes, kind);
+    }
     let Some(waiter) = lane.finish_first(&mut worker.pool) else {
         return Err(Anomaly::Unexpected);
     };
@@ -155,9 +167,13 @@ fn whole(
     Ok(())
 }
 
-/// Whether a frame is a line of MONITOR: those answer nothing.
-fn is_monitors(lane: &Lane) -> bool {
-    lane.waiters.is_empty() && lane.pinned.as_ref().is_some_and(|pinned| pinned.is_monitor)
+/// Whether a frame is a line of MONITOR: those answer nothing. A client that monitors can ask nothing else.
+fn is_monitors(worker: &Worker, lane: &Lane) -> bool {
+    let Some(owner) = lane.owner().filter(|_| lane.waiters.is_empty()) else {
+        return false;
+    };
+    let session = worker.sessions.get(owner);
+    session.is_some_and(|session| session.pin.as_ref().is_some_and(|pin| pin.is_monitor))
 }
 
 /// A push is no reply (INV-1): it belongs to the session that owns the connection, and on a shared one to nobody.
@@ -173,22 +189,33 @@ fn push(worker: &mut Worker, lane: &Lane, frame: &[u8]) {
 }
 
 /// Whether the `seen` bytes of the reply in progress may go to the client before the reply is whole.
-fn may_pass_on(lane: &Lane, seen: usize) -> Result<bool, Anomaly> {
+fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomaly> {
     if lane.streaming {
         return Ok(seen > 0);
     }
-    if lane.waiters.front().is_some_and(|first| first.role == Role::State { is_held: true }) {
-        let is_too_long = seen > REWRITTEN_BYTES_MAX;
+    let first = lane.waiters.front();
+    let is_rewritten = first.is_some_and(|first| first.role == Role::State { is_held: true });
+    // A push of one's own connection is delivered whole, between two replies.
+    let is_own_push = lane.pinned.is_some() && lane.scanner.kind() == Some(b'>');
+    if is_rewritten || is_own_push || is_monitors(worker, lane) {
+        let is_too_long = seen > WHOLE_BYTES_MAX;
         return if is_too_long { Err(Anomaly::TooLong) } else { Ok(false) };
     }
     match lane.scanner.kind() {
-        // A push of one's own connection is delivered whole, between two replies.
-        Some(b'>') if lane.pinned.is_some() && seen <= HELD_BYTES_MAX => Ok(false),
+        // What nobody shall see is short, or it is no reply to what we asked.
+        _ if seen > HELD_BYTES_MAX && first.is_some_and(|first| first.is_prelude_due) => {
+            Err(Anomaly::TooLong)
+        }
+        _ if first.is_some_and(|first| first.is_prelude_due) => Ok(false),
         Some(b'-' | b'!') | None if seen > HELD_BYTES_MAX => Err(Anomaly::TooLong),
         Some(b'-' | b'!') | None => Ok(false),
         // What is to be rewritten is held whole; the command's length has bounded it.
-        Some(_) if lane.waiters.front().is_some_and(|first| first.recount != Recount::No) => {
+        Some(_) if first.is_some_and(|first| first.recount != Recount::No) => {
             Ok(seen > HELD_BYTES_MAX)
+        }
+        // Beyond any honest size it is passed on as it is.
+        Some(_) if first.is_some_and(|first| first.role == Role::Info) => {
+            Ok(seen >= HELD_BYTES_MAX)
         }
         Some(_) => Ok(seen >= STREAM_FROM_BYTES),
     }
@@ -249,7 +276,8 @@ impl Lane {
 
 /// From this many bytes on a reply is passed on in pieces.
 const STREAM_FROM_BYTES: usize = 16 * 1024;
-/// Most bytes of a reply that is kept back because parts of it are rewritten.
-const REWRITTEN_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes of a frame that is kept back until it is whole, because parts of it are rewritten or because it goes
+/// between two replies; the default bound of what a session may be owed.
+const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of an error reply (or of attributes before a reply) that are held.
 const HELD_BYTES_MAX: usize = 1024 * 1024;

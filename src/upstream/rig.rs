@@ -14,19 +14,19 @@ use arc_swap::ArcSwap;
 use crate::arena::Key;
 use crate::buffer::SLICES;
 use crate::cli::RunFlags;
-use crate::config::{Auth, MemorySettings, PubsubSettings, Settings};
+use crate::config::{Auth, MemorySettings, PubsubSettings, Settings, UpstreamSettings};
 use crate::net::WriteHalf;
 use crate::resp::limits::Limits;
 use crate::session::admission::Bounds;
 use crate::session::gate::Gate;
-use crate::session::registry::{Client, Home, Registry};
+use crate::session::registry::{Client, Home};
 use crate::session::state::{Closing, Session, SessionId};
 use crate::session::{self, feed};
 use crate::stats::WorkerStats;
-use crate::stats::labels::ClosedReason;
+use crate::stats::labels::{ClosedReason, DialFailure};
 use crate::topology::Topology;
-use crate::upstream::dial::Node;
-use crate::upstream::identity::{Identities, Identity};
+use crate::upstream::dial::{DialError, Node};
+use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneState, Waiter};
 use crate::upstream::receive::Anomaly;
 use crate::upstream::{loss, receive, task};
@@ -43,18 +43,18 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// With other settings than the defaults.
+    pub(crate) fn with(change: impl FnOnce(&mut UpstreamSettings)) -> Self {
         let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
-        let settings = Settings::load(&flags).unwrap().upstream;
+        let mut settings = Settings::load(&flags).unwrap().upstream;
+        change(&mut settings);
         let node = Arc::new(Node { name: settings.endpoint.to_string(), settings, tls: None });
         let topology = Topology::unknown(1, Arc::clone(&node));
-        let shared = Shared {
-            registry: Registry::default(),
-            identities: Identities::default(),
-            tally: Arc::default(),
-            pinned: Default::default(),
-            topology: Arc::new(ArcSwap::from_pointee(topology)),
-            memory: MemorySettings::default(),
-        };
+        let published = Arc::new(ArcSwap::from_pointee(topology));
+        let shared = Shared::new(published, MemorySettings::default());
         let gate = Gate {
             auth: Auth::Upstream,
             limits: Limits::default(),
@@ -141,6 +141,20 @@ impl Rig {
         let mut lane = self.worker.lanes.lend(id).unwrap();
         loss::connection_lost(&mut self.worker, &mut lane, &self.node);
         lane.state = LaneState::Open;
+        self.worker.lanes.restore(id, lane);
+    }
+
+    /// The dial of a new connection fails as well: the first waiter has waited too long, the others wait on.
+    pub(crate) fn fail_dial(&mut self) {
+        self.worker.now = crate::clock::to_micros(self.node.settings.retry_window);
+        let now = self.worker.now;
+        for (place, waiter) in self.lane().waiters.iter_mut().enumerate() {
+            waiter.taken_at = if place == 0 { 0 } else { now };
+        }
+        let error = DialError::new(DialFailure::Refused, "refused".into());
+        let id = self.lane_id();
+        let mut lane = self.worker.lanes.lend(id).unwrap();
+        loss::dial_failed(&mut self.worker, &mut lane, &self.node, &error);
         self.worker.lanes.restore(id, lane);
     }
 

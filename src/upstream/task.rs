@@ -27,6 +27,7 @@ use crate::stats::labels::{ClosedReason, DialFailure, LaneLost};
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
+use crate::upstream::pinned::wake_next;
 use crate::upstream::{flush as lane_flush, loss, pool, receive};
 use crate::worker::{SharedWorker, Worker};
 
@@ -204,6 +205,8 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
     worker.lanes.restore(id, lane);
     if is_done {
         worker.lanes.remove(id);
+        // The place of a pinned connection is free again.
+        wake_next(&mut worker);
     }
     flush::touched(&mut worker);
     // Never at once: an error that concerns this lane alone sets no back-off for all.
@@ -224,13 +227,15 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
         events::lane_lost(&node.name, cause.as_str(), &text);
         lane.fruitless = if lane.has_answered { 0 } else { lane.fruitless + 1 };
         loss::connection_lost(&mut worker, &mut lane, node);
-        pinned::lost(&mut worker, &mut lane);
     }
+    pinned::lost(&mut worker, &mut lane);
     release_backlog(&worker, &mut lane);
     let is_done = lane.is_idle();
     worker.lanes.restore(id, lane);
     if is_done {
         worker.lanes.remove(id);
+        // The place of a pinned connection is free again.
+        wake_next(&mut worker);
     }
     flush::touched(&mut worker);
     !is_done
@@ -379,7 +384,8 @@ fn check_giant(worker: &mut Worker, lane: &mut Lane) {
     let owed = session.owed() as u64;
     let bound = session.gate.bounds.reply_bytes;
     let in_progress = if lane.streaming { lane.scanner.bulk_left() } else { 0 };
-    if owed + in_progress > bound && !lane.retired {
+    // A connection of one client holds up nobody else, and may hold what cannot be taken elsewhere.
+    if owed + in_progress > bound && !lane.retired && lane.pinned.is_none() {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
     }
@@ -402,6 +408,7 @@ fn release_backlog(worker: &Worker, lane: &mut Lane) {
 /// What a caught panic leaves behind: the session that was being settled cannot be trusted any more.
 pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
     worker.stats.panics.increment();
+    worker.capture = None;
     if worker.scratch.is_empty() {
         worker.scratch = vec![0; crate::worker::SCRATCH_BYTES];
     }

@@ -9,12 +9,16 @@
 
 mod chaos;
 mod cli;
+mod compatibility;
 mod config;
 mod differential;
 mod getkeys;
+mod info;
+mod keyspace;
 mod listeners;
 mod memory;
 mod reload;
+mod scripts;
 mod support;
 mod tidy;
 mod upstream;

@@ -28,12 +28,11 @@ use breakwater::net::WriteHalf;
 use breakwater::resp::limits::Limits;
 use breakwater::session::admission::Bounds;
 use breakwater::session::gate::Gate;
-use breakwater::session::registry::{Client as Card, Home, Registry};
+use breakwater::session::registry::{Client as Card, Home};
 use breakwater::session::state::Session;
 use breakwater::stats::WorkerStats;
 use breakwater::topology::Topology;
 use breakwater::upstream::dial;
-use breakwater::upstream::identity::Identities;
 use breakwater::worker::{Shared, Worker, WorkerHandle};
 
 use crate::pieces::Pieces;
@@ -143,14 +142,7 @@ impl World {
             reply_bytes_total: usize::MAX,
             ..MemorySettings::default()
         };
-        let shared = Shared {
-            registry: Registry::default(),
-            identities: Identities::default(),
-            tally: Arc::default(),
-            pinned: Default::default(),
-            topology: Arc::new(ArcSwap::from_pointee(topology(&node, 1))),
-            memory,
-        };
+        let shared = Shared::new(Arc::new(ArcSwap::from_pointee(topology(&node, 1))), memory);
         let lowered = Limits { bulk_bytes: 50_000, arguments: 64, inline_bytes: 200, request_bytes: 60_000 };
         let small = Bounds { reply_bytes: 128 << 10, commands: 8 };
         let gate = Gate {

@@ -240,6 +240,8 @@ fn memory(checker: &mut Checker, written: &WrittenMemory) -> MemorySettings {
     let (session_key, total_key) = (&written.session_reply_bytes, &written.reply_bytes_total);
     let (lane_key, client_key) = (&written.lane_stall, &written.client_stall);
     let commands_key = &written.session_commands_max;
+    let (scripts_key, script_key) = (&written.script_bytes_total, &written.script_bytes);
+    let scripts = || Size(0)..=Size(1 << 30);
     let settings = MemorySettings {
         session_reply_bytes: checker.size("session_reply_bytes", session_key, any()),
         reply_bytes_total: checker.size("reply_bytes_total", total_key, any()),
@@ -251,6 +253,8 @@ fn memory(checker: &mut Checker, written: &WrittenMemory) -> MemorySettings {
         lane_stall: checker.time("lane_stall", lane_key, MILLISECOND..=MINUTE),
         client_stall: checker.time("client_stall", client_key, MILLISECOND..=HOUR),
         session_commands_max: checker.bounded("session_commands_max", commands_key, 1..=65_536),
+        script_bytes_total: checker.size("script_bytes_total", scripts_key, scripts()),
+        script_bytes: checker.size("script_bytes", script_key, scripts()),
     };
     if total_key < session_key {
         let (total, session) = (total_key.get_ref(), session_key.get_ref());

@@ -71,6 +71,7 @@ pub(super) fn check(
         keepalive,
         user_timeout,
         lane_idle,
+        restore_functions: *written.restore_functions.get_ref(),
     })
 }
 

@@ -152,3 +152,15 @@ proptest! {
         prop_assert_eq!(scan_in_pieces(&input, &pieces).unwrap(), commands);
     }
 }
+
+#[test]
+fn the_arguments_of_an_accepted_frame_are_found_again() {
+    let found = |frame: &'static [u8]| super::arguments(frame).collect::<Vec<_>>();
+    let frame = b"*3\r\n$3\r\nSET\r\n$0\r\n\r\n$4\r\n\r\n$1\r\n";
+    assert_eq!(found(frame), [&b"SET"[..], b"", b"\r\n$1"]);
+    // What is no frame gives what can be made out, and nothing runs past its end.
+    for (frame, count) in [(&b""[..], 0), (b"GET a\r\n", 0), (b"*2\r\n$3\r\nGET\r\n$9\r\na\r\n", 1)]
+    {
+        assert_eq!(found(frame).len(), count);
+    }
+}

@@ -25,14 +25,14 @@ use crate::resp::write::{self, Protocol};
 use crate::session::admission::Bounds;
 use crate::session::feed;
 use crate::session::gate::Gate;
-use crate::session::registry::{Client, Home, Registry};
+use crate::session::registry::{Client, Home};
 use crate::session::state::{Closing, Session, SessionId};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
 use crate::topology::facts::{Facts, Modules};
 use crate::upstream::dial::Node;
-use crate::upstream::identity::{IDENTITIES_MAX, Identities, Presented};
+use crate::upstream::identity::{IDENTITIES_MAX, Presented};
 use crate::upstream::lane::LaneId;
 use crate::upstream::verify::verify;
 use crate::worker::{Message, Shared, SharedWorker, Worker, WorkerHandle};
@@ -62,14 +62,8 @@ impl Rig {
         let version = "7.0.15".into();
         topology.facts = Some(Arc::new(Facts { wants_auth, version, ..Facts::default() }));
         let memory = MemorySettings::default();
-        let shared = Arc::new(Shared {
-            registry: Registry::default(),
-            identities: Identities::default(),
-            tally: Arc::default(),
-            pinned: Default::default(),
-            topology: Arc::new(ArcSwap::from_pointee(topology)),
-            memory,
-        });
+        let published = Arc::new(ArcSwap::from_pointee(topology));
+        let shared = Arc::new(Shared::new(published, memory));
         let gate = Gate {
             auth,
             limits: Limits::default(),

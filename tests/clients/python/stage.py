@@ -8,9 +8,12 @@ REDIS_URL is the address, PROTOCOL (2 or 3) the protocol where the library lets 
 """
 
 import asyncio
+import ctypes
 import faulthandler
 import inspect
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -71,6 +74,16 @@ def in_threads(count, job):
         return results
 
     return join
+
+
+def start_child(*arguments):
+    """Starts a process that Linux ends with this one, however this one ends."""
+
+    def die_with_parent():
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
 
 
 def perform(*scenes):
