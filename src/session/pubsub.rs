@@ -515,5 +515,6 @@ fn note_counts(session: &mut Session) {
     session.client.note_subscriptions(counts);
 }
 
-/// What a RESP3 client with subscriptions gets when a link has come back.
-const GAP: &[u8] = b">3\r\n$14\r\nbreakwater:gap\r\n$0\r\n\r\n$0\r\n\r\n";
+/// What a RESP3 client with subscriptions gets when its link has come back: a pong that it has not asked for. Every
+/// library's loop over messages knows pongs and passes on or drops them, which is true of no other push.
+const GAP: &[u8] = b">2\r\n$4\r\npong\r\n$14\r\nbreakwater:gap\r\n";

@@ -223,7 +223,7 @@ impl Rig {
     }
 }
 
-fn bytes_of(buffer: &crate::buffer::SendBuffer) -> Vec<u8> {
+pub(crate) fn bytes_of(buffer: &crate::buffer::SendBuffer) -> Vec<u8> {
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = buffer.unsent_slices(&mut slices);
     slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()
