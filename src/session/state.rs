@@ -332,4 +332,4 @@ impl Session {
 }
 
 /// Input that is read behind a command that waits for a connection, or for what other clients do.
-pub const READ_AHEAD_BYTES: usize = 64 * 1024;
+pub const READ_AHEAD_BYTES: usize = 1024 * 1024;

@@ -12,6 +12,7 @@ use std::io::{self, IoSlice};
 use bytes::Bytes;
 
 use crate::net::{Halves, ReadHalf, WriteHalf};
+use crate::resp::limits::DECODED_DEPTH_CEILING;
 use crate::resp::reply::{ReplyError, ReplyScanner};
 
 /// A connection for questions and answers.
@@ -72,7 +73,7 @@ impl Exchange {
     /// # Errors
     /// [`ExchangeError`]; the connection is useless afterwards.
     pub async fn reply(&mut self) -> Result<Bytes, ExchangeError> {
-        let mut scanner = ReplyScanner::default();
+        let mut scanner = ReplyScanner::with_depth(DECODED_DEPTH_CEILING);
         let mut seen = 0;
         loop {
             let progress = scanner.scan(self.buffer.get(seen..).unwrap_or_default())?;

@@ -23,6 +23,8 @@ URL = os.environ["REDIS_URL"]
 PROTOCOL = int(os.environ.get("PROTOCOL", "3"))
 # How long anything may take that should happen at once: the machine may be busy with others.
 PATIENCE_S = 60
+# From Linux's <sys/prctl.h>.
+PR_SET_PDEATHSIG = 1
 
 
 def until(what, probe):
@@ -77,13 +79,13 @@ def in_threads(count, job):
 
 
 def start_child(*arguments):
-    """Starts a process that Linux ends with this one, however this one ends."""
+    """Starts a process that can import these scripts, and that Linux ends with this one, however this one ends."""
 
     def die_with_parent():
-        PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+    folder = os.path.dirname(os.path.abspath(__file__))
+    return subprocess.Popen(arguments, cwd=folder, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
 
 
 def perform(*scenes):
