@@ -15,7 +15,8 @@ use breakwater::command::spec::{Class, Spec};
 use breakwater::command::table::Table;
 
 const PAGE: &str = "docs/compatibility.md";
-const BEGIN: &str = "<!-- made from the command table: BREAKWATER_BLESS=1 cargo test --test it compatibility -->\n";
+const BEGIN: &str =
+    "<!-- made from the command table: BREAKWATER_BLESS=1 cargo test --test it compatibility -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// Mode and order on the page.
@@ -60,5 +61,8 @@ fn the_page_names_every_command_with_its_mode() {
         std::fs::write(&path, format!("{before}{BEGIN}{made}{END}{after}")).unwrap();
         return;
     }
-    assert!(present == made, "{PAGE} is out of date; run BREAKWATER_BLESS=1 cargo test --test it compatibility");
+    assert!(
+        present == made,
+        "{PAGE} is out of date; run BREAKWATER_BLESS=1 cargo test --test it compatibility"
+    );
 }

@@ -81,7 +81,7 @@ impl Pair {
 }
 
 /// Hides the digits behind `$2 id`, which HELLO answers, in either protocol.
-fn masked(mut reply: Vec<u8>) -> Vec<u8> {
+pub(crate) fn masked(mut reply: Vec<u8>) -> Vec<u8> {
     const MARK: &[u8] = b"$2\r\nid\r\n:";
     if let Some(at) = reply.windows(MARK.len()).position(|part| part == MARK) {
         let begin = at + MARK.len();
