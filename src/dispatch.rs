@@ -361,7 +361,11 @@ fn refuse_doubtful(
     session: &mut Session,
     spec: &Spec,
 ) -> Dispatched {
-    let refusal = Refusal::NotInverted { node: topology.node.name.clone() };
+    let refusal = if session.lacks_transaction {
+        Refusal::NoTransaction
+    } else {
+        Refusal::NotInverted { node: topology.node.name.clone() }
+    };
     not_executed(worker, session, spec, &refusal)
 }
 

@@ -86,6 +86,8 @@ pub enum Refusal {
         /// The node's name.
         node: String,
     },
+    /// It was not run: it was sent behind a MULTI or WATCH that was refused.
+    NoTransaction,
     /// It was not queued: the connection of its transaction is lost.
     TransactionLost,
     /// It cannot be queued in a transaction.
@@ -161,6 +163,11 @@ impl Refusal {
                 "ERR breakwater: not executed: the connection to {node} was lost and the \
                  transaction or watched keys with it; begin again"
             ),
+            Self::NoTransaction => {
+                "ERR breakwater: not executed: the MULTI or WATCH sent before it was \
+                 refused; begin again"
+                    .into()
+            }
             Self::TransactionLost => "ERR breakwater: not executed: the connection of this \
                  transaction was lost; EXEC will fail, begin again"
                 .into(),

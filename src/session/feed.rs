@@ -144,6 +144,10 @@ fn feed(
                 }
                 fed.used += length;
                 session.doubtful = session.doubtful.saturating_sub(length);
+                if mem::take(&mut session.was_refused) {
+                    session.doubtful = input.len() - fed.used;
+                    session.lacks_transaction = true;
+                }
             }
             Ok(Scanned::Nothing { length }) => {
                 scanner.reset();

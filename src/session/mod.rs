@@ -128,7 +128,9 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
                 take_input(worker, &topology, session, input) && !session.reads_ahead()
             }
             Poll::Ready(end) => {
-                session.has_ended = end.is_ok() && session.is_barred() && session.has_input();
+                // What waits only for its own session's earlier commands is still dispatched.
+                let goes_on = session.is_barred() || session.in_flight > 0;
+                session.has_ended = end.is_ok() && goes_on && session.has_input();
                 if !session.has_ended || session.is_blocked() {
                     session.close(farewell(session, &end));
                 }

@@ -10,6 +10,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
+use crate::arena::Key;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Spec, builtin_id};
@@ -140,11 +141,16 @@ fn begin(
     };
     let own = own_lane(worker, topology, session, identity);
     let lane = match own.and_then(|lane| match lane {
-        Some(lane) => Ok(lane),
+        Some(lane) => pinned::prolong(worker, session, lane, need),
         None => borrow(worker, topology, session, identity, need),
     }) {
         Ok(lane) => lane,
-        Err(refused) => return unavailable(worker, session, spec, refused),
+        Err(refused) => {
+            // What follows was sent for a transaction; Redis never refuses a MULTI and runs the rest.
+            session.was_refused =
+                refused != NoLane::Wait && matches!(pending, Pending::Multi | Pending::Watch);
+            return unavailable(worker, session, spec, refused);
+        }
     };
     if session.in_flight > 0 {
         return Dispatched::Wait;
@@ -367,6 +373,10 @@ fn decide(
         conclude(session, pending, !matches!(kind, b'-' | b'!'));
     } else {
         // Nobody knows what the connection holds: it is no longer ours, and its own turn closes it.
+        if matches!(pending, Pending::Multi | Pending::Watch) {
+            session.doubt_what_is_held();
+            session.lacks_transaction = true;
+        }
         if ends_transaction(&pending)
             && let Some(pin) = &mut session.pin
         {
@@ -426,15 +436,25 @@ pub fn note_whisper(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>)
     let Some(mut session) = worker.sessions.lend(waiter.session) else {
         return;
     };
-    let is_ok = matches!(settled, Settled::Reply { kind, .. } if !matches!(kind, b'-' | b'!'));
     let node = worker.shared.topology.load().node.name.clone();
-    match &mut session.pin {
-        Some(pin) if is_ok => pin.whispers = pin.whispers.saturating_sub(1),
-        Some(pin) => {
-            pin.lose(&node);
+    // One of an earlier connection says nothing about this one.
+    let pin = session.pin.as_mut().filter(|pin| pin.lane.map(Key::number) == Some(waiter.slot));
+    match (pin, settled) {
+        (Some(pin), Settled::Reply { kind, .. }) if !matches!(kind, b'-' | b'!') => {
+            pin.whispers = pin.whispers.saturating_sub(1);
+        }
+        (Some(pin), _) => {
+            let is_refused = matches!(settled, Settled::Reply { .. });
+            if is_refused && pin.tracking.is_some() {
+                // What it reads is not tracked any more, and it cannot be told in words that Redis has.
+                session.close(Closing::Now(ClosedReason::StreamLost));
+            }
+            if let Some(pin) = &mut session.pin {
+                pin.lose(&node);
+            }
             tell_loss(worker, &mut session);
         }
-        None => {}
+        (None, _) => {}
     }
     session.wake();
     worker.sessions.restore(waiter.session, session);
@@ -457,9 +477,9 @@ pub fn after_turn(worker: &mut Worker, lane: &mut Lane) {
         // Lent to its own turn, or gone; `session::remove` closes the connections of those that have gone.
         return;
     };
-    match &session.pin {
+    match &mut session.pin {
         Some(pin) if pin.lane == Some(id) => {
-            if let Some((protocol, db)) = pin.moved {
+            if let Some((protocol, db)) = pin.moved.take() {
                 (lane.key.protocol, lane.key.db) = (protocol, db);
             }
             if let Some(pinned) = &mut lane.pinned {

@@ -74,6 +74,10 @@ pub struct Session {
     /// Bytes of held input that were sent before the client could know that one of its writes is in doubt; what
     /// begins among them is not executed (INV-3, no inversion).
     pub doubtful: usize,
+    /// The MULTI or WATCH just dispatched was refused: what is held behind it was meant for a transaction.
+    pub was_refused: bool,
+    /// That is why `doubtful` is not 0.
+    pub lacks_transaction: bool,
     /// The client has ended its sending side; what it had sent is still dispatched.
     pub has_ended: bool,
     /// Set when no further command is taken; why, and when the connection ends.
@@ -178,6 +182,8 @@ impl Session {
             epoch: 0,
             partial: None,
             doubtful: 0,
+            was_refused: false,
+            lacks_transaction: false,
             has_ended: false,
             closing: None,
             socket,
@@ -217,6 +223,12 @@ impl Session {
     #[must_use]
     pub fn is_muted(&self) -> bool {
         self.reply_mode != ReplyMode::On
+    }
+
+    /// Everything that is held was sent before the client could know what it is told now.
+    pub fn doubt_what_is_held(&mut self) {
+        self.doubtful =
+            self.partial.as_ref().map_or(0, |partial| partial.buffer.len() - partial.start);
     }
 
     /// A SKIP ends with the command after it.

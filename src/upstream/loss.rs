@@ -141,8 +141,8 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
 /// What a session had sent before it could know of the doubt is not executed either: the same inversion.
 fn doubt(worker: &mut Worker, session: SessionId) {
     if let Some(session) = worker.sessions.get_mut(session) {
-        session.doubtful =
-            session.partial.as_ref().map_or(0, |partial| partial.buffer.len() - partial.start);
+        session.lacks_transaction = false;
+        session.doubt_what_is_held();
     }
 }
 

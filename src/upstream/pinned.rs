@@ -110,6 +110,35 @@ pub fn borrow(
     Ok(id)
 }
 
+/// The session keeps its connection for longer than it said when it borrowed it.
+///
+/// # Errors
+/// [`NoLane::Wait`] while as many as may last do so.
+pub fn prolong(
+    worker: &mut Worker,
+    session: &mut Session,
+    id: LaneId,
+    need: Need,
+) -> Result<LaneId, NoLane> {
+    let pinned = worker.lanes.get_mut(id).and_then(|lane| lane.pinned.as_mut());
+    let Some(pinned) = pinned.filter(|pinned| need == Need::Lasting && pinned.lasting.is_none())
+    else {
+        return Ok(id);
+    };
+    pinned.lasting = worker.shared.pinned.reserve_lasting();
+    if pinned.lasting.is_some() {
+        withdraw(worker, session);
+        return Ok(id);
+    }
+    if std::mem::take(&mut session.pin_refused) {
+        session.asks_pin = false;
+        return Err(NoLane::Refused(busy(worker)));
+    }
+    session.asks_pin = true;
+    worker.pinned.ask(session.id, need, worker.now);
+    Err(NoLane::Wait)
+}
+
 /// The session asks no longer.
 pub fn withdraw(worker: &mut Worker, session: &mut Session) {
     if session.asks_pin {
@@ -122,11 +151,17 @@ pub fn withdraw(worker: &mut Worker, session: &mut Session) {
 /// Why there is no point in waiting.
 fn refusal(worker: &Worker, topology: &Topology, session: &mut Session) -> Option<Refusal> {
     if std::mem::take(&mut session.pin_refused) {
-        worker.stats.pinned_refused.increment();
-        let (most, wait) = (worker.shared.pinned.most(), topology.node.settings.pinned_wait);
-        return Some(Refusal::PinnedBusy { most, wait: clock::to_micros(wait) });
+        return Some(busy(worker));
     }
     worker.reach.refusal(&topology.node, worker.now)
+}
+
+/// What a client is told that has waited for too long.
+fn busy(worker: &Worker) -> Refusal {
+    worker.stats.pinned_refused.increment();
+    let most = worker.shared.pinned.most();
+    let wait = worker.shared.topology.load().node.settings.pinned_wait;
+    Refusal::PinnedBusy { most, wait: clock::to_micros(wait) }
 }
 
 /// A connection that rests or a new one, with a place among the lasting ones if it is for long.
@@ -231,7 +266,7 @@ pub fn whisper(worker: &mut Worker, session: &mut Session, id: LaneId, frame: &[
     };
     let waiter = Waiter {
         session: session.id,
-        slot: 0,
+        slot: id.number(),
         end: 0,
         taken_at: worker.now,
         length: 0,

@@ -279,6 +279,10 @@ fn turn(
     read: &mut ReadHalf,
     cx: &mut Context<'_>,
 ) -> Result<(), End> {
+    if lane.retired && lane.pinned.is_some() && lane.is_idle() {
+        // Its session has gone: what the node still says is for nobody.
+        return Err(End::Retired);
+    }
     if lane.has_orphans {
         loss::sweep_orphans(worker, lane);
         lane.write_blocked = true;
