@@ -3,6 +3,7 @@
 //! The model executes what the link has sent, publishes between any two commands, and sends its bytes in pieces of any
 //! size. `any_order` compares what clients get with what connections of their own would have given them.
 
+#[cfg(test)]
 mod any_order;
 
 use std::collections::{HashMap, HashSet};
