@@ -464,6 +464,38 @@ fn subscriptions_move_with_the_upstream() {
 }
 
 #[test]
+fn what_one_client_says_takes_effect_in_its_order() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.url()).ready();
+    let mut client = proxy.client3();
+    let words = [
+        "PUBLISH a before",
+        "SUBSCRIBE a",
+        "PUBLISH a between",
+        "UNSUBSCRIBE a",
+        "PUBLISH a after",
+    ];
+    let pipeline: Vec<u8> = words.iter().flat_map(|words| line(words)).collect();
+    for round in 0..200 {
+        client.send(&pipeline);
+        // A message and the reply to its PUBLISH come over different connections; everything else has its place.
+        let mut frames = client.frames(6);
+        let message = pushed('>', &["message", "a", "between"]);
+        let place = frames.iter().position(|frame| *frame == message);
+        frames
+            .remove(place.unwrap_or_else(|| panic!("round {round}: {}", shown(&frames.concat()))));
+        let expected = [
+            b":0\r\n".to_vec(),
+            confirmed('>', "subscribe", "a", 1),
+            b":1\r\n".to_vec(),
+            confirmed('>', "unsubscribe", "a", 0),
+            b":0\r\n".to_vec(),
+        ];
+        assert_eq!(frames, expected, "round {round}: {}", shown(&frames.concat()));
+    }
+}
+
+#[test]
 fn a_pong_comes_behind_the_messages_that_were_published_before() {
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis.url()).ready();
