@@ -92,17 +92,9 @@ pub fn dispatch(
         return Dispatched::Wait;
     }
     // 1. What nobody knows is answered here, in Redis's words.
-    let spec = match topology.table.resolve(&command) {
-        Ok(spec) if spec.accepts(command.len()) => spec,
-        Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {
-            return transaction::end_with_wrong_arity(worker, session, spec);
-        }
-        Ok(spec) => {
-            return refuse_with(worker, session, Some(spec), |line| {
-                errors::wrong_arity(line, spec)
-            });
-        }
-        Err(unknown) => return refuse_unknown(worker, session, unknown, command),
+    let spec = match resolve(worker, topology, session, command) {
+        Ok(spec) => spec,
+        Err(done) => return done,
     };
     session.client.note_command(spec.id.0, worker.now);
     // 2. Strangers get nothing but what Redis gives to strangers.
@@ -161,6 +153,25 @@ pub fn dispatch(
         }
         Err(NoLane::Wait) => Dispatched::Wait,
         Err(NoLane::Refused(refusal)) => not_executed(worker, session, spec, &refusal),
+    }
+}
+
+/// What the command is, or what became of one that is none.
+fn resolve<'t>(
+    worker: &mut Worker,
+    topology: &'t Topology,
+    session: &mut Session,
+    command: Command<'_>,
+) -> Result<&'t Spec, Dispatched> {
+    match topology.table.resolve(&command) {
+        Ok(spec) if spec.accepts(command.len()) => Ok(spec),
+        Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {
+            Err(transaction::end_with_wrong_arity(worker, session, spec))
+        }
+        Ok(spec) => Err(refuse_with(worker, session, Some(spec), |line| {
+            errors::wrong_arity(line, spec);
+        })),
+        Err(unknown) => Err(refuse_unknown(worker, session, unknown, command)),
     }
 }
 

@@ -14,6 +14,7 @@ mod complaint;
 mod file;
 mod quantity;
 mod secret;
+mod spelling;
 
 #[cfg(test)]
 pub(crate) mod scratch;

@@ -34,6 +34,8 @@ pub struct PinnedBudget {
     /// Those of them that are borrowed for long.
     lasting: AtomicUsize,
     most: AtomicUsize,
+    /// Sessions that wait for one, on all workers, as of their last ticks.
+    wanted: AtomicUsize,
 }
 
 /// One place in the budget; dropping it gives it back.
@@ -60,6 +62,8 @@ pub struct PinnedPool {
     resting: VecDeque<LaneId>,
     /// Sessions that want one, in the order in which they asked.
     queue: VecDeque<Asker>,
+    /// Our part of the budget's `wanted`.
+    announced: usize,
 }
 
 #[derive(Debug)]
@@ -333,11 +337,12 @@ pub fn tick(worker: &mut Worker) {
     let clients = topology.facts.as_ref().and_then(|facts| facts.clients);
     worker.shared.pinned.set_most(settings.pinned_max, clients);
     let wait = clock::to_micros(settings.pinned_wait);
-    if worker.shared.pinned.in_use() >= worker.shared.pinned.most()
-        && worker.pinned.queue.is_empty()
-    {
-        // Another worker may be in need of a place.
-        retire_oldest(worker);
+    announce(worker);
+    if worker.shared.pinned.in_use() >= worker.shared.pinned.most() {
+        // What rests here gives way to whoever waits, on whatever worker.
+        for _ in 0..worker.shared.pinned.wanted.load(Ordering::Relaxed) {
+            retire_oldest(worker);
+        }
     }
     while let Some(asker) = worker.pinned.queue.front()
         && worker.now.saturating_sub(asker.since) >= wait
@@ -351,6 +356,14 @@ pub fn tick(worker: &mut Worker) {
     }
     worker.stats.pinned_waiting.set(worker.pinned.queue.len() as u64);
     wake_next(worker);
+}
+
+/// Tells the other workers how many wait here.
+fn announce(worker: &mut Worker) {
+    let wanted = &worker.shared.pinned.wanted;
+    wanted.fetch_add(worker.pinned.queue.len(), Ordering::Relaxed);
+    wanted.fetch_sub(worker.pinned.announced, Ordering::Relaxed);
+    worker.pinned.announced = worker.pinned.queue.len();
 }
 
 /// Whether a pinned connection has rested long enough to be closed.
@@ -390,6 +403,7 @@ impl Default for PinnedBudget {
         Self {
             in_use: AtomicUsize::new(0),
             lasting: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(0),
             most: AtomicUsize::new(UNKNOWN_MAX),
         }
     }

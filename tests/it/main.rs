@@ -18,6 +18,7 @@ mod info;
 mod keyspace;
 mod listeners;
 mod memory;
+mod pubsub;
 mod reload;
 mod scripts;
 mod support;

@@ -14,8 +14,9 @@ mod user;
 
 use self::listener::Surroundings;
 use super::complaint::{Complaint, Fault};
-use super::file::{Source, Written, WrittenLog, WrittenMemory, nearest, read};
+use super::file::{Source, Written, WrittenLog, WrittenMemory, read};
 use super::quantity::{HOUR, MILLISECOND, MINUTE, Size, Time, ZERO};
+use super::spelling::nearest;
 use super::{
     LogFormat, LogSettings, MemorySettings, Position, Profile, Settings, Workers, address,
     content_hash,

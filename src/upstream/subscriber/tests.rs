@@ -3,6 +3,7 @@
 //! The model executes what the link has sent, publishes between any two commands, and sends its bytes in pieces of any
 //! size. `any_order` compares what clients get with what connections of their own would have given them.
 
+#[cfg(test)]
 mod any_order;
 
 use std::collections::{HashMap, HashSet};
@@ -316,6 +317,25 @@ fn the_second_client_gets_nothing_that_was_published_before_it_came() {
     };
     assert_eq!(numbers(&world.told(ann)), "123", "{}", world.told(ann));
     assert_eq!(numbers(&world.told(bob)), "234", "{}", world.told(bob));
+}
+
+#[test]
+fn a_subscription_waits_for_what_the_client_said_before_it_and_holds_up_what_it_said_behind() {
+    let mut world = World::new();
+    let ann = world.client(Protocol::Resp3);
+    let words = ["PUBLISH a 1", "SUBSCRIBE a", "PUBLISH a 2"];
+    world.rig.say(ann, &words.map(command).concat());
+    world.dialled();
+    assert!(world.link.is_none(), "the PUBLISH travels on a lane and may be overtaken");
+    world.rig.hand_over_all();
+    world.rig.answer(b":0\r\n").unwrap();
+    world.resume_all();
+    world.send();
+    assert_eq!(world.node.input, command("subscribe a"));
+    assert_eq!(world.rig.queued(), b"", "the second PUBLISH waits");
+    world.settle();
+    assert_eq!(world.rig.queued(), command("PUBLISH a 2"));
+    assert_eq!(world.told(ann), ":0\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n");
 }
 
 #[test]

@@ -192,8 +192,9 @@ impl Game {
         let twin = self.twins.get_mut(&client).unwrap();
         let is_held = |name: &Name| twin.told.contains(&(kind as usize, name.to_vec()));
         let of_kind = twin.told.iter().any(|(it, _)| *it == kind as usize);
-        let needs_node = if names.is_empty() { of_kind } else { names.iter().any(is_held) };
-        if !begins && !(needs_node && self.is_open) {
+        let has_some = if names.is_empty() { of_kind } else { names.iter().any(is_held) };
+        let needs_node = begins || (has_some && self.is_open);
+        if !needs_node {
             let names = if names.is_empty() { self.all_of(client, kind) } else { names };
             let twin = self.twins.get_mut(&client).unwrap();
             twin.confirm(kind, &names, false);
