@@ -154,10 +154,6 @@ fn send(
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();
-    let with_ours = match waiter.role {
-        Role::Info => info::joined(worker, &settled),
-        _ => None,
-    };
     let Some(session) = worker.sessions.get_mut(waiter.session) else {
         // A tombstone: its client is gone.
         worker.stats.tombstones_consumed.increment();
@@ -177,7 +173,6 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     session.admission.answered(&session.gate.bounds);
     match settled {
         Settled::Reply { bytes, earlier, .. } => {
-            let bytes = with_ours.as_deref().unwrap_or(bytes);
             session.admission.learn(earlier + bytes.len() as u64);
             let shown = if waiter.is_muted { &[] } else { bytes };
             session.complete(&mut worker.pool, waiter.slot, shown);

@@ -9,7 +9,9 @@
 
 use bytes::Bytes;
 
+use crate::clock::Micros;
 use crate::dispatch::{self, Settled};
+use crate::info;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
 use crate::upstream::lane::{Lane, Role};
@@ -125,7 +127,7 @@ fn whole(
         follow::load_answered(&worker.shared, &worker.stats, lane, bytes);
         return Ok(());
     }
-    let follows = matches!(first.role, Role::Script | Role::Library);
+    let role = first.role;
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
         pass_on(worker, lane, bytes, shared)?;
@@ -133,19 +135,52 @@ fn whole(
     } else {
         (lane.streamed, bytes)
     };
-    if follows {
-        // While the command still lies on the lane.
-        follow::answered(&worker.shared, lane, bytes, kind);
+    let reply = Settled::Reply { bytes, kind, earlier };
+    if role == Role::Plain {
+        finish(worker, lane, handed_at, reply)
+    } else {
+        note(worker, lane, role, handed_at, reply)
     }
+}
+
+/// The first waiter leaves with its reply. Always inlined, for the same reason as [`Lane::enqueue`].
+#[inline(always)]
+fn finish(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    handed_at: Micros,
+    reply: Settled<'_>,
+) -> Result<(), Anomaly> {
     let Some(waiter) = lane.finish_first(&mut worker.pool) else {
         return Err(Anomaly::Unexpected);
     };
     worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
     worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
     lane.settling = Some(waiter.session);
-    dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
+    dispatch::settle(worker, &waiter, reply);
     lane.settling = None;
     Ok(())
+}
+
+/// As [`finish`], for a reply that does more than being delivered; the command still lies on the lane.
+#[cold]
+fn note(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    role: Role,
+    handed_at: Micros,
+    reply: Settled<'_>,
+) -> Result<(), Anomaly> {
+    let Settled::Reply { bytes, kind, earlier } = reply else {
+        return finish(worker, lane, handed_at, reply);
+    };
+    if role != Role::Info {
+        follow::answered(&worker.shared, lane, bytes, kind);
+        return finish(worker, lane, handed_at, reply);
+    }
+    let joined = if earlier == 0 { info::joined(worker, bytes, kind) } else { None };
+    let bytes = joined.as_deref().unwrap_or(bytes);
+    finish(worker, lane, handed_at, Settled::Reply { bytes, kind, earlier })
 }
 
 /// Whether the `seen` bytes of the reply in progress may go to the client before the reply is whole.
