@@ -33,6 +33,20 @@ pub struct Arena<T> {
 
 // === impl Key ===
 
+impl<T> Key<T> {
+    /// The key of no tenant, for tests of what holds keys.
+    #[cfg(test)]
+    pub(crate) fn nobody() -> Self {
+        Self { index: u32::MAX, generation: u32::MAX, of: PhantomData }
+    }
+
+    /// The key as a number, to be compared with others of the same arena.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.generation)
+    }
+}
+
 // Derived impls would ask for `T: Copy`.
 impl<T> Clone for Key<T> {
     fn clone(&self) -> Self {

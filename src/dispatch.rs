@@ -13,18 +13,22 @@ use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::errors;
 use crate::command::flags::Flags;
-use crate::command::spec::{Class, Lane as LaneKind, Spec};
+use crate::command::spec::{Class, CommandId, Lane as LaneKind, Spec};
 use crate::command::table::Unknown;
 use crate::info;
+use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::scripts::follow;
-use crate::session::local;
+use crate::session::block::Block;
+use crate::session::pin::Abort;
 use crate::session::state::{Closing, Session};
+use crate::session::{local, pinned, pubsub, transaction};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
-use crate::upstream::lane::{LaneId, Role, Waiter};
+use crate::upstream::lane::{LaneId, Patience, Role, Waiter};
+use crate::upstream::pinned as upstream_pinned;
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
 
@@ -35,6 +39,23 @@ pub enum Dispatched {
     Done,
     /// Nothing happened: offer it again when the session is woken.
     Wait,
+}
+
+/// What is asked of a node, as far as its waiter must know.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Which command, for counters and messages.
+    pub command: CommandId,
+    /// Replies that will come.
+    pub frames: u32,
+    /// Whether running it twice, or not at all, changes nothing.
+    pub is_retry_safe: bool,
+    /// When the reply is late.
+    pub patience: Patience,
+    /// What the reply does besides being delivered.
+    pub role: Role,
+    /// What happens to the reply before its client gets it.
+    pub recount: Recount,
 }
 
 /// What came back for a waiter.
@@ -66,9 +87,16 @@ pub fn dispatch(
     command: Command<'_>,
     frame: Piece<'_>,
 ) -> Dispatched {
+    // 0. What the session said last decides what this means, and the node has not answered it yet (INV-12 d).
+    if session.is_barred() {
+        return Dispatched::Wait;
+    }
     // 1. What nobody knows is answered here, in Redis's words.
     let spec = match topology.table.resolve(&command) {
         Ok(spec) if spec.accepts(command.len()) => spec,
+        Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {
+            return transaction::end_with_wrong_arity(worker, session, spec);
+        }
         Ok(spec) => {
             return refuse_with(worker, session, Some(spec), |line| {
                 errors::wrong_arity(line, spec)
@@ -83,10 +111,35 @@ pub fn dispatch(
     else {
         return refuse(worker, session, spec, &Refusal::NoAuth);
     };
-    // 3. What needs no node is answered here; what this build cannot serve is refused.
+    // In RESP2 whoever has subscribed may say little else.
+    if session.subscriptions.is_some()
+        && let Some(done) = pubsub::restrict(worker, topology, session, spec, command)
+    {
+        return done;
+    }
+    // 3. What keeps state goes to a connection of its own, what needs no node is answered here, and what this build
+    //    cannot serve is refused.
+    let class = spec.class_for(&command);
+    let mut frame = renamed(spec, &command, frame);
+    if session.pin.is_some() || class == Class::Pinned {
+        if is_after_doubt(session, class) {
+            return refuse_doubtful(worker, topology, session, spec);
+        }
+        let own = frame.clone();
+        let taken = pinned::dispatch(worker, topology, session, identity, spec, command, own);
+        if let Some(done) = taken {
+            return done;
+        }
+    }
     let mut role = Role::of(spec.id);
-    match spec.class_for(&command) {
-        Class::Local => return local::answer(worker, topology, session, spec, command),
+    match class {
+        Class::Local => match pinned::unblock(worker, spec, command) {
+            Some(bytes) => frame = Piece::Shared(bytes.into()),
+            None => return local::answer(worker, topology, session, spec, command),
+        },
+        Class::Subscriber => {
+            return pubsub::command(worker, topology, session, identity, spec, command);
+        }
         Class::Shared if role == Role::Info => {
             if info::is_wanted_alone(&command) {
                 return info::answer(worker, session, spec);
@@ -98,23 +151,58 @@ pub fn dispatch(
     }
     // 4. Where it goes, if it may go now.
     if session.doubtful > 0 {
-        let refusal = Refusal::NotInverted { node: topology.node.name.clone() };
-        return not_executed(worker, session, spec, &refusal);
+        return refuse_doubtful(worker, topology, session, spec);
     }
     let is_bulk = wants_bulk(session, spec, &command);
     match pool::lane_for(worker, topology, session, identity, is_bulk) {
-        Ok(lane) => send(worker, session, lane, (spec, role), renamed(spec, &command, frame)),
+        Ok(lane) => {
+            let recount = Recount::of(&worker.shared.tally, spec, &command);
+            send(worker, session, lane, Asked { role, recount, ..Asked::of(spec) }, frame)
+        }
         Err(NoLane::Wait) => Dispatched::Wait,
         Err(NoLane::Refused(refusal)) => not_executed(worker, session, spec, &refusal),
     }
 }
 
+/// Takes a whole transaction: one write, one waiter, as many replies as it has commands.
+pub fn dispatch_block(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    block: &Block,
+    frame: Piece<'_>,
+) -> Dispatched {
+    let (Some(identity), Some(spec)) = (session.identity, topology.table.spec(block.last)) else {
+        return Dispatched::Wait;
+    };
+    session.client.note_command(spec.id.0, worker.now);
+    // Its MULTI may have asked for a connection before the rest arrived.
+    upstream_pinned::withdraw(worker, session);
+    let asked = Asked {
+        frames: block.commands,
+        is_retry_safe: block.is_retry_safe,
+        patience: Patience::Long,
+        ..Asked::of(spec)
+    };
+    if session.doubtful > 0 {
+        let refusal = Refusal::NotInverted { node: topology.node.name.clone() };
+        return not_executed_block(worker, session, spec, block.commands, &refusal);
+    }
+    match pool::lane_for(worker, topology, session, identity, block.is_bulk) {
+        Ok(lane) => send(worker, session, lane, asked, frame),
+        Err(NoLane::Wait) => Dispatched::Wait,
+        Err(NoLane::Refused(refusal)) => {
+            not_executed_block(worker, session, spec, block.commands, &refusal)
+        }
+    }
+}
+
 /// 5. Opens the reply slot and queues the frame. Nothing between the two may fail (INV-1).
-fn send(
+pub fn send(
     worker: &mut Worker,
     session: &mut Session,
     lane: LaneId,
-    (spec, role): (&Spec, Role),
+    asked: Asked,
     frame: Piece<'_>,
 ) -> Dispatched {
     let Some(lane) = worker.lanes.get_mut(lane) else {
@@ -128,17 +216,19 @@ fn send(
         length: 0,
         prelude: 0,
         is_prelude_due: false,
-        command: spec.id,
+        frames: asked.frames,
+        command: asked.command,
         resent: 0,
-        is_retry_safe: spec.is_retry_safe(),
-        is_fast: spec.is_fast(),
-        role,
+        is_retry_safe: asked.is_retry_safe,
+        patience: asked.patience,
+        role: asked.role,
         is_muted: session.is_muted(),
+        recount: asked.recount,
     };
     lane.used_at = worker.now;
     // Written once a turn, behind every session that is ready now.
     worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
-    if role == Role::Script {
+    if asked.role == Role::Script {
         let Worker { shared, stats, pool, .. } = worker;
         follow::enqueue(shared, stats, pool, lane, frame, waiter);
     } else {
@@ -154,6 +244,26 @@ fn send(
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();
+    match waiter.role {
+        Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
+        Role::Info => match info::joined(worker, &settled) {
+            Some(bytes) => {
+                let kind = bytes.first().copied().unwrap_or(b'$');
+                deliver(worker, waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });
+            }
+            None => deliver(worker, waiter, settled),
+        },
+        Role::Queued => {
+            transaction::note_queued(worker, waiter, &settled);
+            deliver(worker, waiter, settled);
+        }
+        Role::State { .. } => pinned::settle(worker, waiter, settled),
+        Role::Whisper => pinned::note_whisper(worker, waiter, &settled),
+    }
+}
+
+/// Gives its session what came back for a waiter.
+pub fn deliver(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     let Some(session) = worker.sessions.get_mut(waiter.session) else {
         // A tombstone: its client is gone.
         worker.stats.tombstones_consumed.increment();
@@ -174,12 +284,23 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     match settled {
         Settled::Reply { bytes, earlier, .. } => {
             session.admission.learn(earlier + bytes.len() as u64);
-            let shown = if waiter.is_muted { &[] } else { bytes };
+            let shown = if waiter.is_muted {
+                &[]
+            } else if waiter.recount == Recount::No {
+                bytes
+            } else {
+                worker.line.clear();
+                waiter.recount.apply(&worker.shared.tally, bytes, &mut worker.line);
+                &worker.line
+            };
             session.complete(&mut worker.pool, waiter.slot, shown);
         }
         Settled::Failed { refusal, .. } => {
             worker.line.clear();
             if !waiter.is_muted {
+                if waiter.role == Role::Plain {
+                    write_queued(&mut worker.line, waiter.frames);
+                }
                 refusal.write(&mut worker.line);
             }
             session.fail(&mut worker.pool, waiter.slot, &worker.line);
@@ -221,8 +342,51 @@ fn wants_bulk(session: &Session, spec: &Spec, command: &Command<'_>) -> bool {
     session.admission.largest() > BULK_REPLY_BYTES || spec.lane_for(command) == LaneKind::Bulk
 }
 
+/// The replies of a block's first commands, in front of the error that stands for EXEC's.
+fn write_queued(line: &mut Vec<u8>, frames: u32) {
+    for place in 1..frames {
+        write::simple(line, if place == 1 { "OK" } else { "QUEUED" });
+    }
+}
+
+/// A write of the session is in doubt, and this was sent before the client could know (INV-3). The commands that
+/// end a transaction pass: they find that its connection is lost.
+fn is_after_doubt(session: &Session, class: Class) -> bool {
+    session.doubtful > 0 && class != Class::Local && !session.in_transaction()
+}
+
+fn refuse_doubtful(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    spec: &Spec,
+) -> Dispatched {
+    let refusal = if session.lacks_transaction {
+        Refusal::NoTransaction
+    } else {
+        Refusal::NotInverted { node: topology.node.name.clone() }
+    };
+    not_executed(worker, session, spec, &refusal)
+}
+
+/// As [`not_executed`], for all commands of a block.
+fn not_executed_block(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    commands: u32,
+    refusal: &Refusal,
+) -> Dispatched {
+    worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
+    worker.answer(session, |line| {
+        write_queued(line, commands);
+        refusal.write(line);
+    });
+    Dispatched::Done
+}
+
 /// Answers with an error of ours, in the order of the session's replies.
-fn refuse(
+pub fn refuse(
     worker: &mut Worker,
     session: &mut Session,
     spec: &Spec,
@@ -232,18 +396,27 @@ fn refuse(
 }
 
 /// As [`refuse`], for what the node is to blame for.
-fn not_executed(
+pub fn not_executed(
     worker: &mut Worker,
     session: &mut Session,
     spec: &Spec,
     refusal: &Refusal,
 ) -> Dispatched {
     worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
+    abort_transaction(session);
     worker.answer(session, |line| refusal.write(line));
     Dispatched::Done
 }
 
-fn refuse_with(
+/// What was refused here was not queued there: EXEC must fail as if the node had refused it.
+fn abort_transaction(session: &mut Session) {
+    if let Some(multi) = session.pin.as_mut().and_then(|pin| pin.multi.as_mut()) {
+        multi.aborted.get_or_insert(Abort::Refused);
+    }
+}
+
+/// As [`refuse`], with words of Redis.
+pub fn refuse_with(
     worker: &mut Worker,
     session: &mut Session,
     spec: Option<&Spec>,
@@ -251,6 +424,7 @@ fn refuse_with(
 ) -> Dispatched {
     let command = spec.map_or(WorkerStats::OTHER_COMMAND, |spec| spec.id.stats_index());
     worker.stats.command(command, Outcome::Refused).increment();
+    abort_transaction(session);
     worker.answer(session, write);
     Dispatched::Done
 }
@@ -290,18 +464,26 @@ pub fn not_served(spec: &Spec) -> Refusal {
         Class::Structural => {
             "it takes its connection over for good, and this one is shared; connect to the node itself"
         }
-        Class::Subscriber => {
-            "subscriptions need a connection of their own; subscribe at the node itself"
-        }
-        _ if spec.flags.contains(Flags::BLOCKING) => {
-            "a blocking command needs a connection of its own; poll without blocking, or ask the node itself"
-        }
-        _ if spec.flags.contains(Flags::ADMIN) => {
-            "it acts on the server or on connections, which are shared here; send it to the node itself"
-        }
         _ => "it keeps state on its connection, which is shared here; send it to the node itself",
     };
     Refusal::NotServed { command: spec.name.to_string(), why }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// One command, whose reply does nothing but being delivered.
+    #[must_use]
+    pub fn of(spec: &Spec) -> Self {
+        Self {
+            command: spec.id,
+            frames: 1,
+            is_retry_safe: spec.is_retry_safe(),
+            patience: if spec.is_fast() { Patience::Short } else { Patience::Long },
+            role: Role::Plain,
+            recount: Recount::No,
+        }
+    }
 }
 
 /// Who an unauthenticated client is to commands that are answered before AUTH.

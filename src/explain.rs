@@ -109,7 +109,15 @@ fn known(
             writeln!(out, "goes to: nowhere, it is answered here")?;
             true
         }
-        Class::Pinned | Class::Subscriber | Class::Structural => {
+        Class::Subscriber => {
+            writeln!(out, "goes to: {target}, on the worker's subscriber link")?;
+            true
+        }
+        Class::Pinned => {
+            writeln!(out, "goes to: {target}, on a connection of its client's own")?;
+            true
+        }
+        Class::Structural => {
             let mut line = Vec::new();
             crate::dispatch::not_served(spec).write(&mut line);
             write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
@@ -166,8 +174,16 @@ mod tests {
     }
 
     #[test]
+    fn what_keeps_state_or_waits_has_a_connection_of_its_own() {
+        for words in [&["multi"][..], &["blpop", "k", "0"], &["client", "tracking", "on"]] {
+            let (is_served, text) = explained(words);
+            assert!(is_served && text.contains("on a connection of its client's own"), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_served_says_why() {
-        for words in [&["multi"][..], &["blpop", "k", "0"], &["subscribe", "c"], &["sync"]] {
+        for words in [&["sync"][..], &["psync", "?", "-1"]] {
             let (is_served, text) = explained(words);
             assert!(!is_served && text.contains("is not served: "), "{text}");
         }

@@ -14,7 +14,7 @@ use std::sync::PoisonError;
 use crate::clock::{self, SECOND};
 use crate::command::Command;
 use crate::command::spec::Spec;
-use crate::dispatch::Dispatched;
+use crate::dispatch::{Dispatched, Settled};
 use crate::resp::write::{self, Protocol};
 use crate::session::state::Session;
 use crate::stats::WorkerStats;
@@ -43,9 +43,12 @@ pub fn answer(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispat
     Dispatched::Done
 }
 
-/// The node's whole reply with our section behind it; `None` if it stays as it is.
+/// The node's reply with our section behind it; `None` if it stays as it is.
 #[must_use]
-pub fn joined(worker: &Worker, bytes: &[u8], kind: u8) -> Option<Vec<u8>> {
+pub fn joined(worker: &Worker, settled: &Settled<'_>) -> Option<Vec<u8>> {
+    let Settled::Reply { bytes, kind, earlier: 0 } = settled else {
+        return None;
+    };
     let content = bytes.splitn(2, |&byte| byte == b'\n').nth(1)?.strip_suffix(b"\r\n")?;
     let (protocol, text) = match kind {
         b'$' => (Protocol::Resp2, content),
@@ -53,7 +56,7 @@ pub fn joined(worker: &Worker, bytes: &[u8], kind: u8) -> Option<Vec<u8>> {
         _ => return None,
     };
     // An attribute stands before the string: this is not the frame it seems to be.
-    if bytes.first() != Some(&kind) {
+    if bytes.first() != Some(kind) {
         return None;
     }
     let mut text = text.to_vec();

@@ -19,6 +19,7 @@
 //! * [`dispatch`] is the screen: where each command goes and where each reply goes;
 //! * [`route`] turns keys into slots;
 //! * [`upstream`] is the lanes to a node, and what a lost one owes;
+//! * [`pubsub`] is who gets which messages, and what Redis counts wrongly because of us;
 //! * [`topology`] follows what stands behind us and publishes it.
 //!
 //! Beside the road: [`worker`] (all state of one thread), [`buffer`] and [`arena`] (what it is made of),
@@ -41,6 +42,7 @@ pub mod explain;
 pub mod info;
 pub mod log;
 pub mod net;
+pub mod pubsub;
 pub mod refusal;
 pub mod resp;
 pub mod route;

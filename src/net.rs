@@ -175,6 +175,17 @@ impl WriteHalf {
         })
     }
 
+    /// Whether the peer has closed its side, even if bytes are left to be read in front of its end.
+    #[must_use]
+    #[allow(unsafe_code)]
+    pub fn has_peer_closed(&self) -> bool {
+        let mut asked = libc::pollfd { fd: self.descriptor(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: one entry is passed and the kernel writes only into that entry's `revents`. Whatever the number in
+        // `fd` stands for, poll(2) reads and writes nothing of it; a negative one is skipped.
+        let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+        ready == 1 && asked.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    }
+
     /// The descriptor, which CLIENT LIST shows; -1 without a socket.
     #[must_use]
     pub fn descriptor(&self) -> RawFd {

@@ -67,6 +67,36 @@ pub enum Refusal {
         /// What is known of its effect.
         ran: Ran,
     },
+    /// The client would have more subscriptions than it may.
+    SubscriptionLimit {
+        /// The setting that says so.
+        setting: &'static str,
+        /// Its value.
+        most: usize,
+    },
+    /// All connections that may belong to one client are in use.
+    PinnedBusy {
+        /// How many there may be.
+        most: usize,
+        /// How long the client waited.
+        wait: Micros,
+    },
+    /// It was not run: the connection that its transaction or its watched keys were on is lost.
+    StateLost {
+        /// The node's name.
+        node: String,
+    },
+    /// It was not run: it was sent behind a MULTI or WATCH that was refused.
+    NoTransaction,
+    /// It was not queued: the connection of its transaction is lost.
+    TransactionLost,
+    /// It cannot be queued in a transaction.
+    NotInTransaction {
+        /// Full name of the command, lower case.
+        command: String,
+    },
+    /// The client monitors, and can do nothing else.
+    Monitoring,
     /// As many lanes as a worker may have are busy with other databases or users.
     TooManyLanes,
 }
@@ -120,6 +150,33 @@ impl Refusal {
                 command.to_uppercase()
             ),
             Self::Deadline { node, command, after, ran } => deadline(node, command, *after, *ran),
+            Self::SubscriptionLimit { setting, most } => format!(
+                "ERR breakwater: not executed: this would exceed {setting} = {most}; use patterns, or \
+                 raise it"
+            ),
+            Self::PinnedBusy { most, wait } => format!(
+                "ERR breakwater: not executed: waited {} for one of the {most} connections that may \
+                 belong to one client; use fewer blocked clients or raise upstream.pinned_max",
+                seconds(*wait)
+            ),
+            Self::StateLost { node } => format!(
+                "ERR breakwater: not executed: the connection to {node} was lost and the \
+                 transaction or watched keys with it; begin again"
+            ),
+            Self::NoTransaction => {
+                "ERR breakwater: not executed: the MULTI or WATCH sent before it was \
+                 refused; begin again"
+                    .into()
+            }
+            Self::TransactionLost => "ERR breakwater: not executed: the connection of this \
+                 transaction was lost; EXEC will fail, begin again"
+                .into(),
+            Self::NotInTransaction { command } => format!(
+                "ERR breakwater: '{command}' is not served inside MULTI; send it before or after"
+            ),
+            Self::Monitoring => "ERR breakwater: this client monitors; send RESET first, or use \
+                 another connection"
+                .into(),
             Self::TooManyLanes => "ERR breakwater: not executed: all connections that this worker \
                  may open are busy with other databases or users; raise upstream.lanes_max"
                 .into(),

@@ -17,6 +17,7 @@ use crate::arena::Arena;
 use crate::buffer::ChunkPool;
 use crate::clock::{self, Micros};
 use crate::config::MemorySettings;
+use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
 use crate::scripts::Scripts;
 use crate::scripts::libraries::Libraries;
@@ -27,7 +28,9 @@ use crate::topology::{Published, Topology};
 use crate::upstream::flush::Unflushed;
 use crate::upstream::identity::Identities;
 use crate::upstream::lane::{Lane, LaneId};
+use crate::upstream::pinned::{PinnedBudget, PinnedPool};
 use crate::upstream::pool::{self, Reach};
+use crate::upstream::subscriber::{Link, LinkId};
 use crate::upstream::verify::Verification;
 
 /// The state of one worker.
@@ -37,10 +40,16 @@ pub struct Worker {
     pub sessions: Arena<Session>,
     /// Its connections to nodes, retired ones included.
     pub lanes: Arena<Lane>,
+    /// Its connections that carry subscriptions.
+    pub links: Arena<Link>,
+    /// Its connections that belong to one session each.
+    pub pinned: PinnedPool,
     /// Whether the node can be reached, and when to try again.
     pub reach: Reach,
     /// Lanes whose tasks are still to be started.
     pub to_dial: Vec<LaneId>,
+    /// Links whose tasks are still to be started.
+    pub links_to_dial: Vec<LinkId>,
     /// AUTH of clients that the node is still to confirm.
     pub to_verify: Vec<Verification>,
     /// Lanes with commands to write.
@@ -61,10 +70,18 @@ pub struct Worker {
     pub scratch: Vec<u8>,
     /// Scanner of commands that arrive whole in `scratch`.
     pub scanner: RequestScanner,
+    /// Scanner of transactions that arrive whole.
+    pub block_scanner: RequestScanner,
     /// Where an answer of ours is spelled before it takes its turn.
     pub line: Vec<u8>,
+    /// Set while an answer of ours is an element of EXEC's reply: it goes here and takes no turn of its own.
+    pub capture: Option<Vec<u8>>,
     /// Bytes of replies held for all sessions, as of the last tick.
     pub reply_bytes: usize,
+    /// Bytes of messages given to sessions since then; what has been written meanwhile is still among them.
+    pub pushed_bytes: usize,
+    /// Memory that the subscriptions of all sessions are taken to cost.
+    pub subscription_bytes: usize,
     /// Bytes of unfinished requests held for all sessions.
     pub request_bytes: usize,
     /// Most bytes held for clients since memory was last given back.
@@ -83,8 +100,12 @@ pub struct Shared {
     pub registry: Registry,
     /// Who they are upstream.
     pub identities: Identities,
+    /// By how much Redis's counts of subscribers are wrong.
+    pub tally: Arc<Tally>,
     /// Where snapshots are published.
     pub topology: Published,
+    /// How many connections may belong to one session each.
+    pub pinned: Arc<PinnedBudget>,
     /// Bounds of memory.
     pub memory: MemorySettings,
     /// Sources of scripts, for nodes that have forgotten them.
@@ -136,6 +157,8 @@ impl Shared {
         Self {
             registry: Registry::default(),
             identities: Identities::default(),
+            tally: Arc::default(),
+            pinned: Arc::default(),
             topology,
             memory,
             scripts: Scripts::new(&memory),
@@ -204,8 +227,11 @@ impl Worker {
         Self {
             sessions: Arena::default(),
             lanes: Arena::default(),
+            links: Arena::default(),
+            pinned: PinnedPool::default(),
             reach: Reach::default(),
             to_dial: Vec::new(),
+            links_to_dial: Vec::new(),
             to_verify: Vec::new(),
             unflushed: Unflushed::default(),
             touched: Touched::default(),
@@ -216,8 +242,12 @@ impl Worker {
             now: clock::micros(),
             scratch: vec![0; SCRATCH_BYTES],
             scanner: RequestScanner::default(),
+            block_scanner: RequestScanner::default(),
             line: Vec::new(),
+            capture: None,
             reply_bytes: 0,
+            pushed_bytes: 0,
+            subscription_bytes: 0,
             request_bytes: 0,
             burst_bytes: 0,
             draining: false,
@@ -238,6 +268,9 @@ impl Worker {
 
     /// Answers a command of `session` here, in the order of its replies.
     pub fn answer(&mut self, session: &mut Session, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(capture) = &mut self.capture {
+            return write(capture);
+        }
         let slot = session.replies.open();
         self.line.clear();
         if !session.is_muted() {

@@ -15,7 +15,7 @@ use breakwater::cli::RunFlags;
 use breakwater::command::Command;
 use breakwater::command::spec::{Class, Spec};
 use breakwater::command::table::{BUILTIN_COUNT, Table};
-use breakwater::config::{Auth, MemorySettings, Settings};
+use breakwater::config::{Auth, MemorySettings, PubsubSettings, Settings};
 use breakwater::net::WriteHalf;
 use breakwater::resp::limits::Limits;
 use breakwater::resp::reply::ReplyScanner;
@@ -179,6 +179,7 @@ fn connect(worker: &mut Worker) -> SessionId {
         limits: Limits::default(),
         bounds: Bounds { reply_bytes: 16 << 20, commands: 1024 },
         idle_timeout: None,
+        pubsub: PubsubSettings::default(),
         stall: std::time::Duration::from_secs(60),
     };
     let (inbox, _) = tokio::sync::mpsc::channel(1);

@@ -6,7 +6,7 @@
 //! limited its depth.
 #![no_main]
 
-use breakwater::resp::limits::REPLY_DEPTH_CEILING;
+use breakwater::resp::limits::DECODED_DEPTH_CEILING;
 use breakwater::resp::reply::{ReplyError, ReplyScanner};
 use breakwater_fuzz::pieces::Pieces;
 use breakwater_fuzz::tape::Tape;
@@ -117,7 +117,7 @@ fn made(tape: &mut Tape<'_>) -> (Vec<u8>, Vec<usize>) {
 /// Appends one reply that begins at `depth`, which is 1 for the reply itself.
 fn make(tape: &mut Tape<'_>, out: &mut Vec<u8>, depth: usize) {
     // The last level can hold no level below it, and no attribute, which is one as well.
-    let kinds = if depth < REPLY_DEPTH_CEILING && out.len() < MADE_BYTES_MAX { 20 } else { 14 };
+    let kinds = if depth < DECODED_DEPTH_CEILING && out.len() < MADE_BYTES_MAX { 20 } else { 14 };
     match tape.below(kinds) {
         0 => out.extend_from_slice(b"+OK\r\n"),
         1 => out.extend_from_slice(b"-ERR no\r\n"),

@@ -9,7 +9,7 @@
 
 use super::complaint::{Complaint, Fault, Position};
 use super::quantity::{Size, TextOrNumber, Time};
-use super::{MemorySettings, Workers};
+use super::{MemorySettings, PinnedMax, PubsubSettings, Workers};
 use crate::resp::limits::Limits;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -77,6 +77,8 @@ pub(super) struct WrittenListener {
     pub(super) client_timeout: Option<Spanned<Time>>,
     /// Absent: plain text.
     pub(super) tls: Option<Spanned<Table<WrittenServerTls>>>,
+    /// Bounds of a client that subscribes.
+    pub(super) pubsub: Table<WrittenPubsub>,
     /// Protocol bounds, at most the ceilings.
     pub(super) limits: Table<WrittenLimits>,
     /// Who may log in with `auth = "users"`.
@@ -107,6 +109,22 @@ pub(super) struct WrittenLimits {
     pub(super) inline_bytes: Spanned<Size>,
     /// Of one whole command.
     pub(super) request_bytes: Spanned<Size>,
+}
+
+/// `[listener.pubsub]`.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WrittenPubsub {
+    /// Up to 1 TiB; zero: no such limit.
+    pub(super) buffer_hard_bytes: Spanned<Size>,
+    /// Up to 1 TiB, at most the hard one; zero: no such limit.
+    pub(super) buffer_soft_bytes: Spanned<Size>,
+    /// Up to 1 day.
+    pub(super) buffer_soft_time: Spanned<Time>,
+    /// 1 to 10,000,000.
+    pub(super) subscriptions: Spanned<usize>,
+    /// 1 KiB to 1 TiB.
+    pub(super) subscription_bytes: Spanned<Size>,
 }
 
 /// `[[listener.user]]`.
@@ -143,6 +161,10 @@ pub(super) struct WrittenUpstream {
     pub(super) renamed: BTreeMap<String, Spanned<String>>,
     /// 1 to 64.
     pub(super) lanes_max: Spanned<usize>,
+    /// `auto`, or 1 to 65,536.
+    pub(super) pinned_max: Spanned<PinnedMax>,
+    /// Up to 1 minute.
+    pub(super) pinned_wait: Spanned<Time>,
     /// 1 ms to 1 hour.
     pub(super) reply_deadline_fast: Spanned<Time>,
     /// 1 ms to 1 hour, at least the fast one.
@@ -468,6 +490,7 @@ impl Default for WrittenListener {
             client_idle_timeout: default(Time::ms(0)),
             client_timeout: None,
             tls: None,
+            pubsub: Table::default(),
             limits: Table::default(),
             user: Vec::new(),
         }
@@ -489,6 +512,21 @@ impl Default for WrittenLimits {
     }
 }
 
+// === impl WrittenPubsub ===
+
+impl Default for WrittenPubsub {
+    fn default() -> Self {
+        let settings = PubsubSettings::default();
+        Self {
+            buffer_hard_bytes: default(Size(settings.buffer_hard_bytes)),
+            buffer_soft_bytes: default(Size(settings.buffer_soft_bytes)),
+            buffer_soft_time: default(Time(settings.buffer_soft_time)),
+            subscriptions: default(settings.subscriptions),
+            subscription_bytes: default(Size(settings.subscription_bytes)),
+        }
+    }
+}
+
 // === impl WrittenUpstream ===
 
 impl Default for WrittenUpstream {
@@ -503,6 +541,8 @@ impl Default for WrittenUpstream {
             tls: None,
             renamed: BTreeMap::new(),
             lanes_max: default(8),
+            pinned_max: default(PinnedMax::Auto),
+            pinned_wait: default(Time::secs(1)),
             // The clocks, as far as one standalone Redis has them.
             reply_deadline_fast: default(Time::secs(5)),
             reply_deadline_slow: default(Time::secs(60)),
@@ -557,6 +597,14 @@ impl Default for WrittenMemory {
 impl<'de> Deserialize<'de> for Workers {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(TextOrNumber::new("a number of workers, or \"auto\""))
+    }
+}
+
+// === impl PinnedMax ===
+
+impl<'de> Deserialize<'de> for PinnedMax {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextOrNumber::new("a number of connections, or \"auto\""))
     }
 }
 

@@ -33,6 +33,8 @@ use std::time::Duration;
 pub const UNIX_MODE_DEFAULT: u32 = 0o660;
 /// Most workers; each costs a thread and its own upstream connections.
 pub const WORKERS_MAX: usize = 256;
+/// Most pinned connections; each is a descriptor here and a client there.
+pub const PINNED_MAX: usize = 65_536;
 
 /// A whole configuration, equal only to one from the same text. Compare `upstream` to learn whether that changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,9 +77,26 @@ pub struct ListenerSettings {
     /// What the applications' own time-out is, so that no wait of ours exceeds 0.8 of it. `None`: not declared,
     /// which counts as 500 ms.
     pub client_timeout: Option<Duration>,
+    /// Bounds of each of its clients that subscribes.
+    pub pubsub: PubsubSettings,
     /// Protocol bounds for its clients, at most the ceilings; `request_bytes` is also at most
     /// [`MemorySettings::request_bytes_total`].
     pub limits: Limits,
+}
+
+/// What one client may cost that subscribes (INV-4). Zero switches a limit of unread bytes off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PubsubSettings {
+    /// A client with more bytes unread is closed at once. Redis: `client-output-buffer-limit pubsub`.
+    pub buffer_hard_bytes: usize,
+    /// A client with more bytes unread for [`Self::buffer_soft_time`] is closed.
+    pub buffer_soft_bytes: usize,
+    /// How long it may be above the soft limit.
+    pub buffer_soft_time: Duration,
+    /// Most channels and patterns together.
+    pub subscriptions: usize,
+    /// Most memory for their names, with 256 bytes added for each.
+    pub subscription_bytes: usize,
 }
 
 /// The address of a listener.
@@ -142,6 +161,10 @@ pub struct UpstreamSettings {
     pub renamed: Vec<(String, String)>,
     /// Most shared connections a worker holds to the node; 1 to 64.
     pub lanes_max: usize,
+    /// Most connections of the whole process that belong to one client each.
+    pub pinned_max: PinnedMax,
+    /// How long a client waits for one of those before it is told; up to 1 minute.
+    pub pinned_wait: Duration,
     /// Longest wait for the reply to a command that is flagged fast; 1 ms to 1 hour.
     pub reply_deadline_fast: Duration,
     /// The same for every other command; at least the fast one.
@@ -204,6 +227,15 @@ pub enum Workers {
     /// So many; 1 to [`WORKERS_MAX`].
     Count(NonZeroUsize),
     /// As many as the process may use at once.
+    Auto,
+}
+
+/// How many connections may belong to one client each: transactions and blocking commands need one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinnedMax {
+    /// So many; 1 to [`PINNED_MAX`].
+    Fixed(usize),
+    /// Four fifths of what the server allows, less what is in use there; 1,024 while that is unknown.
     Auto,
 }
 
@@ -325,6 +357,21 @@ impl Default for MemorySettings {
     }
 }
 
+// === impl PubsubSettings ===
+
+impl Default for PubsubSettings {
+    /// Redis's own limits of unread bytes; what a client may subscribe to is far above what any needs.
+    fn default() -> Self {
+        Self {
+            buffer_hard_bytes: 32 << 20,
+            buffer_soft_bytes: 8 << 20,
+            buffer_soft_time: Duration::from_secs(60),
+            subscriptions: 100_000,
+            subscription_bytes: 64 << 20,
+        }
+    }
+}
+
 // === impl ListenAddress ===
 
 impl fmt::Display for ListenAddress {
@@ -389,6 +436,20 @@ impl std::str::FromStr for Workers {
         count
             .map(Self::Count)
             .ok_or_else(|| Fault::new(format!("'{text}' is not a number of workers"), hint))
+    }
+}
+
+impl std::str::FromStr for PinnedMax {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let most = text.parse().ok().filter(|most| (1..=PINNED_MAX).contains(most));
+        let hint = format!("write 1 to {PINNED_MAX}, or auto");
+        most.map(Self::Fixed)
+            .ok_or_else(|| Fault::new(format!("'{text}' is not a number of connections"), hint))
     }
 }
 

@@ -16,8 +16,11 @@ pub const HEADER_BYTES_CEILING: usize = 32;
 pub const REQUEST_BYTES_CEILING: usize = 1024 * 1024 * 1024;
 /// Longest simple string, error or big number in a reply. Redis has no limit; its own are far shorter.
 pub const LINE_BYTES_CEILING: usize = 1024 * 1024;
-/// Deepest nesting of aggregates in a reply. Redis's own replies nest fewer than ten levels.
-pub const REPLY_DEPTH_CEILING: usize = 32;
+/// Deepest nesting of aggregates in a reply. Redis's own replies nest fewer than ten levels, but a script may return
+/// a table that contains itself: redis-server 7.0.15 sends 7,995 levels then, as many as Lua's stack allows.
+pub const REPLY_DEPTH_CEILING: usize = 8192;
+/// Deepest nesting of what is decoded by functions that call themselves.
+pub const DECODED_DEPTH_CEILING: usize = 32;
 /// Most arguments that a client may send before it has authenticated. Redis: 10.
 pub const ARGUMENTS_BEFORE_AUTH: usize = 10;
 /// Longest bulk that a client may send before it has authenticated. Redis: 16 KiB.

@@ -51,9 +51,13 @@ pub enum ReplyError {
 /// Resumable scanner of one reply at a time.
 #[derive(Debug)]
 pub struct ReplyScanner {
-    /// Elements still to come at each open level; `open[depth - 1]` is the innermost. Each is at least 1.
-    open: [u64; REPLY_DEPTH_CEILING],
-    /// Open levels; `1 <= depth <= REPLY_DEPTH_CEILING` while a reply is in progress. Level 1 is the reply.
+    /// Elements still to come at the outer open levels. Each is at least 1.
+    open: [u64; SHALLOW],
+    /// The same for the levels from [`SHALLOW`] on, which only replies of scripts reach.
+    deep: Vec<u64>,
+    /// Most levels; at most [`REPLY_DEPTH_CEILING`].
+    depth_max: usize,
+    /// Open levels; `1 <= depth <= depth_max` while a reply is in progress. Level 1 is the reply.
     depth: usize,
     /// What the next byte belongs to.
     state: State,
@@ -75,13 +79,20 @@ enum State {
 
 impl Default for ReplyScanner {
     fn default() -> Self {
-        let mut open = [0; REPLY_DEPTH_CEILING];
-        open[0] = 1;
-        Self { open, depth: 1, state: State::Element, kind: None }
+        Self::with_depth(REPLY_DEPTH_CEILING)
     }
 }
 
 impl ReplyScanner {
+    /// A scanner of replies that nest at most `depth_max` levels.
+    #[must_use]
+    pub fn with_depth(depth_max: usize) -> Self {
+        let mut open = [0; SHALLOW];
+        open[0] = 1;
+        let state = State::Element;
+        Self { open, deep: Vec::new(), depth_max, depth: 1, state, kind: None }
+    }
+
     /// Looks at the next piece of the reply.
     ///
     /// After a complete reply the scanner is ready for the next one; [`Self::kind`] is asked before that.
@@ -94,6 +105,7 @@ impl ReplyScanner {
             self.open[0] = 1;
             self.depth = 1;
             self.kind = None;
+            self.deep = Vec::new();
         }
         let mut position = 0;
         while let Some(&byte) = input.get(position) {
@@ -196,15 +208,24 @@ impl ReplyScanner {
         } else if elements == 0 {
             return Ok(());
         }
-        let level = self.open.get_mut(self.depth).ok_or(ReplyError::TooDeep)?;
-        *level = elements;
+        if self.depth >= self.depth_max {
+            return Err(ReplyError::TooDeep);
+        }
+        match self.open.get_mut(self.depth) {
+            Some(level) => *level = elements,
+            None => self.deep.push(elements),
+        }
         self.depth += 1;
         Ok(())
     }
 
     /// Takes one element off the innermost level without closing it: its own elements come first.
     fn count_down(&mut self) {
-        if let Some(left) = self.open.get_mut(self.depth - 1) {
+        let left = match self.depth.checked_sub(SHALLOW + 1) {
+            None => self.open.get_mut(self.depth - 1),
+            Some(_) => self.deep.last_mut(),
+        };
+        if let Some(left) = left {
             *left -= 1;
         }
     }
@@ -213,6 +234,13 @@ impl ReplyScanner {
     fn element_done(&mut self) {
         self.state = State::Element;
         self.count_down();
+        while self.deep.last() == Some(&0) {
+            self.deep.pop();
+            self.depth -= 1;
+        }
+        if !self.deep.is_empty() {
+            return;
+        }
         while self.depth > 0 && self.open.get(self.depth - 1) == Some(&0) {
             self.depth -= 1;
         }
@@ -299,6 +327,9 @@ fn check_terminator(piece: &[u8], left: u64) -> Result<(), ReplyError> {
 const BULK_REPLY_CEILING: u64 = u32::MAX as u64;
 /// Most elements of one aggregate; Redis counts them with 32 bits (pairs of a map with 31).
 const ELEMENTS_CEILING: u64 = u32::MAX as u64;
+
+/// Levels that need no allocation.
+const SHALLOW: usize = 32;
 
 #[cfg(test)]
 mod tests;

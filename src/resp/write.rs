@@ -64,6 +64,14 @@ pub fn null(out: &mut Vec<u8>, protocol: Protocol) {
     });
 }
 
+/// Appends the null of commands that answer with an array: RESP2 has two nulls, RESP3 one.
+pub fn null_array(out: &mut Vec<u8>, protocol: Protocol) {
+    out.extend_from_slice(match protocol {
+        Protocol::Resp2 => b"*-1\r\n",
+        Protocol::Resp3 => b"_\r\n",
+    });
+}
+
 /// Appends `*<count>\r\n`.
 pub fn array_header(out: &mut Vec<u8>, count: usize) {
     number_line(out, b'*', count);

@@ -127,6 +127,7 @@ async fn move_to(
         db: 0,
         presented: None,
         may_be_stranger: true,
+        wants_id: false,
         label: "breakwater:verify".into(),
     };
     let mut exchange = dial::dial(&node, &purpose).await?;

@@ -13,17 +13,19 @@ use crate::allocator;
 use crate::clock::{self, Micros, SECOND};
 use crate::dispatch::{self, Settled};
 use crate::refusal::{Ran, Refusal};
-use crate::session::flush;
 use crate::session::state::{Closing, Session, SessionId};
+use crate::session::{flush, pinned, pubsub};
 use crate::stats::labels::{ClosedReason, Outcome};
-use crate::upstream::lane::{Lane, LaneId, LaneState, Waiter};
-use crate::upstream::{loss, pool};
+use crate::upstream::lane::{Lane, LaneId, LaneState, Patience, Waiter};
+use crate::upstream::subscriber::{self, LinkId};
+use crate::upstream::{self, loss, pool};
 use crate::worker::Worker;
 
 /// Does what is due.
 pub fn run(worker: &mut Worker) {
     worker.begin_batch();
     let lanes: Vec<LaneId> = worker.lanes.keys().collect();
+    let mut pinned_count = 0;
     for id in lanes {
         let Some(mut lane) = worker.lanes.lend(id) else {
             continue;
@@ -32,8 +34,19 @@ pub fn run(worker: &mut Worker) {
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
         rest(worker, &mut lane);
+        pinned_count += u64::from(lane.pinned.is_some());
+        pinned::after_turn(worker, &mut lane);
         worker.lanes.restore(id, lane);
     }
+    let links: Vec<LinkId> = worker.links.keys().collect();
+    for id in links {
+        if let Some(mut link) = worker.links.lend(id) {
+            subscriber::loss::tick(worker, &mut link);
+            worker.links.restore(id, link);
+        }
+    }
+    worker.stats.pinned.set(pinned_count);
+    upstream::pinned::tick(worker);
     look_at_sessions(worker);
     flush::touched(worker);
 }
@@ -44,7 +57,13 @@ pub fn drain(worker: &mut Worker) {
     let sessions: Vec<SessionId> = worker.sessions.keys().collect();
     for id in sessions {
         if let Some(session) = worker.sessions.get_mut(id) {
-            session.close(Closing::AfterReplies(ClosedReason::Drain));
+            // Who waits for what others do would wait for ever.
+            let is_blocked = session.is_blocked();
+            let reason = ClosedReason::Drain;
+            session.close(match is_blocked {
+                true => Closing::Now(reason),
+                false => Closing::AfterReplies(reason),
+            });
             session.wake();
         }
     }
@@ -62,11 +81,15 @@ pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
         if age < first_deadline {
             break;
         }
-        let limit = if waiter.is_fast { fast } else { slow };
+        let limit = match waiter.patience {
+            Patience::Short => fast,
+            Patience::Long => slow,
+            Patience::Endless => continue,
+        };
         // A reply that flows is not late; the lane's own silence is what counts then.
         let age = if place == 0 && lane.streaming { worker.now - lane.heard_at } else { age };
         let is_read = lane.paused_at.is_none() || lane.overdraft;
-        if age >= limit && is_read && is_wanted(worker, waiter) {
+        if age >= limit && is_read && loss::is_wanted(worker, waiter) {
             late.push((*waiter, limit));
         }
     }
@@ -96,13 +119,6 @@ fn give_up(worker: &mut Worker, waiter: &Waiter, refusal: Refusal) {
         _ => Outcome::Unknown,
     };
     dispatch::settle_guarded(worker, waiter, Settled::Failed { refusal, outcome });
-}
-
-fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
-    worker
-        .sessions
-        .get(waiter.session)
-        .is_some_and(|session| session.replies.is_waiting(waiter.slot))
 }
 
 /// Others behind a client that does not read have waited long enough: the lane is read into the total budget.
@@ -140,6 +156,12 @@ fn bury_dead(worker: &Worker, lane: &mut Lane) {
 
 /// Closes what has been idle for long, and gives memory back after a second.
 fn rest(worker: &mut Worker, lane: &mut Lane) {
+    let is_outdated = lane.key.epoch != worker.topology.load().epoch;
+    if is_outdated && is_blocked(worker, lane) {
+        // It would wait for ever for what now happens elsewhere.
+        lane.broken = Some(io::Error::other("the upstream was changed"));
+        lane.wake();
+    }
     if !lane.is_idle() || lane.state != LaneState::Open {
         return;
     }
@@ -147,15 +169,33 @@ fn rest(worker: &mut Worker, lane: &mut Lane) {
     if idle >= SECOND {
         lane.shrink(&mut worker.pool);
     }
-    let is_outdated = lane.key.epoch != worker.topology.load().epoch;
+    if lane.pinned.is_some() {
+        return rest_pinned(lane, is_outdated, idle);
+    }
     if !lane.retired && (is_outdated || idle >= clock::to_micros(lane.node.settings.lane_idle)) {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
     }
 }
 
+fn is_blocked(worker: &Worker, lane: &Lane) -> bool {
+    let owner = lane.owner().and_then(|owner| worker.sessions.get(owner));
+    owner.is_some_and(Session::is_blocked)
+}
+
+/// A connection of one session is closed when nobody has borrowed it for long; what it holds of an earlier
+/// deployment is lost.
+fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros) {
+    if lane.owner().is_none() && (is_outdated || upstream::pinned::is_tired(lane, idle)) {
+        pool::retire(lane);
+    } else if is_outdated {
+        lane.broken = Some(io::Error::other("the upstream was changed"));
+        lane.wake();
+    }
+}
+
 /// Sums what sessions hold, closes those that have stalled or idled too long, and shrinks the quiet ones.
-fn look_at_sessions(worker: &mut Worker) {
+pub(crate) fn look_at_sessions(worker: &mut Worker) {
     let (mut total, mut in_flight) = (0, 0_u64);
     let mut greediest: Option<(usize, SessionId)> = None;
     let sessions: Vec<SessionId> = worker.sessions.keys().collect();
@@ -170,7 +210,7 @@ fn look_at_sessions(worker: &mut Worker) {
         if greediest.is_none_or(|(most, _)| owed > most) {
             greediest = Some((owed, id));
         }
-        if let Some(reason) = overstays(session, owed, now) {
+        if let Some(reason) = overstays(session, owed, now).or_else(|| lags(session, now)) {
             session.close(Closing::Now(reason));
             session.wake();
         }
@@ -180,6 +220,7 @@ fn look_at_sessions(worker: &mut Worker) {
         }
     }
     worker.reply_bytes = total;
+    worker.pushed_bytes = 0;
     give_back(worker, in_flight);
     worker.stats.commands_in_flight.set(in_flight);
     worker.stats.reply_buffered_bytes.set(total as u64);
@@ -209,11 +250,25 @@ fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason
     if owed > 0 && session.stalled_since.is_some_and(|then| since(then) >= stall) {
         return Some(ClosedReason::Stalled);
     }
+    // It is not read any more, and must not wait for nobody.
+    let waits = session.is_blocked() || session.asks_pin;
+    if waits && !session.reads_ahead() && session.socket.has_peer_closed() {
+        return Some(ClosedReason::ClientClosed);
+    }
     let limit = clock::to_micros(session.gate.idle_timeout?);
+    if session.subscriptions.is_some() {
+        // Whoever listens need not say anything: as Redis, which exempts its subscribers from `timeout`.
+        return None;
+    }
     // Half a command is no activity: Redis closes such a client as well.
     let is_idle = session.replies.pending() == 0 && owed == 0;
     let last = session.active_at.max(session.written_at);
     (is_idle && since(last) >= limit).then_some(ClosedReason::Idle)
+}
+
+/// Whether a subscriber has been above its soft limit for too long.
+fn lags(session: &mut Session, now: Micros) -> Option<ClosedReason> {
+    pubsub::is_slow(session, now).then_some(ClosedReason::SlowSubscriber)
 }
 
 /// The total budget is exhausted: the client that holds most of it is closed, and the sum is safe again.

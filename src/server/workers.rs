@@ -32,7 +32,8 @@ use crate::stats::labels::{ClosedReason, TurnedAway};
 use crate::tls::ServerTlsReloader;
 use crate::topology::Topology;
 use crate::upstream::flush;
-use crate::upstream::task;
+use crate::upstream::subscriber;
+use crate::upstream::task::{self, Dialling};
 use crate::upstream::verify;
 use crate::worker::{Message, Shared, SharedWorker, Worker, WorkerHandle};
 
@@ -65,8 +66,8 @@ struct Bench {
     gates: Rc<[Rc<Gate>]>,
     doors: Arc<[Door]>,
     handle: WorkerHandle,
-    /// One dial at a time (INV-9).
-    dialling: Rc<Semaphore>,
+    /// How many dials there may be at a time (INV-9).
+    dialling: Rc<Dialling>,
     /// One question about a password at a time: a flood of them must not keep lanes from dialling.
     verifying: Rc<Semaphore>,
 }
@@ -110,7 +111,7 @@ async fn run(
 ) {
     let memory = worker.borrow().shared.memory;
     let gates = doors.iter().map(|door| Rc::new(Gate::new(&door.settings, &memory))).collect();
-    let dialling = Rc::new(Semaphore::new(1));
+    let dialling = Rc::new(Dialling::default());
     let verifying = Rc::new(Semaphore::new(1));
     let bench = Bench { worker, gates, doors, handle, dialling, verifying };
     spawn_local(flush::run(Rc::clone(&bench.worker)));
@@ -221,15 +222,24 @@ impl Bench {
 
     /// Starts the tasks that the data path asked for.
     fn start_tasks(&self) {
-        let (lanes, verifications) = {
+        let (lanes, links, verifications) = {
             let mut worker = self.worker.borrow_mut();
-            if worker.to_dial.is_empty() && worker.to_verify.is_empty() {
+            let is_idle = worker.to_dial.is_empty() && worker.links_to_dial.is_empty();
+            if is_idle && worker.to_verify.is_empty() {
                 return;
             }
-            (std::mem::take(&mut worker.to_dial), std::mem::take(&mut worker.to_verify))
+            (
+                std::mem::take(&mut worker.to_dial),
+                std::mem::take(&mut worker.links_to_dial),
+                std::mem::take(&mut worker.to_verify),
+            )
         };
         for id in lanes {
             spawn_local(task::run(Rc::clone(&self.worker), id, Rc::clone(&self.dialling)));
+        }
+        for id in links {
+            let dialling = Rc::clone(&self.dialling);
+            spawn_local(subscriber::task::run(Rc::clone(&self.worker), id, dialling));
         }
         for request in verifications {
             let verifying = Rc::clone(&self.verifying);

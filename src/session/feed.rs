@@ -15,6 +15,7 @@ use crate::buffer::{LARGE_BYTES, Piece};
 use crate::command::Command;
 use crate::dispatch::{self, Dispatched};
 use crate::resp::request::{ProtocolError, RequestScanner, Scanned};
+use crate::session::block::{self, Block};
 use crate::session::state::{Closing, Partial, Session};
 use crate::stats::labels::ClosedReason;
 use crate::topology::Topology;
@@ -127,9 +128,15 @@ fn feed(
         match scanner.scan(rest, &limits, session.identity.is_some()) {
             Ok(Scanned::Command { length }) => {
                 let (frame, spans) = scanner.arguments(rest, length);
-                let command = Command::new(frame, spans);
-                let piece = Piece::Borrowed(frame);
-                let done = dispatch::dispatch(worker, topology, session, command, piece);
+                let (done, length) = if let Some(block) = block(worker, topology, session, rest) {
+                    let frame = Piece::Borrowed(rest.get(..block.length).unwrap_or_default());
+                    let done = dispatch::dispatch_block(worker, topology, session, &block, frame);
+                    (done, block.length)
+                } else {
+                    let command = Command::new(frame, spans);
+                    let piece = Piece::Borrowed(frame);
+                    (dispatch::dispatch(worker, topology, session, command, piece), length)
+                };
                 scanner.reset();
                 if done == Dispatched::Wait {
                     fed.is_stuck = true;
@@ -137,6 +144,10 @@ fn feed(
                 }
                 fed.used += length;
                 session.doubtful = session.doubtful.saturating_sub(length);
+                if mem::take(&mut session.was_refused) {
+                    session.doubtful = input.len() - fed.used;
+                    session.lacks_transaction = true;
+                }
             }
             Ok(Scanned::Nothing { length }) => {
                 scanner.reset();
@@ -154,6 +165,17 @@ fn feed(
         }
     }
     fed
+}
+
+/// The whole transaction that `input` begins with, if it does and may share a connection.
+fn block(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &Session,
+    input: &[u8],
+) -> Option<Block> {
+    block::begins(input)
+        .then(|| block::find(topology, session, &mut worker.block_scanner, input))?
 }
 
 /// Whether what is held is exactly one command, too large to be copied.

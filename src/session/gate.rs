@@ -9,7 +9,7 @@
 use ring::digest;
 use std::time::Duration;
 
-use crate::config::{Auth, ListenerSettings, MemorySettings, UserSettings};
+use crate::config::{Auth, ListenerSettings, MemorySettings, PubsubSettings, UserSettings};
 use crate::resp::limits::Limits;
 use crate::session::admission::Bounds;
 use crate::upstream::identity::Identity;
@@ -25,6 +25,8 @@ pub struct Gate {
     pub bounds: Bounds,
     /// A client that is silent for so long is closed; `None`: never.
     pub idle_timeout: Option<Duration>,
+    /// Bounds of each client with subscriptions.
+    pub pubsub: PubsubSettings,
     /// A client that takes no byte of its replies for so long is closed.
     pub stall: Duration,
 }
@@ -43,6 +45,7 @@ impl Gate {
                 commands: u32::try_from(memory.session_commands_max).unwrap_or(u32::MAX),
             },
             idle_timeout: listener.client_idle_timeout,
+            pubsub: listener.pubsub,
             stall: memory.client_stall,
         }
     }

@@ -8,17 +8,27 @@
 //! what it could not dispatch, so ten thousand idle clients own no buffer.
 
 pub mod admission;
+pub mod block;
+pub mod exec;
 pub mod feed;
 pub mod flush;
 pub mod gate;
 pub mod local;
+pub mod pin;
+pub mod pinned;
+pub mod pubsub;
 pub mod registry;
 pub mod replies;
 pub mod state;
+pub mod subscriptions;
+pub mod tracking;
+pub mod transaction;
+pub mod wait;
 
 use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::buffer::LARGE_BYTES;
@@ -58,6 +68,7 @@ fn poll_session(
     if turn.is_err() {
         worker.stats.panics.increment();
         worker.scratch.resize(SCRATCH_BYTES, 0);
+        worker.capture = None;
         // Put back, so that `remove` can take it off the registry and the budgets.
         worker.sessions.restore(id, session);
         return Poll::Ready(ClosedReason::Panic);
@@ -90,12 +101,17 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
     session.out.rest(&mut worker.pool);
     for _ in 0..READS_A_TURN {
         if session.has_input() {
-            if !session.admits() || feed::held(worker, &topology, session).is_stuck {
+            let goes_on = session.admits() && !feed::held(worker, &topology, session).is_stuck;
+            if goes_on {
+                continue;
+            }
+            if !session.reads_ahead() {
                 return;
             }
-            continue;
-        }
-        if session.closing.is_some() || session.suspended || !session.admits() {
+        } else if session.has_ended {
+            session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
+            return;
+        } else if session.closing.is_some() || session.suspended || !session.admits() {
             return;
         }
         let limit = read_limit(session);
@@ -103,15 +119,21 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
         let result = read.poll_read(cx, scratch.get_mut(..limit).unwrap_or_default());
         let is_stuck = match result {
             Poll::Pending => {
-                session.parked = false;
+                // Who waits for a connection of its own is woken by that too.
+                session.parked = session.reads_ahead();
                 true
             }
             Poll::Ready(Ok(count)) if count > 0 => {
                 let input = scratch.get(..count).unwrap_or_default();
-                take_input(worker, &topology, session, input)
+                take_input(worker, &topology, session, input) && !session.reads_ahead()
             }
             Poll::Ready(end) => {
-                session.close(farewell(&end));
+                // What waits only for its own session's earlier commands is still dispatched.
+                let goes_on = session.is_barred() || session.in_flight > 0;
+                session.has_ended = end.is_ok() && goes_on && session.has_input();
+                if !session.has_ended || session.is_blocked() {
+                    session.close(farewell(session, &end));
+                }
                 true
             }
         };
@@ -125,8 +147,10 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
 
 /// A client that only stopped sending still gets its replies (half-close); one whose connection broke gets
 /// nothing, and nothing is executed for it (INV-3).
-fn farewell(end: &io::Result<usize>) -> Closing {
+fn farewell(session: &Session, end: &io::Result<usize>) -> Closing {
     let is_half_close = match end {
+        // Redis drops a client that waits and hears nothing more: no element may be popped for nobody.
+        _ if session.is_blocked() => false,
         Ok(_) => true,
         // TLS without close_notify: many clients end that way.
         Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
@@ -173,9 +197,15 @@ fn unpauses(session: &Session) -> Option<crate::upstream::lane::LaneId> {
 
 /// Takes a session off its worker. Its waiters stay on their lanes as tombstones (INV-1).
 pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
+    let topology = Arc::clone(worker.topology.load());
+    if let Some(mut session) = worker.sessions.lend(id) {
+        pubsub::leave_all(worker, &topology, &mut session);
+        worker.sessions.restore(id, session);
+    }
     let session = worker.sessions.get_mut(id);
     if let Some(session) = session {
         worker.stats.tombstones_made.add(u64::from(session.in_flight));
+        let own = session.pin.as_ref().and_then(|pin| pin.lane);
         worker.request_bytes = worker.request_bytes.saturating_sub(feed::held_bytes(session));
         worker.shared.registry.remove(session.client.id);
         if let Some(lane) = session.lane.and_then(|lane| worker.lanes.get_mut(lane)) {
@@ -184,6 +214,9 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
             if session.in_flight > 0 {
                 lane.wake();
             }
+        }
+        if let Some(own) = own {
+            crate::upstream::pinned::give_back(worker, own, false);
         }
     }
     worker.sessions.remove(id);

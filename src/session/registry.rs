@@ -6,7 +6,7 @@
 //! What surprises: killing a client of another worker is a message to that worker; the card only says where it
 //! lives.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
@@ -48,6 +48,14 @@ pub struct Client {
     pub active_at: AtomicU64,
     /// CLIENT NO-EVICT ON was asked for; a proxy has no such eviction, so this is only shown.
     pub no_evict: AtomicBool,
+    /// Its channels, patterns and shard channels; see [`Client::note_subscriptions`].
+    pub subscriptions: [AtomicU32; 3],
+    /// What the node's own CLIENT ID calls the connection that this client has for itself; 0 without one.
+    pub node_client_id: AtomicU64,
+    /// Commands queued in its open transaction; -1 without one.
+    pub queued: AtomicI32,
+    /// Whether it waits there for what other clients do.
+    pub is_blocked: AtomicBool,
     /// What it calls itself.
     pub labels: Mutex<Labels>,
 }
@@ -144,7 +152,11 @@ impl Client {
             is_resp3: AtomicBool::new(false),
             last_command: AtomicU16::new(u16::MAX),
             active_at: AtomicU64::new(now),
+            node_client_id: AtomicU64::new(0),
+            queued: AtomicI32::new(-1),
+            is_blocked: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
+            subscriptions: Default::default(),
             labels: Mutex::new(Labels { user, ..Labels::default() }),
         }
     }
@@ -153,6 +165,28 @@ impl Client {
     pub fn note_state(&self, protocol: Protocol, db: u32) {
         self.is_resp3.store(protocol == Protocol::Resp3, Ordering::Relaxed);
         self.db.store(db, Ordering::Relaxed);
+    }
+
+    /// Notes what CLIENT LIST shows as `sub`, `psub` and `ssub`.
+    pub fn note_subscriptions(&self, counts: [usize; 3]) {
+        for (shown, count) in self.subscriptions.iter().zip(counts) {
+            shown.store(u32::try_from(count).unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it is of Redis's type `pubsub`.
+    #[must_use]
+    pub fn is_subscriber(&self) -> bool {
+        self.subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Notes its connection to the node, and whether it waits there.
+    pub fn note_pinned(&self, node_client_id: u64, is_blocked: bool) {
+        self.node_client_id.store(node_client_id, Ordering::Relaxed);
+        self.is_blocked.store(is_blocked, Ordering::Relaxed);
+        if node_client_id == 0 {
+            self.queued.store(-1, Ordering::Relaxed);
+        }
     }
 
     /// Notes the last command of a batch.

@@ -9,6 +9,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::buffer::{ChunkPool, SendBuffer};
 
 /// Position of a command in its session's order, from 0 on.
@@ -158,6 +160,22 @@ impl Replies {
             self.pushes.extend_from_slice(frame);
         } else {
             out.append(pool, frame);
+        }
+    }
+
+    /// As [`Self::push`], for a large frame that others get as well: its first byte, and the rest without a copy.
+    pub fn push_shared(
+        &mut self,
+        first: u8,
+        rest: Bytes,
+        out: &mut SendBuffer,
+        pool: &mut ChunkPool,
+    ) {
+        self.push(&[first], out, pool);
+        if self.head_started {
+            self.push(&rest, out, pool);
+        } else {
+            out.append_shared(rest);
         }
     }
 

@@ -19,8 +19,10 @@ use crate::resp::request::RequestScanner;
 use crate::resp::write::Protocol;
 use crate::session::admission::{Admission, Bounds};
 use crate::session::gate::Gate;
+use crate::session::pin::Pin;
 use crate::session::registry::Client;
 use crate::session::replies::{Replies, Sequence};
+use crate::session::subscriptions::Subscriptions;
 use crate::stats::labels::ClosedReason;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::LaneId;
@@ -45,6 +47,8 @@ pub struct Session {
     pub identity: Option<Identity>,
     /// Whether and which replies are suppressed (CLIENT REPLY).
     pub reply_mode: ReplyMode,
+    /// What it is subscribed to; `None` without any subscription.
+    pub subscriptions: Option<Box<Subscriptions>>,
     /// The ring of reply slots.
     pub replies: Replies,
     /// Bytes that the client is owed and the kernel has not taken.
@@ -57,6 +61,12 @@ pub struct Session {
     pub lane: Option<LaneId>,
     /// Lanes that fit its protocol, database and identity, fast and bulk; forgotten when one of these changes.
     pub fitting: [Option<LaneId>; 2],
+    /// What it keeps on a connection of its own, if it has or had one.
+    pub pin: Option<Box<Pin>>,
+    /// It has asked for such a connection and there was none.
+    pub asks_pin: bool,
+    /// It has asked for too long: its command is to be refused.
+    pub pin_refused: bool,
     /// Epoch of the topology under which its commands in flight were dispatched (INV-12 a).
     pub epoch: u64,
     /// Input that is not dispatched yet.
@@ -64,6 +74,12 @@ pub struct Session {
     /// Bytes of held input that were sent before the client could know that one of its writes is in doubt; what
     /// begins among them is not executed (INV-3, no inversion).
     pub doubtful: usize,
+    /// The MULTI or WATCH just dispatched was refused: what is held behind it was meant for a transaction.
+    pub was_refused: bool,
+    /// That is why `doubtful` is not 0.
+    pub lacks_transaction: bool,
+    /// The client has ended its sending side; what it had sent is still dispatched.
+    pub has_ended: bool,
     /// Set when no further command is taken; why, and when the connection ends.
     pub closing: Option<Closing>,
     /// Where its bytes go.
@@ -78,7 +94,7 @@ pub struct Session {
     pub parked: bool,
     /// Whether it is on the worker's list of sessions to be flushed.
     pub touched: bool,
-    /// Set while an answer of ours depends on something slow (AUTH against the node): nothing is dispatched.
+    /// Set while an answer depends on something slow (AUTH against the node, a subscription): nothing is dispatched.
     pub suspended: bool,
     /// When a command last arrived.
     pub active_at: Micros,
@@ -153,15 +169,22 @@ impl Session {
             db: 0,
             identity,
             reply_mode: ReplyMode::On,
+            subscriptions: None,
             replies: Replies::default(),
             out: SendBuffer::default(),
             admission: Admission::default(),
             in_flight: 0,
             lane: None,
             fitting: [None; 2],
+            pin: None,
+            asks_pin: false,
+            pin_refused: false,
             epoch: 0,
             partial: None,
             doubtful: 0,
+            was_refused: false,
+            lacks_transaction: false,
+            has_ended: false,
             closing: None,
             socket,
             needs_flush: false,
@@ -202,6 +225,12 @@ impl Session {
         self.reply_mode != ReplyMode::On
     }
 
+    /// Everything that is held was sent before the client could know what it is told now.
+    pub fn doubt_what_is_held(&mut self) {
+        self.doubtful =
+            self.partial.as_ref().map_or(0, |partial| partial.buffer.len() - partial.start);
+    }
+
     /// A SKIP ends with the command after it.
     pub fn end_of_command(&mut self) {
         if self.reply_mode == ReplyMode::SkipNext {
@@ -212,6 +241,45 @@ impl Session {
     /// Fills `slot` with a whole reply.
     pub fn complete(&mut self, pool: &mut ChunkPool, slot: Sequence, reply: &[u8]) {
         self.replies.complete(slot, reply, &mut self.out, pool);
+    }
+
+    /// Adds a frame that answers nothing: between two replies, never inside one. A client that does not take what
+    /// it asked to be sent is closed at the bound of its replies (INV-4).
+    pub fn push(&mut self, pool: &mut ChunkPool, frame: &[u8]) {
+        self.replies.push(frame, &mut self.out, pool);
+        if self.owed() as u64 > self.gate.bounds.reply_bytes {
+            self.close(Closing::Now(ClosedReason::OutOfMemoryBudget));
+        }
+    }
+
+    /// Whether its transaction is open.
+    #[must_use]
+    pub fn in_transaction(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.multi.is_some())
+    }
+
+    /// Whether nothing may be dispatched before the node has answered.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.is_barred())
+    }
+
+    /// Whether it waits for what other clients do.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.is_blocked())
+    }
+
+    /// Whether it is read although its next command cannot be dispatched: its end must be noticed, or something
+    /// would be executed for nobody (INV-3). Up to a bound; beyond that `server::tick` asks the kernel.
+    #[must_use]
+    pub fn reads_ahead(&self) -> bool {
+        let held = self.partial.as_ref().map_or(0, |partial| partial.buffer.len());
+        (self.is_barred() || self.asks_pin)
+            && self.closing.is_none()
+            && !self.suspended
+            && !self.has_ended
+            && held < READ_AHEAD_BYTES
     }
 
     /// Fills `slot` with an error of ours; a reply that has begun to flow can only end with the connection.
@@ -262,3 +330,6 @@ impl Session {
         })
     }
 }
+
+/// Input that is read behind a command that waits for a connection, or for what other clients do.
+pub const READ_AHEAD_BYTES: usize = 1024 * 1024;

@@ -44,7 +44,19 @@ breakwater_client_protocol_errors_total  Sessions that sent bytes that are no re
 breakwater_lanes                         Shared upstream connections that are ready to use.
 breakwater_lanes_opened_total            Lanes that became ready to use.
 breakwater_lanes_lost_total              Lanes that ended unasked, by cause.
+breakwater_subscriber_links              Upstream connections that carry subscriptions.
+breakwater_subscriber_links_opened_total Subscriber links that became ready to use.
+breakwater_subscriber_links_lost_total   Subscriber links that ended unasked, by cause.
+breakwater_subscriptions                 Subscriptions that clients hold.
+breakwater_messages_received_total       Published messages that came from the upstream.
+breakwater_messages_delivered_total      Published messages that clients were given.
+breakwater_subscription_gaps_total       Times that messages may have been missed.
+breakwater_subscriptions_moved_total     Subscriptions that the upstream ended and we renewed.
 breakwater_lanes_retired_total           Lanes closed in order: idle, too old or replaced.
+breakwater_pinned_connections            Upstream connections that belong to one client each.
+breakwater_pinned_waiting                Clients that wait for such a connection.
+breakwater_pinned_opened_total           Connections of one client that became ready to use.
+breakwater_pinned_refused_total          Commands refused after waiting for such a connection.
 breakwater_lane_flushes_total            Writes to lanes.
 breakwater_lane_commands_total           Commands carried by writes to lanes.
 breakwater_dials_total                   Attempts to connect to a node.
@@ -143,6 +155,11 @@ pub(super) fn counters() -> Vec<Series<u64>> {
         let label = ("cause", cause.as_str());
         labelled(family, label, move |worker| worker.lane_lost(cause))
     }));
+    let family = "breakwater_subscriber_links_lost_total";
+    all.extend(LaneLost::ALL.map(|cause| {
+        let label = ("cause", cause.as_str());
+        labelled(family, label, move |worker| worker.subscriber_link_lost(cause))
+    }));
     let family = "breakwater_dial_failures_total";
     all.extend(DialFailure::ALL.map(|cause| {
         let label = ("cause", cause.as_str());
@@ -177,7 +194,15 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_client_protocol_errors_total", |it| &it.client_protocol_errors),
         plain("breakwater_lanes_opened_total", |it| &it.lanes_opened),
         plain("breakwater_lanes_retired_total", |it| &it.lanes_retired),
+        plain("breakwater_pinned_opened_total", |it| &it.pinned_opened),
+        plain("breakwater_pinned_refused_total", |it| &it.pinned_refused),
         plain("breakwater_dials_total", |it| &it.dials_started),
+        // Publish and subscribe.
+        plain("breakwater_subscriber_links_opened_total", |it| &it.subscriber_links_opened),
+        plain("breakwater_messages_received_total", |it| &it.messages_received),
+        plain("breakwater_messages_delivered_total", |it| &it.messages_delivered),
+        plain("breakwater_subscription_gaps_total", |it| &it.subscription_gaps),
+        plain("breakwater_subscriptions_moved_total", |it| &it.subscriptions_moved),
     ]
 }
 
@@ -194,10 +219,14 @@ fn byte_counters() -> [Series<u64>; 4] {
 }
 
 /// Every gauge that workers hold.
-pub(super) fn gauges() -> [Series<i64>; 5] {
+pub(super) fn gauges() -> [Series<i64>; 9] {
     [
         gauge("breakwater_clients", |it| it.clients.get()),
         gauge("breakwater_lanes", |it| it.lanes.get()),
+        gauge("breakwater_subscriber_links", |it| it.subscriber_links.get()),
+        gauge("breakwater_subscriptions", |it| it.subscriptions.get()),
+        gauge("breakwater_pinned_connections", |it| it.pinned.get()),
+        gauge("breakwater_pinned_waiting", |it| it.pinned_waiting.get()),
         gauge("breakwater_commands_in_flight", |it| it.commands_in_flight.get()),
         gauge("breakwater_reply_buffered_bytes", |it| it.reply_buffered_bytes.get()),
         gauge("breakwater_request_buffered_bytes", |it| it.request_buffered_bytes.get()),

@@ -100,6 +100,10 @@ pub enum ClosedReason {
     StreamLost,
     /// The kernel refused our write.
     WriteError,
+    /// It left more messages unread than its limits allow.
+    SlowSubscriber,
+    /// After a reconnect the upstream refused what it was subscribed to.
+    SubscriptionLost,
 }
 
 /// Why a client was turned away before it became a session.
@@ -291,7 +295,7 @@ impl ErrorClass {
 
 impl ClosedReason {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::ClientClosed,
         Self::Idle,
         Self::ProtocolError,
@@ -302,6 +306,8 @@ impl ClosedReason {
         Self::Panic,
         Self::StreamLost,
         Self::WriteError,
+        Self::SlowSubscriber,
+        Self::SubscriptionLost,
     ];
 
     /// The value of the label `reason`.
@@ -317,6 +323,8 @@ impl ClosedReason {
             Self::Panic => "panic",
             Self::StreamLost => "stream_lost",
             Self::WriteError => "write_error",
+            Self::SlowSubscriber => "slow_subscriber",
+            Self::SubscriptionLost => "subscription_lost",
         }
     }
 }

@@ -43,6 +43,14 @@ pub struct WorkerStats {
     pub turns: Counter,
     /// Times a session's task had its turn; divided by `turns` it is about the batch size.
     pub turn_sessions: Counter,
+    /// Connections of one session each, resting and dialling ones included; set by the tick.
+    pub pinned: Gauge,
+    /// Sessions that wait for one; set by the tick.
+    pub pinned_waiting: Gauge,
+    /// Commands refused because there was none in time.
+    pub pinned_refused: Counter,
+    /// Connections of one session each that became ready to use.
+    pub pinned_opened: Counter,
     /// Writes to lanes.
     pub lane_flushes: Counter,
     /// Commands that these writes carried; divided by `lane_flushes` it is commands a flush.
@@ -83,6 +91,20 @@ pub struct WorkerStats {
     pub deadlines_passed: Counter,
     /// RESP3 pushes that arrived on a lane, where nobody waits for them.
     pub pushes_dropped: Counter,
+    /// Subscriber links that are open and authenticated.
+    pub subscriber_links: Gauge,
+    /// Subscriber links that became ready to use.
+    pub subscriber_links_opened: Counter,
+    /// Subscriptions that clients hold.
+    pub subscriptions: Gauge,
+    /// Messages that came from nodes.
+    pub messages_received: Counter,
+    /// Messages that clients were given.
+    pub messages_delivered: Counter,
+    /// Times that a link was lost with subscriptions on it: messages may be missing.
+    pub subscription_gaps: Counter,
+    /// Subscriptions that a node ended of its own accord and that were asked for again.
+    pub subscriptions_moved: Counter,
     /// Sources of scripts that we sent in front of an EVALSHA.
     pub script_loads: Counter,
     /// Those that the node refused.
@@ -96,6 +118,7 @@ pub struct WorkerStats {
     error_replies: [Counter; ErrorClass::ALL.len()],
     clients_closed: [Counter; ClosedReason::ALL.len()],
     lanes_lost: [Counter; LaneLost::ALL.len()],
+    subscriber_links_lost: [Counter; LaneLost::ALL.len()],
     dials_failed: [Counter; DialFailure::ALL.len()],
     resent: [Counter; Resent::ALL.len()],
     /// One row of outcomes for each command of the table, by its dense index.
@@ -180,12 +203,23 @@ impl WorkerStats {
             client_protocol_errors: Counter::default(),
             lanes: Gauge::default(),
             lanes_opened: Counter::default(),
+            pinned: Gauge::default(),
+            pinned_waiting: Gauge::default(),
+            pinned_refused: Counter::default(),
+            pinned_opened: Counter::default(),
             lanes_retired: Counter::default(),
             dials_started: Counter::default(),
             tombstones_made: Counter::default(),
             tombstones_consumed: Counter::default(),
             deadlines_passed: Counter::default(),
             pushes_dropped: Counter::default(),
+            subscriber_links: Gauge::default(),
+            subscriber_links_opened: Counter::default(),
+            subscriptions: Gauge::default(),
+            messages_received: Counter::default(),
+            messages_delivered: Counter::default(),
+            subscription_gaps: Counter::default(),
+            subscriptions_moved: Counter::default(),
             script_loads: Counter::default(),
             script_loads_refused: Counter::default(),
             panics: Counter::default(),
@@ -194,6 +228,7 @@ impl WorkerStats {
             error_replies: Default::default(),
             clients_closed: Default::default(),
             lanes_lost: Default::default(),
+            subscriber_links_lost: Default::default(),
             dials_failed: Default::default(),
             resent: Default::default(),
             commands: (0..commands).map(|_| Default::default()).collect(),
@@ -224,6 +259,12 @@ impl WorkerStats {
     #[inline]
     pub fn lane_lost(&self, cause: LaneLost) -> &Counter {
         &self.lanes_lost[cause as usize]
+    }
+
+    /// Subscriber links that ended unasked because of `cause`.
+    #[inline]
+    pub fn subscriber_link_lost(&self, cause: LaneLost) -> &Counter {
+        &self.subscriber_links_lost[cause as usize]
     }
 
     /// Dials that failed because of `cause`.
@@ -280,6 +321,7 @@ mod tests {
         counters.extend(ErrorClass::ALL.map(|it| &raw const *stats.error_reply(it)));
         counters.extend(ClosedReason::ALL.map(|it| &raw const *stats.client_closed(it)));
         counters.extend(LaneLost::ALL.map(|it| &raw const *stats.lane_lost(it)));
+        counters.extend(LaneLost::ALL.map(|it| &raw const *stats.subscriber_link_lost(it)));
         counters.extend(DialFailure::ALL.map(|it| &raw const *stats.dial_failed(it)));
         counters.extend(Resent::ALL.map(|it| &raw const *stats.resent(it)));
         let distinct: HashSet<_> = counters.iter().collect();

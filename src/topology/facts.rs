@@ -30,6 +30,8 @@ pub struct Facts {
     pub bulk_bytes: Option<usize>,
     /// Databases that SELECT accepts: 0 to `databases - 1`.
     pub databases: u32,
+    /// Clients that the node allows, and those that it had when we connected; where INFO tells (6.2).
+    pub clients: Option<(usize, usize)>,
 }
 
 /// HELLO's list of modules as the node spelled it: an array, header included.
@@ -70,6 +72,8 @@ pub async fn learn(exchange: &mut Exchange) -> Result<Learnt, ExchangeError> {
     facts.databases = count_databases(exchange).await?;
     let reply = ask(exchange, &[b"CONFIG", b"GET", b"proto-max-bulk-len"]).await?;
     facts.bulk_bytes = config_number(&reply);
+    let reply = ask(exchange, &[b"INFO", b"clients"]).await?;
+    facts.clients = info_number(&reply, "maxclients").zip(info_number(&reply, "connected_clients"));
     let reply = ask(exchange, &[b"COMMAND"]).await?;
     let commands = match resp2::decode::decode_bytes(&reply) {
         Ok(Some((frame, _))) => {
@@ -98,6 +102,13 @@ fn config_number(reply: &Bytes) -> Option<usize> {
         return None;
     };
     std::str::from_utf8(pair.get(1)?.as_bytes()?).ok()?.parse().ok()
+}
+
+/// The value of one numeric line of INFO.
+fn info_number(reply: &Bytes, name: &str) -> Option<usize> {
+    let text = std::str::from_utf8(reply).ok()?;
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines.filter(|(key, _)| *key == name).find_map(|(_, value)| value.trim().parse().ok())
 }
 
 async fn count_databases(exchange: &mut Exchange) -> Result<u32, ExchangeError> {
@@ -152,6 +163,7 @@ impl Default for Facts {
             modules: Modules::default(),
             bulk_bytes: None,
             databases: 16,
+            clients: None,
         }
     }
 }

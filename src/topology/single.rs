@@ -67,6 +67,7 @@ async fn converse(
         db: 0,
         presented: None,
         may_be_stranger: true,
+        wants_id: false,
         label: "breakwater:control".into(),
     };
     let mut exchange = dial::dial(node, &purpose).await?;

@@ -44,6 +44,8 @@ pub struct Purpose {
     /// Whether a node that wants AUTH may be talked to without: only the control plane, which asks nothing of it
     /// that a stranger may not. A lane never.
     pub may_be_stranger: bool,
+    /// Whether the node is asked what it calls the connection.
+    pub wants_id: bool,
     /// What CLIENT LIST of the node shows as its name.
     pub label: String,
 }
@@ -137,10 +139,20 @@ async fn handshake(
             return Err(DialError::from_line(&reply));
         }
     }
+    if purpose.wants_id {
+        exchange.node_client_id = node_client_id(exchange).await?;
+    }
     if exchange.has_leftover() {
         return Err(DialError::new(DialFailure::Protocol, "more replies than questions".into()));
     }
     Ok(())
+}
+
+/// What the node calls this connection; `None` where it does not say (an ACL may forbid CLIENT).
+async fn node_client_id(exchange: &mut Exchange) -> Result<Option<u64>, DialError> {
+    let reply = exchange.reply().await.map_err(DialError::from)?;
+    let digits = reply.strip_prefix(b":").and_then(|line| std::str::from_utf8(line).ok());
+    Ok(digits.and_then(|digits| digits.trim_end().parse().ok()))
 }
 
 /// The bytes of the handshake, and for each command whether its reply must not be an error.
@@ -164,6 +176,10 @@ fn greeting(node: &Node, purpose: &Purpose) -> Result<(Vec<u8>, Vec<bool>), Dial
     }
     step(&[b"CLIENT", b"SETNAME", purpose.label.as_bytes()], false);
     step(&[b"CLIENT", b"NO-EVICT", b"on"], false);
+    if purpose.wants_id {
+        // Its reply is read behind the steps.
+        write::command(&mut bytes, &[b"CLIENT", b"ID"]);
+    }
     Ok((bytes, steps))
 }
 

@@ -12,6 +12,7 @@ use std::io::{self, IoSlice};
 use bytes::Bytes;
 
 use crate::net::{Halves, ReadHalf, WriteHalf};
+use crate::resp::limits::DECODED_DEPTH_CEILING;
 use crate::resp::reply::{ReplyError, ReplyScanner};
 
 /// A connection for questions and answers.
@@ -21,6 +22,8 @@ pub struct Exchange {
     write: WriteHalf,
     /// Bytes read and not yet part of a reply that was returned.
     buffer: Vec<u8>,
+    /// What the peer calls this connection, if it was asked.
+    pub node_client_id: Option<u64>,
 }
 
 /// Why no reply came.
@@ -46,7 +49,7 @@ impl Exchange {
     /// Takes over a connected socket.
     #[must_use]
     pub fn new((read, write): Halves) -> Self {
-        Self { read, write, buffer: Vec::new() }
+        Self { read, write, buffer: Vec::new(), node_client_id: None }
     }
 
     /// Writes all of `bytes`.
@@ -70,7 +73,7 @@ impl Exchange {
     /// # Errors
     /// [`ExchangeError`]; the connection is useless afterwards.
     pub async fn reply(&mut self) -> Result<Bytes, ExchangeError> {
-        let mut scanner = ReplyScanner::default();
+        let mut scanner = ReplyScanner::with_depth(DECODED_DEPTH_CEILING);
         let mut seen = 0;
         loop {
             let progress = scanner.scan(self.buffer.get(seen..).unwrap_or_default())?;

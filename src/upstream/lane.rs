@@ -17,6 +17,7 @@ use crate::buffer::{ChunkPool, Piece, SendBuffer};
 use crate::clock::Micros;
 use crate::command::spec::CommandId;
 use crate::net::WriteHalf;
+use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyScanner;
 use crate::resp::write::Protocol;
 use crate::scripts::proven::Proven;
@@ -24,6 +25,7 @@ use crate::session::replies::Sequence;
 use crate::session::state::{Session, SessionId};
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
+use crate::upstream::pinned::{LastingPlace, Place};
 
 /// Key of a lane on its worker.
 pub type LaneId = Key<Lane>;
@@ -64,14 +66,29 @@ pub struct Waiter {
     pub command: CommandId,
     /// How often it was sent again.
     pub resent: u8,
+    /// Replies that it is owed: 1, or as many as a transaction block has commands.
+    pub frames: u32,
     /// Whether running it twice, or not at all, changes nothing (class R).
     pub is_retry_safe: bool,
-    /// Whether it gets the deadline of fast commands.
-    pub is_fast: bool,
+    /// When its reply is late.
+    pub patience: Patience,
     /// What its reply does besides being delivered.
     pub role: Role,
     /// Whether the client asked not to see the reply.
     pub is_muted: bool,
+    /// What happens to the reply before the client gets it.
+    pub recount: Recount,
+}
+
+/// When a reply is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// After the deadline of commands that take constant or logarithmic time.
+    Short,
+    /// After the deadline of all others.
+    Long,
+    /// Never: it waits for what other clients do.
+    Endless,
 }
 
 /// What a reply does besides being delivered.
@@ -79,12 +96,38 @@ pub struct Waiter {
 pub enum Role {
     /// Nothing.
     Plain,
+    /// It says whether a command was queued in a transaction.
+    Queued,
+    /// It changes what its session's pinned connection holds; `is_held` if it must be whole, because parts of it
+    /// are rewritten.
+    State {
+        /// Whether it is kept back until it is whole.
+        is_held: bool,
+    },
+    /// It answers a command of our own, and is not delivered: its session's commands wait for it.
+    Whisper,
     /// It says what the node knows of a script.
     Script,
     /// It says which libraries of functions the node has.
     Library,
     /// It is held until it is whole, and a section of ours is added.
     Info,
+}
+
+/// What a lane has that belongs to one session alone.
+#[derive(Debug)]
+pub struct Pinned {
+    /// Whose it is; nobody's while it rests in the pool.
+    pub owner: Option<SessionId>,
+    /// What the node's own CLIENT ID calls this connection; 0 before it is connected.
+    pub node_client_id: u64,
+    /// Whether something would be lost with the connection that its owner counts on: then nothing is sent again
+    /// on another one.
+    pub holds_state: bool,
+    /// Its place in the budget of pinned connections; given back when the lane is dropped.
+    pub place: Place,
+    /// Its place among those that are borrowed for long.
+    pub lasting: Option<LastingPlace>,
 }
 
 /// What a lane is doing.
@@ -127,6 +170,10 @@ pub struct Lane {
     pub streaming: bool,
     /// Bytes of the first waiter's reply passed on so far.
     pub streamed: u64,
+    /// Replies of the first waiter's block that have come, and their bytes; the last one is not among them.
+    pub block: (u32, Vec<u8>),
+    /// Set for a connection of one session alone.
+    pub pinned: Option<Box<Pinned>>,
     /// No new command is taken; closed when the last reply has come.
     pub retired: bool,
     /// Since when it is not read because the client of the reply in progress does not take its bytes.
@@ -192,6 +239,8 @@ impl Lane {
             backlog: Vec::new(),
             streaming: false,
             streamed: 0,
+            block: (0, Vec::new()),
+            pinned: None,
             retired: false,
             paused_at: None,
             overdraft: false,
@@ -209,9 +258,7 @@ impl Lane {
     }
 
     /// Queues a command; what its waiter must know of its place is filled in here.
-    // Always: with several callers the compiler keeps it apart and copies the waiter twice. Measured, this and
-    // `receive::finish` together: 40 of the 1,880
-    // instructions of a pipelined GET.
+    // Always: it has several callers, and apart from them each waiter would be copied twice.
     #[inline(always)]
     pub fn enqueue(&mut self, pool: &mut ChunkPool, frame: Piece<'_>, mut waiter: Waiter) {
         let start = self.send.end();
@@ -285,8 +332,26 @@ impl Lane {
         self.send.release(pool, waiter.end);
         self.streaming = false;
         self.streamed = 0;
+        self.block.0 = 0;
+        self.block.1.clear();
         self.overdraft = false;
         Some(waiter)
+    }
+
+    /// The session that this connection belongs to, if it belongs to one.
+    #[must_use]
+    pub fn owner(&self) -> Option<SessionId> {
+        self.pinned.as_ref()?.owner
+    }
+
+    /// Drops everything that is queued and closes the connection, whatever it is waiting for: nothing may be
+    /// executed for a session that has gone (INV-3). Returns the waiters, and how far their commands were sent.
+    pub fn abandon(&mut self) -> (VecDeque<Waiter>, u64) {
+        let sent = self.send.sent();
+        self.retired = true;
+        self.send = SendBuffer::default();
+        self.wake();
+        (std::mem::take(&mut self.waiters), sent)
     }
 
     /// Whether nothing is due and nothing is queued.
@@ -309,6 +374,7 @@ impl Lane {
             self.send.shrink();
             self.waiters.shrink_to(WAITERS_KEPT);
             self.handed = VecDeque::new();
+            self.block.1 = Vec::new();
             if self.carry.is_empty() {
                 self.carry = Vec::new();
             }

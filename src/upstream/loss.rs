@@ -45,6 +45,8 @@ pub enum Remedy {
     SendAgain(Resent),
     /// The client is told that it was not run.
     NotExecuted,
+    /// The client is told that it was not run, because what it counted on is lost with the connection.
+    StateLost,
     /// The client is told that the node closed the connection in the middle of its command.
     CutOff,
     /// The client is told that it may have run.
@@ -75,11 +77,28 @@ pub fn remedy(progress: Progress, waiter: &Waiter, is_inverted: bool, may_retry:
     }
 }
 
+/// The rule for a connection that held a transaction, watched keys or what else its session counts on: nothing is
+/// sent again, because another connection would take it for something else.
+fn without_state(progress: Progress, waiter: &Waiter, exec_is_sent: bool) -> Remedy {
+    match progress {
+        Progress::Answering => Remedy::CloseClient,
+        Progress::Unsent | Progress::Partly => Remedy::StateLost,
+        // What was only queued runs with its EXEC or not at all.
+        Progress::Sent if waiter.role == Role::Queued && !exec_is_sent => Remedy::StateLost,
+        Progress::Sent if waiter.is_retry_safe && waiter.role == Role::Plain => Remedy::ReadLost,
+        Progress::Sent => Remedy::OutcomeUnknown,
+    }
+}
+
 /// Settles every waiter of a lane whose connection is gone; what is to be sent again stays queued on it.
 pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
     let old = mem::take(&mut lane.send);
     let waiters = mem::take(&mut lane.waiters);
     let was_streaming = mem::take(&mut lane.streaming);
+    let loses_state = lane.pinned.as_ref().is_some_and(|pinned| pinned.holds_state);
+    let exec_is_sent = waiters
+        .iter()
+        .any(|waiter| matches!(waiter.role, Role::State { .. }) && waiter.end <= old.sent());
     reset(lane);
     // Sessions with a written, unanswered write.
     let mut inverted: HashSet<SessionId> = HashSet::new();
@@ -106,7 +125,11 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
         let may_retry = progress == Progress::Sent
             && waiter.is_retry_safe
             && worker.reach.spend_retry(worker.now);
-        let remedy = remedy(progress, &waiter, is_inverted, may_retry);
+        let remedy = if loses_state {
+            without_state(progress, &waiter, exec_is_sent)
+        } else {
+            remedy(progress, &waiter, is_inverted, may_retry)
+        };
         if remedy == Remedy::OutcomeUnknown {
             inverted.insert(waiter.session);
             doubt(worker, waiter.session);
@@ -118,8 +141,8 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
 /// What a session had sent before it could know of the doubt is not executed either: the same inversion.
 fn doubt(worker: &mut Worker, session: SessionId) {
     if let Some(session) = worker.sessions.get_mut(session) {
-        session.doubtful =
-            session.partial.as_ref().map_or(0, |partial| partial.buffer.len() - partial.start);
+        session.lacks_transaction = false;
+        session.doubt_what_is_held();
     }
 }
 
@@ -178,11 +201,31 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
 }
 
 /// Whether somebody still waits for this waiter's reply.
-fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
-    worker
-        .sessions
-        .get(waiter.session)
-        .is_some_and(|session| session.replies.is_waiting(waiter.slot))
+#[must_use]
+pub fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
+    worker.sessions.get(waiter.session).is_some_and(|session| match waiter.role {
+        Role::Whisper => session.pin.is_some(),
+        _ => session.replies.is_waiting(waiter.slot),
+    })
+}
+
+/// The connection is given up with commands on it: whoever still waits is told the truth.
+pub fn abandon(worker: &mut Worker, lane: &mut Lane) {
+    let (waiters, sent) = lane.abandon();
+    for waiter in waiters {
+        if !is_wanted(worker, &waiter) {
+            worker.stats.tombstones_consumed.increment();
+            continue;
+        }
+        let (node, ran) = (lane.node.name.clone(), effect(&waiter, sent));
+        let (refusal, outcome) = if ran == Ran::No {
+            (Refusal::StateLost { node }, Outcome::NotExecuted)
+        } else {
+            let command = worker_name(worker, &waiter);
+            (Refusal::OutcomeUnknown { node, command }, Outcome::Unknown)
+        };
+        dispatch::settle_guarded(worker, &waiter, Settled::Failed { refusal, outcome });
+    }
 }
 
 fn apply(
@@ -209,6 +252,7 @@ fn apply(
             return;
         }
         Remedy::NotExecuted => (Refusal::NotInverted { node: node_name() }, Outcome::NotExecuted),
+        Remedy::StateLost => (Refusal::StateLost { node: node_name() }, Outcome::NotExecuted),
         Remedy::CutOff => {
             (Refusal::CutOff { node: node_name(), command: command() }, Outcome::NotExecuted)
         }
@@ -269,6 +313,7 @@ fn reset(lane: &mut Lane) {
     lane.carry = Vec::new();
     lane.scanned = 0;
     lane.streamed = 0;
+    lane.block = (0, Vec::new());
     lane.overdraft = false;
     lane.paused_at = None;
     lane.handed.clear();

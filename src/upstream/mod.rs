@@ -13,10 +13,12 @@ pub mod flush;
 pub mod identity;
 pub mod lane;
 pub mod loss;
+pub mod pinned;
 pub mod pool;
 pub mod receive;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod role;
+pub mod subscriber;
 pub mod task;
 pub mod verify;

@@ -124,6 +124,17 @@ fn stay_or_wait(
     Err(NoLane::Wait)
 }
 
+/// The lane `id`, if it has room for one more command of `session`.
+///
+/// # Errors
+/// [`NoLane::Wait`].
+pub fn room_on(worker: &mut Worker, id: LaneId, session: &Session) -> Result<LaneId, NoLane> {
+    match worker.lanes.get_mut(id) {
+        Some(lane) => has_room(lane, session),
+        None => Err(NoLane::Wait),
+    }
+}
+
 /// A queue that the node does not empty grows no further: its sessions wait (INV-4).
 fn has_room(lane: &mut Lane, session: &Session) -> Result<LaneId, NoLane> {
     if lane.send.unsent() < LANE_UNSENT_BYTES_MAX && lane.waiters.len() < LANE_WAITERS_MAX {
@@ -142,7 +153,7 @@ fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Resul
         let Some(lane) = worker.lanes.get(id) else {
             continue;
         };
-        if lane.key.epoch != key.epoch {
+        if lane.key.epoch != key.epoch || lane.pinned.is_some() {
             continue;
         }
         if lane.retired {
@@ -192,7 +203,9 @@ pub fn retire_silent(worker: &mut Worker) {
             continue;
         };
         let silent_for = worker.now.saturating_sub(lane.heard_at);
-        if lane.state == LaneState::Open && !lane.is_idle() && silent_for > SECOND {
+        // A connection of one session may be silent for hours, and that is what it is for.
+        let is_shared = lane.pinned.is_none();
+        if is_shared && lane.state == LaneState::Open && !lane.is_idle() && silent_for > SECOND {
             retire(lane);
             worker.stats.lanes_retired.increment();
         }

@@ -9,9 +9,8 @@
 
 use bytes::Bytes;
 
-use crate::clock::Micros;
 use crate::dispatch::{self, Settled};
-use crate::info;
+use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
 use crate::upstream::lane::{Lane, Role};
@@ -26,8 +25,8 @@ pub enum Anomaly {
     /// A reply came that nobody waits for.
     #[error("a reply that nobody asked for")]
     Unexpected,
-    /// An error reply, or an attribute, longer than its limit.
-    #[error("an error reply longer than {HELD_BYTES_MAX} bytes")]
+    /// An error, an attribute, a push or a rewritten reply longer than its bound.
+    #[error("a reply that must be whole is longer than its bound")]
     TooLong,
 }
 
@@ -83,24 +82,26 @@ fn frames(
             whole(worker, lane, piece, shared)?;
             continue;
         }
-        if may_pass_on(lane, seen)? {
+        if may_pass_on(worker, lane, seen)? {
             lane.scanned = 0;
             pass_on(worker, lane, piece, shared)?;
             return Ok(used + seen);
         }
         lane.scanned = seen;
-        expect_asked(lane, rest)?;
+        expect_asked(worker, lane, rest)?;
         return Ok(used);
     }
 }
 
 /// The beginning of a reply is held only for a waiter whose question was handed over; anything else but a push (or
 /// attributes before one) would become the beginning of somebody's reply (INV-1).
-fn expect_asked(lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
+fn expect_asked(worker: &Worker, lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
     let is_asked =
         lane.waiters.front().is_some_and(|first| first.asked_until() <= lane.send.sent());
     match rest.first() {
-        Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') => Err(Anomaly::Unexpected),
+        Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') && !is_monitors(worker, lane) => {
+            Err(Anomaly::Unexpected)
+        }
         _ => Ok(()),
     }
 }
@@ -113,12 +114,12 @@ fn whole(
     shared: Option<&Bytes>,
 ) -> Result<(), Anomaly> {
     let kind = lane.scanner.kind().unwrap_or(b'+');
-    if kind == b'>' {
-        worker.stats.pushes_dropped.increment();
+    if kind == b'>' || is_monitors(worker, lane) {
+        push(worker, lane, bytes);
         return Ok(());
     }
     let first = lane.waiters.front_mut().ok_or(Anomaly::Unexpected)?;
-    let end = first.asked_until();
+    let (end, frames) = (first.asked_until(), first.frames);
     if end > lane.send.sent() {
         // The answer came before the question was sent.
         return Err(Anomaly::Unexpected);
@@ -127,7 +128,17 @@ fn whole(
         follow::load_answered(&worker.shared, &worker.stats, lane, bytes);
         return Ok(());
     }
-    let role = first.role;
+    let follows = matches!(first.role, Role::Script | Role::Library);
+    if lane.block.0 + 1 < frames {
+        // The first replies of a block are short lines; they are delivered with the last one, or not at all. They
+        // are long only where the node has not taken MULTI (an ACL), and then they need not wait.
+        lane.block.0 += 1;
+        lane.block.1.extend_from_slice(bytes);
+        if lane.block.1.len() > HELD_BYTES_MAX {
+            pass_on(worker, lane, &[], None)?;
+        }
+        return Ok(());
+    }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
         pass_on(worker, lane, bytes, shared)?;
@@ -135,60 +146,61 @@ fn whole(
     } else {
         (lane.streamed, bytes)
     };
-    let reply = Settled::Reply { bytes, kind, earlier };
-    if role == Role::Plain {
-        finish(worker, lane, handed_at, reply)
-    } else {
-        note(worker, lane, role, handed_at, reply)
+    let before = std::mem::take(&mut lane.block.1);
+    if follows {
+        // While the command still lies on the lane.
+        follow::answered(&worker.shared, lane, bytes, kind);
     }
-}
-
-/// The first waiter leaves with its reply. Always inlined, for the same reason as [`Lane::enqueue`].
-#[inline(always)]
-fn finish(
-    worker: &mut Worker,
-    lane: &mut Lane,
-    handed_at: Micros,
-    reply: Settled<'_>,
-) -> Result<(), Anomaly> {
     let Some(waiter) = lane.finish_first(&mut worker.pool) else {
         return Err(Anomaly::Unexpected);
     };
     worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
     worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
     lane.settling = Some(waiter.session);
-    dispatch::settle(worker, &waiter, reply);
+    if before.is_empty() {
+        dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
+    } else {
+        let bytes = [&before, bytes].concat();
+        dispatch::settle(worker, &waiter, Settled::Reply { bytes: &bytes, kind, earlier });
+    }
     lane.settling = None;
     Ok(())
 }
 
-/// As [`finish`], for a reply that does more than being delivered; the command still lies on the lane.
-#[cold]
-fn note(
-    worker: &mut Worker,
-    lane: &mut Lane,
-    role: Role,
-    handed_at: Micros,
-    reply: Settled<'_>,
-) -> Result<(), Anomaly> {
-    let Settled::Reply { bytes, kind, earlier } = reply else {
-        return finish(worker, lane, handed_at, reply);
+/// Whether a frame is a line of MONITOR: those answer nothing. A client that monitors can ask nothing else.
+fn is_monitors(worker: &Worker, lane: &Lane) -> bool {
+    let Some(owner) = lane.owner().filter(|_| lane.waiters.is_empty()) else {
+        return false;
     };
-    if role != Role::Info {
-        follow::answered(&worker.shared, lane, bytes, kind);
-        return finish(worker, lane, handed_at, reply);
+    let session = worker.sessions.get(owner);
+    session.is_some_and(|session| session.pin.as_ref().is_some_and(|pin| pin.is_monitor))
+}
+
+/// A push is no reply (INV-1): it belongs to the session that owns the connection, and on a shared one to nobody.
+fn push(worker: &mut Worker, lane: &Lane, frame: &[u8]) {
+    let owner = lane.owner().and_then(|owner| worker.sessions.get_mut(owner));
+    match owner {
+        Some(session) => {
+            session.push(&mut worker.pool, frame);
+            worker.touched.mark(session);
+        }
+        None => worker.stats.pushes_dropped.increment(),
     }
-    let joined = if earlier == 0 { info::joined(worker, bytes, kind) } else { None };
-    let bytes = joined.as_deref().unwrap_or(bytes);
-    finish(worker, lane, handed_at, Settled::Reply { bytes, kind, earlier })
 }
 
 /// Whether the `seen` bytes of the reply in progress may go to the client before the reply is whole.
-fn may_pass_on(lane: &Lane, seen: usize) -> Result<bool, Anomaly> {
+fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomaly> {
     if lane.streaming {
         return Ok(seen > 0);
     }
     let first = lane.waiters.front();
+    let is_rewritten = first.is_some_and(|first| first.role == Role::State { is_held: true });
+    // A push of one's own connection is delivered whole, between two replies.
+    let is_own_push = lane.pinned.is_some() && lane.scanner.kind() == Some(b'>');
+    if is_rewritten || is_own_push || is_monitors(worker, lane) {
+        let is_too_long = seen > WHOLE_BYTES_MAX;
+        return if is_too_long { Err(Anomaly::TooLong) } else { Ok(false) };
+    }
     match lane.scanner.kind() {
         // What nobody shall see is short, or it is no reply to what we asked.
         _ if seen > HELD_BYTES_MAX && first.is_some_and(|first| first.is_prelude_due) => {
@@ -197,6 +209,10 @@ fn may_pass_on(lane: &Lane, seen: usize) -> Result<bool, Anomaly> {
         _ if first.is_some_and(|first| first.is_prelude_due) => Ok(false),
         Some(b'-' | b'!') | None if seen > HELD_BYTES_MAX => Err(Anomaly::TooLong),
         Some(b'-' | b'!') | None => Ok(false),
+        // What is to be rewritten is held whole; the command's length has bounded it.
+        Some(_) if first.is_some_and(|first| first.recount != Recount::No) => {
+            Ok(seen > HELD_BYTES_MAX)
+        }
         // Beyond any honest size it is passed on as it is.
         Some(_) if first.is_some_and(|first| first.role == Role::Info) => {
             Ok(seen >= HELD_BYTES_MAX)
@@ -218,6 +234,12 @@ fn pass_on(
     let waiter = *lane.waiters.front().ok_or(Anomaly::Unexpected)?;
     if waiter.end > lane.send.sent() {
         return Err(Anomaly::Unexpected);
+    }
+    if !lane.block.1.is_empty() {
+        let before = std::mem::take(&mut lane.block.1);
+        if let Some(session) = worker.sessions.get_mut(waiter.session) {
+            session.replies.piece(waiter.slot, &before, &mut session.out, &mut worker.pool);
+        }
     }
     lane.streaming = true;
     lane.streamed += piece.len() as u64;
@@ -254,5 +276,8 @@ impl Lane {
 
 /// From this many bytes on a reply is passed on in pieces.
 const STREAM_FROM_BYTES: usize = 16 * 1024;
+/// Most bytes of a frame that is kept back until it is whole, because parts of it are rewritten or because it goes
+/// between two replies; the default bound of what a session may be owed.
+const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of an error reply (or of attributes before a reply) that are held.
 const HELD_BYTES_MAX: usize = 1024 * 1024;

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use crate::arena::Key;
 use crate::buffer::SLICES;
 use crate::cli::RunFlags;
-use crate::config::{Auth, MemorySettings, Settings, UpstreamSettings};
+use crate::config::{Auth, MemorySettings, PubsubSettings, Settings, UpstreamSettings};
 use crate::net::WriteHalf;
 use crate::resp::limits::Limits;
 use crate::session::admission::Bounds;
@@ -60,6 +60,7 @@ impl Rig {
             limits: Limits::default(),
             bounds: Bounds { reply_bytes: 16 << 20, commands: 1024 },
             idle_timeout: None,
+            pubsub: PubsubSettings::default(),
             stall: std::time::Duration::from_secs(60),
         };
         let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));
@@ -222,7 +223,7 @@ impl Rig {
     }
 }
 
-fn bytes_of(buffer: &crate::buffer::SendBuffer) -> Vec<u8> {
+pub(crate) fn bytes_of(buffer: &crate::buffer::SendBuffer) -> Vec<u8> {
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = buffer.unsent_slices(&mut slices);
     slices[..count].iter().flat_map(|slice| slice.to_vec()).collect()

@@ -12,20 +12,22 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::events;
 use crate::net::{ReadHalf, WriteHalf};
-use crate::session::flush;
 use crate::session::state::Closing;
+use crate::session::{flush, pinned};
 use crate::stats::labels::{ClosedReason, DialFailure, LaneLost};
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
+use crate::upstream::pinned::wake_next;
 use crate::upstream::{flush as lane_flush, loss, pool, receive};
 use crate::worker::{SharedWorker, Worker};
 
@@ -38,8 +40,15 @@ pub(crate) enum End {
     Lost(LaneLost, String),
 }
 
+/// How many connections one worker may be dialling at a time (INV-9): several, or one after a failure.
+#[derive(Debug)]
+pub struct Dialling {
+    several: Semaphore,
+    one: Semaphore,
+}
+
 /// Runs a lane from its dial to its end.
-pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Semaphore>) {
+pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Dialling>) {
     while let Some(node) = node_of(&worker, id) {
         let mut read = match dial_lane(&worker, id, &node, &dialling).await {
             Ok(read) => read,
@@ -67,11 +76,11 @@ async fn dial_lane(
     worker: &SharedWorker,
     id: LaneId,
     node: &Node,
-    dialling: &Semaphore,
+    dialling: &Dialling,
 ) -> Result<ReadHalf, DialError> {
     pause(worker, id).await;
-    // The semaphore is never closed; without a permit the dial is merely not limited.
-    let _permit = dialling.acquire().await.ok();
+    let is_well = worker.borrow().reach.last_error().is_none();
+    let _permit = dialling.permit(is_well).await;
     let purpose = {
         let mut worker = worker.borrow_mut();
         let now = crate::clock::micros();
@@ -90,10 +99,9 @@ async fn dial_lane(
     match result {
         Ok(exchange) => {
             worker.reach.note_success();
-            worker.stats.lanes_opened.increment();
-            worker.stats.lanes.add(1);
+            let node_client_id = exchange.node_client_id.unwrap_or(0);
             let (read, write) = exchange.into_halves();
-            opened(&mut worker, id, write);
+            opened(&mut worker, id, write, node_client_id);
             Ok(read)
         }
         Err(error) => {
@@ -122,14 +130,18 @@ fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
     let Some(lane) = worker.lanes.get(id) else {
         return;
     };
-    let is_everybodys = match error.failure {
-        DialFailure::Auth => lane.key.identity == Identity::UPSTREAM && !error.is_stranger(),
-        DialFailure::Protocol | DialFailure::Other => false,
-        _ => true,
-    };
-    if is_everybodys && lane.key.epoch == epoch {
+    if is_everybodys(error, lane.key.identity) && lane.key.epoch == epoch {
         let now = worker.now;
         worker.reach.note_failure(error.clone(), now);
+    }
+}
+
+/// Whether a failed dial of this identity says that nobody's would have succeeded.
+pub(crate) fn is_everybodys(error: &DialError, identity: Identity) -> bool {
+    match error.failure {
+        DialFailure::Auth => identity == Identity::UPSTREAM && !error.is_stranger(),
+        DialFailure::Protocol | DialFailure::Other => false,
+        _ => true,
     }
 }
 
@@ -137,20 +149,41 @@ fn purpose(worker: &mut Worker, id: LaneId) -> Purpose {
     let key = worker.lanes.get(id).map(|lane| lane.key.clone());
     let (protocol, db, is_bulk) =
         key.as_ref().map_or_else(Default::default, |key| (key.protocol, key.db, key.is_bulk));
+    let is_pinned = worker.lanes.get(id).is_some_and(|lane| lane.pinned.is_some());
+    let kind = match is_bulk {
+        _ if is_pinned => "pinned",
+        true => "bulk",
+        false => "fast",
+    };
     Purpose {
         protocol,
         db,
         may_be_stranger: false,
         presented: key.and_then(|key| worker.shared.identities.presented(key.identity)),
-        label: format!("breakwater:{}", if is_bulk { "bulk" } else { "fast" }),
+        wants_id: is_pinned,
+        label: format!("breakwater:{kind}"),
     }
 }
 
 /// The connection is ready: clients that have gone meanwhile get nothing executed.
-fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf) {
+fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf, node_client_id: u64) {
     let Some(mut lane) = worker.lanes.lend(id) else {
         return;
     };
+    let owner = lane.owner().and_then(|owner| worker.sessions.get(owner));
+    match (&mut lane.pinned, owner) {
+        (None, _) => {
+            worker.stats.lanes_opened.increment();
+            worker.stats.lanes.add(1);
+        }
+        (Some(pinned), owner) => {
+            worker.stats.pinned_opened.increment();
+            pinned.node_client_id = node_client_id;
+            if let Some(session) = owner {
+                session.client.node_client_id.store(node_client_id, Ordering::Relaxed);
+            }
+        }
+    }
     lane.state = LaneState::Open;
     lane.socket = socket;
     lane.write_blocked = true;
@@ -166,11 +199,14 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
     worker.now = crate::clock::micros();
     let mut lane = worker.lanes.lend(id)?;
     loss::dial_failed(&mut worker, &mut lane, node, error);
+    pinned::lost(&mut worker, &mut lane);
     release_backlog(&worker, &mut lane);
     let is_done = lane.is_idle();
     worker.lanes.restore(id, lane);
     if is_done {
         worker.lanes.remove(id);
+        // The place of a pinned connection is free again.
+        wake_next(&mut worker);
     }
     flush::touched(&mut worker);
     // Never at once: an error that concerns this lane alone sets no back-off for all.
@@ -182,21 +218,24 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
 fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
     let mut worker = worker.borrow_mut();
     worker.now = crate::clock::micros();
-    worker.stats.lanes.sub(1);
     let Some(mut lane) = worker.lanes.lend(id) else {
         return false;
     };
+    worker.stats.lanes.sub(u64::from(lane.pinned.is_none()));
     if let End::Lost(cause, text) = end {
         worker.stats.lane_lost(cause).increment();
         events::lane_lost(&node.name, cause.as_str(), &text);
         lane.fruitless = if lane.has_answered { 0 } else { lane.fruitless + 1 };
         loss::connection_lost(&mut worker, &mut lane, node);
     }
+    pinned::lost(&mut worker, &mut lane);
     release_backlog(&worker, &mut lane);
     let is_done = lane.is_idle();
     worker.lanes.restore(id, lane);
     if is_done {
         worker.lanes.remove(id);
+        // The place of a pinned connection is free again.
+        wake_next(&mut worker);
     }
     flush::touched(&mut worker);
     !is_done
@@ -222,6 +261,7 @@ fn poll_lane(
     if lane.send.unsent() < pool::LANE_UNSENT_BYTES_MAX / 2 {
         release_backlog(&worker, &mut lane);
     }
+    pinned::after_turn(&mut worker, &mut lane);
     let is_over = lane.retired && lane.is_idle();
     worker.lanes.restore(id, lane);
     flush::touched(&mut worker);
@@ -239,6 +279,10 @@ fn turn(
     read: &mut ReadHalf,
     cx: &mut Context<'_>,
 ) -> Result<(), End> {
+    if lane.retired && lane.pinned.is_some() && lane.is_idle() {
+        // Its session has gone: what the node still says is for nobody.
+        return Err(End::Retired);
+    }
     if lane.has_orphans {
         loss::sweep_orphans(worker, lane);
         lane.write_blocked = true;
@@ -344,7 +388,8 @@ fn check_giant(worker: &mut Worker, lane: &mut Lane) {
     let owed = session.owed() as u64;
     let bound = session.gate.bounds.reply_bytes;
     let in_progress = if lane.streaming { lane.scanner.bulk_left() } else { 0 };
-    if owed + in_progress > bound && !lane.retired {
+    // A connection of one client holds up nobody else, and may hold what cannot be taken elsewhere.
+    if owed + in_progress > bound && !lane.retired && lane.pinned.is_none() {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
     }
@@ -367,6 +412,7 @@ fn release_backlog(worker: &Worker, lane: &mut Lane) {
 /// What a caught panic leaves behind: the session that was being settled cannot be trusted any more.
 pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
     worker.stats.panics.increment();
+    worker.capture = None;
     if worker.scratch.is_empty() {
         worker.scratch = vec![0; crate::worker::SCRATCH_BYTES];
     }
@@ -377,14 +423,30 @@ pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
     End::Lost(LaneLost::Panic, "a panic while settling a reply".into())
 }
 
+// === impl Dialling ===
+
+impl Default for Dialling {
+    fn default() -> Self {
+        Self { several: Semaphore::new(DIALS_MAX), one: Semaphore::new(1) }
+    }
+}
+
+impl Dialling {
+    /// The permit to dial. The semaphores are never closed; without a permit the dial is merely not limited.
+    pub(crate) async fn permit(&self, is_well: bool) -> Option<SemaphorePermit<'_>> {
+        let semaphore = if is_well { &self.several } else { &self.one };
+        semaphore.acquire().await.ok()
+    }
+}
+
 // === impl End ===
 
 impl End {
-    fn closed() -> Self {
+    pub(crate) fn closed() -> Self {
         Self::Lost(LaneLost::Closed, "the node closed the connection".into())
     }
 
-    fn io(error: &io::Error) -> Self {
+    pub(crate) fn io(error: &io::Error) -> Self {
         let cause = match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => LaneLost::Reset,
             io::ErrorKind::TimedOut => LaneLost::Timeout,
@@ -402,11 +464,13 @@ impl From<receive::Anomaly> for End {
     }
 }
 
+/// Dials of one worker at a time while its node is well.
+const DIALS_MAX: usize = 16;
 /// Reads of one turn: half a megabyte in all, then the others have theirs.
 const READS_A_TURN: usize = 8;
 /// Size of one read of a reply that has at least so much to come.
 const GIANT_READ_BYTES: usize = 256 * 1024;
 /// Pause before a connection is replaced that has answered nothing; doubles each time.
-const FRUITLESS_PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const FRUITLESS_PAUSE: Duration = Duration::from_millis(10);
 /// Longest such pause.
-const FRUITLESS_PAUSE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const FRUITLESS_PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -91,6 +91,7 @@ async fn judge(
         db: 0,
         presented: Some(request.presented.clone()),
         may_be_stranger: false,
+        wants_id: false,
         label: "breakwater:auth".into(),
     };
     // The connection is closed again: lanes are opened when a command wants one.

@@ -143,7 +143,7 @@ fn explain_says_what_would_happen_and_asks_nobody() {
         ("GET user:1", true, &["user:1", "127.0.0.1:1", "shared"][..]),
         ("MSET one 1 two 2", true, &["one", "two", "shared"]),
         ("HELLO 3", true, &["answered here"]),
-        ("SUBSCRIBE news", false, &["refused", "not served"]),
+        ("SUBSCRIBE news", true, &["127.0.0.1:1", "subscriber link"]),
         ("NOSUCHCOMMAND a", false, &["unknown command"]),
         ("GET", false, &["wrong number of arguments"]),
     ] {

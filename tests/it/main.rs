@@ -9,6 +9,7 @@
 
 mod chaos;
 mod cli;
+mod compatibility;
 mod config;
 mod differential;
 mod getkeys;
@@ -21,4 +22,5 @@ mod scripts;
 mod support;
 mod tidy;
 mod upstream;
+mod wait;
 mod wire;

@@ -11,7 +11,10 @@ import verdicts
 
 ERROR_LINES_MAX = 3
 ERROR_CHARACTERS_MAX = 300
-FORM = "  {:<36}{:>8}{:>9}{:>9}  {}"
+REMARK_CHARACTERS_MAX = 100
+# Where the Tcl stack of an error begins: of use to nobody who reads a list.
+STACK = "    while executing"
+FORM = "  {:<30}{:>8}{:>9}{:>8}  {}"
 
 
 def heading(lines):
@@ -21,12 +24,14 @@ def heading(lines):
 
 
 def row(comparison):
-    """One file. The counts are of tests that are [ok]."""
+    """One file. The counts are of tests that are [ok]. Files in which there is nothing to run, and
+    they are many, are named by `baseline`."""
     asked, passed = len(comparison.asked), len(comparison.passed)
     through = str(passed) if comparison.tries else "–"
     share = verdicts.percent(passed, asked) if comparison.tries else None
-    print(FORM.format(comparison.unit, asked, through, _percent(share),
-                      "; ".join(_remarks(comparison))).rstrip())
+    remarks = "; ".join(_remarks(comparison))
+    if asked or remarks:
+        print(FORM.format(comparison.unit, asked, through, _percent(share), remarks).rstrip())
 
 
 def total(comparisons):
@@ -52,14 +57,19 @@ def baseline(comparisons):
 
 
 def difference_list(found):
-    """Each test that is [ok] directly and not through Breakwater, with its error and its reason."""
+    """Each test that is [ok] directly and not through Breakwater, with its error and its reason.
+    Tests of a file that share both stand together."""
     if found:
         without = sum(d.reason is None for d in found)
         print(f"\n[ok] directly and not through Breakwater: {len(found)}, "
               f"{without} without a reason")
+    together = {}
     for difference in found:
-        print(f"  {difference.unit}: {difference.name}\n{_indented(difference.error)}")
-        print(f"      {difference.reason or '*** no reason is given in reasons.toml'}")
+        alike = (difference.unit, _indented(difference.error), difference.reason)
+        together.setdefault(alike, []).append(difference.name)
+    for (unit, error, reason), names in together.items():
+        print("\n".join(f"  {unit}: {name}" for name in names))
+        print(f"{error}\n      {reason or '*** no reason is given in reasons.toml'}")
 
 
 def repaired_list(comparisons):
@@ -79,10 +89,12 @@ def stale_list(keys):
 
 def verdict(comparisons):
     """The bar, and whether it holds."""
-    share = verdicts.total_percent(comparisons)
-    holds = share is not None and share >= verdicts.BAR_PERCENT
+    share, holds = verdicts.total_percent(comparisons), verdicts.holds(comparisons)
     print(f"\nbar: {verdicts.BAR_PERCENT:g} % of the tests that are [ok] directly; measured: "
           f"{_percent(share)} %; {'holds' if holds else 'DOES NOT HOLD'}")
+    for comparison in comparisons:
+        if comparison.direct.ended_early:
+            print(f"*** {comparison.unit} was not run to its end directly: nothing is proven")
     return holds
 
 
@@ -122,13 +134,13 @@ def _remarks(comparison):
 
 
 def _indented(text):
-    lines = text.splitlines()[:ERROR_LINES_MAX] or ["no text"]
+    lines = text.partition(f"\n{STACK}")[0].splitlines()[:ERROR_LINES_MAX] or ["no text"]
     return "\n".join(f"      {line.strip()[:ERROR_CHARACTERS_MAX]}" for line in lines)
 
 
 def _cut(text):
     """The first line, short enough for a row."""
-    return (text.splitlines() or [""])[0][:100]
+    return (text.splitlines() or [""])[0][:REMARK_CHARACTERS_MAX]
 
 
 def _percent(value):

@@ -23,7 +23,7 @@ use arc_swap::ArcSwap;
 use breakwater::cli::RunFlags;
 use breakwater::clock::{self, Micros};
 use breakwater::command::table::{BUILTIN_COUNT, Table};
-use breakwater::config::{Auth, MemorySettings, Settings, UpstreamSettings};
+use breakwater::config::{Auth, MemorySettings, PubsubSettings, Settings, UpstreamSettings};
 use breakwater::net::WriteHalf;
 use breakwater::resp::limits::Limits;
 use breakwater::session::admission::Bounds;
@@ -150,6 +150,7 @@ impl World {
             limits: if has(4) { lowered } else { Limits::default() },
             bounds: if has(8) { small } else { Bounds { reply_bytes: 16 << 20, commands: 1024 } },
             idle_timeout: None,
+            pubsub: PubsubSettings::default(),
             stall: Duration::from_secs(1 << 40),
         };
         let stats = Arc::new(WorkerStats::new(BUILTIN_COUNT));

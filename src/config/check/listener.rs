@@ -7,9 +7,9 @@
 //! users to every address of the flag, and with several the flag is refused: an address must not lose its
 //! users because somebody moved it from the command line.
 
-use super::super::file::{Table, WrittenLimits, WrittenListener, WrittenServerTls};
-use super::super::quantity::{DAY, MILLISECOND, Size};
-use super::super::{Auth, ListenAddress, ListenerSettings, ServerTls, address};
+use super::super::file::{Table, WrittenLimits, WrittenListener, WrittenPubsub, WrittenServerTls};
+use super::super::quantity::{DAY, MILLISECOND, Size, ZERO};
+use super::super::{Auth, ListenAddress, ListenerSettings, PubsubSettings, ServerTls, address};
 use super::user::users;
 use super::{Checker, LISTEN, Place, one_of};
 use crate::resp::limits::{
@@ -22,6 +22,8 @@ use toml::Spanned;
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6379);
 /// Most clients of one listener; each costs a file descriptor and a few hundred bytes.
 const CLIENTS_MAX: usize = 1_000_000;
+/// Most subscriptions that one client may be allowed.
+const SUBSCRIPTIONS_MAX: usize = 10_000_000;
 /// Most permission bits of a socket file: everything for everybody; no set-id, no sticky bit.
 const MODE_MAX: u32 = 0o777;
 
@@ -149,6 +151,7 @@ fn without_address(
         client_max: checker.bounded("client_max", &listener.client_max, 1..=CLIENTS_MAX),
         client_idle_timeout: (!idle.is_zero()).then_some(idle),
         client_timeout: timeout.map(|key| checker.time("client_timeout", key, MILLISECOND..=DAY)),
+        pubsub: pubsub(checker, &listener.pubsub),
         limits: limits(checker, &listener.limits, around.request_bytes_total),
     }
 }
@@ -264,6 +267,34 @@ fn auth(checker: &mut Checker, listener: &WrittenListener, has_identity: bool) -
         checker.complain(user, what, "write auth = \"users\", or remove the users");
     }
     auth
+}
+
+/// A soft limit above the hard one would never be reached.
+fn pubsub(checker: &mut Checker, written: &WrittenPubsub) -> PubsubSettings {
+    let (hard, soft) = (&written.buffer_hard_bytes, &written.buffer_soft_bytes);
+    let most = Size(1 << 40);
+    let settings = PubsubSettings {
+        buffer_hard_bytes: checker.size("buffer_hard_bytes", hard, Size(0)..=most),
+        buffer_soft_bytes: checker.size("buffer_soft_bytes", soft, Size(0)..=most),
+        buffer_soft_time: checker.time("buffer_soft_time", &written.buffer_soft_time, ZERO..=DAY),
+        subscriptions: checker.bounded(
+            "subscriptions",
+            &written.subscriptions,
+            1..=SUBSCRIPTIONS_MAX,
+        ),
+        subscription_bytes: checker.size(
+            "subscription_bytes",
+            &written.subscription_bytes,
+            Size(1 << 10)..=most,
+        ),
+    };
+    if hard.get_ref().0 > 0 && soft > hard {
+        let (hard, soft) = (hard.get_ref(), soft.get_ref());
+        let what = format!("buffer_soft_bytes ({soft}) is more than buffer_hard_bytes ({hard})");
+        let place = Place::either(&written.buffer_soft_bytes, &written.buffer_hard_bytes);
+        checker.complain(&place, what, "a client above the hard limit is closed at once");
+    }
+    settings
 }
 
 /// Each at most its ceiling; a request is also at most what all may hold together, or it could never be read.

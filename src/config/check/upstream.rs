@@ -47,6 +47,8 @@ pub(super) fn check(
     let second = MILLISECOND..=MINUTE;
     let unacknowledged = Time::ms(100)..=Time::secs(600);
     let lanes_max = checker.bounded("lanes_max", &written.lanes_max, 1..=LANES_MAX);
+    let pinned_max = *written.pinned_max.get_ref();
+    let pinned_wait = checker.time("pinned_wait", &written.pinned_wait, ZERO..=MINUTE);
     let connect_timeout = checker.time("connect_timeout", &written.connect_timeout, second);
     let retry_window = checker.time("retry_window", &written.retry_window, ZERO..=MINUTE);
     // The kernel counts keepalive in whole seconds.
@@ -60,6 +62,8 @@ pub(super) fn check(
         credentials,
         renamed,
         lanes_max,
+        pinned_max,
+        pinned_wait,
         reply_deadline_fast: fast,
         reply_deadline_slow: slow,
         connect_timeout,

@@ -119,6 +119,17 @@ fn nesting_is_bounded_without_recursion() {
 }
 
 #[test]
+fn levels_beyond_those_kept_in_place_close_in_their_order() {
+    // A table that contains itself, as a script returns it, and a number behind it on each level.
+    let mut reply = b"*2\r\n".repeat(1000);
+    reply.extend_from_slice(b"-ERR reached lua stack limit\r\n");
+    reply.extend_from_slice(&b":1\r\n".repeat(1000));
+    let twice = [&reply[..], b"+next\r\n"].concat();
+    let frames = whole(&twice).unwrap();
+    assert_eq!(frames.len(), 2);
+}
+
+#[test]
 fn an_endless_line_is_refused() {
     let mut line = b"+".to_vec();
     line.resize(LINE_BYTES_CEILING + 3, b'a');

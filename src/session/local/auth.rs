@@ -13,6 +13,7 @@ use crate::command::Command;
 use crate::config::Auth;
 use crate::resp::write;
 use crate::session::gate::{DEFAULT_USER, Gate};
+use crate::session::pinned;
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::upstream::identity::{Identity, Presented};
@@ -132,6 +133,7 @@ pub fn conclude(
     // A client that has gone meanwhile is owed nothing.
     let mut session = worker.sessions.lend(request.session)?;
     let (slot, is_muted) = (request.slot, request.is_muted);
+    let before = session.identity;
     let reply = match verdict {
         Verdict::Refused(line) => line,
         Verdict::Confirmed(identity) => {
@@ -148,6 +150,7 @@ pub fn conclude(
             }
         }
     };
+    pinned::follow_identity(worker, &mut session, before);
     session.complete(&mut worker.pool, slot, if is_muted { &[] } else { &reply });
     // Only now may its input be dispatched again; its task is woken for what has piled up.
     session.suspended = false;

@@ -149,7 +149,7 @@ impl<'a> Filter<'a> {
     fn matches(&self, client: &Client, own: u64) -> bool {
         self.address.is_none_or(|address| client.address.as_bytes() == address)
             && self.local_address.is_none_or(|address| client.local_address.as_bytes() == address)
-            && self.kind.is_none_or(|kind| kind == Kind::Normal)
+            && self.kind.is_none_or(|kind| kind == Kind::of(client))
             && self.id.is_none_or(|id| client.id == id)
             && self.user.is_none_or(|user| client.labels().user == user)
             && (self.includes_self || client.id != own)

@@ -20,12 +20,14 @@ use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::worker::Worker;
 
-/// The kinds of clients that Redis tells apart. Those of a proxy are all normal.
+/// The kinds of clients that Redis tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Commands and replies.
     Normal,
-    /// A primary, a replica or a subscriber: none of them is here.
+    /// Those that have subscribed to something.
+    Pubsub,
+    /// A primary or a replica: none of them is here.
     Absent,
 }
 
@@ -86,8 +88,10 @@ fn chosen(registry: &Registry, command: Command<'_>) -> Result<Vec<Arc<Client>>,
     // TYPE takes exactly one word, ID any number; Redis combines neither with anything.
     if command.len() == 4 && command.has_word_at(2, "type") {
         return match Kind::from_word(command.argument(3).unwrap_or_default()) {
-            Ok(Kind::Normal) => Ok(registry.all()),
-            Ok(Kind::Absent) => Ok(Vec::new()),
+            Ok(kind) => {
+                let all = registry.all().into_iter();
+                Ok(all.filter(|client| kind == Kind::of(client)).collect())
+            }
             Err(error) => Err(error),
         };
     }
@@ -110,12 +114,20 @@ fn chosen(registry: &Registry, command: Command<'_>) -> Result<Vec<Arc<Client>>,
 // === impl Kind ===
 
 impl Kind {
+    /// What this client is.
+    pub(super) fn of(client: &Client) -> Self {
+        if client.is_subscriber() { Self::Pubsub } else { Self::Normal }
+    }
+
     /// The kind of this name; the error is a whole error line.
     pub(super) fn from_word(word: &[u8]) -> Result<Self, Vec<u8>> {
         if super::is_word(word, "normal") {
             return Ok(Self::Normal);
         }
-        if ["master", "replica", "slave", "pubsub"].iter().any(|it| super::is_word(word, it)) {
+        if super::is_word(word, "pubsub") {
+            return Ok(Self::Pubsub);
+        }
+        if ["master", "replica", "slave"].iter().any(|it| super::is_word(word, it)) {
             return Ok(Self::Absent);
         }
         let mut error = Vec::new();
@@ -156,14 +168,20 @@ impl<'a> Style<'a> {
             client.id, client.address, client.local_address, client.descriptor
         );
         out.extend_from_slice(&labels.name);
+        let [subscribed, to_patterns, to_shards] =
+            [0, 1, 2].map(|kind: usize| client.subscriptions[kind].load(Ordering::Relaxed));
         let _ = write!(
             out,
-            " age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 \
+            " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} qbuf=0 qbuf-free=0 \
              argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=",
             client.age_seconds(self.now),
             client.idle_seconds(self.now),
             flags(client),
             client.db.load(Ordering::Relaxed),
+            subscribed,
+            to_patterns,
+            to_shards,
+            client.queued.load(Ordering::Relaxed),
             self.last_command(client),
         );
         out.extend_from_slice(&labels.user);
@@ -185,15 +203,19 @@ impl<'a> Style<'a> {
     }
 }
 
-/// `U` for a unix socket, `e` for NO-EVICT, `N` for nothing of note.
-fn flags(client: &Client) -> &'static str {
-    let is_unix = client.address.starts_with('/');
-    match (is_unix, client.no_evict.load(Ordering::Relaxed)) {
-        (true, true) => "Ue",
-        (true, false) => "U",
-        (false, true) => "e",
-        (false, false) => "N",
-    }
+/// The letters of Redis, in its order: a subscriber, in a transaction, blocked, on a unix socket, NO-EVICT; `N` for
+/// none of them.
+fn flags(client: &Client) -> String {
+    let letters = [
+        ('P', client.is_subscriber()),
+        ('x', client.queued.load(Ordering::Relaxed) >= 0),
+        ('b', client.is_blocked.load(Ordering::Relaxed)),
+        ('U', client.address.starts_with('/')),
+        ('e', client.no_evict.load(Ordering::Relaxed)),
+    ];
+    let flags: String =
+        letters.iter().filter(|(_, is_on)| *is_on).map(|(letter, _)| letter).collect();
+    if flags.is_empty() { "N".into() } else { flags }
 }
 
 /// What Redis shows of a client that has sent no command yet.

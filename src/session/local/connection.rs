@@ -10,6 +10,7 @@ use crate::command::Command;
 use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::session::gate::DEFAULT_USER;
+use crate::session::pubsub;
 use crate::session::state::{Closing, ReplyMode, Session};
 use crate::stats::labels::ClosedReason;
 use crate::topology::Topology;
@@ -80,6 +81,7 @@ pub(super) fn reset(worker: &mut Worker, topology: &Topology, session: &mut Sess
     if session.reply_mode == ReplyMode::Off {
         session.reply_mode = ReplyMode::On;
     }
+    pubsub::leave_all(worker, topology, session);
     worker.answer(session, |line| write::simple(line, "RESET"));
 }
 

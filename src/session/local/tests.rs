@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::buffer::SLICES;
 use crate::cli::RunFlags;
-use crate::config::{Auth, MemorySettings, Settings, UserSettings};
+use crate::config::{Auth, MemorySettings, PubsubSettings, Settings, UserSettings};
 use crate::net::WriteHalf;
 use crate::resp::limits::Limits;
 use crate::resp::write::{self, Protocol};
@@ -69,6 +69,7 @@ impl Rig {
             limits: Limits::default(),
             bounds: Bounds { reply_bytes: 64 * 1024, commands: 1024 },
             idle_timeout: None,
+            pubsub: PubsubSettings::default(),
             stall: memory.client_stall,
         };
         let (inbox, messages) = mpsc::channel(4);

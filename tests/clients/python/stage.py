@@ -8,9 +8,12 @@ REDIS_URL is the address, PROTOCOL (2 or 3) the protocol where the library lets 
 """
 
 import asyncio
+import ctypes
 import faulthandler
 import inspect
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +23,8 @@ URL = os.environ["REDIS_URL"]
 PROTOCOL = int(os.environ.get("PROTOCOL", "3"))
 # How long anything may take that should happen at once: the machine may be busy with others.
 PATIENCE_S = 60
+# From Linux's <sys/prctl.h>.
+PR_SET_PDEATHSIG = 1
 
 
 def until(what, probe):
@@ -71,6 +76,16 @@ def in_threads(count, job):
         return results
 
     return join
+
+
+def start_child(*arguments):
+    """Starts a process that can import these scripts, and that Linux ends with this one, however this one ends."""
+
+    def die_with_parent():
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    folder = os.path.dirname(os.path.abspath(__file__))
+    return subprocess.Popen(arguments, cwd=folder, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
 
 
 def perform(*scenes):

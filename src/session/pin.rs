@@ -1,0 +1,169 @@
+//! What a session keeps on a connection of its own.
+//!
+//! Owns the data of a pinned session: which connection, the open transaction, what is watched, what the node was
+//! told about this client, and the one command whose reply decides what comes next. Never sends and never answers
+//! (`pinned` and `transaction` do).
+//!
+//! What surprises: the connection may be lost while the state is remembered. Then the client is told the truth at
+//! the next occasion that Redis has words for: EXEC fails, or finds that a watched key has changed.
+
+use crate::resp::write::Protocol;
+use crate::upstream::lane::LaneId;
+
+/// The state of a session that has, or had, a connection of its own.
+#[derive(Debug, Default)]
+pub struct Pin {
+    /// The connection; `None` once it was lost.
+    pub lane: Option<LaneId>,
+    /// The open transaction.
+    pub multi: Option<Multi>,
+    /// Whether keys are watched.
+    pub has_watches: bool,
+    /// Whether watched keys may have changed unseen, because the connection was lost.
+    pub watch_is_lost: bool,
+    /// CLIENT TRACKING ON as the client said it; said again on a new connection.
+    pub tracking: Option<Vec<u8>>,
+    /// Whether the node sends this client what MONITOR sends.
+    pub is_monitor: bool,
+    /// Whether something may be left on the connection that we do not keep account of.
+    pub is_dirty: bool,
+    /// What a transaction has made of the connection's protocol version and database; its own turn takes that over.
+    pub moved: Option<(Protocol, u32)>,
+    /// Commands of our own that the node has not answered yet; nothing is dispatched before that.
+    pub whispers: u32,
+    /// The command whose reply is due and decides what the connection holds; nothing is dispatched before that.
+    pub pending: Option<Pending>,
+}
+
+/// An open transaction.
+#[derive(Debug, Default)]
+pub struct Multi {
+    /// Commands that the node was given to queue, errors not counted.
+    pub queued: u32,
+    /// Those whose answer is ours: their place among the queued ones, and the command.
+    pub ours: Vec<(u32, Vec<u8>)>,
+    /// Bytes of those.
+    pub ours_bytes: usize,
+    /// Why EXEC must fail although the node does not know.
+    pub aborted: Option<Abort>,
+}
+
+/// Why a transaction cannot be executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// One of its commands was refused here.
+    Refused,
+    /// EXEC itself had too many arguments.
+    WrongArity,
+    /// Its connection was lost; the node's name.
+    Lost(String),
+}
+
+/// A command whose reply changes what a pinned connection holds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// MULTI.
+    Multi,
+    /// EXEC, and the elements of its reply that are ours.
+    Exec {
+        /// Elements of the reply.
+        queued: u32,
+        /// As in [`Multi::ours`].
+        ours: Vec<(u32, Vec<u8>)>,
+    },
+    /// A DISCARD in the place of an EXEC that cannot be.
+    Aborting(Abort),
+    /// A DISCARD in the place of an EXEC whose watched keys may have changed.
+    Unwatched,
+    /// DISCARD.
+    Discard,
+    /// WATCH.
+    Watch,
+    /// UNWATCH.
+    Unwatch,
+    /// A command that waits for other clients.
+    Blocking,
+    /// WAIT or WAITAOF, behind a command of ours that makes its answer true.
+    Wait,
+    /// CLIENT TRACKING; what it turns on, or nothing if it turns it off.
+    Tracking(Option<Vec<u8>>),
+    /// MONITOR.
+    Monitor,
+    /// Any other command of its own; `leaves_state` if the connection cannot be given to others afterwards.
+    Once {
+        /// Whether it changes the connection.
+        leaves_state: bool,
+    },
+}
+
+// === impl Pin ===
+
+impl Pin {
+    /// Whether something would be lost with the connection.
+    #[must_use]
+    pub fn holds_state(&self) -> bool {
+        self.multi.is_some() || self.has_watches || self.is_sticky()
+    }
+
+    /// Whether every command of the session goes to this connection until its client says otherwise.
+    #[must_use]
+    pub fn is_sticky(&self) -> bool {
+        self.tracking.is_some() || self.is_monitor
+    }
+
+    /// Whether the session can do without it.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        !self.holds_state() && !self.is_barred()
+    }
+
+    /// Whether the node must answer before anything more is dispatched.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.pending.is_some() || self.whispers > 0
+    }
+
+    /// Whether the session waits for what other clients do.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        matches!(self.pending, Some(Pending::Blocking | Pending::Wait))
+    }
+
+    /// The transaction is over, however it ended; Redis forgets the watched keys with it.
+    pub fn end_transaction(&mut self) {
+        self.multi = None;
+        self.has_watches = false;
+        self.watch_is_lost = false;
+    }
+
+    /// The connection to `node` is lost, and what it held with it.
+    pub fn lose(&mut self, node: &str) {
+        self.lane = None;
+        self.pending = None;
+        self.whispers = 0;
+        self.moved = None;
+        self.is_dirty = false;
+        self.watch_is_lost |= self.has_watches;
+        if let Some(multi) = &mut self.multi {
+            multi.aborted.get_or_insert_with(|| Abort::Lost(node.to_owned()));
+        }
+    }
+}
+
+// === impl Abort ===
+
+impl Abort {
+    /// The whole error of the EXEC.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Refused => "EXECABORT Transaction discarded because of previous errors.".into(),
+            Self::WrongArity => "EXECABORT Transaction discarded because of: wrong number of \
+                 arguments for 'exec' command"
+                .into(),
+            Self::Lost(node) => format!(
+                "EXECABORT Transaction discarded because of: the connection to {node} was lost"
+            ),
+        }
+    }
+}

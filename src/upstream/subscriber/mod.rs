@@ -1,0 +1,329 @@
+//! A subscriber link: one RESP3 connection of a worker that carries the subscriptions of all its clients.
+//!
+//! Owns what is asked of the node and in which order, and the book of who gets which messages. Never touches a socket
+//! (`task` does), never writes to a client: answers leave through `session::pubsub`, messages through `receive`.
+//!
+//! What surprises: a second client's SUBSCRIBE is sent as well, although the node has the link subscribed already,
+//! and an UNSUBSCRIBE that leaves others behind is sent as a PING. The answer's place among the messages is where the
+//! subscription begins or ends, exactly as with a connection of its own; without it a client could get what was
+//! published before it came, or miss what was published before it left (decision 0010).
+
+pub mod loss;
+pub mod receive;
+pub mod task;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::arena::Key;
+use crate::buffer::{ChunkPool, SendBuffer};
+use crate::clock::Micros;
+use crate::command::spec::CommandId;
+use crate::command::table::Table;
+use crate::net::WriteHalf;
+use crate::pubsub::book::{Book, Idle};
+use crate::pubsub::{Kind, Name};
+use crate::refusal::Refusal;
+use crate::resp::reply::ReplyScanner;
+use crate::resp::write;
+use crate::session::replies::Sequence;
+use crate::session::state::SessionId;
+use crate::topology::Topology;
+use crate::upstream::dial::Node;
+use crate::upstream::identity::Identity;
+use crate::worker::Worker;
+
+/// Key of a link on its worker.
+pub type LinkId = Key<Link>;
+
+/// What makes two links different. Channels have ACLs, so each user has a link; a cluster will have one for each
+/// shard as well, chosen by the slot of a shard channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkKey {
+    /// Who the link is to the node.
+    pub identity: Identity,
+}
+
+/// One question to the node.
+#[derive(Debug)]
+pub struct Ask {
+    /// What is asked.
+    pub wire: Wire,
+    /// The kind of its topics.
+    pub kind: Kind,
+    /// Its topics; none of a mark.
+    pub names: Vec<Name>,
+    /// How many of the topics are answered.
+    pub answered: usize,
+    /// Position behind its last byte on the connection.
+    pub end: u64,
+    /// The client that waits for the answer; `None` if nobody does (any more).
+    pub asker: Option<Asker>,
+    /// Whether clients hold the topics already and only the node must learn of them (again).
+    pub is_again: bool,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Wire {
+    /// To subscribe: one push for each topic, or one error.
+    Subscribe,
+    /// To end subscriptions: one push for each topic, or one error.
+    Unsubscribe,
+    /// PING, for the place of its answer; with the text that a client gave.
+    Mark(Option<Box<[u8]>>),
+}
+
+/// Who waits for an answer.
+#[derive(Debug)]
+pub struct Asker {
+    /// The client; it may be gone.
+    pub session: SessionId,
+    /// Its reply slot.
+    pub slot: Sequence,
+    /// When its command was taken.
+    pub taken_at: Micros,
+    /// The command.
+    pub command: CommandId,
+    /// Whether it gets the deadline of fast commands.
+    pub is_fast: bool,
+    /// Whether the client asked not to see errors and pongs; confirmations are shown all the same.
+    pub is_muted: bool,
+    /// What the answer means to it.
+    pub want: Want,
+}
+
+/// What an answer means to the client that waits for it.
+#[derive(Debug)]
+pub enum Want {
+    /// It is subscribed to the topics of the question.
+    Join,
+    /// It is not subscribed to these any more; none: it never was to any.
+    Leave(Kind, Vec<Name>),
+    /// It is told that the node is there.
+    Pong,
+}
+
+/// Everything known of one link.
+#[derive(Debug)]
+pub struct Link {
+    /// Its key on this worker.
+    pub id: LinkId,
+    /// Whose it is.
+    pub key: LinkKey,
+    /// Epoch of the topology that named the node.
+    pub epoch: u64,
+    /// Where it leads.
+    pub node: Arc<Node>,
+    /// Whether it is connected; questions wait until it is.
+    pub is_open: bool,
+    /// Who gets what.
+    pub book: Book,
+    /// Questions in the order of their bytes, which is the order of the answers.
+    pub asks: VecDeque<Ask>,
+    /// Bytes of the questions.
+    pub send: SendBuffer,
+    /// Finds where frames end.
+    pub scanner: ReplyScanner,
+    /// The beginning of a frame that is not whole.
+    pub carry: Vec<u8>,
+    /// Bytes at the start of `carry` that the scanner has seen.
+    pub scanned: usize,
+    /// The frame in progress is dropped: it is larger than any client's bound.
+    pub is_skipping: bool,
+    /// Questions `is_again` that are not answered with yes.
+    pub restoring: usize,
+    /// Topics that the node could not take now; asked for again by the tick.
+    pub later: Vec<(Kind, Name)>,
+    /// Messages may have been missed since everybody was last told.
+    pub has_gap: bool,
+    /// Sessions that wait until the queue has room.
+    pub backlog: Vec<SessionId>,
+    /// Where its bytes go; detached while dialling.
+    pub socket: WriteHalf,
+    /// The kernel refused bytes: the task writes on when there is room.
+    pub write_blocked: bool,
+    /// Why the connection is to be given up.
+    pub broken: Option<io::Error>,
+    /// Nobody has wanted it for long: its task ends.
+    pub retired: bool,
+    /// Wakes its task.
+    pub waker: Option<Waker>,
+    /// When bytes last came from the node.
+    pub heard_at: Micros,
+    /// When it was last asked something.
+    pub used_at: Micros,
+    /// Whether this connection has answered anything.
+    pub has_answered: bool,
+    /// Connections in a row that ended before they answered anything.
+    pub fruitless: u32,
+}
+
+/// The link for a client that acts as `identity`; it is dialled if there is none.
+///
+/// # Errors
+/// What the client is told while the node is known to be down.
+pub fn link_for(
+    worker: &mut Worker,
+    topology: &Topology,
+    identity: Identity,
+) -> Result<LinkId, Refusal> {
+    let key = LinkKey { identity };
+    let found = find(worker, key);
+    if let Some(id) = found
+        && let Some(link) = worker.links.get_mut(id)
+    {
+        link.follow(topology.epoch);
+        if link.is_open {
+            return Ok(id);
+        }
+    }
+    // While the node is known to be down, those who come wait for nobody.
+    if let Some(refusal) = worker.reach.refusal(&topology.node, worker.now) {
+        return Err(refusal);
+    }
+    if let Some(id) = found {
+        return Ok(id);
+    }
+    let (now, tally) = (worker.now, Arc::clone(&worker.shared.tally));
+    let id = worker.links.insert(|id| Link {
+        id,
+        key,
+        epoch: topology.epoch,
+        node: Arc::clone(&topology.node),
+        is_open: false,
+        book: Book::new(tally),
+        asks: VecDeque::new(),
+        send: SendBuffer::default(),
+        scanner: ReplyScanner::default(),
+        carry: Vec::new(),
+        scanned: 0,
+        is_skipping: false,
+        restoring: 0,
+        later: Vec::new(),
+        has_gap: false,
+        backlog: Vec::new(),
+        socket: WriteHalf::Detached,
+        write_blocked: false,
+        broken: None,
+        retired: false,
+        waker: None,
+        heard_at: now,
+        used_at: now,
+        has_answered: false,
+        fruitless: 0,
+    });
+    worker.links_to_dial.push(id);
+    Ok(id)
+}
+
+/// As many links as there are identities: few enough to look at each.
+fn find(worker: &Worker, key: LinkKey) -> Option<LinkId> {
+    worker.links.keys().find(|&id| worker.links.get(id).is_some_and(|link| link.key == key))
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Queues a question. While there is no connection it only waits: the next one begins with what is due then.
+    pub fn ask(&mut self, pool: &mut ChunkPool, table: &Table, mut ask: Ask, now: Micros) {
+        self.used_at = now;
+        self.retired = false;
+        if self.is_open {
+            for name in &ask.names {
+                self.book.asked(ask.kind, name);
+            }
+            let frame = ask.frame(table);
+            self.send.append(pool, &frame);
+            ask.end = self.send.end();
+        }
+        self.asks.push_back(ask);
+        self.wake();
+    }
+
+    /// Ends at the node what nobody holds any more among these topics, and forgets the rest of what is idle.
+    pub fn tidy(
+        &mut self,
+        pool: &mut ChunkPool,
+        table: &Table,
+        kind: Kind,
+        names: &[Name],
+        now: Micros,
+    ) {
+        let mut unwanted = Vec::new();
+        for name in names {
+            if let Idle::Unwanted(name) = self.book.idle(kind, name)
+                && !unwanted.contains(&name)
+            {
+                unwanted.push(name);
+            }
+        }
+        if !unwanted.is_empty() {
+            self.ask(pool, table, Ask::new(Wire::Unsubscribe, kind, unwanted), now);
+        }
+    }
+
+    /// Whether one more question may be queued (INV-4).
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.send.unsent() < LINK_UNSENT_BYTES_MAX && self.asks.len() < LINK_ASKS_MAX
+    }
+
+    /// The deployment has changed: the connection is given up, and the next one leads to the new node.
+    pub fn follow(&mut self, epoch: u64) {
+        if self.is_open && self.epoch != epoch && self.broken.is_none() {
+            self.broken = Some(io::Error::other("the upstream has changed"));
+            self.wake();
+        }
+    }
+
+    /// Whether anybody needs it.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        !self.asks.is_empty() || !self.book.is_empty()
+    }
+
+    /// Wakes its task, to write, to read or to end.
+    pub fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+// === impl Ask ===
+
+impl Ask {
+    /// A question whose answer nobody waits for.
+    #[must_use]
+    pub fn new(wire: Wire, kind: Kind, names: Vec<Name>) -> Self {
+        Self { wire, kind, names, answered: 0, end: 0, asker: None, is_again: false }
+    }
+
+    /// The question as bytes, in the node's own name for the command.
+    fn frame(&self, table: &Table) -> Vec<u8> {
+        let name = match &self.wire {
+            Wire::Subscribe => self.kind.subscribe(),
+            Wire::Unsubscribe => self.kind.unsubscribe(),
+            Wire::Mark(_) => "ping",
+        };
+        let renamed = table.find(name).and_then(|spec| spec.wire_name.as_deref());
+        let mut arguments = vec![renamed.unwrap_or(name.as_bytes())];
+        match &self.wire {
+            Wire::Mark(text) => arguments.extend(text.as_deref()),
+            _ => arguments.extend(self.names.iter().map(|name| &**name)),
+        }
+        let mut frame = Vec::new();
+        write::command(&mut frame, &arguments);
+        frame
+    }
+}
+
+/// Bytes of questions that may wait for the link's socket; clients wait beyond that.
+const LINK_UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Questions that may be unanswered on one link.
+const LINK_ASKS_MAX: usize = 65_536;
