@@ -6,7 +6,8 @@
 //!
 //! What surprises: identities are masked. A client's id is a number of the process that gave it.
 
-use crate::support::{Client, Proxy, RedisServer, command, shown};
+use crate::support::pair::{Pair, masked, pipeline, split};
+use crate::support::{command, shown};
 
 /// One invocation a line; `'…'` quotes, with `\n`, `\t`, `\0` and `\'` inside; `#` begins a comment.
 const COMMANDS: &str = include_str!("differential/commands.txt");
@@ -15,80 +16,6 @@ const COMMANDS: &str = include_str!("differential/commands.txt");
 fn commands() -> Vec<(&'static str, Vec<u8>)> {
     let lines = COMMANDS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| (line, command(&split(line)))).collect()
-}
-
-fn split(line: &str) -> Vec<Vec<u8>> {
-    let (mut arguments, mut bytes) = (Vec::new(), line.bytes().peekable());
-    loop {
-        while bytes.next_if_eq(&b' ').is_some() {}
-        let mut argument = Vec::new();
-        match bytes.peek() {
-            None => return arguments,
-            Some(b'\'') => {
-                bytes.next();
-                while let Some(byte) = bytes.next().filter(|byte| *byte != b'\'') {
-                    argument.push(match byte {
-                        b'\\' => match bytes.next() {
-                            Some(b'n') => b'\n',
-                            Some(b't') => b'\t',
-                            Some(b'0') => 0,
-                            Some(other) => other,
-                            None => panic!("{line}"),
-                        },
-                        byte => byte,
-                    });
-                }
-            }
-            Some(_) => {
-                while let Some(byte) = bytes.next_if(|byte| *byte != b' ') {
-                    argument.push(byte);
-                }
-            }
-        }
-        arguments.push(argument);
-    }
-}
-
-/// Two equal servers, one of them behind a proxy.
-struct Pair {
-    proxy: Proxy,
-    redis: [RedisServer; 2],
-}
-
-// === impl Pair ===
-
-impl Pair {
-    fn start() -> Self {
-        let redis = [RedisServer::start(), RedisServer::start()];
-        let proxy = Proxy::before(&redis[0].url()).ready();
-        Self { redis, proxy }
-    }
-
-    /// A client through the proxy and one without.
-    fn clients(&self) -> [Client; 2] {
-        [self.proxy.client(), self.redis[1].client()]
-    }
-
-    /// Empties both.
-    fn empty(&self) {
-        for redis in &self.redis {
-            let mut client = redis.client();
-            for words in ["FLUSHALL", "SCRIPT FLUSH", "FUNCTION FLUSH"] {
-                assert_eq!(client.ask(words), b"+OK\r\n");
-            }
-        }
-    }
-}
-
-/// Hides the digits behind `$2 id`, which HELLO answers, in either protocol.
-fn masked(mut reply: Vec<u8>) -> Vec<u8> {
-    const MARK: &[u8] = b"$2\r\nid\r\n:";
-    if let Some(at) = reply.windows(MARK.len()).position(|part| part == MARK) {
-        let begin = at + MARK.len();
-        let digits = reply[begin..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        reply.drain(begin..begin + digits);
-    }
-    reply
 }
 
 #[test]
@@ -145,16 +72,6 @@ fn the_same_commands_in_one_pipeline_give_the_same_bytes() {
     }
 }
 
-/// Sends raw bytes to both, and everything that comes until the connection is closed is the same.
-fn assert_same_stream(pair: &Pair, bytes: &[u8]) {
-    let [ours, theirs] = pair.clients().map(|mut client| {
-        client.send(bytes);
-        client.finish_sending();
-        client.rest()
-    });
-    assert_eq!(shown(&masked(ours)), shown(&masked(theirs)), "{}", shown(bytes));
-}
-
 #[test]
 fn inline_commands_are_answered_to_the_byte_as_redis_answers_them() {
     let pair = Pair::start();
@@ -180,7 +97,7 @@ fn inline_commands_are_answered_to_the_byte_as_redis_answers_them() {
         b"QUIT now\r\nPING\r\n",
         b"ECHO \"open\r\n",
     ] {
-        assert_same_stream(&pair, bytes);
+        pair.same_stream(bytes);
     }
 }
 
@@ -202,8 +119,7 @@ fn client_reply_silences_exactly_what_redis_silences() {
         "CLIENT REPLY OFF|QUIT|ECHO never",
         "CLIENT REPLY SKIP",
     ] {
-        let bytes: Vec<u8> = lines.split('|').flat_map(|words| command(&split(words))).collect();
-        assert_same_stream(&pair, &bytes);
+        pair.same_stream(&pipeline(lines));
     }
 }
 
@@ -238,33 +154,7 @@ fn a_clients_view_of_itself_has_the_fields_that_redis_shows() {
 fn what_this_build_does_not_serve_is_refused_and_the_connection_stays_usable() {
     let pair = Pair::start();
     let mut client = pair.proxy.client();
-    for words in [
-        "MULTI",
-        "EXEC",
-        "DISCARD",
-        "WATCH a",
-        "UNWATCH",
-        "BLPOP a 0",
-        "BRPOP a 0",
-        "WAIT 1 0",
-        "BLMOVE a b LEFT LEFT 0",
-        "BZPOPMIN a 0",
-        "XREAD BLOCK 0 STREAMS a $",
-        "MONITOR",
-        "DEBUG SLEEP 0",
-        "SYNC",
-        "PSYNC ? -1",
-        "REPLCONF ACK 1",
-        "SHUTDOWN NOSAVE",
-        "SAVE",
-        "FAILOVER",
-        "REPLICAOF NO ONE",
-        "SLAVEOF NO ONE",
-        "CLIENT TRACKING on",
-        "CLIENT CACHING yes",
-        "CLIENT PAUSE 1000",
-        "SCRIPT DEBUG YES",
-    ] {
+    for words in ["SYNC", "PSYNC ? -1", "REPLCONF ACK 1", "SCRIPT DEBUG YES"] {
         let reply = client.text(words);
         assert!(reply.starts_with("-ERR breakwater: '") && reply.contains("not served"), "{reply}");
         let name = words.split(' ').next().unwrap_or_default().to_lowercase();

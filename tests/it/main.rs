@@ -7,6 +7,7 @@
 // The clock of the product has a wall around it; these tests stand outside.
 #![allow(clippy::disallowed_methods)]
 
+mod blocking;
 mod chaos;
 mod cli;
 mod compatibility;
@@ -21,6 +22,7 @@ mod reload;
 mod scripts;
 mod support;
 mod tidy;
+mod transactions;
 mod upstream;
 mod wait;
 mod wire;

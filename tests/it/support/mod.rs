@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod crowd;
 pub(crate) mod fake;
 pub(crate) mod frames;
+pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod random;
