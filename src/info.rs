@@ -76,8 +76,8 @@ fn section(worker: &Worker) -> Vec<u8> {
     let (scripts, script_bytes) = shared.scripts.totals();
     let state = match (worker.reach.last_error(), &topology.facts) {
         (Some(_), _) => "down",
-        (None, None) => "connecting",
-        (None, Some(_)) => "up",
+        (None, None) if worker.stats.lanes.get() == 0 => "connecting",
+        (None, _) => "up",
     };
     let mut out = b"# Breakwater\r\n".to_vec();
     let mut field = |name: &str, value: &dyn std::fmt::Display| {

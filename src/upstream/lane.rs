@@ -258,10 +258,20 @@ impl Lane {
     }
 
     /// Queues a command; what its waiter must know of its place is filled in here.
-    pub fn enqueue(&mut self, pool: &mut ChunkPool, frame: Piece<'_>, waiter: Waiter) {
+    // Always: it has several callers, and apart from them each waiter would be copied twice.
+    #[inline(always)]
+    pub fn enqueue(&mut self, pool: &mut ChunkPool, frame: Piece<'_>, mut waiter: Waiter) {
         let start = self.send.end();
-        let waiter = Waiter { prelude: 0, is_prelude_due: false, ..waiter };
-        self.append(pool, start, frame, waiter);
+        match frame {
+            Piece::Borrowed(bytes) => self.send.append_whole(pool, bytes),
+            Piece::Shared(bytes) => self.send.append_shared(bytes),
+        }
+        waiter.end = self.send.end();
+        // A frame is at most 1 GiB by the limits of the scanner.
+        waiter.length = u32::try_from(waiter.end - start).unwrap_or(u32::MAX);
+        waiter.prelude = 0;
+        waiter.is_prelude_due = false;
+        self.waiters.push_back(waiter);
     }
 
     /// As [`Self::enqueue`], behind a command of ours. The two are one to everybody else: sent, kept and dropped
@@ -273,22 +283,13 @@ impl Lane {
         frame: Piece<'_>,
         waiter: Waiter,
     ) {
-        let start = self.send.end();
         self.send.append_whole(pool, prelude);
-        let length = u32::try_from(prelude.len()).unwrap_or(u32::MAX);
-        let waiter = Waiter { prelude: length, is_prelude_due: true, ..waiter };
-        self.append(pool, start, frame, waiter);
-    }
-
-    fn append(&mut self, pool: &mut ChunkPool, start: u64, frame: Piece<'_>, mut waiter: Waiter) {
-        match frame {
-            Piece::Borrowed(bytes) => self.send.append_whole(pool, bytes),
-            Piece::Shared(bytes) => self.send.append_shared(bytes),
+        self.enqueue(pool, frame, waiter);
+        if let Some(last) = self.waiters.back_mut() {
+            last.prelude = u32::try_from(prelude.len()).unwrap_or(u32::MAX);
+            last.length += last.prelude;
+            last.is_prelude_due = true;
         }
-        waiter.end = self.send.end();
-        // A frame is at most 1 GiB by the limits of the scanner.
-        waiter.length = u32::try_from(waiter.end - start).unwrap_or(u32::MAX);
-        self.waiters.push_back(waiter);
     }
 
     /// Whether the bytes queued are exactly those of its waiters: without that nothing more may be sent (INV-1).

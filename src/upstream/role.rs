@@ -1,6 +1,6 @@
 //! Which commands have a reply that does more than being delivered.
 //!
-//! Owns one table of constants, filled when the program is built. Never looks at arguments. What surprises: this
+//! Owns one table, filled when the program is built. Never looks at arguments. What surprises: this
 //! is a table and not a `match`, so that a command without a role, which is nearly every one, costs one load.
 
 use super::lane::Role;
@@ -18,7 +18,7 @@ impl Role {
     }
 }
 
-const ROLES: [Role; STATS_COUNT] = {
+static ROLES: [Role; STATS_COUNT] = {
     let mut roles = [Role::Plain; STATS_COUNT];
     roles[builtin_id("eval").index()] = Role::Script;
     roles[builtin_id("eval_ro").index()] = Role::Script;
