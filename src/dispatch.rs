@@ -146,7 +146,7 @@ pub fn dispatch(
 }
 
 /// 4. Where it goes, if it may go now.
-#[inline]
+#[inline(always)]
 fn go(
     worker: &mut Worker,
     topology: &Topology,
@@ -223,7 +223,8 @@ pub fn dispatch_block(
 }
 
 /// 5. Opens the reply slot and queues the frame. Nothing between the two may fail (INV-1).
-#[inline]
+// Measured: with `go`, 60 instructions a command as calls of their own.
+#[inline(always)]
 pub fn send(
     worker: &mut Worker,
     session: &mut Session,
@@ -267,10 +268,19 @@ pub fn send(
 }
 
 /// Delivers what became of a waiter's command. Called exactly once for each waiter.
-#[inline]
+// Measured: 29 instructions a reply as a call of its own.
+#[inline(always)]
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();
+    if waiter.role == Role::Plain {
+        return deliver(worker, waiter, settled);
+    }
+    settle_role(worker, waiter, settled);
+}
+
+/// A reply that does more than being delivered.
+fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     match waiter.role {
         Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
         Role::Info => match info::joined(worker, &settled) {
