@@ -256,12 +256,13 @@ impl Link {
     ) {
         let mut unwanted = Vec::new();
         for name in names {
-            if let Idle::Unwanted(name) = self.book.idle(kind, name)
-                && !unwanted.contains(&name)
-            {
+            if let Idle::Unwanted(name) = self.book.idle(kind, name) {
                 unwanted.push(name);
             }
         }
+        // A client may have said a topic twice.
+        unwanted.sort_unstable();
+        unwanted.dedup();
         if !unwanted.is_empty() {
             self.ask(pool, table, Ask::new(Wire::Unsubscribe, kind, unwanted), now);
         }
