@@ -27,6 +27,7 @@ use crate::session::{local, pinned, pubsub, transaction};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
+use crate::upstream::identity::Identity;
 use crate::upstream::lane::{LaneId, Patience, Role, Waiter};
 use crate::upstream::pinned as upstream_pinned;
 use crate::upstream::pool::{self, NoLane};
@@ -145,6 +146,19 @@ pub fn dispatch(
     if session.doubtful > 0 {
         return refuse_doubtful(worker, topology, session, spec);
     }
+    forward(worker, topology, session, identity, (spec, role), command, frame)
+}
+
+/// Chooses the lane of a command that goes to one.
+fn forward(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    identity: Identity,
+    (spec, role): (&Spec, Role),
+    command: Command<'_>,
+    frame: Piece<'_>,
+) -> Dispatched {
     let is_bulk = wants_bulk(session, spec, &command);
     match pool::lane_for(worker, topology, session, identity, is_bulk) {
         Ok(lane) => {
@@ -498,7 +512,7 @@ impl Asked {
 }
 
 /// Who an unauthenticated client is to commands that are answered before AUTH.
-const STRANGER: crate::upstream::identity::Identity = crate::upstream::identity::Identity::UPSTREAM;
+const STRANGER: Identity = Identity::UPSTREAM;
 
 /// Replies above this size move their session to the bulk lane.
 const BULK_REPLY_BYTES: u64 = 64 * 1024;
