@@ -1,14 +1,14 @@
 # What developers do, by name. `make` alone lists it.
 #
 # Every target works on a machine that has Rust and apt; what else is needed is installed by
-# deploy/install-redis.sh, or its absence is said loudly.
+# deploy/install-redis.sh and tests/clients/install.sh, or its absence is said loudly.
 
 CARGO ?= cargo
 # Seconds a fuzz target runs.
 T ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench fuzz tcl fmt install-redis
+.PHONY: help demo test check lint bench fuzz tcl fmt install-redis clients
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ help: ## List the targets
 demo: install-redis ## Build, start Redis and Breakwater, take a short tour with redis-cli
 	@bash deploy/demo.sh
 
-test: install-redis ## Run all tests, against a real redis-server where they need one
+test: install-redis clients ## Run all tests, against a real redis-server where they need one
 	$(CARGO) test --locked
 
 # The tidy rules (tests/it/tidy.rs) are among the tests.
@@ -58,3 +58,6 @@ fmt: ## Format the source
 
 install-redis: ## Install redis-server, redis-cli and redis-sentinel where they are missing
 	@bash deploy/install-redis.sh
+
+clients: ## Install the client libraries that tests send through Breakwater, below target/clients
+	@bash tests/clients/install.sh

@@ -113,7 +113,7 @@ pub fn dispatch(
     // 3. What keeps state goes to a connection of its own, what needs no node is answered here, and what this build
     //    cannot serve is refused.
     let class = spec.class_for(&command);
-    let mut frame = renamed(spec, &command, frame);
+    let mut frame = if spec.wire_name.is_none() { frame } else { renamed(spec, &command, frame) };
     if session.pin.is_some() || class == Class::Pinned {
         if is_after_doubt(session, class) {
             return refuse_doubtful(worker, topology, session, spec);
@@ -142,7 +142,20 @@ pub fn dispatch(
         Class::Shared => {}
         _ => return refuse(worker, session, spec, &not_served(spec)),
     }
-    // 4. Where it goes, if it may go now.
+    go(worker, topology, session, identity, (spec, role), command, frame)
+}
+
+/// 4. Where it goes, if it may go now.
+#[inline]
+fn go(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    identity: Identity,
+    (spec, role): (&Spec, Role),
+    command: Command<'_>,
+    frame: Piece<'_>,
+) -> Dispatched {
     if session.doubtful > 0 {
         return refuse_doubtful(worker, topology, session, spec);
     }
@@ -223,6 +236,7 @@ pub fn dispatch_block(
 }
 
 /// 5. Opens the reply slot and queues the frame. Nothing between the two may fail (INV-1).
+#[inline]
 pub fn send(
     worker: &mut Worker,
     session: &mut Session,
@@ -266,6 +280,7 @@ pub fn send(
 }
 
 /// Delivers what became of a waiter's command. Called exactly once for each waiter.
+#[inline]
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();

@@ -31,9 +31,12 @@ pub struct Block {
 
 /// Whether input begins with MULTI as every client library writes it; anything else pins, which is right as well.
 #[must_use]
+#[inline]
 pub fn begins(input: &[u8]) -> bool {
     const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-    input.get(..MULTI.len()).is_some_and(|start| start.eq_ignore_ascii_case(MULTI))
+    // One byte tells for nearly every command: few have no argument.
+    input.get(1) == Some(&b'1')
+        && input.get(..MULTI.len()).is_some_and(|start| start.eq_ignore_ascii_case(MULTI))
 }
 
 /// The block at the beginning of `input`, whose first command is MULTI, if all of it is here and may share a
@@ -93,7 +96,9 @@ fn next<'a>(
 fn shares(spec: &Spec, scanner: &RequestScanner, input: &[u8], length: usize) -> Option<Lane> {
     let (frame, spans) = scanner.arguments(input, length);
     let command = Command::new(frame, spans);
-    (spec.class_for(&command) == Class::Shared).then(|| spec.lane_for(&command))
+    // What SCRIPT FLUSH makes us forget must be noted when its EXEC succeeds.
+    let is_shared = spec.class_for(&command) == Class::Shared && spec.id != SCRIPT_FLUSH;
+    is_shared.then(|| spec.lane_for(&command))
 }
 
 /// Most commands of a block; longer ones are pinned, so that no client holds a shared connection for long.
@@ -101,6 +106,8 @@ const BLOCK_COMMANDS_MAX: u32 = 1024;
 /// Most bytes of a block; likewise.
 const BLOCK_BYTES_MAX: usize = 1024 * 1024;
 
+/// A command that changes what we remember.
+pub const SCRIPT_FLUSH: CommandId = builtin_id("script|flush");
 const MULTI: CommandId = builtin_id("multi");
 const EXEC: CommandId = builtin_id("exec");
 const DISCARD: CommandId = builtin_id("discard");

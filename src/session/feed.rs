@@ -168,14 +168,17 @@ fn feed(
 }
 
 /// The whole transaction that `input` begins with, if it does and may share a connection.
+#[inline]
 fn block(
     worker: &mut Worker,
     topology: &Topology,
     session: &Session,
     input: &[u8],
 ) -> Option<Block> {
-    block::begins(input)
-        .then(|| block::find(topology, session, &mut worker.block_scanner, input))?
+    if !block::begins(input) {
+        return None;
+    }
+    block::find(topology, session, &mut worker.block_scanner, input)
 }
 
 /// Whether what is held is exactly one command, too large to be copied.

@@ -44,6 +44,8 @@ pub struct Multi {
     pub ours: Vec<(u32, Vec<u8>)>,
     /// Bytes of those.
     pub ours_bytes: usize,
+    /// Whether SCRIPT FLUSH is among them.
+    pub flushes_scripts: bool,
     /// Why EXEC must fail although the node does not know.
     pub aborted: Option<Abort>,
 }

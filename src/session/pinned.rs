@@ -372,6 +372,11 @@ fn decide(
     let pending = session.pin.as_mut().filter(|_| is_due)?.pending.take()?;
     session.client.is_blocked.store(false, Ordering::Relaxed);
     let rewritten = exec::rewrite(worker, session, &pending, settled);
+    let multi = session.pin.as_ref().and_then(|pin| pin.multi.as_ref());
+    if matches!(pending, Pending::Exec { .. }) && multi.is_some_and(|it| it.flushes_scripts) {
+        // Whatever became of the EXEC: what is forgotten in vain is learnt again.
+        worker.shared.scripts.flush();
+    }
     if let Settled::Reply { kind, .. } = settled {
         conclude(session, pending, !matches!(kind, b'-' | b'!'));
     } else {

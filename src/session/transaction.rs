@@ -15,6 +15,7 @@ use crate::command::spec::{Class, Spec};
 use crate::dispatch::{self, Asked, Dispatched, Settled};
 use crate::refusal::Refusal;
 use crate::resp::write;
+use crate::session::block::SCRIPT_FLUSH;
 use crate::session::pin::{Abort, Pending, Pin};
 use crate::session::state::Session;
 use crate::session::{local, pinned};
@@ -86,6 +87,7 @@ fn queue(
         && let Some(multi) = session.pin.as_mut().and_then(|pin| pin.multi.as_mut())
     {
         multi.queued += 1;
+        multi.flushes_scripts |= spec.id == SCRIPT_FLUSH;
         let queued = i32::try_from(multi.queued).unwrap_or(i32::MAX);
         session.client.queued.store(queued, Ordering::Relaxed);
     }

@@ -332,8 +332,10 @@ impl Lane {
         self.send.release(pool, waiter.end);
         self.streaming = false;
         self.streamed = 0;
-        self.block.0 = 0;
-        self.block.1.clear();
+        if waiter.frames > 1 {
+            self.block.0 = 0;
+            self.block.1.clear();
+        }
         self.overdraft = false;
         Some(waiter)
     }

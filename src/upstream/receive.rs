@@ -129,15 +129,8 @@ fn whole(
         return Ok(());
     }
     let follows = matches!(first.role, Role::Script | Role::Library);
-    if lane.block.0 + 1 < frames {
-        // The first replies of a block are short lines; they are delivered with the last one, or not at all. They
-        // are long only where the node has not taken MULTI (an ACL), and then they need not wait.
-        lane.block.0 += 1;
-        lane.block.1.extend_from_slice(bytes);
-        if lane.block.1.len() > HELD_BYTES_MAX {
-            pass_on(worker, lane, &[], None)?;
-        }
-        return Ok(());
+    if frames > 1 && lane.block.0 + 1 < frames {
+        return keep_for_block(worker, lane, bytes);
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
@@ -146,7 +139,7 @@ fn whole(
     } else {
         (lane.streamed, bytes)
     };
-    let before = std::mem::take(&mut lane.block.1);
+    let before = if frames > 1 { std::mem::take(&mut lane.block.1) } else { Vec::new() };
     if follows {
         // While the command still lies on the lane.
         follow::answered(&worker.shared, lane, bytes, kind);
@@ -167,9 +160,25 @@ fn whole(
     Ok(())
 }
 
+/// The first replies of a block are short lines; they are delivered with the last one, or not at all. They are long
+/// only where the node has not taken MULTI (an ACL), and then they need not wait.
+#[cold]
+fn keep_for_block(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> Result<(), Anomaly> {
+    lane.block.0 += 1;
+    lane.block.1.extend_from_slice(bytes);
+    if lane.block.1.len() > HELD_BYTES_MAX {
+        pass_on(worker, lane, &[], None)?;
+    }
+    Ok(())
+}
+
 /// Whether a frame is a line of MONITOR: those answer nothing. A client that monitors can ask nothing else.
+#[inline]
 fn is_monitors(worker: &Worker, lane: &Lane) -> bool {
-    let Some(owner) = lane.owner().filter(|_| lane.waiters.is_empty()) else {
+    if lane.pinned.is_none() || !lane.waiters.is_empty() {
+        return false;
+    }
+    let Some(owner) = lane.owner() else {
         return false;
     };
     let session = worker.sessions.get(owner);

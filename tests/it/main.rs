@@ -10,6 +10,7 @@
 mod blocking;
 mod chaos;
 mod cli;
+mod clients;
 mod compatibility;
 mod config;
 mod differential;

@@ -38,8 +38,8 @@ class Comparison:
 
     @property
     def repaired(self):
-        """Those of the passed that were not [ok] at the first try."""
-        return self.passed - self.tries[0].passed if self.tries else set()
+        """Those of the passed that failed at another try; not those that a try did not reach."""
+        return self.passed & set().union(*(run.failed for run in self.tries))
 
     @property
     def differences(self):

@@ -100,12 +100,13 @@ def blocked_clients_can_be_unblocked():
 def streams_that_wait():
     key = PREFIX + "stream"
     client.xgroup_create(key, "group", id="$", mkstream=True)
-    join = in_threads(2, lambda n: client.xreadgroup("group", f"c{n}", {key: ">"}, count=1, block=PATIENCE_S * 1_000))
+    block = PATIENCE_S * 1_000
+    join = in_threads(2, lambda n: client.xreadgroup("group", f"c{n}", {key: ">"}, count=1, block=block))
     until("both consumers wait", lambda: blocked() == 2)
     client.xadd(key, {"job": "a"})
     client.xadd(key, {"job": "b"})
     expect(sorted(entry["job"] for entry in map(only_entry, join())), ["a", "b"])
-    join = in_threads(1, lambda _: client.xread({key: "$"}, block=PATIENCE_S * 1_000))
+    join = in_threads(1, lambda _: client.xread({key: "$"}, block=block))
     until("the reader waits", lambda: blocked() == 1)
     client.xadd(key, {"job": "c"})
     expect(only_entry(join()[0]), {"job": "c"})
