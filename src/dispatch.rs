@@ -159,6 +159,19 @@ fn go(
     if session.doubtful > 0 {
         return refuse_doubtful(worker, topology, session, spec);
     }
+    forward(worker, topology, session, identity, (spec, role), command, frame)
+}
+
+/// Chooses the lane of a command that goes to one.
+fn forward(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    identity: Identity,
+    (spec, role): (&Spec, Role),
+    command: Command<'_>,
+    frame: Piece<'_>,
+) -> Dispatched {
     let is_bulk = wants_bulk(session, spec, &command);
     match pool::lane_for(worker, topology, session, identity, is_bulk) {
         Ok(lane) => {

@@ -96,7 +96,7 @@ pub struct PubsubSettings {
     pub buffer_soft_time: Duration,
     /// Most channels and patterns together.
     pub subscriptions: usize,
-    /// Most memory for their names, with 256 bytes added for each.
+    /// Most memory for their names, with 384 bytes added for each.
     pub subscription_bytes: usize,
 }
 

@@ -633,3 +633,27 @@ fn a_listener_that_follows_the_url_changes_with_its_credentials() {
 fn auto_workers_are_at_least_one() {
     assert!((1..=WORKERS_MAX).contains(&Workers::Auto.count()));
 }
+
+#[test]
+fn limits_of_subscribers_are_those_of_redis_until_somebody_sets_them() {
+    let settings = with_upstream("");
+    assert_eq!(settings.listeners[0].pubsub, PubsubSettings::default());
+    let text = "[[listener]]\naddress = \"127.0.0.1:1\"\n[listener.pubsub]\n\
+                buffer_hard_bytes = 0\nbuffer_soft_bytes = \"1MiB\"\nbuffer_soft_time = \"5s\"\n\
+                subscriptions = 7\nsubscription_bytes = \"64KiB\"\n";
+    let expected = PubsubSettings {
+        buffer_hard_bytes: 0,
+        buffer_soft_bytes: 1 << 20,
+        buffer_soft_time: Duration::from_secs(5),
+        subscriptions: 7,
+        subscription_bytes: 64 << 10,
+    };
+    assert_eq!(with_upstream(text).listeners[0].pubsub, expected);
+    let found = complaints(
+        "[[listener]]\naddress = \"127.0.0.1:1\"\n[listener.pubsub]\nbuffer_hard_bytes = \"1MiB\"\n\
+         subscriptions = 0\n",
+    );
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().any(|it| it.starts_with("f:6:17: subscriptions is 0")), "{found:?}");
+    assert!(found.iter().any(|it| it.contains("is more than buffer_hard_bytes")), "{found:?}");
+}

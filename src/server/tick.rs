@@ -232,7 +232,7 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
 
 /// A quiet worker holds no spare chunks, and after a burst its memory goes back to the kernel.
 fn give_back(worker: &mut Worker, in_flight: u64) {
-    let held = worker.reply_bytes + worker.request_bytes;
+    let held = worker.reply_bytes + worker.request_bytes + worker.subscription_bytes;
     worker.burst_bytes = worker.burst_bytes.max(held);
     if in_flight == 0 && worker.reply_bytes == 0 {
         worker.pool.shrink();

@@ -15,6 +15,7 @@ use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Spec, builtin_id};
 use crate::dispatch::{self, Asked, Dispatched, Settled};
+use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
@@ -61,7 +62,9 @@ pub fn dispatch(
                 Ok(lane) => lane?,
                 Err(refused) => return Some(unavailable(worker, session, spec, refused)),
             };
-            Some(dispatch::send(worker, session, lane, Asked::of(spec), frame))
+            let recount = Recount::of(&worker.shared.tally, spec, &command);
+            let asked = Asked { recount, ..Asked::of(spec) };
+            Some(dispatch::send(worker, session, lane, asked, frame))
         }
         Class::Pinned => Some(begin(worker, topology, session, identity, spec, command, frame)),
         Class::Subscriber | Class::Structural => None,

@@ -51,6 +51,13 @@ pub fn command(
     }
     let is_of =
         |word: fn(Kind) -> &'static str| Kind::ALL.into_iter().find(|&it| word(it) == &*spec.name);
+    let most = session.gate.pubsub.subscriptions;
+    if command.len() - 1 > most {
+        // Each of them is confirmed, whether the client has it or not (INV-4).
+        let setting = "listener.pubsub.subscriptions";
+        let refusal = Refusal::SubscriptionLimit { setting, most };
+        return dispatch::refuse(worker, session, spec, &refusal);
+    }
     if let Some(kind) = is_of(Kind::subscribe) {
         return subscribe(worker, topology, session, (identity, kind), spec, command);
     }

@@ -118,8 +118,9 @@ pub fn weight(name: &[u8]) -> usize {
     name.len() + TOPIC_BYTES
 }
 
-/// Memory of one subscription beside its name, rounded up (measured with a million of them: about 190 bytes).
-const TOPIC_BYTES: usize = 256;
+/// Memory of one subscription beside its name, rounded up. Measured: 363 bytes for each of 500,000 names of 20 bytes,
+/// spare room of the maps included.
+const TOPIC_BYTES: usize = 384;
 
 #[cfg(test)]
 mod tests {

@@ -238,6 +238,9 @@ fn counts_are_those_of_clients_on_all_workers() {
         leaving.ask(words);
     }
     assert_eq!(asker.ask("PUBLISH news x"), b":7\r\n");
+    // The same on a connection of the client's own.
+    assert_eq!(asker.ask("WATCH k"), b"+OK\r\n");
+    assert_eq!(asker.ask("PUBLISH news x"), b":7\r\n");
     assert_eq!(proxy.metric("breakwater_subscriptions"), 10.0);
     assert_eq!(proxy.metric("breakwater_subscriber_links"), 2.0);
 }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use super::receive::again;
+use super::receive::{again, evict};
 use super::{Ask, Asker, Link, Want};
 use crate::buffer::SendBuffer;
 use crate::clock::{Micros, SECOND, to_micros};
@@ -21,7 +21,9 @@ use crate::refusal::{Ran, Refusal};
 use crate::resp::reply::ReplyScanner;
 use crate::session::pubsub;
 use crate::session::subscriptions::weight;
+use crate::stats::labels::{ClosedReason, DialFailure};
 use crate::upstream::dial::{DialError, Node};
+use crate::upstream::identity::Identity;
 use crate::worker::Worker;
 
 /// The connection is there: what clients hold comes first, then what they ask for.
@@ -32,6 +34,7 @@ pub fn opened(worker: &mut Worker, link: &mut Link, socket: WriteHalf) {
     link.write_blocked = true;
     link.heard_at = worker.now;
     let waiting = mem::take(&mut link.asks);
+    link.asked_bytes = 0;
     for kind in Kind::ALL {
         let held: Vec<Name> = link.book.held(kind).cloned().collect();
         for names in batches(held) {
@@ -83,6 +86,7 @@ pub fn lost(worker: &mut Worker, link: &mut Link) {
         }
     }
     link.asks = waiting;
+    link.asked_bytes = link.asks.iter().map(|ask| ask.bytes).sum();
     // Whoever left just now may have been the last of a topic.
     link.book.disconnect();
 }
@@ -98,11 +102,20 @@ fn reset(link: &mut Link) {
     link.scanned = 0;
     link.is_skipping = false;
     link.restoring = 0;
+    link.has_unwanted = false;
     link.later = Vec::new();
 }
 
 /// No connection: who has waited longer than `retry_window` is told.
 pub fn dial_failed(worker: &mut Worker, link: &mut Link, node: &Node, error: &DialError) {
+    if error.failure == DialFailure::Auth && link.key.identity != Identity::UPSTREAM {
+        // The user's password has changed: its clients must say who they are anew, as after any restart of the node.
+        for kind in Kind::ALL {
+            for name in link.book.held(kind) {
+                evict(worker, link, kind, name, ClosedReason::SubscriptionLost);
+            }
+        }
+    }
     // Waiting does not help somebody without a password.
     let (refusal, window) = if error.is_stranger() {
         (Refusal::NoAuth, 0)
@@ -111,6 +124,7 @@ pub fn dial_failed(worker: &mut Worker, link: &mut Link, node: &Node, error: &Di
     };
     give_up(worker, link, |_, age| (age >= window).then(|| refusal.clone()));
     link.asks.retain(|ask| ask.asker.is_some());
+    link.asked_bytes = link.asks.iter().map(|ask| ask.bytes).sum();
 }
 
 /// Tells whoever has waited for an answer longer than the deadline of its command (INV-5). The question stays in
@@ -185,9 +199,10 @@ pub fn tick(worker: &mut Worker, link: &mut Link) {
 
 /// A node that was busy when it was to end a subscription is asked again, once a second.
 fn ask_to_end_again(worker: &mut Worker, link: &mut Link) {
-    if !link.asks.is_empty() || worker.now.saturating_sub(link.used_at) < SECOND {
+    if !link.has_unwanted || worker.now.saturating_sub(link.used_at) < SECOND {
         return;
     }
+    link.has_unwanted = false;
     let table = Arc::clone(&worker.topology.load().table);
     for kind in Kind::ALL {
         let names: Vec<Name> = link.book.unwanted(kind).cloned().collect();

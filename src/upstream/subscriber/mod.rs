@@ -32,6 +32,7 @@ use crate::resp::reply::ReplyScanner;
 use crate::resp::write;
 use crate::session::replies::Sequence;
 use crate::session::state::SessionId;
+use crate::session::subscriptions::weight;
 use crate::topology::Topology;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
@@ -61,6 +62,8 @@ pub struct Ask {
     pub answered: usize,
     /// Position behind its last byte on the connection.
     pub end: u64,
+    /// Memory of its topics, as counted in [`Link::asked_bytes`].
+    pub bytes: usize,
     /// The client that waits for the answer; `None` if nobody does (any more).
     pub asker: Option<Asker>,
     /// Whether clients hold the topics already and only the node must learn of them (again).
@@ -125,6 +128,8 @@ pub struct Link {
     pub book: Book,
     /// Questions in the order of their bytes, which is the order of the answers.
     pub asks: VecDeque<Ask>,
+    /// Memory of the topics in `asks`.
+    pub asked_bytes: usize,
     /// Bytes of the questions.
     pub send: SendBuffer,
     /// Finds where frames end.
@@ -139,6 +144,8 @@ pub struct Link {
     pub restoring: usize,
     /// Topics that the node could not take now; asked for again by the tick.
     pub later: Vec<(Kind, Name)>,
+    /// The node has refused to end a subscription that nobody holds; the tick asks again.
+    pub has_unwanted: bool,
     /// Messages may have been missed since everybody was last told.
     pub has_gap: bool,
     /// Sessions that wait until the queue has room.
@@ -198,6 +205,7 @@ pub fn link_for(
         is_open: false,
         book: Book::new(tally),
         asks: VecDeque::new(),
+        asked_bytes: 0,
         send: SendBuffer::default(),
         scanner: ReplyScanner::default(),
         carry: Vec::new(),
@@ -205,6 +213,7 @@ pub fn link_for(
         is_skipping: false,
         restoring: 0,
         later: Vec::new(),
+        has_unwanted: false,
         has_gap: false,
         backlog: Vec::new(),
         socket: WriteHalf::Detached,
@@ -241,8 +250,17 @@ impl Link {
             self.send.append(pool, &frame);
             ask.end = self.send.end();
         }
+        ask.bytes = ask.weight();
+        self.asked_bytes += ask.bytes;
         self.asks.push_back(ask);
         self.wake();
+    }
+
+    /// Takes the first question away: it is answered.
+    pub fn pop(&mut self) -> Option<Ask> {
+        let ask = self.asks.pop_front()?;
+        self.asked_bytes = self.asked_bytes.saturating_sub(ask.bytes);
+        Some(ask)
     }
 
     /// Ends at the node what nobody holds any more among these topics, and forgets the rest of what is idle.
@@ -256,12 +274,13 @@ impl Link {
     ) {
         let mut unwanted = Vec::new();
         for name in names {
-            if let Idle::Unwanted(name) = self.book.idle(kind, name)
-                && !unwanted.contains(&name)
-            {
+            if let Idle::Unwanted(name) = self.book.idle(kind, name) {
                 unwanted.push(name);
             }
         }
+        // A client may have said a topic twice.
+        unwanted.sort_unstable();
+        unwanted.dedup();
         if !unwanted.is_empty() {
             self.ask(pool, table, Ask::new(Wire::Unsubscribe, kind, unwanted), now);
         }
@@ -270,7 +289,9 @@ impl Link {
     /// Whether one more question may be queued (INV-4).
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.send.unsent() < LINK_UNSENT_BYTES_MAX && self.asks.len() < LINK_ASKS_MAX
+        self.send.unsent() < LINK_BYTES_MAX
+            && self.asked_bytes < LINK_BYTES_MAX
+            && self.asks.len() < LINK_ASKS_MAX
     }
 
     /// The deployment has changed: the connection is given up, and the next one leads to the new node.
@@ -301,7 +322,16 @@ impl Ask {
     /// A question whose answer nobody waits for.
     #[must_use]
     pub fn new(wire: Wire, kind: Kind, names: Vec<Name>) -> Self {
-        Self { wire, kind, names, answered: 0, end: 0, asker: None, is_again: false }
+        Self { wire, kind, names, answered: 0, end: 0, bytes: 0, asker: None, is_again: false }
+    }
+
+    /// Memory of its topics, those that its client leaves included.
+    fn weight(&self) -> usize {
+        let leaves = self.asker.as_ref().map_or(&[][..], |asker| match &asker.want {
+            Want::Leave(_, names) => names,
+            _ => &[],
+        });
+        self.names.iter().chain(leaves).map(|name| weight(name)).sum()
     }
 
     /// The question as bytes, in the node's own name for the command.
@@ -323,7 +353,8 @@ impl Ask {
     }
 }
 
-/// Bytes of questions that may wait for the link's socket; clients wait beyond that.
-const LINK_UNSENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of questions that may wait for the link's socket, and of topics in questions that are not answered; clients
+/// wait beyond that.
+const LINK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Questions that may be unanswered on one link.
 const LINK_ASKS_MAX: usize = 65_536;

@@ -88,7 +88,7 @@ fn skip(worker: &mut Worker, link: &mut Link, beginning: &[u8]) {
 }
 
 /// Closes everybody who holds a topic.
-fn evict(worker: &mut Worker, link: &Link, kind: Kind, topic: &[u8], reason: ClosedReason) {
+pub fn evict(worker: &mut Worker, link: &Link, kind: Kind, topic: &[u8], reason: ClosedReason) {
     for &id in link.book.holders(kind, topic).into_iter().flatten() {
         if let Some(session) = worker.sessions.get_mut(id) {
             session.close(Closing::Now(reason));
@@ -163,7 +163,7 @@ fn answered(worker: &mut Worker, link: &mut Link, kind: Kind, name: &[u8], answe
     if ask.answered < ask.names.len() {
         return;
     }
-    let Some(mut ask) = link.asks.pop_front() else {
+    let Some(mut ask) = link.pop() else {
         return;
     };
     if let Some(asker) = ask.asker.take() {
@@ -195,7 +195,7 @@ fn reply(worker: &mut Worker, link: &mut Link, kind: u8, frame: &[u8]) -> Result
         let is_mark = matches!(ask.wire, Wire::Mark(_));
         (is_mark || (is_error && ask.answered == 0)) && ask.end <= link.send.sent()
     });
-    let Some(mut ask) = link.asks.pop_front().filter(|_| is_due) else {
+    let Some(mut ask) = link.pop().filter(|_| is_due) else {
         return Err(Anomaly::Unexpected);
     };
     for name in &ask.names {
@@ -205,8 +205,11 @@ fn reply(worker: &mut Worker, link: &mut Link, kind: u8, frame: &[u8]) -> Result
         (Some(asker), Wire::Mark(_)) => pubsub::marked(worker, link, asker, frame),
         (Some(asker), _) => pubsub::refused(worker, asker, frame),
         (None, Wire::Subscribe) if ask.is_again => not_restored(worker, link, &ask, frame),
-        // What the node does not end stays until the tick asks again.
-        (None, _) => return Ok(()),
+        (None, _) => {
+            // What the node does not end stays until the tick asks again.
+            link.has_unwanted = true;
+            return Ok(());
+        }
     }
     tidy(worker, link, ask.kind, &ask.names);
     Ok(())

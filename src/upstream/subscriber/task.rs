@@ -121,13 +121,15 @@ fn prepare(worker: &mut Worker, id: LinkId, node: &Node) -> Result<Purpose, Dial
 /// Remembers a failure that concerns everybody (INV-5).
 fn note_failure(worker: &mut Worker, id: LinkId, error: &DialError) {
     let epoch = worker.topology.load().epoch;
-    let concerns = worker
-        .links
-        .get(id)
-        .is_some_and(|link| link.epoch == epoch && is_everybodys(error, link.key.identity));
-    if concerns {
+    let Some(link) = worker.links.get_mut(id) else {
+        return;
+    };
+    if link.epoch == epoch && is_everybodys(error, link.key.identity) {
         let now = worker.now;
         worker.reach.note_failure(error.clone(), now);
+    } else {
+        // No back-off of all holds this one up, so it has its own.
+        link.fruitless += 1;
     }
 }
 

@@ -15,6 +15,7 @@ use crate::resp::write::Protocol;
 use crate::session::state::{Closing, SessionId};
 use crate::stats::labels::{ClosedReason, DialFailure};
 use crate::upstream::dial::DialError;
+use crate::upstream::identity::Presented;
 use crate::upstream::receive::Anomaly;
 use crate::upstream::rig::{Rig, bytes_of};
 
@@ -264,6 +265,7 @@ impl World {
         assert_eq!((worker.subscription_bytes, worker.stats.subscriptions.get()), (0, 0));
         let link = self.link.and_then(|id| worker.links.get(id)).unwrap();
         assert!(link.book.is_empty() && link.asks.is_empty(), "{link:?}");
+        assert_eq!(link.asked_bytes, 0);
     }
 }
 
@@ -587,8 +589,7 @@ fn a_client_that_becomes_somebody_else_keeps_what_it_has_and_hears_it_once() {
     let ann = world.client(Protocol::Resp3);
     world.say(ann, "SUBSCRIBE a");
     world.settle();
-    let presented =
-        crate::upstream::identity::Presented { user: Some(b"x".to_vec()), password: Vec::new() };
+    let presented = Presented { user: Some(b"x".to_vec()), password: Vec::new() };
     let other = world.rig.worker.shared.identities.confirm(&presented, 0).unwrap();
     world.rig.worker.sessions.get_mut(ann).unwrap().identity = Some(other);
     let (first, first_node) = (world.link.unwrap(), std::mem::take(&mut world.node));
@@ -609,6 +610,60 @@ fn a_client_that_becomes_somebody_else_keeps_what_it_has_and_hears_it_once() {
     ));
     assert!(world.node.is_idle());
     assert!(world.rig.worker.shared.tally.of(Kind::Channel, b"b") == -1, "its end is on its way");
+}
+
+#[test]
+fn who_cannot_be_authenticated_any_more_is_closed_and_others_wait() {
+    let mut world = World::new();
+    let (ann, bob) = (world.client(Protocol::Resp3), world.client(Protocol::Resp3));
+    let presented = Presented { user: Some(b"x".to_vec()), password: Vec::new() };
+    let other = world.rig.worker.shared.identities.confirm(&presented, 0).unwrap();
+    world.rig.worker.sessions.get_mut(ann).unwrap().identity = Some(other);
+    let error = DialError::new(DialFailure::Auth, "WRONGPASS no".into());
+    for client in [bob, ann] {
+        world.say(client, "SUBSCRIBE a");
+        world.settle();
+        world.lose();
+        world.with_link(|worker, link| {
+            let node = Arc::clone(&link.node);
+            loss::dial_failed(worker, link, &node, &error);
+        });
+        world.node = Node::default();
+    }
+    let lost = Some(Closing::Now(ClosedReason::SubscriptionLost));
+    assert_eq!((world.rig.closing(ann), world.rig.closing(bob)), (lost, None));
+}
+
+#[test]
+fn a_node_that_is_busy_is_asked_again_to_begin_and_to_end() {
+    let mut world = World::new();
+    let (ann, bob) = (world.client(Protocol::Resp3), world.client(Protocol::Resp3));
+    world.say(ann, "SUBSCRIBE a");
+    world.say(bob, "SUBSCRIBE b");
+    world.settle();
+    world.rig.leave(ann);
+    world.send();
+    world.node.input.clear();
+    world.node.output = b"-BUSY a script\r\n".to_vec();
+    world.settle();
+    assert!(world.node.topics[0].contains(&b"a"[..]), "it has not ended");
+    world.rig.worker.now += 2 * SECOND;
+    world.with_link(loss::tick);
+    world.settle();
+    assert!(!world.node.topics[0].contains(&b"a"[..]));
+    world.lose();
+    world.open();
+    world.send();
+    world.node.input.clear();
+    world.node.output = b"-BUSY a script\r\n".to_vec();
+    world.settle();
+    assert!(world.node.is_idle() && !world.told(bob).contains("gap"));
+    world.with_link(loss::tick);
+    world.settle();
+    assert!(world.node.topics[0].contains(&b"b"[..]) && world.told(bob).contains("gap"));
+    world.rig.leave(bob);
+    world.settle();
+    world.ends_empty();
 }
 
 #[test]
