@@ -23,7 +23,7 @@ use crate::scripts::follow;
 use crate::session::block::Block;
 use crate::session::pin::Abort;
 use crate::session::state::{Closing, Session};
-use crate::session::{local, pinned, pubsub, transaction};
+use crate::session::{invalidations, local, pinned, pubsub, transaction};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
@@ -114,7 +114,10 @@ pub fn dispatch(
     //    cannot serve is refused.
     let class = spec.class_for(&command);
     let mut frame = if spec.wire_name.is_none() { frame } else { renamed(spec, &command, frame) };
-    if session.pin.is_some() || class == Class::Pinned {
+    if session.pin.is_some()
+        || class == Class::Pinned
+        || invalidations::are_wanted(class, session, &command)
+    {
         if is_after_doubt(session, class) {
             return refuse_doubtful(worker, topology, session, spec);
         }

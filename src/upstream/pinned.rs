@@ -474,3 +474,6 @@ const UNKNOWN_MAX: usize = 1024;
 const KEPT_MIN: usize = 4;
 /// A connection that has rested for so long is closed.
 const RESTING_MAX: Micros = 30 * SECOND;
+
+#[cfg(test)]
+mod tests;
