@@ -104,6 +104,10 @@ pub fn dispatch(
     else {
         return refuse(worker, session, spec, &Refusal::NoAuth);
     };
+    if session.doubtful > 0 && session.lacks_transaction {
+        // Nothing of a transaction that was never begun takes effect, SELECT and its kind included.
+        return refuse_doubtful(worker, topology, session, spec);
+    }
     // In RESP2 whoever has subscribed may say little else.
     if session.subscriptions.is_some()
         && let Some(done) = pubsub::restrict(worker, topology, session, spec, command)
