@@ -196,8 +196,13 @@ pub fn restrict(
         }
         "ping" => Some(ping(worker, topology, session, spec, command)),
         name => {
+            // Whatever keeps EXEC from running is the reason of an abort to Redis, transaction or not.
+            let code = match name {
+                "exec" => "EXECABORT Transaction discarded because of:",
+                _ => "ERR",
+            };
             let text = format!(
-                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / \
+                "{code} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / \
                  QUIT / RESET are allowed in this context"
             );
             Some(dispatch::refuse_with(worker, session, Some(spec), |line| {
