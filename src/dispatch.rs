@@ -23,7 +23,7 @@ use crate::scripts::follow;
 use crate::session::block::Block;
 use crate::session::pin::Abort;
 use crate::session::state::{Closing, Session};
-use crate::session::{local, pinned, pubsub, transaction};
+use crate::session::{invalidations, local, pinned, pubsub, transaction};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
@@ -114,7 +114,10 @@ pub fn dispatch(
     //    cannot serve is refused.
     let class = spec.class_for(&command);
     let mut frame = if spec.wire_name.is_none() { frame } else { renamed(spec, &command, frame) };
-    if session.pin.is_some() || class == Class::Pinned {
+    if session.pin.is_some()
+        || class == Class::Pinned
+        || invalidations::are_wanted(class, session, &command)
+    {
         if is_after_doubt(session, class) {
             return refuse_doubtful(worker, topology, session, spec);
         }
@@ -146,7 +149,7 @@ pub fn dispatch(
 }
 
 /// 4. Where it goes, if it may go now.
-#[inline]
+#[inline(always)]
 fn go(
     worker: &mut Worker,
     topology: &Topology,
@@ -236,7 +239,8 @@ pub fn dispatch_block(
 }
 
 /// 5. Opens the reply slot and queues the frame. Nothing between the two may fail (INV-1).
-#[inline]
+// Measured: with `go`, 60 instructions a command as calls of their own.
+#[inline(always)]
 pub fn send(
     worker: &mut Worker,
     session: &mut Session,
@@ -280,10 +284,19 @@ pub fn send(
 }
 
 /// Delivers what became of a waiter's command. Called exactly once for each waiter.
-#[inline]
+// Measured: 29 instructions a reply as a call of its own.
+#[inline(always)]
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();
+    if waiter.role == Role::Plain {
+        return deliver(worker, waiter, settled);
+    }
+    settle_role(worker, waiter, settled);
+}
+
+/// A reply that does more than being delivered.
+fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     match waiter.role {
         Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
         Role::Info => match info::joined(worker, &settled) {

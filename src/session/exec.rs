@@ -11,10 +11,10 @@ use crate::dispatch::Settled;
 use crate::resp::limits::Limits;
 use crate::resp::reply::ReplyScanner;
 use crate::resp::request::{RequestScanner, Scanned};
-use crate::resp::write;
+use crate::resp::write::{self, Protocol};
 use crate::session::pin::Pending;
 use crate::session::state::Session;
-use crate::session::{local, wait};
+use crate::session::{local, tracking, wait};
 use crate::topology::Topology;
 use crate::worker::Worker;
 
@@ -32,6 +32,11 @@ pub fn rewrite(
     match pending {
         Pending::Aborting(abort) => write::error(&mut line, &abort.text()),
         Pending::Wait => return Some(wait::answer(bytes)),
+        // The client has its confirmation already: a push.
+        Pending::Listen if session.protocol == Protocol::Resp3 && !bytes.starts_with(b"-") => {
+            return Some(Vec::new());
+        }
+        Pending::TrackingInfo(redirect) => return Some(tracking::with_our_id(bytes, *redirect)),
         Pending::Unwatched => write::null_array(&mut line, session.protocol),
         Pending::Exec { queued, ours } if !ours.is_empty() => {
             return splice(worker, session, bytes, *queued, ours);

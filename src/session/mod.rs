@@ -13,6 +13,7 @@ pub mod exec;
 pub mod feed;
 pub mod flush;
 pub mod gate;
+pub mod invalidations;
 pub mod local;
 pub mod pin;
 pub mod pinned;

@@ -23,6 +23,8 @@ pub struct Pin {
     pub watch_is_lost: bool,
     /// CLIENT TRACKING ON as the client said it; said again on a new connection.
     pub tracking: Option<Vec<u8>>,
+    /// Whether it hears what another client's CLIENT TRACKING redirects to it.
+    pub listens: bool,
     /// Whether the node sends this client what MONITOR sends.
     pub is_monitor: bool,
     /// Whether something may be left on the connection that we do not keep account of.
@@ -89,6 +91,10 @@ pub enum Pending {
     Wait,
     /// CLIENT TRACKING; what it turns on, or nothing if it turns it off.
     Tracking(Option<Vec<u8>>),
+    /// SUBSCRIBE to invalidations.
+    Listen,
+    /// CLIENT TRACKINGINFO, in which the client's own id of a redirection is to stand.
+    TrackingInfo(Option<i64>),
     /// MONITOR.
     Monitor,
     /// Any other command of its own; `leaves_state` if the connection cannot be given to others afterwards.
@@ -110,7 +116,7 @@ impl Pin {
     /// Whether every command of the session goes to this connection until its client says otherwise.
     #[must_use]
     pub fn is_sticky(&self) -> bool {
-        self.tracking.is_some() || self.is_monitor
+        self.tracking.is_some() || self.is_monitor || self.listens
     }
 
     /// Whether the session can do without it.

@@ -21,7 +21,7 @@ use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::session::pin::{Multi, Pending};
 use crate::session::state::{Closing, Session};
-use crate::session::{exec, local, tracking, transaction, wait};
+use crate::session::{exec, invalidations, local, tracking, transaction, wait};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
@@ -52,6 +52,11 @@ pub fn dispatch(
     {
         return Some(dispatch::refuse(worker, session, spec, &Refusal::Monitoring));
     }
+    if session.pin.as_ref().is_some_and(|pin| pin.listens)
+        && let Some(done) = invalidations::say(worker, session, spec, command)
+    {
+        return Some(done);
+    }
     if session.in_transaction() {
         return Some(transaction::dispatch(worker, topology, session, spec, command, frame));
     }
@@ -67,6 +72,9 @@ pub fn dispatch(
             Some(dispatch::send(worker, session, lane, asked, frame))
         }
         Class::Pinned => Some(begin(worker, topology, session, identity, spec, command, frame)),
+        class if invalidations::are_wanted(class, session, &command) => {
+            Some(begin(worker, topology, session, identity, spec, command, frame))
+        }
         Class::Subscriber | Class::Structural => None,
     }
 }
@@ -127,6 +135,10 @@ fn begin(
             (Pending::Wait, Need::Lasting)
         }
         "monitor" => (Pending::Monitor, Need::Lasting),
+        "subscribe" => {
+            frame = invalidations::question(session, frame);
+            (Pending::Listen, Need::Lasting)
+        }
         "client|tracking" => {
             match tracking::in_the_nodes_terms(worker, command) {
                 Ok(Some(said)) => frame = Piece::Shared(said.into()),
@@ -173,6 +185,7 @@ pub(super) fn expect(
     let is_held = match &pending {
         Pending::Exec { ours, .. } => !ours.is_empty(),
         Pending::Aborting(_) | Pending::Unwatched | Pending::Wait => true,
+        Pending::Listen | Pending::TrackingInfo(_) => true,
         _ => false,
     };
     let waits = matches!(pending, Pending::Blocking | Pending::Wait);
@@ -242,14 +255,21 @@ fn answer_beside(
     command: Command<'_>,
 ) -> Option<Dispatched> {
     let lane = session.pin.as_ref().and_then(|pin| pin.lane);
-    if &*spec.name == "client|trackinginfo" && session.pin.as_ref()?.tracking.is_some() {
-        return Some(dispatch::send(
-            worker,
-            session,
-            lane?,
-            Asked::of(spec),
-            Piece::Borrowed(command.frame()),
-        ));
+    if let Some(said) = session.pin.as_ref().and_then(|pin| pin.tracking.as_ref()) {
+        let redirect = tracking::redirect_of(said);
+        match &*spec.name {
+            "client|getredir" => {
+                worker.answer(session, |line| write::integer(line, redirect.unwrap_or(0)));
+                return Some(Dispatched::Done);
+            }
+            "client|trackinginfo" if session.in_flight > 0 => return Some(Dispatched::Wait),
+            "client|trackinginfo" => {
+                let (pending, frame) =
+                    (Pending::TrackingInfo(redirect), Piece::Borrowed(command.frame()));
+                return Some(expect(worker, session, lane?, spec, pending, frame));
+            }
+            _ => {}
+        }
     }
     if changes_everything(spec) && session.in_flight > 0 {
         // What is under way on the connection is answered before that is given up.
@@ -416,6 +436,10 @@ fn conclude(session: &mut Session, pending: Pending, is_ok: bool) {
             pin.is_dirty = true;
             pin.tracking = said;
         }
+        Pending::Listen => {
+            pin.is_dirty = true;
+            pin.listens = is_ok;
+        }
         Pending::Monitor => {
             pin.is_dirty = true;
             pin.is_monitor = is_ok;
@@ -539,3 +563,6 @@ fn tell_loss(worker: &mut Worker, session: &mut Session) {
     }
     forget_if_free(session);
 }
+
+#[cfg(test)]
+mod tests;

@@ -195,21 +195,27 @@ pub fn restrict(
             }))
         }
         "ping" => Some(ping(worker, topology, session, spec, command)),
-        name => {
-            // Whatever keeps EXEC from running is the reason of an abort to Redis, transaction or not.
-            let code = match name {
-                "exec" => "EXECABORT Transaction discarded because of:",
-                _ => "ERR",
-            };
-            let text = format!(
-                "{code} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / \
-                 QUIT / RESET are allowed in this context"
-            );
-            Some(dispatch::refuse_with(worker, session, Some(spec), |line| {
-                write::error(line, &text);
-            }))
-        }
+        name => Some(refuse_in_context(worker, session, spec, name)),
     }
+}
+
+/// What Redis says to a RESP2 client that has subscribed and wants something else.
+pub fn refuse_in_context(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    name: &str,
+) -> Dispatched {
+    // Whatever keeps EXEC from running is the reason of an abort to Redis, transaction or not.
+    let code = match name {
+        "exec" => "EXECABORT Transaction discarded because of:",
+        _ => "ERR",
+    };
+    let text = format!(
+        "{code} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+         RESET are allowed in this context"
+    );
+    dispatch::refuse_with(worker, session, Some(spec), |line| write::error(line, &text))
 }
 
 /// PING of a subscriber takes the way of its messages: the pong comes behind those that were published before.

@@ -52,6 +52,33 @@ pub fn in_the_nodes_terms(
     Ok(Some(said))
 }
 
+/// Our id of the client that a CLIENT TRACKING redirects to.
+#[must_use]
+pub fn redirect_of(said: &[u8]) -> Option<i64> {
+    let mut scanner = RequestScanner::default();
+    let Ok(Scanned::Command { length }) = scanner.scan(said, &Limits::default(), true) else {
+        return None;
+    };
+    let (frame, spans) = scanner.arguments(said, length);
+    let command = Command::new(frame, spans);
+    let place = (3..command.len()).find(|&at| command.has_word_at(at, "redirect"))?;
+    parse_integer(command.argument(place + 1)?)
+}
+
+/// The reply to CLIENT TRACKINGINFO with our id of the redirection in the place of the node's.
+#[must_use]
+pub fn with_our_id(reply: &[u8], redirect: Option<i64>) -> Vec<u8> {
+    const FIELD: &[u8] = b"$8\r\nredirect\r\n:";
+    let place = reply.windows(FIELD.len()).position(|window| window == FIELD);
+    let (Some(place), Some(redirect)) = (place, redirect) else {
+        return reply.to_vec();
+    };
+    let (before, rest) = reply.split_at(place + FIELD.len());
+    let end = rest.iter().position(|&byte| byte == b'\r').unwrap_or(rest.len());
+    let after = rest.get(end..).unwrap_or_default();
+    [before, redirect.to_string().as_bytes(), after].concat()
+}
+
 /// What the command will have changed once the node has accepted it.
 #[must_use]
 pub fn pending(command: Command<'_>) -> Pending {

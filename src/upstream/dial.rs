@@ -128,12 +128,16 @@ async fn handshake(
 ) -> Result<(), DialError> {
     let (bytes, steps) = greeting(node, purpose)?;
     exchange.send(&bytes).await.map_err(|error| DialError::io(&error))?;
-    for must_succeed in steps {
+    let mut is_selected = false;
+    for step in steps {
         let reply = exchange.reply().await.map_err(DialError::from)?;
         // A node that wants AUTH must not get a lane without it, whatever the step.
         let is_stranger = reply.starts_with(b"-NOAUTH");
         // The node says so instead of answering, and closes.
         let is_turned_away = reply.starts_with(b"-ERR max number of clients");
+        is_selected |= step == Step::SelectEarly && reply.starts_with(b"+");
+        let must_succeed = step == Step::Must || (step == Step::SelectLate && !is_selected);
+        let is_stranger = is_stranger && step != Step::SelectEarly;
         let is_fatal = must_succeed || is_turned_away || (is_stranger && !purpose.may_be_stranger);
         if is_fatal && reply.first() == Some(&b'-') {
             return Err(DialError::from_line(&reply));
@@ -155,27 +159,46 @@ async fn node_client_id(exchange: &mut Exchange) -> Result<Option<u64>, DialErro
     Ok(digits.and_then(|digits| digits.trim_end().parse().ok()))
 }
 
-/// The bytes of the handshake, and for each command whether its reply must not be an error.
-fn greeting(node: &Node, purpose: &Purpose) -> Result<(Vec<u8>, Vec<bool>), DialError> {
+/// What the reply to a command of the handshake decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// An error is the end.
+    Must,
+    /// An error is ignored: an ACL may forbid it.
+    May,
+    /// SELECT in front of AUTH: a client that has selected its database keeps it, even as a user that may not select.
+    SelectEarly,
+    /// SELECT behind AUTH: must succeed if the early one did not.
+    SelectLate,
+}
+
+/// The bytes of the handshake, and what each reply decides.
+fn greeting(node: &Node, purpose: &Purpose) -> Result<(Vec<u8>, Vec<Step>), DialError> {
     let (mut bytes, mut steps) = (Vec::new(), Vec::new());
-    let mut step = |arguments: &[&[u8]], must_succeed: bool| {
+    let mut step = |arguments: &[&[u8]], step: Step| {
         write::command(&mut bytes, arguments);
-        steps.push(must_succeed);
+        steps.push(step);
     };
+    let db = purpose.db.to_string();
     if let Some(presented) = credentials(node, purpose)? {
         match &presented.user {
-            Some(user) => step(&[b"AUTH", user, &presented.password], true),
-            None => step(&[b"AUTH", &presented.password], true),
+            Some(user) => {
+                if purpose.db != 0 {
+                    step(&[b"SELECT", db.as_bytes()], Step::SelectEarly);
+                }
+                step(&[b"AUTH", user, &presented.password], Step::Must);
+            }
+            None => step(&[b"AUTH", &presented.password], Step::Must),
         }
     }
     if purpose.protocol == Protocol::Resp3 {
-        step(&[b"HELLO", b"3"], true);
+        step(&[b"HELLO", b"3"], Step::Must);
     }
     if purpose.db != 0 {
-        step(&[b"SELECT", purpose.db.to_string().as_bytes()], true);
+        step(&[b"SELECT", db.as_bytes()], Step::SelectLate);
     }
-    step(&[b"CLIENT", b"SETNAME", purpose.label.as_bytes()], false);
-    step(&[b"CLIENT", b"NO-EVICT", b"on"], false);
+    step(&[b"CLIENT", b"SETNAME", purpose.label.as_bytes()], Step::May);
+    step(&[b"CLIENT", b"NO-EVICT", b"on"], Step::May);
     if purpose.wants_id {
         // Its reply is read behind the steps.
         write::command(&mut bytes, &[b"CLIENT", b"ID"]);

@@ -121,6 +121,8 @@ pub struct Pinned {
     pub owner: Option<SessionId>,
     /// What the node's own CLIENT ID calls this connection; 0 before it is connected.
     pub node_client_id: u64,
+    /// The name that the node shows for it; empty for ours.
+    pub name: Vec<u8>,
     /// Whether something would be lost with the connection that its owner counts on: then nothing is sent again
     /// on another one.
     pub holds_state: bool,

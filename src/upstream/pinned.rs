@@ -109,6 +109,7 @@ pub fn borrow(
     }
     session.lane = Some(id);
     session.epoch = topology.epoch;
+    introduce(worker, session, id);
     // There may be one for the next as well.
     wake_next(worker);
     Ok(id)
@@ -222,7 +223,9 @@ fn open(
         return None;
     };
     let (node, now, owner) = (Arc::clone(&topology.node), worker.now, Some(session.id));
-    let pinned = Pinned { owner, node_client_id: 0, holds_state: false, place, lasting: None };
+    let name = Vec::new();
+    let pinned =
+        Pinned { owner, node_client_id: 0, name, holds_state: false, place, lasting: None };
     let id = worker.lanes.insert(|id| {
         let mut lane = Lane::new(id, key, node, now);
         lane.pinned = Some(Box::new(pinned));
@@ -263,16 +266,43 @@ pub fn follow(worker: &mut Worker, session: &mut Session, id: LaneId) {
     }
 }
 
+/// Gives the connection its borrower's name, so that the node's CLIENT LIST and SLOWLOG show whose it is. Nobody waits
+/// for the answer, and an ACL may refuse it.
+fn introduce(worker: &mut Worker, session: &Session, id: LaneId) {
+    let name = session.client.labels().name;
+    let Some(lane) = worker.lanes.get_mut(id) else {
+        return;
+    };
+    match &mut lane.pinned {
+        Some(pinned) if pinned.name != name => pinned.name.clone_from(&name),
+        _ => return,
+    }
+    let shown: &[u8] = if name.is_empty() { OUR_NAME } else { &name };
+    let mut frame = Vec::new();
+    write::command(&mut frame, &[b"CLIENT", b"SETNAME", shown]);
+    let waiter = Waiter { slot: NO_ANSWER, ..whisperer(session.id, id, worker.now) };
+    worker.unflushed.mark(id, lane.send.unsent() == 0);
+    lane.enqueue(&mut worker.pool, Piece::Borrowed(&frame), waiter);
+}
+
 /// Queues a command of our own. Nothing of the session is dispatched before its reply.
 pub fn whisper(worker: &mut Worker, session: &mut Session, id: LaneId, frame: &[u8]) {
     let (Some(lane), Some(pin)) = (worker.lanes.get_mut(id), &mut session.pin) else {
         return;
     };
-    let waiter = Waiter {
-        session: session.id,
+    let waiter = whisperer(session.id, id, worker.now);
+    pin.whispers += 1;
+    worker.unflushed.mark(id, lane.send.unsent() == 0);
+    lane.enqueue(&mut worker.pool, Piece::Borrowed(frame), waiter);
+}
+
+/// The waiter of a command of our own on the connection `id` of `session`.
+fn whisperer(session: SessionId, id: LaneId, now: Micros) -> Waiter {
+    Waiter {
+        session,
         slot: id.number(),
         end: 0,
-        taken_at: worker.now,
+        taken_at: now,
         length: 0,
         prelude: 0,
         is_prelude_due: false,
@@ -284,10 +314,7 @@ pub fn whisper(worker: &mut Worker, session: &mut Session, id: LaneId, frame: &[
         role: Role::Whisper,
         is_muted: true,
         recount: Recount::No,
-    };
-    pin.whispers += 1;
-    worker.unflushed.mark(id, lane.send.unsent() == 0);
-    lane.enqueue(&mut worker.pool, Piece::Borrowed(frame), waiter);
+    }
 }
 
 /// The session wants its connection no more. `is_clean` if nothing of it is left there: only then may somebody
@@ -466,6 +493,10 @@ impl Drop for Place {
     }
 }
 
+/// The name of a connection whose borrower has none.
+const OUR_NAME: &[u8] = b"breakwater:pinned";
+/// The slot of a command of our own that nobody waits for.
+const NO_ANSWER: u64 = u64::MAX;
 /// What is counted for commands of our own.
 const WHISPERED: CommandId = builtin_id("select");
 /// Bound while the server's own is unknown.
@@ -474,3 +505,6 @@ const UNKNOWN_MAX: usize = 1024;
 const KEPT_MIN: usize = 4;
 /// A connection that has rested for so long is closed.
 const RESTING_MAX: Micros = 30 * SECOND;
+
+#[cfg(test)]
+mod tests;

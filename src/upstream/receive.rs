@@ -172,7 +172,8 @@ fn keep_for_block(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> Result<
     Ok(())
 }
 
-/// Whether a frame is a line of MONITOR: those answer nothing. A client that monitors can ask nothing else.
+/// Whether a frame is a line of MONITOR, or an invalidation in RESP2: those answer nothing. A client that hears them
+/// can ask nothing else.
 #[inline]
 fn is_monitors(worker: &Worker, lane: &Lane) -> bool {
     if lane.pinned.is_none() || !lane.waiters.is_empty() {
@@ -182,7 +183,9 @@ fn is_monitors(worker: &Worker, lane: &Lane) -> bool {
         return false;
     };
     let session = worker.sessions.get(owner);
-    session.is_some_and(|session| session.pin.as_ref().is_some_and(|pin| pin.is_monitor))
+    session.is_some_and(|session| {
+        session.pin.as_ref().is_some_and(|pin| pin.is_monitor || pin.listens)
+    })
 }
 
 /// A push is no reply (INV-1): it belongs to the session that owns the connection, and on a shared one to nobody.
@@ -290,3 +293,6 @@ const STREAM_FROM_BYTES: usize = 16 * 1024;
 const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of an error reply (or of attributes before a reply) that are held.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! A worker without sockets, for tests of the synchronous core.
 //!
-//! Owns a worker, its clients and the one lane that their commands go to; says what a client sends, what a node
+//! Owns a worker, its clients and the lanes that their commands go to; says what a client sends, what a node
 //! answers, and how much the kernel took. Never used outside tests.
 //!
-//! What surprises: time stands still unless a test moves it, and the lane is "open" without a connection.
+//! What surprises: time stands still unless a test moves it, and a lane is "open" without a connection. What is
+//! said of "the lane" means the first one there is, or the one that [`Rig::focus_on`] has chosen.
 
 use std::io::IoSlice;
 use std::rc::Rc;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::arena::Key;
 use crate::buffer::SLICES;
 use crate::cli::RunFlags;
 use crate::config::{Auth, MemorySettings, PubsubSettings, Settings, UpstreamSettings};
@@ -27,7 +27,7 @@ use crate::stats::labels::{ClosedReason, DialFailure};
 use crate::topology::Topology;
 use crate::upstream::dial::{DialError, Node};
 use crate::upstream::identity::Identity;
-use crate::upstream::lane::{Lane, LaneState, Waiter};
+use crate::upstream::lane::{Lane, LaneId, LaneState, Waiter};
 use crate::upstream::receive::Anomaly;
 use crate::upstream::{loss, receive, task};
 use crate::worker::{Shared, Worker, WorkerHandle};
@@ -37,6 +37,8 @@ pub(crate) struct Rig {
     pub(crate) worker: Worker,
     gate: Rc<Gate>,
     node: Arc<Node>,
+    /// The lane that is meant; the first one without it.
+    focus: Option<LaneId>,
 }
 
 // === impl Rig ===
@@ -65,7 +67,7 @@ impl Rig {
         };
         let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));
         let worker = Worker::new(Arc::new(shared), stats);
-        Self { worker, gate: Rc::new(gate), node }
+        Self { worker, gate: Rc::new(gate), node, focus: None }
     }
 
     /// A client connects.
@@ -87,9 +89,7 @@ impl Rig {
         let mut session = self.worker.sessions.lend(client).unwrap();
         feed::fresh(&mut self.worker, &topology, &mut session, bytes);
         self.worker.sessions.restore(client, session);
-        if let Some(id) = self.worker.to_dial.pop() {
-            self.worker.lanes.get_mut(id).unwrap().state = LaneState::Open;
-        }
+        self.connect();
     }
 
     /// A client that was told to wait offers again what it holds.
@@ -98,6 +98,23 @@ impl Rig {
         let mut session = self.worker.sessions.lend(client).unwrap();
         feed::held(&mut self.worker, &topology, &mut session);
         self.worker.sessions.restore(client, session);
+        self.connect();
+    }
+
+    /// Every dial succeeds at once.
+    fn connect(&mut self) {
+        for id in std::mem::take(&mut self.worker.to_dial) {
+            if let Some(lane) = self.worker.lanes.get_mut(id) {
+                lane.state = LaneState::Open;
+            }
+        }
+    }
+
+    /// From here on "the lane" is the one that a client's last command went to.
+    pub(crate) fn focus_on(&mut self, client: SessionId) -> &mut Self {
+        self.focus = self.worker.sessions.get(client).unwrap().lane;
+        assert!(self.focus.is_some(), "it has no command on any lane");
+        self
     }
 
     /// Opens a lane as `client`'s first command would, with nothing on it.
@@ -128,6 +145,8 @@ impl Rig {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             receive::receive(&mut self.worker, &mut lane, bytes, None)
         }));
+        // As the lane's task does behind each of its turns.
+        session::pinned::after_turn(&mut self.worker, &mut lane);
         self.worker.lanes.restore(id, lane);
         match result {
             Ok(result) => result,
@@ -140,8 +159,13 @@ impl Rig {
         let id = self.lane_id();
         let mut lane = self.worker.lanes.lend(id).unwrap();
         loss::connection_lost(&mut self.worker, &mut lane, &self.node);
+        session::pinned::lost(&mut self.worker, &mut lane);
+        let is_over = lane.pinned.is_some() && lane.is_idle();
         lane.state = LaneState::Open;
         self.worker.lanes.restore(id, lane);
+        if is_over {
+            self.worker.lanes.remove(id);
+        }
     }
 
     /// The dial of a new connection fails as well: the first waiter has waited too long, the others wait on.
@@ -200,6 +224,20 @@ impl Rig {
         bytes_of(&self.worker.sessions.get(client).unwrap().out)
     }
 
+    /// As [`Self::owed`], of any length: the client's socket takes it.
+    pub(crate) fn take(&mut self, client: SessionId) -> Vec<u8> {
+        let session = self.worker.sessions.get_mut(client).unwrap();
+        let mut taken = Vec::new();
+        while session.out.unsent() > 0 {
+            let bytes = bytes_of(&session.out);
+            session.out.advance(bytes.len());
+            taken.extend(bytes);
+        }
+        let sent = session.out.sent();
+        session.out.release(&mut self.worker.pool, sent);
+        taken
+    }
+
     /// What the lane would send next.
     pub(crate) fn queued(&mut self) -> Vec<u8> {
         bytes_of(&self.lane().send)
@@ -213,8 +251,8 @@ impl Rig {
         *self.lane().waiters.front().unwrap()
     }
 
-    fn lane_id(&self) -> Key<Lane> {
-        self.worker.lanes.keys().next().unwrap()
+    fn lane_id(&self) -> LaneId {
+        self.focus.unwrap_or_else(|| self.worker.lanes.keys().next().unwrap())
     }
 
     fn lane(&mut self) -> &mut Lane {

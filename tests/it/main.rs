@@ -16,6 +16,7 @@ mod config;
 mod differential;
 mod getkeys;
 mod info;
+mod interleavings;
 mod keyspace;
 mod listeners;
 mod memory;

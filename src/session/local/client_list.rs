@@ -37,11 +37,19 @@ struct Style<'a> {
     commands: Vec<&'a str>,
     has_library: bool,
     now: Micros,
+    /// The client that asks, and the bytes of its command.
+    asking: (u64, usize),
 }
 
 /// CLIENT INFO: the client's own line.
-pub(super) fn info(worker: &mut Worker, topology: &Topology, session: &mut Session) {
-    let style = Style::new(&topology.table, worker.now);
+pub(super) fn info(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    command: Command<'_>,
+) {
+    let asking = (session.client.id, command.frame().len());
+    let style = Style::new(&topology.table, worker.now, asking);
     let mut text = Vec::new();
     style.describe(&mut text, &session.client);
     let protocol = session.protocol;
@@ -60,7 +68,8 @@ pub(super) fn list(
         Err(error) => return worker.answer(session, |line| line.extend_from_slice(&error)),
     };
     // One look at the table for all lines.
-    let style = Style::new(&topology.table, worker.now);
+    let asking = (session.client.id, command.frame().len());
+    let style = Style::new(&topology.table, worker.now, asking);
     // Checked as it grows and not before: how long a line is, only the card knows.
     let bound = usize::try_from(session.bounds().reply_bytes).unwrap_or(usize::MAX);
     let mut text = Vec::new();
@@ -140,7 +149,7 @@ impl Kind {
 
 impl<'a> Style<'a> {
     /// What the lines of this table's upstream look like at `now`.
-    fn new(table: &'a Table, now: Micros) -> Self {
+    fn new(table: &'a Table, now: Micros, asking: (u64, usize)) -> Self {
         // Cards hold ids as plain numbers, so names are looked up by place.
         let mut commands = Vec::new();
         for spec in table.specs() {
@@ -153,7 +162,7 @@ impl<'a> Style<'a> {
             }
         }
         let has_library = table.find("client|setinfo").is_some();
-        Self { commands, has_library, now }
+        Self { commands, has_library, now, asking }
     }
 
     /// Appends the line of one client, line feed included.
@@ -172,7 +181,7 @@ impl<'a> Style<'a> {
             [0, 1, 2].map(|kind: usize| client.subscriptions[kind].load(Ordering::Relaxed));
         let _ = write!(
             out,
-            " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} qbuf=0 qbuf-free=0 \
+            " age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} qbuf={} qbuf-free=0 \
              argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=",
             client.age_seconds(self.now),
             client.idle_seconds(self.now),
@@ -182,6 +191,7 @@ impl<'a> Style<'a> {
             to_patterns,
             to_shards,
             client.queued.load(Ordering::Relaxed),
+            self.unread_of(client),
             self.last_command(client),
         );
         out.extend_from_slice(&labels.user);
@@ -194,6 +204,11 @@ impl<'a> Style<'a> {
             out.extend_from_slice(&labels.library_version);
         }
         out.push(b'\n');
+    }
+
+    /// Bytes that a client has sent and that are not done with: those of the command that asks.
+    fn unread_of(&self, client: &Client) -> usize {
+        if client.id == self.asking.0 { self.asking.1 } else { 0 }
     }
 
     /// A card may hold an id of an earlier table, which then names another command or none.

@@ -50,7 +50,7 @@ pub fn answer(
         "client|getname" => client::get_name(worker, session),
         "client|setname" => client::set_name(worker, session, command),
         "client|setinfo" => client::set_info(worker, session, command),
-        "client|info" => client_list::info(worker, topology, session),
+        "client|info" => client_list::info(worker, topology, session, command),
         "client|list" => client_list::list(worker, topology, session, command),
         "client|kill" => client_kill::kill(worker, session, command),
         "client|unblock" => client::unblock(worker, session, command),

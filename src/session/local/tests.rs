@@ -785,7 +785,8 @@ fn an_upstream_without_setinfo_shows_no_libraries() {
         table: Arc::new(without),
         facts: None,
     };
-    super::client_list::info(&mut rig.worker, &bare, &mut session);
+    let command = crate::command::Command::new(b"", &[]);
+    super::client_list::info(&mut rig.worker, &bare, &mut session, command);
     rig.worker.sessions.restore(id, session);
     let own = String::from_utf8(owed(&mut rig.worker, id)).unwrap();
     assert!(own.ends_with(" resp=2\n\r\n"), "{own}");

@@ -103,6 +103,27 @@ fn those_who_wait_do_not_get_the_reserve_by_way_of_connections_that_rest() {
 }
 
 #[test]
+fn connections_that_rest_on_one_worker_give_way_to_the_other() {
+    let redis = RedisServer::start();
+    let toml = format!("workers = 2\n[upstream]\nurl = \"{}\"\npinned_max = 10\n", redis.url());
+    let proxy = Proxy::configured(&toml).ready();
+    // Each new client goes to the worker with fewer: neighbours are on different ones.
+    let mut clients: Vec<Client> = (0..20).map(|_| proxy.client()).collect();
+    for half in [0, 1, 0, 1] {
+        let mut mine: Vec<&mut Client> = clients.iter_mut().skip(half).step_by(2).collect();
+        // All ten places are taken by one worker, whoever had them before.
+        for (words, reply) in [("MULTI", "+OK\r\n"), ("GET none", "+QUEUED\r\n")] {
+            mine.iter_mut().for_each(|client| client.send(line(words)));
+            for client in &mut mine {
+                assert_eq!(String::from_utf8_lossy(&client.frame()), reply, "{words}");
+            }
+        }
+        mine.iter_mut().for_each(|client| assert_eq!(client.text("EXEC"), "*1\r\n$-1\r\n"));
+    }
+    assert_eq!(refusals(&proxy), 0);
+}
+
+#[test]
 fn everybody_in_the_queue_is_served_when_places_become_free_at_once() {
     let redis = RedisServer::start();
     // Nobody is refused within this test, and ticks alone would take longer than its patience.
@@ -176,13 +197,18 @@ fn a_refused_multi_takes_the_rest_of_its_transaction_with_it() {
     let mut holders: Vec<Client> = (0..10).map(|_| proxy.client()).collect();
     holders.iter_mut().for_each(|client| assert_eq!(client.text("MULTI"), "+OK\r\n"));
     let mut client = proxy.client();
-    client.send(pipeline("MULTI|SELECT 0|INCR ran|INCR ran|EXEC|ECHO end"));
-    let frames = client.frames(6);
+    client.send(pipeline("MULTI|SELECT 1|INCR ran|HELLO 3|CLIENT SETNAME x|INCR ran|EXEC"));
+    let frames = client.frames(7);
     let texts: Vec<_> = frames.iter().map(|frame| String::from_utf8_lossy(frame)).collect();
     assert!(texts[0].starts_with("-ERR breakwater: not executed: waited "), "{texts:?}");
-    assert_eq!(redis.client().ask("EXISTS ran"), b":0\r\n", "without its MULTI: {texts:?}");
-    assert!(texts[4].starts_with("-E"), "{texts:?}");
-    assert_eq!(texts[5], "$3\r\nend\r\n");
+    assert!(texts.iter().all(|text| text.starts_with('-')), "{texts:?}");
+    // Nothing of it happened: not there, and not to the client's own connection.
+    assert_eq!(client.text("GET none"), "$-1\r\n", "{texts:?}");
+    assert_eq!(client.text("CLIENT GETNAME"), "$-1\r\n", "{texts:?}");
+    assert_eq!(client.text("SET here 1"), "+OK\r\n");
+    let mut direct = redis.client();
+    assert_eq!(direct.ask("EXISTS here"), b":1\r\n", "{texts:?}");
+    assert_eq!(direct.ask("EXISTS ran"), b":0\r\n", "{texts:?}");
     // Who waits for the answer to MULTI knows better than to go on; it is not in a transaction.
     assert!(client.text("MULTI").starts_with("-ERR breakwater: not executed: waited "));
     assert_eq!(client.text("INCR alone"), ":1\r\n");

@@ -122,13 +122,38 @@ fn each_way_to_leave_ends_the_wait_at_once() {
             client.send(pipeline(words));
             blocked(&redis, 1);
             let half_closed = leave(client, way);
-            eprintln!("{words}: {way:?}");
             blocked(&redis, 0);
             drop(half_closed);
         }
     }
     crate::transactions::nothing_is_left(&redis);
     assert_eq!(redis.client().ask("EXISTS after q"), b":0\r\n");
+}
+
+#[test]
+fn a_wait_that_is_behind_other_commands_when_its_client_leaves_is_not_begun_or_ends() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.url()).ready();
+    for talk in [
+        "BLPOP q 0",
+        "SET a 1|BLPOP q 0",
+        "WATCH k|BLPOP q 0",
+        "WATCH k|GET k|BLPOP q 0|BLPOP q 0",
+        "MULTI|SELECT 1|EXEC|BLPOP q 0",
+        "BLPOP none 0.01|BLPOP q 0",
+    ] {
+        for way in [Way::Close, Way::Abort, Way::HalfClose] {
+            for _ in 0..5 {
+                let mut client = proxy.client();
+                client.send(pipeline(talk));
+                drop(leave(client, way));
+            }
+        }
+    }
+    until("all of them have gone", || proxy.metric("breakwater_clients") == 0.0);
+    blocked(&redis, 0);
+    assert_eq!(redis.client().ask("RPUSH q a"), b":1\r\n");
+    assert_eq!(length(&mut redis.client(), "q"), 1);
 }
 
 #[test]
