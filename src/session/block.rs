@@ -51,6 +51,10 @@ pub fn find(
     if session.pin.is_some() || session.is_muted() || session.identity.is_none() {
         return None;
     }
+    if session.subscriptions.is_some() {
+        // Each command is judged by itself: in RESP2 a subscriber may say next to nothing.
+        return None;
+    }
     let limits = topology.limits(&session.gate.limits);
     let (mut length, mut commands, mut is_bulk, mut is_retry_safe) = (0, 0, false, true);
     while commands < BLOCK_COMMANDS_MAX && length < BLOCK_BYTES_MAX {

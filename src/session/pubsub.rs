@@ -206,9 +206,14 @@ pub fn refuse_in_context(
     spec: &Spec,
     name: &str,
 ) -> Dispatched {
+    // Whatever keeps EXEC from running is the reason of an abort to Redis, transaction or not.
+    let code = match name {
+        "exec" => "EXECABORT Transaction discarded because of:",
+        _ => "ERR",
+    };
     let text = format!(
-        "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET \
-         are allowed in this context"
+        "{code} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+         RESET are allowed in this context"
     );
     dispatch::refuse_with(worker, session, Some(spec), |line| write::error(line, &text))
 }

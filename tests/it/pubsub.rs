@@ -37,8 +37,8 @@ fn subscribed(proxy: &Proxy, words: &str) -> Client {
     client
 }
 
-/// A line of a conversation: who speaks (`c` the subscriber, `p` another client), what, and how many frames the
-/// subscriber gets because of it.
+/// A line of a conversation: who speaks (`c` the subscriber, `p` another client), what (commands of one pipeline between
+/// bars), and how many frames the subscriber gets because of it.
 type Said = (char, &'static str, usize);
 
 /// Holds the same conversation with Redis directly and through the proxy.
@@ -55,8 +55,9 @@ fn converse(version: u8, conversation: &[Said]) {
             let [ours, theirs] = others.each_mut().map(|other| other.ask(words));
             assert_eq!(shown(&ours), shown(&theirs), "RESP{version} {words}: ours, theirs");
         } else {
+            let pipeline: Vec<u8> = words.split('|').flat_map(line).collect();
             for client in &mut subscribers {
-                client.send(line(words));
+                client.send(&pipeline);
             }
         }
         let [ours, theirs] =
@@ -108,6 +109,7 @@ fn a_conversation_in_resp2_is_answered_to_the_byte_as_by_redis() {
             ('c', "HELLO 3", 1),
             ('c', "AUTH x", 1),
             ('c', "MULTI", 1),
+            ('c', "MULTI|SET x 1|EXEC", 3),
             ('c', "CLIENT REPLY ON", 1),
             ('c', "CLIENT ID", 1),
             ('c', "PUBSUB NUMPAT", 1),
