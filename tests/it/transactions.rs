@@ -13,14 +13,14 @@ mod talks;
 
 use crate::support::{RedisServer, until};
 
-/// Waits until the server has no trace of a transaction, of a blocked client, or of a connection that belongs to
-/// one client and does not rest.
+/// Waits until no connection of the server is in a transaction, waits, watches, tracks or monitors. Those of a test
+/// itself do none of it at that moment.
 pub(crate) fn nothing_is_left(redis: &RedisServer) {
     let mut direct = redis.client();
     let what = "nothing is left of a transaction on the server";
     until(what, || {
         let list = direct.text("CLIENT LIST");
-        list.lines().filter(|line| line.contains("name=breakwater")).all(is_at_rest)
+        list.lines().filter(|line| line.contains("id=")).all(is_at_rest)
     });
 }
 

@@ -159,7 +159,7 @@ fn who_leaves_the_queue_executes_nothing_and_stands_in_nobody_s_way() {
     let mut holders: Vec<Client> = (0..10).map(|_| proxy.client()).collect();
     holders.iter_mut().for_each(|client| assert_eq!(client.text("MULTI"), "+OK\r\n"));
     // They are in front, and they are gone when their turn comes.
-    let behind = line("INCR ran").repeat(5000);
+    let behind = line("INCR ran").repeat(20_000);
     let mut leaving: Vec<Client> = (0..20)
         .map(|number| {
             let mut client = proxy.client();
@@ -248,6 +248,7 @@ fn draining_ends_with_clients_that_wait_and_pops_nothing_for_them() {
     blocked(&redis, 51);
     proxy.terminate();
     assert!(proxy.exit_status().success());
+    assert!(proxy.log().contains("every client was answered"), "it waited for those who wait");
     many.iter_mut().for_each(|client| assert_eq!(client.rest(), b""));
     assert_eq!((transaction.rest(), behind.rest()), (Vec::new(), Vec::new()));
     blocked(&redis, 0);

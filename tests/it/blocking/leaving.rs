@@ -53,7 +53,8 @@ fn leave(mut client: Client, way: Way) -> Option<Client> {
             return Some(client);
         }
         Way::CloseBehindInput => client.send(pipeline("LPOP q|BLPOP q 0|INCR after")),
-        Way::CloseBehindMuchInput => client.send(line("LPOP q").repeat(4000)),
+        // More than is read ahead, and no more than the kernel takes: it must be able to deliver the end.
+        Way::CloseBehindMuchInput => client.send(line("LPOP q").repeat(6000)),
         Way::AbortBehindInput => {
             client.send(line("LPOP q").repeat(100));
             client.abort();
