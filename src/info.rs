@@ -74,7 +74,7 @@ fn section(worker: &Worker) -> Vec<u8> {
     let shared = &worker.shared;
     let topology = shared.topology.load();
     let (scripts, script_bytes) = shared.scripts.totals();
-    let state = match (worker.reach.last_error(), &topology.facts) {
+    let state = match (worker.reaches.last_error(topology.node.id), &topology.facts) {
         (Some(_), _) => "down",
         (None, None) if worker.stats.lanes.get() == 0 => "connecting",
         (None, _) => "up",
@@ -96,7 +96,7 @@ fn section(worker: &Worker) -> Vec<u8> {
     field("upstream", &topology.node.name);
     field("upstream_epoch", &topology.epoch);
     field("upstream_state", &state);
-    if let Some(error) = worker.reach.last_error() {
+    if let Some(error) = worker.reaches.last_error(topology.node.id) {
         field("upstream_cause", &error.cause());
     }
     out

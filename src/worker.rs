@@ -29,7 +29,8 @@ use crate::upstream::flush::Unflushed;
 use crate::upstream::identity::Identities;
 use crate::upstream::lane::{Lane, LaneId};
 use crate::upstream::pinned::{PinnedBudget, PinnedPool};
-use crate::upstream::pool::{self, Reach};
+use crate::upstream::pool;
+use crate::upstream::reach::Reaches;
 use crate::upstream::subscriber::{Link, LinkId};
 use crate::upstream::verify::Verification;
 
@@ -44,8 +45,8 @@ pub struct Worker {
     pub links: Arena<Link>,
     /// Its connections that belong to one session each.
     pub pinned: PinnedPool,
-    /// Whether the node can be reached, and when to try again.
-    pub reach: Reach,
+    /// Whether nodes can be reached, and when to try again.
+    pub reaches: Reaches,
     /// Lanes whose tasks are still to be started.
     pub to_dial: Vec<LaneId>,
     /// Links whose tasks are still to be started.
@@ -112,6 +113,8 @@ pub struct Shared {
     pub scripts: Scripts,
     /// Libraries of functions, likewise.
     pub libraries: Libraries,
+    /// Rung by whoever has met a sign that the slot map is old; the control plane fetches a new one.
+    pub map_is_old: tokio::sync::Notify,
     /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
     pub stats: Mutex<Vec<Arc<WorkerStats>>>,
 }
@@ -163,6 +166,7 @@ impl Shared {
             memory,
             scripts: Scripts::new(&memory),
             libraries: Libraries::new(&memory),
+            map_is_old: tokio::sync::Notify::new(),
             stats: Mutex::default(),
         }
     }
@@ -229,7 +233,7 @@ impl Worker {
             lanes: Arena::default(),
             links: Arena::default(),
             pinned: PinnedPool::default(),
-            reach: Reach::default(),
+            reaches: Reaches::default(),
             to_dial: Vec::new(),
             links_to_dial: Vec::new(),
             to_verify: Vec::new(),
@@ -260,7 +264,7 @@ impl Worker {
     pub fn begin_batch(&mut self) -> Arc<Topology> {
         self.now = clock::micros();
         let topology = Arc::clone(self.topology.load());
-        if self.reach.note_recoveries(topology.epoch, topology.recoveries) {
+        if self.reaches.note_recoveries(topology.epoch, topology.recoveries) {
             pool::retire_silent(self);
         }
         topology

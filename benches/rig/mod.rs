@@ -28,6 +28,7 @@ use breakwater::session::registry::{Client, Home};
 use breakwater::session::state::{Session, SessionId};
 use breakwater::stats::WorkerStats;
 use breakwater::topology::Topology;
+use breakwater::topology::slots::NodeId;
 use breakwater::upstream::dial::Node;
 use breakwater::upstream::identity::Identity;
 use breakwater::upstream::lane::{LaneId, LaneState};
@@ -167,7 +168,12 @@ impl Rig {
 fn worker() -> Worker {
     let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
     let settings = Settings::load(&flags).expect("the defaults are valid").upstream;
-    let node = Arc::new(Node { name: settings.endpoint.to_string(), settings, tls: None });
+    let node = Arc::new(Node {
+        id: NodeId::default(),
+        name: settings.endpoint.to_string(),
+        settings,
+        tls: None,
+    });
     let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
     let shared = Shared::new(published, MemorySettings::default());
     Worker::new(Arc::new(shared), Arc::new(WorkerStats::new(BUILTIN_COUNT)))

@@ -23,8 +23,10 @@ const DB_MAX: u32 = i32::MAX as u32;
 /// What an upstream URL says, before it is joined with the keys beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UpstreamUrl {
-    /// Host and port, or the socket's path.
+    /// Host and port, or the socket's path; of a cluster the first of its seeds.
     pub(super) endpoint: Endpoint,
+    /// All seeds of a cluster, if it names one.
+    pub(super) seeds: Option<Vec<Endpoint>>,
     /// The scheme was `rediss`.
     pub(super) is_tls: bool,
     /// `None`: the URL says nothing about a database.
@@ -33,6 +35,15 @@ pub(super) struct UpstreamUrl {
     pub(super) user: Option<String>,
     /// Decoded; never empty.
     pub(super) password: Option<Redacted<String>>,
+}
+
+/// What a URL's scheme says of the deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// One node.
+    Single,
+    /// A cluster, of which any nodes are named.
+    Cluster,
 }
 
 /// The part of a URL that is neither scheme, address nor path.
@@ -67,13 +78,17 @@ pub(super) fn socket(text: &str) -> Result<SocketAddr, Fault> {
     wrong(format!("'{text}' is not an address to listen on"), hint)
 }
 
-/// Reads an upstream URL: `redis://[user:password@]host[:port][/db]`, `rediss://…`, `unix:/path`, `unix:///path`.
+/// Reads an upstream URL: `redis://[user:password@]host[:port][/db]`, `redis-cluster://[user:password@]host[:port],…`,
+/// `rediss…://…`, `unix:/path`, `unix:///path`.
 pub(super) fn upstream(url: &str) -> Result<UpstreamUrl, Fault> {
     let Some((scheme, rest)) = url.split_once(':') else {
         return wrong("the upstream is not a URL", "write redis://HOST:6379");
     };
     match scheme {
-        "redis" | "rediss" => redis_url(rest, scheme == "rediss"),
+        "redis" | "rediss" => redis_url(rest, scheme == "rediss", Kind::Single),
+        "redis-cluster" | "rediss-cluster" => {
+            redis_url(rest, scheme == "rediss-cluster", Kind::Cluster)
+        }
         "unix" => unix_url(rest),
         _ => Err(foreign_scheme(scheme)),
     }
@@ -87,7 +102,6 @@ fn wrong<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, Fault
 /// Says what this build serves, to somebody who asked for more or wrote another tool's URL.
 fn foreign_scheme(scheme: &str) -> Fault {
     let deployment = match scheme {
-        "redis-cluster" | "rediss-cluster" => "a Redis Cluster",
         "redis-sentinel" | "rediss-sentinel" => "a Redis behind Sentinel",
         _ => {
             // Without `://` the word before the colon may be a host or even a user: it is not quoted.
@@ -96,12 +110,12 @@ fn foreign_scheme(scheme: &str) -> Fault {
         }
     };
     let what =
-        format!("{scheme}:// names {deployment}, and this build serves one standalone Redis only");
-    Fault::new(what, "write redis://HOST:6379, rediss://HOST:6379 (TLS) or unix:/PATH")
+        format!("{scheme}:// names {deployment}, and this build serves one Redis or a cluster");
+    Fault::new(what, "write redis://HOST:6379 or redis-cluster://HOST:6379,HOST:6379")
 }
 
 /// What stands behind `redis:` or `rediss:`. The parts are taken off from the outside inwards.
-fn redis_url(rest: &str, is_tls: bool) -> Result<UpstreamUrl, Fault> {
+fn redis_url(rest: &str, is_tls: bool, kind: Kind) -> Result<UpstreamUrl, Fault> {
     let Some(rest) = rest.strip_prefix("//") else {
         return wrong("the upstream's URL lacks // behind its scheme", "write redis://HOST:6379");
     };
@@ -120,15 +134,19 @@ fn redis_url(rest: &str, is_tls: bool) -> Result<UpstreamUrl, Fault> {
         Some((info, address)) => (user_info(info)?, address),
         None => ((None, None), authority),
     };
-    let (host, port) = host_and_port(address)?;
     let (user, password) = info;
-    Ok(UpstreamUrl {
-        endpoint: Endpoint::Tcp { host, port },
-        is_tls,
-        db: db(path)?,
-        user,
-        password,
-    })
+    let db = db(path)?;
+    let (endpoint, seeds) = match kind {
+        Kind::Single => (node(address)?, None),
+        Kind::Cluster if db.is_some_and(|db| db != 0) => {
+            return wrong("a Redis Cluster has database 0 only", "remove what stands behind the /");
+        }
+        Kind::Cluster => {
+            let seeds = address.split(',').map(node).collect::<Result<Vec<_>, _>>()?;
+            (seeds.first().cloned().ok_or_else(unencoded)?, Some(seeds))
+        }
+    };
+    Ok(UpstreamUrl { endpoint, seeds, is_tls, db, user, password })
 }
 
 /// What stands behind `unix:`. The path is taken as it is: no percent-encoding, no query.
@@ -142,7 +160,13 @@ fn unix_url(rest: &str) -> Result<UpstreamUrl, Fault> {
         None => rest,
     };
     let endpoint = Endpoint::Unix(unix_path(path)?);
-    Ok(UpstreamUrl { endpoint, is_tls: false, db: None, user: None, password: None })
+    Ok(UpstreamUrl { endpoint, seeds: None, is_tls: false, db: None, user: None, password: None })
+}
+
+/// One node of a URL.
+fn node(address: &str) -> Result<Endpoint, Fault> {
+    let (host, port) = host_and_port(address)?;
+    Ok(Endpoint::Tcp { host, port })
 }
 
 /// A path that the system can bind or connect to, of either side.
@@ -298,7 +322,7 @@ mod tests {
 
     fn tcp(host: &str, port: u16) -> UpstreamUrl {
         let endpoint = Endpoint::Tcp { host: host.to_owned(), port };
-        UpstreamUrl { endpoint, is_tls: false, db: None, user: None, password: None }
+        UpstreamUrl { endpoint, seeds: None, is_tls: false, db: None, user: None, password: None }
     }
 
     fn password(text: &str) -> Option<Redacted<String>> {
@@ -336,6 +360,18 @@ mod tests {
         ] {
             assert_eq!(upstream(url), Ok(expected), "{url}");
         }
+    }
+
+    #[test]
+    fn a_cluster_is_named_by_any_of_its_nodes() {
+        let url = upstream("rediss-cluster://app:pw@a:1,[::1]:2,b").unwrap();
+        let node = |host: &str, port| Endpoint::Tcp { host: host.to_owned(), port };
+        let seeds = vec![node("a", 1), node("::1", 2), node("b", 6379)];
+        assert_eq!((&url.endpoint, &url.seeds), (&seeds[0], &Some(seeds.clone())));
+        assert_eq!(
+            (url.is_tls, url.user, url.password),
+            (true, Some("app".into()), password("pw"))
+        );
     }
 
     #[test]
@@ -388,11 +424,12 @@ mod tests {
             ("unix://host/run/redis.sock", "has no host"),
             ("unix:/run/", "'/run/' is not a path"),
             ("unix:/run/redis.sock?db=1", "takes no query"),
-            ("redis-cluster://a:1,b:2", "a Redis Cluster, and this build serves one standalone"),
-            ("rediss-cluster://a:1", "a Redis Cluster, and this build serves one standalone"),
+            ("redis-cluster://a:1,", "has no host"),
+            ("redis-cluster://a:1,b:x", "port is not a port"),
+            ("redis-cluster://a:1/3", "has database 0 only"),
             (
                 "redis-sentinel://a:1/mymaster",
-                "behind Sentinel, and this build serves one standalone",
+                "behind Sentinel, and this build serves one Redis or a cluster",
             ),
         ] {
             let fault = upstream(url).expect_err(url);
@@ -420,7 +457,7 @@ mod tests {
             "redis://u:hunter2%ff@h",
             "redis://u:hunter2",
             "redis://hunter2!",
-            "redis-cluster://u:hunter2@h",
+            "redis-cluster://u:hunter2@h:0",
         ] {
             let fault = upstream(url).expect_err(url);
             assert!(!fault.to_string().contains("hunter2"), "{url}: {fault}");

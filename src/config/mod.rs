@@ -150,8 +150,10 @@ pub struct UserSettings {
 /// Where commands go, and how patient we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
-    /// The one Redis.
+    /// The one Redis, or the first seed of a cluster.
     pub endpoint: Endpoint,
+    /// `Some` for `redis-cluster://`.
+    pub cluster: Option<ClusterSettings>,
     /// Database that a client starts in, 0 unless the URL or `db` says otherwise.
     pub db: u32,
     /// `Some` for `rediss://`.
@@ -184,6 +186,13 @@ pub struct UpstreamSettings {
     /// Whether libraries of functions that were loaded through us are loaded again into a node that comes back
     /// without any.
     pub restore_functions: bool,
+}
+
+/// What is particular to a Redis Cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Nodes to be asked for the others, in the order of the URL; at least one, all [`Endpoint::Tcp`].
+    pub seeds: Vec<Endpoint>,
 }
 
 /// The address of a node.

@@ -206,7 +206,7 @@ fn wrong_flags_are_named_with_their_variables_and_all_at_once() {
     let flags = RunFlags {
         config: None,
         listen: vec!["6379".to_owned(), "*:1".to_owned()],
-        upstream: wrong("redis-cluster://h:1"),
+        upstream: wrong("redis-sentinel://h:1/m"),
         workers: wrong("0"),
         profile: wrong("guard"),
         policy: Some("p.toml".into()),

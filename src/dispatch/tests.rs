@@ -30,6 +30,7 @@ fn with_module(commands: &[(&str, Flags)]) -> Rig {
     published.store(Arc::new(Topology {
         epoch: known.epoch,
         recoveries: known.recoveries,
+        slots: None,
         node: Arc::clone(&known.node),
         table: Arc::new(known.table.overlay(commands.iter().map(live).collect())),
         facts: None,

@@ -19,6 +19,7 @@ use crate::resp::write::Protocol;
 use crate::stats::control;
 use crate::stats::labels::Reload;
 use crate::tls::ClientTlsReloader;
+use crate::topology::slots::NodeId;
 use crate::topology::{Published, facts, single};
 use crate::upstream::dial::{self, Node, Purpose};
 use crate::worker::Shared;
@@ -44,7 +45,12 @@ pub fn node(settings: &UpstreamSettings) -> anyhow::Result<Node> {
         }
         _ => None,
     };
-    Ok(Node { name: settings.endpoint.to_string(), settings: settings.clone(), tls })
+    Ok(Node {
+        id: NodeId::default(),
+        name: settings.endpoint.to_string(),
+        settings: settings.clone(),
+        tls,
+    })
 }
 
 /// Reads certificates again whose files have changed: the listeners' and the upstream's.
@@ -128,6 +134,7 @@ async fn move_to(
         presented: None,
         may_be_stranger: true,
         wants_id: false,
+        is_readonly: false,
         label: "breakwater:verify".into(),
     };
     let mut exchange = dial::dial(&node, &purpose).await?;

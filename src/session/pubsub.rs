@@ -238,7 +238,7 @@ fn ping(
         return Dispatched::Wait;
     };
     let is_open = worker.links.get(link).is_some_and(|link| link.is_open);
-    if !is_open && let Some(refusal) = worker.reach.refusal(&topology.node, worker.now) {
+    if !is_open && let Some(refusal) = worker.reaches.refusal(&topology.node, worker.now) {
         return dispatch::not_executed(worker, session, spec, &refusal);
     }
     let mark = Wire::Mark(command.argument(1).map(Into::into));

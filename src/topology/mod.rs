@@ -5,11 +5,12 @@
 //!
 //! What surprises: the epoch counts *deployments*, not events. A reconnect to the same node publishes a new
 //! snapshot of the same epoch, so that lanes go on; a changed `[upstream]` gets a new epoch, so that each session
-//! drains before it moves (INV-12 a).
+//! drains before it moves (INV-12 a). What moves within a cluster is counted slot by slot ([`slots`]).
 
 pub mod facts;
 pub mod restore;
 pub mod single;
+pub mod slots;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::command::table::Table;
 use crate::resp::limits::Limits;
 use crate::upstream::dial::Node;
 use facts::Facts;
+use slots::SlotMap;
 
 /// A picture of the upstream.
 #[derive(Debug)]
@@ -27,8 +29,10 @@ pub struct Topology {
     pub epoch: u64,
     /// How often the control plane has found the node well; a change ends a worker's back-off.
     pub recoveries: u64,
-    /// The node that all commands go to.
+    /// The node that all commands go to; in a cluster the one that commands without a key go to.
     pub node: Arc<Node>,
+    /// Who serves which slot; `None` where one node serves everything.
+    pub slots: Option<Arc<SlotMap>>,
     /// The commands that it knows.
     pub table: Arc<Table>,
     /// What it said about itself; `None` until the first connection.
@@ -58,7 +62,21 @@ impl Topology {
     #[must_use]
     pub fn unknown(epoch: u64, node: Arc<Node>) -> Self {
         let table = Arc::new(with_renames(Table::builtin(), &node));
-        Self { epoch, recoveries: 0, node, table, facts: None }
+        let slots = node.settings.cluster.is_some().then(|| Arc::new(SlotMap::empty()));
+        Self { epoch, recoveries: 0, node, slots, table, facts: None }
+    }
+
+    /// The same picture with another slot map.
+    #[must_use]
+    pub fn with_slots(&self, slots: SlotMap) -> Self {
+        Self {
+            epoch: self.epoch,
+            recoveries: self.recoveries,
+            node: Arc::clone(&self.node),
+            slots: Some(Arc::new(slots)),
+            table: Arc::clone(&self.table),
+            facts: self.facts.clone(),
+        }
     }
 
     /// A listener's protocol limits, lowered to what the node takes.

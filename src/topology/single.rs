@@ -68,6 +68,7 @@ async fn converse(
         presented: None,
         may_be_stranger: true,
         wants_id: false,
+        is_readonly: false,
         label: "breakwater:control".into(),
     };
     let mut exchange = dial::dial(node, &purpose).await?;
@@ -136,6 +137,7 @@ pub fn learnt_topology(epoch: u64, recoveries: u64, node: &Arc<Node>, learnt: Le
         epoch,
         recoveries,
         node: Arc::clone(node),
+        slots: None,
         table: Arc::new(table(node, learnt.commands)),
         facts: Some(Arc::new(learnt.facts)),
     }

@@ -18,12 +18,15 @@ use crate::net::{self, Halves, TcpStream, UnixStream};
 use crate::resp::write::{self, Protocol};
 use crate::stats::labels::DialFailure;
 use crate::tls::ClientTlsReloader;
+use crate::topology::slots::NodeId;
 use crate::upstream::exchange::{Exchange, ExchangeError};
 use crate::upstream::identity::Presented;
 
 /// One Redis process, and all that is needed to connect to it.
 #[derive(Debug)]
 pub struct Node {
+    /// Its number in the deployment; 0 where there is only one.
+    pub id: NodeId,
     /// What messages call it: `host:port` or `unix:/path`.
     pub name: String,
     /// Address, credentials and clocks.
@@ -46,6 +49,8 @@ pub struct Purpose {
     pub may_be_stranger: bool,
     /// Whether the node is asked what it calls the connection.
     pub wants_id: bool,
+    /// Whether the node is told READONLY.
+    pub is_readonly: bool,
     /// What CLIENT LIST of the node shows as its name.
     pub label: String,
 }
@@ -196,6 +201,9 @@ fn greeting(node: &Node, purpose: &Purpose) -> Result<(Vec<u8>, Vec<Step>), Dial
     }
     if purpose.db != 0 {
         step(&[b"SELECT", db.as_bytes()], Step::SelectLate);
+    }
+    if purpose.is_readonly {
+        step(&[b"READONLY"], Step::Must);
     }
     step(&[b"CLIENT", b"SETNAME", purpose.label.as_bytes()], Step::May);
     step(&[b"CLIENT", b"NO-EVICT", b"on"], Step::May);

@@ -40,7 +40,7 @@ fn all(worker: &mut Worker) {
     worker.stats.turns.increment();
     let mut lanes = std::mem::take(&mut worker.unflushed.lanes);
     worker.stats.lane_commands.add(worker.unflushed.commands as u64);
-    worker.reach.earn_retries(worker.unflushed.commands as u64);
+    worker.reaches.earn_retries(worker.unflushed.commands as u64);
     worker.unflushed.commands = 0;
     for id in lanes.drain(..) {
         let Some(lane) = worker.lanes.get_mut(id) else {

@@ -23,6 +23,7 @@ use crate::resp::write::Protocol;
 use crate::scripts::proven::Proven;
 use crate::session::replies::Sequence;
 use crate::session::state::{Session, SessionId};
+use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
 use crate::upstream::pinned::{LastingPlace, Place};
@@ -35,6 +36,8 @@ pub type LaneId = Key<Lane>;
 pub struct LaneKey {
     /// Epoch of the topology that named the node; a lane of an older one takes no new command.
     pub epoch: u64,
+    /// The node it leads to.
+    pub node: NodeId,
     /// Who the lane is to the node.
     pub identity: Identity,
     /// RESP version that its replies come in.
@@ -43,6 +46,8 @@ pub struct LaneKey {
     pub db: u32,
     /// Whether it carries what would hold others up.
     pub is_bulk: bool,
+    /// Whether the node was told READONLY: a replica then serves reads itself.
+    pub is_readonly: bool,
 }
 
 /// Who gets the next reply, and what is owed if none comes.

@@ -124,7 +124,7 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
         let is_inverted = inverted.contains(&waiter.session);
         let may_retry = progress == Progress::Sent
             && waiter.is_retry_safe
-            && worker.reach.spend_retry(worker.now);
+            && worker.reaches.spend_retry(worker.now);
         let remedy = if loses_state {
             without_state(progress, &waiter, exec_is_sent)
         } else {
@@ -152,7 +152,7 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
         // The node's own answer to a client that has not authenticated.
         Refusal::NoAuth
     } else {
-        worker.reach.down(node, error, worker.now)
+        worker.reaches.down(node, error, worker.now)
     };
     let waiters = mem::take(&mut lane.waiters);
     let old = mem::take(&mut lane.send);

@@ -15,6 +15,7 @@ pub mod lane;
 pub mod loss;
 pub mod pinned;
 pub mod pool;
+pub mod reach;
 pub mod receive;
 #[cfg(test)]
 pub(crate) mod rig;

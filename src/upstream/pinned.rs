@@ -158,7 +158,7 @@ fn refusal(worker: &Worker, topology: &Topology, session: &mut Session) -> Optio
     if std::mem::take(&mut session.pin_refused) {
         return Some(busy(worker));
     }
-    worker.reach.refusal(&topology.node, worker.now)
+    worker.reaches.refusal(&topology.node, worker.now)
 }
 
 /// What a client is told that has waited for too long.
@@ -183,10 +183,12 @@ fn grant(
     };
     let key = LaneKey {
         epoch: topology.epoch,
+        node: topology.node.id,
         identity,
         protocol: session.protocol,
         db: session.db,
         is_bulk: true,
+        is_readonly: false,
     };
     let resting = take_resting(worker, &key);
     let id = resting.or_else(|| open(worker, topology, session, key))?;

@@ -25,6 +25,7 @@ use crate::session::{self, feed};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, DialFailure};
 use crate::topology::Topology;
+use crate::topology::slots::NodeId;
 use crate::upstream::dial::{DialError, Node};
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneState, Waiter};
@@ -53,7 +54,12 @@ impl Rig {
         let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
         let mut settings = Settings::load(&flags).unwrap().upstream;
         change(&mut settings);
-        let node = Arc::new(Node { name: settings.endpoint.to_string(), settings, tls: None });
+        let node = Arc::new(Node {
+            id: NodeId::default(),
+            name: settings.endpoint.to_string(),
+            settings,
+            tls: None,
+        });
         let topology = Topology::unknown(1, Arc::clone(&node));
         let published = Arc::new(ArcSwap::from_pointee(topology));
         let shared = Shared::new(published, MemorySettings::default());

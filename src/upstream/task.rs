@@ -79,13 +79,13 @@ async fn dial_lane(
     dialling: &Dialling,
 ) -> Result<ReadHalf, DialError> {
     pause(worker, id).await;
-    let is_well = worker.borrow().reach.last_error().is_none();
+    let is_well = worker.borrow().reaches.last_error(node.id).is_none();
     let _permit = dialling.permit(is_well).await;
     let purpose = {
         let mut worker = worker.borrow_mut();
         let now = crate::clock::micros();
-        if worker.reach.refusal(node, now).is_some()
-            && let Some(error) = worker.reach.last_error()
+        if worker.reaches.refusal(node, now).is_some()
+            && let Some(error) = worker.reaches.last_error(node.id)
         {
             // Another lane has tried while this one waited for its turn.
             return Err(error.clone());
@@ -98,7 +98,7 @@ async fn dial_lane(
     worker.now = crate::clock::micros();
     match result {
         Ok(exchange) => {
-            worker.reach.note_success();
+            worker.reaches.of(node.id).note_success();
             let node_client_id = exchange.node_client_id.unwrap_or(0);
             let (read, write) = exchange.into_halves();
             opened(&mut worker, id, write, node_client_id);
@@ -130,9 +130,10 @@ fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
     let Some(lane) = worker.lanes.get(id) else {
         return;
     };
+    let node = lane.key.node;
     if is_everybodys(error, lane.key.identity) && lane.key.epoch == epoch {
         let now = worker.now;
-        worker.reach.note_failure(error.clone(), now);
+        worker.reaches.of(node).note_failure(error.clone(), now);
     }
 }
 
@@ -159,8 +160,9 @@ fn purpose(worker: &mut Worker, id: LaneId) -> Purpose {
         protocol,
         db,
         may_be_stranger: false,
-        presented: key.and_then(|key| worker.shared.identities.presented(key.identity)),
+        presented: key.as_ref().and_then(|key| worker.shared.identities.presented(key.identity)),
         wants_id: is_pinned,
+        is_readonly: key.as_ref().is_some_and(|key| key.is_readonly),
         label: format!("breakwater:{kind}"),
     }
 }
@@ -210,7 +212,7 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
     }
     flush::touched(&mut worker);
     // Never at once: an error that concerns this lane alone sets no back-off for all.
-    let pause = worker.reach.pause(worker.now).max(FRUITLESS_PAUSE);
+    let pause = worker.reaches.pause(node.id, worker.now).max(FRUITLESS_PAUSE);
     (!is_done).then_some(pause)
 }
 

@@ -92,6 +92,7 @@ async fn judge(
         presented: Some(request.presented.clone()),
         may_be_stranger: false,
         wants_id: false,
+        is_readonly: false,
         label: "breakwater:auth".into(),
     };
     // The connection is closed again: lanes are opened when a command wants one.
@@ -123,7 +124,7 @@ fn before_dial(worker: &mut Worker, request: &Verification) -> Option<Before> {
         return Some(Before::Known(Verdict::Refused(line)));
     }
     // A node that has just been found dead is not dialled for every client that tries.
-    if let Some(refusal) = worker.reach.refusal(&topology.node, worker.now) {
+    if let Some(refusal) = worker.reaches.refusal(&topology.node, worker.now) {
         let mut line = Vec::new();
         refusal.write(&mut line);
         return Some(Before::Known(Verdict::Refused(line)));
@@ -145,7 +146,7 @@ fn after_dial(
     let mut line = Vec::new();
     match result {
         Ok(()) => {
-            worker.reach.note_success();
+            worker.reaches.of(node.id).note_success();
             match worker.shared.identities.confirm(presented, now) {
                 Ok(identity) => return Verdict::Confirmed(identity),
                 Err(error) => write::error(
@@ -162,10 +163,10 @@ fn after_dial(
                 write::error(&mut line, &error.text);
             } else {
                 if !matches!(error.failure, DialFailure::Protocol | DialFailure::Other) {
-                    worker.reach.note_failure(error.clone(), now);
+                    worker.reaches.of(node.id).note_failure(error.clone(), now);
                 }
                 events::dial_failed(&node.name, error.cause(), &error.text);
-                worker.reach.down(node, &error, now).write(&mut line);
+                worker.reaches.down(node, &error, now).write(&mut line);
             }
         }
     }

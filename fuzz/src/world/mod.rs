@@ -131,6 +131,7 @@ impl World {
         let has = |bit: u8| settings & bit != 0;
         let ground = &*GROUND;
         let node = dial::Node {
+            id: breakwater::topology::slots::NodeId::default(),
             name: "node:6379".into(),
             settings: ground.upstream.clone(),
             tls: None,

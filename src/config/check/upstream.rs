@@ -10,7 +10,7 @@
 use super::super::address::{self, UpstreamUrl};
 use super::super::file::{Table, WrittenClientTls, WrittenUpstream};
 use super::super::quantity::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, Time, ZERO};
-use super::super::{ClientTls, Endpoint, UpstreamSettings};
+use super::super::{ClientTls, ClusterSettings, Endpoint, UpstreamSettings};
 use super::credentials::credentials;
 use super::{Checker, NoUpstream, Place, UPSTREAM};
 use crate::cli::RunFlags;
@@ -55,8 +55,10 @@ pub(super) fn check(
     let keepalive = checker.time("keepalive", &written.keepalive, SECOND..=Time::secs(7_200));
     let user_timeout = checker.time("user_timeout", &written.user_timeout, unacknowledged);
     let lane_idle = checker.time("lane_idle", &written.lane_idle, SECOND..=DAY);
+    let UpstreamUrl { endpoint, seeds, .. } = url.url?;
     Some(UpstreamSettings {
-        endpoint: url.url?.endpoint,
+        endpoint,
+        cluster: seeds.map(|seeds| ClusterSettings { seeds }),
         db,
         tls,
         credentials,
@@ -117,6 +119,9 @@ fn database(checker: &mut Checker, written: &WrittenUpstream, url: &Url) -> u32 
     let Some(key) = &written.db else {
         return of_url.unwrap_or(0);
     };
+    if url.url.as_ref().is_some_and(|url| url.seeds.is_some()) && *key.get_ref() != 0 {
+        checker.complain(key, "a Redis Cluster has database 0 only", "remove db");
+    }
     // Redis counts databases with an `int`; how many there are only the server knows.
     let db = checker.bounded("db", key, 0..=i32::MAX as u32);
     if of_url.is_some() && url.is_in_file() {

@@ -31,6 +31,7 @@ use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
 use crate::topology::facts::{Facts, Modules};
+use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::{IDENTITIES_MAX, Presented};
 use crate::upstream::lane::LaneId;
@@ -56,7 +57,12 @@ impl Rig {
     fn new(auth: Auth, port: u16) -> Rig {
         let upstream = Some(format!("redis://127.0.0.1:{port}"));
         let settings = Settings::load(&RunFlags { upstream, ..RunFlags::default() }).unwrap();
-        let node = Node { name: "node:1".into(), settings: settings.upstream, tls: None };
+        let node = Node {
+            id: NodeId::default(),
+            name: "node:1".into(),
+            settings: settings.upstream,
+            tls: None,
+        };
         let mut topology = Topology::unknown(1, Arc::new(node));
         let wants_auth = auth == Auth::Passthrough;
         let version = "7.0.15".into();
@@ -210,15 +216,22 @@ fn some_lane() -> LaneId {
     let key = crate::upstream::lane::LaneKey {
         epoch: 1,
         identity: crate::upstream::identity::Identity::UPSTREAM,
+        node: NodeId::default(),
         protocol: Protocol::Resp2,
         db: 0,
         is_bulk: false,
+        is_readonly: false,
     };
     let settings = Settings::load(&RunFlags {
         upstream: Some("redis://127.0.0.1:1".into()),
         ..RunFlags::default()
     });
-    let node = Node { name: String::new(), settings: settings.unwrap().upstream, tls: None };
+    let node = Node {
+        id: NodeId::default(),
+        name: String::new(),
+        settings: settings.unwrap().upstream,
+        tls: None,
+    };
     lanes.insert(|id| crate::upstream::lane::Lane::new(id, key, Arc::new(node), 0))
 }
 
@@ -518,7 +531,7 @@ fn the_node_s_own_words_reach_the_client_whose_password_is_wrong() {
     let mut rig = run_tasks(rig);
     assert_eq!(owed(&mut rig.worker, id), b"-ERR invalid password\r\n");
     // The node is well: the next question is asked and not refused.
-    assert_eq!(rig.worker.reach.last_error().map(|it| it.failure), None);
+    assert_eq!(rig.worker.reaches.last_error(NodeId::default()).map(|it| it.failure), None);
     assert_eq!(rig.session(id).identity, None);
     thread.join().unwrap();
 }
@@ -783,6 +796,7 @@ fn an_upstream_without_setinfo_shows_no_libraries() {
     let bare = Topology {
         epoch: 1,
         recoveries: 0,
+        slots: None,
         node: Arc::clone(&topology.node),
         table: Arc::new(without),
         facts: None,

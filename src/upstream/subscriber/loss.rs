@@ -120,7 +120,7 @@ pub fn dial_failed(worker: &mut Worker, link: &mut Link, node: &Node, error: &Di
     let (refusal, window) = if error.is_stranger() {
         (Refusal::NoAuth, 0)
     } else {
-        (worker.reach.down(node, error, worker.now), to_micros(node.settings.retry_window))
+        (worker.reaches.down(node, error, worker.now), to_micros(node.settings.retry_window))
     };
     give_up(worker, link, |_, age| (age >= window).then(|| refusal.clone()));
     link.asks.retain(|ask| ask.asker.is_some());

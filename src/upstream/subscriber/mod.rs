@@ -190,7 +190,7 @@ pub fn link_for(
         }
     }
     // While the node is known to be down, those who come wait for nobody.
-    if let Some(refusal) = worker.reach.refusal(&topology.node, worker.now) {
+    if let Some(refusal) = worker.reaches.refusal(&topology.node, worker.now) {
         return Err(refusal);
     }
     if let Some(id) = found {

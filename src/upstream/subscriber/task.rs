@@ -70,7 +70,7 @@ async fn connect(
         let pause = FRUITLESS_PAUSE * (1 << fruitless.min(6));
         tokio::time::sleep(pause.min(FRUITLESS_PAUSE_MAX)).await;
     }
-    let is_well = worker.borrow().reach.last_error().is_none();
+    let is_well = worker.borrow().reaches.last_error(node.id).is_none();
     let _permit = dialling.permit(is_well).await;
     let purpose = prepare(&mut worker.borrow_mut(), id, node)?;
     let result = dial::dial(node, &purpose).await;
@@ -78,7 +78,7 @@ async fn connect(
     worker.now = clock::micros();
     match result {
         Ok(exchange) => {
-            worker.reach.note_success();
+            worker.reaches.of(node.id).note_success();
             worker.stats.subscriber_links_opened.increment();
             worker.stats.subscriber_links.add(1);
             let (read, write) = exchange.into_halves();
@@ -100,8 +100,8 @@ async fn connect(
 /// What the dial is for; an error if somebody else has found the node dead while this one waited for its turn.
 fn prepare(worker: &mut Worker, id: LinkId, node: &Node) -> Result<Purpose, DialError> {
     let now = clock::micros();
-    if worker.reach.refusal(node, now).is_some()
-        && let Some(error) = worker.reach.last_error()
+    if worker.reaches.refusal(node, now).is_some()
+        && let Some(error) = worker.reaches.last_error(node.id)
     {
         return Err(error.clone());
     }
@@ -114,6 +114,7 @@ fn prepare(worker: &mut Worker, id: LinkId, node: &Node) -> Result<Purpose, Dial
         presented: identity.and_then(|identity| worker.shared.identities.presented(identity)),
         may_be_stranger: false,
         wants_id: false,
+        is_readonly: false,
         label: "breakwater:pubsub".into(),
     })
 }
@@ -124,9 +125,10 @@ fn note_failure(worker: &mut Worker, id: LinkId, error: &DialError) {
     let Some(link) = worker.links.get_mut(id) else {
         return;
     };
+    let node = link.node.id;
     if link.epoch == epoch && is_everybodys(error, link.key.identity) {
         let now = worker.now;
-        worker.reach.note_failure(error.clone(), now);
+        worker.reaches.of(node).note_failure(error.clone(), now);
     } else {
         // No back-off of all holds this one up, so it has its own.
         link.fruitless += 1;
@@ -140,7 +142,7 @@ fn give_up(worker: &SharedWorker, id: LinkId, node: &Node, error: &DialError) ->
     let mut link = worker.links.lend(id)?;
     loss::dial_failed(&mut worker, &mut link, node, error);
     let is_wanted = end_turn(&mut worker, id, link);
-    let pause = worker.reach.pause(worker.now).max(FRUITLESS_PAUSE);
+    let pause = worker.reaches.pause(node.id, worker.now).max(FRUITLESS_PAUSE);
     is_wanted.then_some(pause)
 }
 
