@@ -26,6 +26,8 @@ pub(crate) type Round = Box<dyn FnMut(&mut Client, u64) -> Result<(), String> + 
 /// The keys of one client.
 struct Keys {
     number: usize,
+    /// How many it has handed out.
+    taken: usize,
     random: Random,
     moving: Vec<u16>,
 }
@@ -58,7 +60,7 @@ pub(crate) fn all(count: usize, moving: &[u16], shared: &Shared, random: &mut Ra
     let kinds: Vec<Kind> = KINDS.into_iter().filter(|(name, _)| is_chosen(*name)).collect();
     let work = |number: usize| {
         let (random, moving) = (Random::new(random.next()), moving.to_vec());
-        kinds[number % kinds.len()].1(Keys { number, random, moving }, shared.clone())
+        kinds[number % kinds.len()].1(Keys { number, taken: 0, random, moving }, shared.clone())
     };
     (0..count).map(work).collect()
 }
@@ -86,16 +88,15 @@ impl Shared {
 // === impl Keys ===
 
 impl Keys {
-    /// So many keys in slots that differ, as far as chance lets them.
+    /// So many keys, every second in a slot that moves.
     fn take(&mut self, count: usize) -> Vec<String> {
-        let slots: Vec<u16> = (0..count).map(|n| self.slot(n % 2 == 0)).collect();
-        slots.into_iter().enumerate().map(|(n, slot)| self.key(slot, n)).collect()
+        (0..count).map(|n| self.slot(n % 2 == 0)).map(|slot| self.key(slot)).collect()
     }
 
     /// So many keys in one slot that moves.
     fn together(&mut self, count: usize) -> Vec<String> {
         let slot = self.slot(true);
-        (0..count).map(|n| self.key(slot, n)).collect()
+        (0..count).map(|_| self.key(slot)).collect()
     }
 
     fn slot(&mut self, is_moving: bool) -> u16 {
@@ -105,8 +106,10 @@ impl Keys {
         }
     }
 
-    fn key(&self, slot: u16, n: usize) -> String {
-        format!("{}:{n}", key_in(slot, self.number + 1))
+    /// A key that nobody has.
+    fn key(&mut self, slot: u16) -> String {
+        self.taken += 1;
+        format!("{}:{}", key_in(slot, self.number + 1), self.taken)
     }
 
     fn named(&self, kind: &str, round: Round) -> Work {
@@ -137,7 +140,7 @@ fn singles(mut keys: Keys, shared: Shared) -> Work {
 fn split(mut keys: Keys, _: Shared) -> Work {
     let mut ten = keys.take(8);
     // Half moved, these two lie on two nodes: what Redis answers with TRYAGAIN.
-    ten.extend(keys.together(2).into_iter().map(|key| format!("{key}:pair")));
+    ten.extend(keys.together(2));
     let number = keys.number;
     let round = move |client: &mut Client, round: u64| {
         let values: Vec<String> = (0..10).map(|n| format!("{number}-{round}-{n}")).collect();
