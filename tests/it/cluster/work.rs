@@ -90,7 +90,11 @@ impl Shared {
 impl Keys {
     /// So many keys, every second in a slot that moves.
     fn take(&mut self, count: usize) -> Vec<String> {
-        (0..count).map(|n| self.slot(n % 2 == 0)).map(|slot| self.key(slot)).collect()
+        let one = |n: usize| {
+            let slot = self.slot(n % 2 == 0);
+            self.key(slot)
+        };
+        (0..count).map(one).collect()
     }
 
     /// So many keys in one slot that moves.
