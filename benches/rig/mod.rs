@@ -187,6 +187,8 @@ fn connect(worker: &mut Worker) -> SessionId {
         idle_timeout: None,
         pubsub: PubsubSettings::default(),
         stall: std::time::Duration::from_secs(60),
+        announced: None,
+        is_tls: false,
     };
     let (inbox, _) = tokio::sync::mpsc::channel(1);
     let handle = WorkerHandle { inbox, load: Arc::default() };

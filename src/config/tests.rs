@@ -266,7 +266,7 @@ fn complaints_of_form_and_of_meaning_come_together_in_the_order_of_the_file() {
         "f:5:11: 'nowhere' is not an address to listen on; write an IP address and a port, as in 127.0.0.1:6379 or [::1]:6379",
         "f:6:14: client_max is 0; write 1 to 1000000",
         "f:7:1: 'adress' is not a key of [listener]; did you mean 'address'?",
-        "f:9:7: redis-sentinel:// names a Redis behind Sentinel, and this build serves one standalone Redis only; write redis://HOST:6379, rediss://HOST:6379 (TLS) or unix:/PATH",
+        "f:9:7: redis-sentinel:// names a Redis behind Sentinel, and this build serves one Redis or a cluster; write redis://HOST:6379 or redis-cluster://HOST:6379,HOST:6379",
         "f:10:13: lanes_max is 65; write 1 to 64",
         "f:11:13: keepalive is 500ms; write 1s to 2h",
         "f:13:16: client_stall (100ms) is not more than lane_stall (250ms); a client is closed only after its lane was freed of it",
@@ -627,6 +627,34 @@ fn a_listener_that_follows_the_url_changes_with_its_credentials() {
     let before = load("upstream.url = \"redis://a\"\n").unwrap();
     let after = load("upstream.url = \"redis://:p@a\"\n").unwrap();
     assert_eq!(before.cold_changes(&after), ["listeners"]);
+}
+
+#[test]
+fn what_clients_are_shown_of_a_cluster_is_a_choice() {
+    let of = |text: &str| load(&format!("[upstream]\n{text}")).unwrap().upstream;
+    let shown = |text: &str| (of(text).cluster.map(|cluster| cluster.present_as), of(text).ping);
+    let cluster = "url = \"redis-cluster://a:1,b:2\"\n";
+    assert_eq!(shown(cluster), (Some(PresentAs::Cluster), Ping::Local));
+    let hidden = format!("{cluster}present_as = \"standalone\"\nping = \"upstream\"\n");
+    assert_eq!(shown(&hidden), (Some(PresentAs::Standalone), Ping::Upstream));
+    // It says nothing wrong of one Redis, so the same file serves when a flag names one.
+    let single = "url = \"redis://h\"\npresent_as = \"standalone\"\n";
+    assert_eq!(shown(single), (None, Ping::Upstream));
+    assert_eq!(shown("url = \"redis://h\"\nping = \"local\"\n"), (None, Ping::Local));
+    let found = complaints(
+        "upstream.present_as = \"cluster\"\nupstream.ping = \"lokal\"\n\
+         [[listener]]\naddress = \"[::1]:1\"\nannounce = \"redis\"\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "f:2:23: one Redis cannot be presented as a cluster; remove present_as, or write \
+             redis-cluster:// in the URL",
+            "f:3:17: 'lokal' is not a way to answer PING; did you mean 'local'?",
+            "f:6:12: 'redis' is not an address to announce; write what clients dial, as in \
+             \"redis.example:6379\" or \"[2001:db8::1]:6379\"",
+        ]
+    );
 }
 
 #[test]

@@ -115,8 +115,11 @@ pub enum Role {
     Script,
     /// It says which libraries of functions the node has.
     Library,
-    /// It is held until it is whole, and a section of ours is added.
-    Info,
+    /// It is held until it is whole, because what it tells is changed here.
+    Info {
+        /// Whether a section of ours is added.
+        is_joined: bool,
+    },
 }
 
 /// What a lane has that belongs to one session alone.

@@ -70,6 +70,8 @@ impl Rig {
             idle_timeout: None,
             pubsub: PubsubSettings::default(),
             stall: std::time::Duration::from_secs(60),
+            announced: None,
+            is_tls: false,
         };
         let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));
         let worker = Worker::new(Arc::new(shared), stats);

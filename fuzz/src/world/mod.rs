@@ -153,6 +153,8 @@ impl World {
             idle_timeout: None,
             pubsub: PubsubSettings::default(),
             stall: Duration::from_secs(1 << 40),
+            announced: None,
+            is_tls: false,
         };
         let stats = Arc::new(WorkerStats::new(BUILTIN_COUNT));
         let (inbox, _) = tokio::sync::mpsc::channel(1);
