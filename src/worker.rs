@@ -23,6 +23,7 @@ use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
 use crate::scripts::Scripts;
 use crate::scripts::libraries::Libraries;
+use crate::session::local::cluster::Names;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
 use crate::stats::WorkerStats;
@@ -122,6 +123,8 @@ pub struct Shared {
     pub scripts: Scripts,
     /// Libraries of functions, likewise.
     pub libraries: Libraries,
+    /// What we are called where clients are shown a cluster.
+    pub names: Names,
     /// Rung by whoever has met a sign that the slot map is old; the control plane fetches a new one.
     pub map_is_old: tokio::sync::Notify,
     /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
@@ -175,6 +178,7 @@ impl Shared {
             memory,
             scripts: Scripts::new(&memory),
             libraries: Libraries::new(&memory),
+            names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),
             stats: Mutex::default(),
         }

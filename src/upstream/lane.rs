@@ -119,8 +119,11 @@ pub enum Role {
     Script,
     /// It says which libraries of functions the node has.
     Library,
-    /// It is held until it is whole, and a section of ours is added.
-    Info,
+    /// It is held until it is whole, because what it tells is changed here.
+    Info {
+        /// Whether a section of ours is added.
+        is_joined: bool,
+    },
     /// It says whether a redirect that a script may have made up is the node's own.
     Probe,
 }

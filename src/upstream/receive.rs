@@ -233,7 +233,7 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
             Ok(seen > HELD_BYTES_MAX)
         }
         // Beyond any honest size it is passed on as it is.
-        Some(_) if first.is_some_and(|first| first.role == Role::Info) => {
+        Some(_) if first.is_some_and(|first| matches!(first.role, Role::Info { .. })) => {
             Ok(seen >= HELD_BYTES_MAX)
         }
         Some(_) => Ok(seen >= STREAM_FROM_BYTES),
