@@ -8,8 +8,12 @@
 //! What surprises: `harness` tests the tests' own cluster, without a proxy. A failure there is no fault of
 //! Breakwater's.
 
+mod failover;
 mod harness;
 mod load;
+mod order;
+mod probe;
 mod reshard;
 mod scale;
+mod stop;
 mod work;

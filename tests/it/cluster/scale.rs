@@ -15,8 +15,3 @@ pub(crate) fn number(name: &str, usual: usize) -> usize {
 pub(crate) fn duration() -> Duration {
     Duration::from_secs(number("SECONDS", 0) as u64)
 }
-
-/// Whether somebody runs these tests by hand, and wants to read what took how long.
-pub(crate) fn is_by_hand() -> bool {
-    number("SECONDS", 0) > 0 || number("ROUNDS", 0) > 0
-}

@@ -52,11 +52,14 @@ const KINDS: [Kind; 6] = [
     ("blocking", blocking),
 ];
 
+/// Kinds where nobody names any.
+const USUAL: &str = "singles,pipeline,script";
+
 /// `count` clients of all kinds in turn, of whose keys half lie in the slots `moving`.
 pub(crate) fn all(count: usize, moving: &[u16], shared: &Shared, random: &mut Random) -> Vec<Work> {
     let chosen = std::env::var("BREAKWATER_CLUSTER_KINDS").ok();
-    let is_chosen =
-        |name| chosen.as_ref().is_none_or(|names| names.split(',').any(|its| its == name));
+    let chosen = chosen.as_deref().unwrap_or(USUAL);
+    let is_chosen = |name| chosen.split(',').any(|its| its == name);
     let kinds: Vec<Kind> = KINDS.into_iter().filter(|(name, _)| is_chosen(*name)).collect();
     let work = |number: usize| {
         let (random, moving) = (Random::new(random.next()), moving.to_vec());
