@@ -113,6 +113,12 @@ pub enum Role {
         /// Whether it is kept back until it is whole.
         is_held: bool,
     },
+    /// It ends a transaction that was queued here: of its replies only the last one is delivered. It changes what its
+    /// session holds, as [`Self::State`] does.
+    Exec {
+        /// Whether it is kept back until it is whole.
+        is_held: bool,
+    },
     /// It answers a command of our own, and is not delivered: its session's commands wait for it.
     Whisper,
     /// It says what the node knows of a script.
@@ -227,10 +233,12 @@ impl Waiter {
         self.end - u64::from(self.length) + u64::from(self.prelude)
     }
 
-    /// Position behind the question whose reply is due next.
+    /// Position behind the question whose reply is due next; `answered` replies of its block have come.
     #[must_use]
-    pub fn asked_until(&self) -> u64 {
+    pub fn asked_until(&self, answered: u32) -> u64 {
         match self.preludes_due {
+            // A node may answer the beginning of a block before we have sent its end.
+            0 if answered + 1 < self.frames => self.start() + 1,
             0 => self.end,
             // ASKING is the last thing in front, and has its own reply.
             2 if self.is_asking => self.start() - ASKING.len() as u64,
