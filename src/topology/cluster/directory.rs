@@ -35,6 +35,16 @@ impl Directory {
         Self { model: Arc::clone(model), nodes }
     }
 
+    /// One without TLS, whose first node is nobody's member.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        let upstream = Some("redis-cluster://seed:1".into());
+        let flags = crate::cli::RunFlags { upstream, ..crate::cli::RunFlags::default() };
+        let settings = crate::config::Settings::load(&flags).unwrap().upstream;
+        let name = settings.endpoint.to_string();
+        Self::new(&Arc::new(Node { id: NodeId::default(), name, settings, tls: None }))
+    }
+
     /// The node at that address. `None` if TLS cannot ask for such a name, or all numbers are used up.
     pub fn node(&mut self, endpoint: &Endpoint) -> Option<Arc<Node>> {
         if let Some(node) = self.nodes.get(endpoint) {
@@ -64,4 +74,31 @@ fn with_name(
     host: &str,
 ) -> Option<(ClientTlsReloader, ServerName<'static>)> {
     config.server_name(host).ok().map(|name| (config.clone(), name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_keeps_its_number_and_nobody_else_gets_it() {
+        let mut directory = Directory::for_tests();
+        let at = |host: &str, port| Endpoint::Tcp { host: host.into(), port };
+        assert_eq!(directory.node(&at("seed", 1)).unwrap().id, NodeId(0));
+        let first = directory.node(&at("a", 1)).unwrap();
+        let second = directory.node(&at("a", 2)).unwrap();
+        assert_eq!((first.id, second.id), (NodeId(1), NodeId(2)));
+        assert!(Arc::ptr_eq(&first, &directory.node(&at("a", 1)).unwrap()));
+        assert_eq!(second.settings.endpoint, at("a", 2));
+    }
+
+    #[test]
+    fn when_all_numbers_are_used_up_there_are_no_more_nodes() {
+        let mut directory = Directory::for_tests();
+        for port in 0..u16::MAX {
+            assert!(directory.node(&Endpoint::Tcp { host: "a".into(), port }).is_some());
+        }
+        assert!(directory.node(&Endpoint::Tcp { host: "b".into(), port: 1 }).is_none());
+        assert!(directory.node(&Endpoint::Tcp { host: "a".into(), port: 7 }).is_some());
+    }
 }

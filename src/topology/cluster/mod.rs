@@ -165,7 +165,7 @@ impl Follower {
         let outcome = match self.compose(began, trigger).await {
             Ok(picture) => {
                 self.note_generation(&picture);
-                control::slot_claims(picture.unclaimed(), picture.split);
+                control::slots_uncovered(picture.unclaimed());
                 if self.publish(&picture) { RefreshOutcome::Changed } else { RefreshOutcome::Same }
             }
             Err(unusable) => {
@@ -198,17 +198,16 @@ impl Follower {
             answers.extend(self.ask(&everybody, trigger).await);
             asked.extend(everybody);
         }
-        let picture = Picture::compose(&answers, &map, &mut self.directory, began)?;
         // Whom the others speak against is heard itself.
-        let witness = picture.witness(&map).filter(|id| self.contacts.contains_key(id));
-        if witness.is_none() && picture.split == 0 {
-            return Ok(picture);
+        let witness = picture::witness(&answers, &map).filter(|id| self.contacts.contains_key(id));
+        let third = match witness {
+            Some(witness) => vec![witness],
+            None if picture::is_divided(&answers) => self.pick(&asked, 1),
+            None => Vec::new(),
+        };
+        if !third.is_empty() && self.pace.may_spend(clock::micros()) {
+            answers.extend(self.ask(&third, trigger).await);
         }
-        let third = witness.map_or_else(|| self.pick(&asked, 1), |id| vec![id]);
-        if third.is_empty() || !self.pace.spend(clock::micros()) {
-            return Ok(picture);
-        }
-        answers.extend(self.ask(&third, trigger).await);
         Picture::compose(&answers, &map, &mut self.directory, began)
     }
 

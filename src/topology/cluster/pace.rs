@@ -15,7 +15,7 @@ use crate::stats::labels::RefreshTrigger;
 /// The clock of refreshes.
 #[derive(Debug)]
 pub struct Pace {
-    /// Moments of the questions of the last second; at most [`CALLS_MAX`] of them, and what a refresh adds.
+    /// Moments of the questions of the last second; at most [`CALLS_MAX`] of them.
     calls: VecDeque<Micros>,
     /// No refresh begins before.
     not_before: Micros,
@@ -79,16 +79,20 @@ impl Pace {
         self.fruitless = if is_news { 0 } else { self.fruitless.saturating_add(1) };
     }
 
-    /// Whether one more question may be asked at `now`; if so it is counted.
-    pub fn spend(&mut self, now: Micros) -> bool {
+    /// Whether one more question may be asked at `now`.
+    pub fn may_spend(&mut self, now: Micros) -> bool {
         while self.calls.front().is_some_and(|&call| call + SECOND <= now) {
             self.calls.pop_front();
         }
-        let may = self.calls.len() < CALLS_MAX;
-        if may {
+        self.calls.len() < CALLS_MAX
+    }
+
+    /// A question is asked at `now`.
+    pub fn spend(&mut self, now: Micros) {
+        // More than the window holds are asked only to see which cluster has the majority.
+        if self.may_spend(now) {
             self.calls.push_back(now);
         }
-        may
     }
 }
 
@@ -122,7 +126,8 @@ mod tests {
             dice = dice.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
             pace.begin(now, dice);
             for _ in 0..2 {
-                assert!(pace.spend(now), "due, and not a question allowed");
+                assert!(pace.may_spend(now), "due, and not a question allowed");
+                pace.spend(now);
                 calls.push(now);
             }
             pace.end(is_news);
