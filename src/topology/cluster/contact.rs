@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use crate::clock::{self, Micros};
 use crate::events;
 use crate::resp::write::{self, Protocol};
 use crate::topology::facts::{self, Learnt, ask};
@@ -57,6 +58,8 @@ struct State {
     wants_auth: bool,
     /// Its version, as far as it told.
     version: Option<String>,
+    /// Since when an answer is due.
+    asked_at: Option<Micros>,
 }
 
 /// What the follower wants to know.
@@ -93,10 +96,13 @@ impl Contact {
         self.state.borrow().standing.clone()
     }
 
-    /// Whether it answers.
+    /// Whether it answers, and lets nobody wait at the moment.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        matches!(self.state.borrow().standing, Standing::Up)
+        let state = self.state.borrow();
+        let silent_since = state.asked_at.map(|asked_at| asked_at + SILENT_AFTER);
+        matches!(state.standing, Standing::Up)
+            && silent_since.is_none_or(|since| clock::micros() < since)
     }
 
     /// Whether the node wants AUTH, and we cannot.
@@ -177,7 +183,8 @@ impl Task {
     }
 
     fn set(&self, standing: Standing) {
-        self.state.borrow_mut().standing = standing;
+        let mut state = self.state.borrow_mut();
+        (state.standing, state.asked_at) = (standing, None);
         self.changed.notify_one();
     }
 
@@ -203,14 +210,23 @@ impl Task {
         self.set(Standing::Up);
         loop {
             tokio::select! {
-                question = self.asked.recv() => match question {
-                    Some(question) => answer(&mut exchange, question).await?,
-                    // The follower is gone, and this task is about to be aborted.
-                    None => std::future::pending().await,
-                },
-                () = sleep(PING_EVERY) => self.ping(&mut exchange).await?,
+                question = self.asked.recv() => {
+                    // Without a follower this task is about to be aborted.
+                    let Some(question) = question else { return std::future::pending().await };
+                    self.awaits_answer(true);
+                    answer(&mut exchange, question).await?;
+                }
+                () = sleep(PING_EVERY) => {
+                    self.awaits_answer(true);
+                    self.ping(&mut exchange).await?;
+                }
             }
+            self.awaits_answer(false);
         }
+    }
+
+    fn awaits_answer(&self, does: bool) {
+        self.state.borrow_mut().asked_at = does.then(clock::micros);
     }
 
     /// Any reply will do. If it is that strangers are not welcome, and a client has proven a name, that name is lent.
@@ -261,5 +277,7 @@ async fn converse(
 
 /// How often an idle connection is used; any reply is a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(1);
+/// Whoever lets us wait for so long is not asked anything else.
+const SILENT_AFTER: Micros = clock::SECOND;
 /// First pause after a failure; doubles five times.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);

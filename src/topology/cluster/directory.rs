@@ -23,26 +23,27 @@ pub struct Directory {
     model: Arc<Node>,
     /// Grows to 65,536 entries at most; see [`Directory::node`].
     nodes: HashMap<Endpoint, Arc<Node>>,
+    /// The lowest number that nobody has had.
+    next: u32,
 }
 
 // === impl Directory ===
 
 impl Directory {
-    /// Knows the deployment's first node, which keeps its number.
-    #[must_use]
-    pub fn new(model: &Arc<Node>) -> Self {
-        let nodes = HashMap::from([(model.settings.endpoint.clone(), Arc::clone(model))]);
-        Self { model: Arc::clone(model), nodes }
+    /// Knows the deployment's first node and its members so far; they keep their numbers.
+    pub fn new<'n>(model: &'n Arc<Node>, members: impl IntoIterator<Item = &'n Arc<Node>>) -> Self {
+        let known = members.into_iter().chain([model]);
+        let nodes: HashMap<Endpoint, Arc<Node>> =
+            known.map(|node| (node.settings.endpoint.clone(), Arc::clone(node))).collect();
+        let highest = nodes.values().map(|node| node.id.0).max();
+        let next = highest.map_or(0, |highest| u32::from(highest) + 1);
+        Self { model: Arc::clone(model), nodes, next }
     }
 
     /// One without TLS, whose first node is nobody's member.
     #[cfg(test)]
     pub(super) fn for_tests() -> Self {
-        let upstream = Some("redis-cluster://seed:1".into());
-        let flags = crate::cli::RunFlags { upstream, ..crate::cli::RunFlags::default() };
-        let settings = crate::config::Settings::load(&flags).unwrap().upstream;
-        let name = settings.endpoint.to_string();
-        Self::new(&Arc::new(Node { id: NodeId::default(), name, settings, tls: None }))
+        Self::new(&crate::topology::Topology::for_tests("redis-cluster://seed:1").node, [])
     }
 
     /// The node at that address. `None` if TLS cannot ask for such a name, or all numbers are used up.
@@ -50,8 +51,9 @@ impl Directory {
         if let Some(node) = self.nodes.get(endpoint) {
             return Some(Arc::clone(node));
         }
-        let id = NodeId(u16::try_from(self.nodes.len()).ok()?);
+        let id = NodeId(u16::try_from(self.next).ok()?);
         let node = Arc::new(self.make(id, endpoint)?);
+        self.next += 1;
         self.nodes.insert(endpoint.clone(), Arc::clone(&node));
         Some(node)
     }
@@ -90,6 +92,10 @@ mod tests {
         assert_eq!((first.id, second.id), (NodeId(1), NodeId(2)));
         assert!(Arc::ptr_eq(&first, &directory.node(&at("a", 1)).unwrap()));
         assert_eq!(second.settings.endpoint, at("a", 2));
+        // So it is for whoever follows the deployment next.
+        let mut next = Directory::new(&second, [&first]);
+        assert_eq!(next.node(&at("a", 1)).unwrap().id, NodeId(1));
+        assert_eq!(next.node(&at("b", 1)).unwrap().id, NodeId(3));
     }
 
     #[test]

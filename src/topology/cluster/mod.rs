@@ -16,6 +16,7 @@ pub mod picture;
 mod publish;
 pub mod shards;
 mod standing;
+pub mod verify;
 pub mod view;
 
 use std::collections::{BTreeMap, HashSet};
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::oneshot;
-use tokio::time::{Interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, sleep};
 
 use super::Topology;
 use super::facts::Learnt;
@@ -69,6 +70,10 @@ struct Follower {
     pace: Pace,
     /// Once a second.
     tick: Interval,
+    /// More often, while something is amiss.
+    glance: Interval,
+    /// Whom we glanced at last, and what we saw.
+    seen: Option<(NodeId, Vec<u8>)>,
     /// The node whose facts were published.
     learnt_of: Option<NodeId>,
     /// The node that is being asked for its facts.
@@ -91,16 +96,20 @@ impl Follower {
     fn new(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Self {
         let topology = shared.topology.load_full();
         let settings = &topology.node.settings;
+        let members = topology.slots.iter().flat_map(|map| map.members.iter());
+        let directory = Directory::new(&topology.node, members.map(|member| &member.node));
         Self {
             epoch: topology.epoch,
             seeds: settings.cluster.as_ref().map(|it| it.seeds.clone()).unwrap_or_default(),
-            directory: Directory::new(&topology.node),
+            directory,
             contacts: BTreeMap::new(),
             changed: Rc::default(),
             places: Places::default(),
             pace: Pace::new(clock::micros()),
-            tick: tokio::time::interval(TICK),
-            learnt_of: None,
+            tick: interval(TICK),
+            glance: interval(GLANCE),
+            seen: None,
+            learnt_of: topology.facts.is_some().then_some(topology.node.id),
             learning: None,
             assembled_at: 0,
             shared,
@@ -114,10 +123,14 @@ impl Follower {
         self.keep_learning();
         let pause = Duration::from_micros(self.pace.due().saturating_sub(clock::micros()));
         tokio::select! {
-            () = self.shared.map_is_old.notified() => self.pace.want(RefreshTrigger::Sign),
+            // One is enough; what comes until then is the same wish.
+            () = self.shared.map_is_old.notified(), if !self.pace.is_wanted() => {
+                self.pace.want(RefreshTrigger::Sign);
+            }
             () = self.changed.notified() => self.note_standings(),
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
             _ = self.tick.tick() => self.report(),
+            _ = self.glance.tick(), if self.is_anxious() => self.glance().await,
             // Without a node that could be asked there is no point in being due.
             () = sleep(pause), if self.contacts.values().any(Acquaintance::can_tell) => {
                 self.refresh().await;
@@ -162,6 +175,12 @@ impl Follower {
     async fn refresh(&mut self) {
         let began = clock::micros();
         let trigger = self.pace.begin(began, random());
+        // A sign that was given before the question is answered by it.
+        tokio::select! {
+            biased;
+            () = self.shared.map_is_old.notified() => {}
+            () = std::future::ready(()) => {}
+        }
         let outcome = match self.compose(began, trigger).await {
             Ok(picture) => {
                 self.note_generation(&picture);
@@ -289,8 +308,17 @@ fn random() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// A clock that forgets what it missed.
+fn interval(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
 /// How often readiness and gauges are brought up to date without an event.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a node is glanced at while something is amiss.
+const GLANCE: Duration = Duration::from_millis(100);
 /// Most members with a control connection.
 const CONTACTS_MAX: usize = 256;
 /// Most seeds that are dialled at a time.

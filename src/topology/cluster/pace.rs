@@ -19,6 +19,8 @@ pub struct Pace {
     calls: VecDeque<Micros>,
     /// No refresh begins before.
     not_before: Micros,
+    /// When the newest one began.
+    began: Micros,
     /// The next one begins then, even if nobody asks for it.
     period_at: Micros,
     /// Why the next one is wanted sooner.
@@ -36,6 +38,7 @@ impl Pace {
         Self {
             calls: VecDeque::new(),
             not_before: now,
+            began: now,
             period_at: now,
             wanted: Some(RefreshTrigger::Start),
             fruitless: 0,
@@ -68,7 +71,12 @@ impl Pace {
 
     /// A refresh begins at `now`; `dice` is any number. Returns why.
     pub fn begin(&mut self, now: Micros, dice: u64) -> RefreshTrigger {
+        // What was in vain long ago says nothing of today.
+        if now >= self.began + QUIET {
+            self.fruitless = 0;
+        }
         let gap = (GAP << self.fruitless.min(FRUITLESS_MAX)).min(GAP_MAX);
+        self.began = now;
         self.not_before = now + jittered(gap, dice);
         self.period_at = now + jittered(PERIOD, dice.rotate_left(32));
         self.wanted.take().unwrap_or(RefreshTrigger::Period)
@@ -77,6 +85,18 @@ impl Pace {
     /// The refresh has ended; `is_news` if it brought another map.
     pub fn end(&mut self, is_news: bool) {
         self.fruitless = if is_news { 0 } else { self.fruitless.saturating_add(1) };
+    }
+
+    /// Whether a refresh is wanted before its time.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// Whether somebody has asked lately and nothing new was found: something is on its way.
+    #[must_use]
+    pub fn is_puzzled(&self, now: Micros) -> bool {
+        self.wanted.is_some() || (self.fruitless > 1 && now < self.began + QUIET)
     }
 
     /// Whether one more question may be asked at `now`.
@@ -109,6 +129,8 @@ const GAP: Micros = 250 * MILLISECOND;
 const FRUITLESS_MAX: u32 = 3;
 /// Mean distance in the end.
 const GAP_MAX: Micros = 2 * SECOND;
+/// After so long without a refresh everybody has calmed down.
+const QUIET: Micros = 5 * SECOND;
 /// Mean distance of refreshes that nobody wants.
 const PERIOD: Micros = 30 * SECOND;
 
