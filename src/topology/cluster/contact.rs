@@ -21,6 +21,7 @@ use crate::clock::{self, Micros};
 use crate::events;
 use crate::resp::write::{self, Protocol};
 use crate::topology::facts::{self, Learnt, ask};
+use crate::topology::restore::Restorer;
 use crate::topology::single::answered;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::{Exchange, ExchangeError};
@@ -60,6 +61,8 @@ struct State {
     version: Option<String>,
     /// Since when an answer is due.
     asked_at: Option<Micros>,
+    /// Whether the map calls it a primary; only those are given libraries of functions.
+    is_primary: bool,
 }
 
 /// What the follower wants to know.
@@ -85,6 +88,7 @@ impl Contact {
             state: Rc::clone(&state),
             changed: Rc::clone(changed),
             asked,
+            restorer: Restorer::of_newcomer(),
         };
         let task = tokio::task::spawn_local(task.run()).abort_handle();
         Self { node: Arc::clone(node), questions, state, task }
@@ -115,6 +119,11 @@ impl Contact {
     #[must_use]
     pub fn wants_auth(&self) -> bool {
         self.state.borrow().wants_auth
+    }
+
+    /// What the map says of it.
+    pub fn set_primary(&self, is_primary: bool) {
+        self.state.borrow_mut().is_primary = is_primary;
     }
 
     /// The version of the server, once it has told.
@@ -162,6 +171,7 @@ struct Task {
     state: Rc<RefCell<State>>,
     changed: Rc<Notify>,
     asked: mpsc::Receiver<Question>,
+    restorer: Restorer,
 }
 
 // === impl Task ===
@@ -203,7 +213,10 @@ impl Task {
         };
         let mut exchange = dial::dial(&self.node, &purpose).await?;
         self.state.borrow_mut().wants_auth = false;
+        self.restorer.connected();
         self.ping(&mut exchange).await?;
+        // Before it is reported as well: clients may be calling already.
+        self.restore(&mut exchange).await?;
         let version = answered(facts::version(&mut exchange)).await?;
         self.state.borrow_mut().version = version;
         *failures = 0;
@@ -219,6 +232,7 @@ impl Task {
                 () = sleep(PING_EVERY) => {
                     self.awaits_answer(true);
                     self.ping(&mut exchange).await?;
+                    self.restore(&mut exchange).await?;
                 }
             }
             self.awaits_answer(false);
@@ -227,6 +241,14 @@ impl Task {
 
     fn awaits_answer(&self, does: bool) {
         self.state.borrow_mut().asked_at = does.then(clock::micros);
+    }
+
+    async fn restore(&mut self, exchange: &mut Exchange) -> Result<(), DialError> {
+        let is_due = {
+            let state = self.state.borrow();
+            state.is_primary && !state.is_stranger
+        };
+        if is_due { self.restorer.look(&self.shared, &self.node, exchange).await } else { Ok(()) }
     }
 
     /// Any reply will do. If it is that strangers are not welcome, and a client has proven a name, that name is lent.

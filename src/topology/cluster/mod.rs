@@ -167,13 +167,17 @@ impl Follower {
                 was_up: false,
                 was_down: false,
             };
-            self.contacts.entry(node.id).or_insert_with(open);
+            let acquaintance = self.contacts.entry(node.id).or_insert_with(open);
+            let member = map.members.get(node.id);
+            let is_primary = member.is_some_and(|member| member.role == MemberRole::Primary);
+            acquaintance.contact.set_primary(is_primary);
         }
     }
 
     /// Asks some nodes, and publishes what follows.
     async fn refresh(&mut self) {
         let began = clock::micros();
+        let at_once = self.pace.asked_at_once();
         let trigger = self.pace.begin(began, random());
         // A sign that was given before the question is answered by it.
         tokio::select! {
@@ -181,7 +185,7 @@ impl Follower {
             () = self.shared.map_is_old.notified() => {}
             () = std::future::ready(()) => {}
         }
-        let outcome = match self.compose(began, trigger).await {
+        let outcome = match self.compose(began, trigger, at_once).await {
             Ok(picture) => {
                 self.note_generation(&picture);
                 control::slots_uncovered(picture.unclaimed());
@@ -201,13 +205,14 @@ impl Follower {
         self.report();
     }
 
-    /// Two nodes are asked, a third one if they do not agree, and all if one of them knows nobody that we know.
+    /// A node or two are asked, another one if they do not agree, and all if one of them knows nobody that we know.
     async fn compose(
         &mut self,
         began: Micros,
         trigger: RefreshTrigger,
+        at_once: usize,
     ) -> Result<Picture, Unusable> {
-        let mut asked = self.pick(&[], ASKED_AT_ONCE);
+        let mut asked = self.pick(&[], at_once);
         let mut answers = self.ask(&asked, trigger).await;
         let map = self.map();
         let is_due = began >= self.assembled_at + ASSEMBLE_EVERY || self.assembled_at == 0;
@@ -323,8 +328,6 @@ const GLANCE: Duration = Duration::from_millis(100);
 const CONTACTS_MAX: usize = 256;
 /// Most seeds that are dialled at a time.
 const SEEDS_MAX: usize = 16;
-/// Nodes that are asked at once.
-const ASKED_AT_ONCE: usize = 2;
 /// Nodes that are asked in addition to see which cluster has the majority.
 const ASSEMBLED_MAX: usize = 16;
 /// Shortest time between two such questions.

@@ -27,6 +27,8 @@ pub struct Pace {
     wanted: Option<RefreshTrigger>,
     /// Refreshes in a row that brought no news although somebody wanted them.
     fruitless: u32,
+    /// How often evidence that came to nothing is still to be looked into: an election has begun before it is won.
+    follow_ups: u32,
 }
 
 // === impl Pace ===
@@ -42,6 +44,7 @@ impl Pace {
             period_at: now,
             wanted: Some(RefreshTrigger::Start),
             fruitless: 0,
+            follow_ups: 0,
         }
     }
 
@@ -53,6 +56,9 @@ impl Pace {
     /// There is fresh evidence of a change: the patience grown from fruitless refreshes is gone.
     pub fn hurry(&mut self, trigger: RefreshTrigger, now: Micros) {
         self.want(trigger);
+        if trigger == RefreshTrigger::Glance {
+            self.follow_ups = FOLLOW_UPS;
+        }
         if self.fruitless > 0 {
             self.fruitless = 0;
             self.not_before = self.not_before.min(now + GAP / 2);
@@ -63,8 +69,8 @@ impl Pace {
     #[must_use]
     pub fn due(&self) -> Micros {
         let wish = if self.wanted.is_some() { self.not_before } else { self.period_at };
-        // A refresh asks two nodes at least; the second-last place in the window must be free by then.
-        let place = self.calls.len().checked_sub(CALLS_MAX - 1);
+        // So many places in the window must be free by then.
+        let place = (self.calls.len() + self.asked_at_once()).checked_sub(CALLS_MAX + 1);
         let window = place.and_then(|place| self.calls.get(place)).map_or(0, |call| call + SECOND);
         wish.max(window)
     }
@@ -84,7 +90,20 @@ impl Pace {
 
     /// The refresh has ended; `is_news` if it brought another map.
     pub fn end(&mut self, is_news: bool) {
-        self.fruitless = if is_news { 0 } else { self.fruitless.saturating_add(1) };
+        if is_news {
+            (self.fruitless, self.follow_ups) = (0, 0);
+        } else if self.follow_ups > 0 {
+            self.follow_ups -= 1;
+            self.want(RefreshTrigger::Glance);
+        } else {
+            self.fruitless = self.fruitless.saturating_add(1);
+        }
+    }
+
+    /// How many nodes the next refresh asks at once. Where speed counts one is enough: what it knows is new or is not.
+    #[must_use]
+    pub fn asked_at_once(&self) -> usize {
+        if self.wanted == Some(RefreshTrigger::Glance) { 1 } else { 2 }
     }
 
     /// Whether a refresh is wanted before its time.
@@ -129,6 +148,8 @@ const GAP: Micros = 250 * MILLISECOND;
 const FRUITLESS_MAX: u32 = 3;
 /// Mean distance in the end.
 const GAP_MAX: Micros = 2 * SECOND;
+/// Refreshes that follow on fresh evidence at least.
+const FOLLOW_UPS: u32 = 6;
 /// After so long without a refresh everybody has calmed down.
 const QUIET: Micros = 5 * SECOND;
 /// Mean distance of refreshes that nobody wants.
@@ -192,7 +213,16 @@ mod tests {
         }
         pace.want(RefreshTrigger::Sign);
         let patient = pace.due();
-        pace.hurry(RefreshTrigger::Connection, 9 * SECOND);
+        pace.hurry(RefreshTrigger::Glance, 9 * SECOND);
         assert!(pace.due() <= 9 * SECOND + GAP / 2 && patient > pace.due(), "{patient}");
+        // It is looked into several times, one node at a time, and not for ever.
+        let mut asked = 0;
+        while pace.is_wanted() {
+            pace.begin(10 * SECOND, 0);
+            pace.end(false);
+            asked += 1;
+            assert!(!pace.is_wanted() || pace.asked_at_once() == 1);
+        }
+        assert_eq!(asked, FOLLOW_UPS + 1);
     }
 }
