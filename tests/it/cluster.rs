@@ -6,3 +6,4 @@
 //! What surprises: `harness` tests the tests' own cluster, without a proxy. A failure there is no fault of Breakwater's.
 
 mod harness;
+mod smart;

@@ -216,7 +216,7 @@ impl<'a> View<'a> {
     fn line(&self) -> String {
         let bus = self.port.checked_add(10_000).unwrap_or(0);
         let Self { names, host, port, .. } = self;
-        format!("{} {host}:{port}@{bus} myself,master - 0 0 0 connected 0-16383\n", names.node)
+        format!("{} {host}:{port}@{bus} myself,master - 0 0 1 connected 0-16383\n", names.node)
     }
 }
 
@@ -226,7 +226,7 @@ fn all_slots(out: &mut Vec<u8>) {
     write::integer(out, i64::from(SLOTS) - 1);
 }
 
-/// CLUSTER INFO of one node that has met no other. It is well whatever happens behind us: a library that was told
+/// CLUSTER INFO of one node that has met no other, with the epoch that it got when the cluster was made. It is well whatever happens behind us: a library that was told
 /// otherwise would turn to other nodes, and there are none. What is wrong each command's own reply says.
 const INFO: &str = "cluster_state:ok\r\n\
 cluster_slots_assigned:16384\r\n\
@@ -235,8 +235,8 @@ cluster_slots_pfail:0\r\n\
 cluster_slots_fail:0\r\n\
 cluster_known_nodes:1\r\n\
 cluster_size:1\r\n\
-cluster_current_epoch:0\r\n\
-cluster_my_epoch:0\r\n\
+cluster_current_epoch:1\r\n\
+cluster_my_epoch:1\r\n\
 cluster_stats_messages_sent:0\r\n\
 cluster_stats_messages_received:0\r\n\
 total_cluster_links_buffer_limit_exceeded:0\r\n";

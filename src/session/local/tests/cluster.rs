@@ -41,10 +41,10 @@ fn a_client_sees_one_node_that_owns_every_slot() {
     let mut rig = before_cluster();
     let id = rig.connect();
     let (nodes, info) = (
-        "MYSELF 127.0.0.1:6379@16379 myself,master - 0 0 0 connected 0-16383\n",
+        "MYSELF 127.0.0.1:6379@16379 myself,master - 0 0 1 connected 0-16383\n",
         "cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:16384\r\ncluster_slots_pfail:0\r\n\
-         cluster_slots_fail:0\r\ncluster_known_nodes:1\r\ncluster_size:1\r\ncluster_current_epoch:0\r\n\
-         cluster_my_epoch:0\r\ncluster_stats_messages_sent:0\r\ncluster_stats_messages_received:0\r\n\
+         cluster_slots_fail:0\r\ncluster_known_nodes:1\r\ncluster_size:1\r\ncluster_current_epoch:1\r\n\
+         cluster_my_epoch:1\r\ncluster_stats_messages_sent:0\r\ncluster_stats_messages_received:0\r\n\
          total_cluster_links_buffer_limit_exceeded:0\r\n",
     );
     let resp2 = [
