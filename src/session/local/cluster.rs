@@ -3,7 +3,7 @@
 //! Owns the answers to CLUSTER and to READONLY, READWRITE and ASKING, in front of a Redis Cluster; before anything
 //! else, and with `present_as = "standalone"`, they are told that there is no cluster support. Never names a real
 //! node or its address, never changes a cluster: what would is refused. COUNTKEYSINSLOT, GETKEYSINSLOT and SLOT-STATS
-//! are not answered here: they go to the nodes that own the slots ([`slot_in_question`]).
+//! are not answered here: they go to the nodes that own the slots (`route`).
 //!
 //! What surprises: our address is the one that the client dialled, so each client is told its own. Client libraries
 //! leave the first connection and dial what they are told; where they dial another address than the one that arrives
@@ -17,7 +17,6 @@ use std::sync::atomic::Ordering;
 use crate::command::Command;
 use crate::command::spec::Spec;
 use crate::refusal::Refusal;
-use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::route::slot::{SLOTS, slot};
 use crate::session::state::Session;
@@ -96,17 +95,6 @@ pub(super) fn asking(worker: &mut Worker, topology: &Topology, session: &mut Ses
 /// Redis's words where there is no cluster.
 fn no_cluster(line: &mut Vec<u8>) {
     write::error(line, "ERR This instance has cluster support disabled");
-}
-
-/// The slot that a command names by its number, whose owner alone has the answer. `None` for every other command,
-/// and for what names no slot: any node has the right error for that.
-#[must_use]
-pub fn slot_in_question(spec: &Spec, command: &Command<'_>) -> Option<u16> {
-    if !matches!(&*spec.name, "cluster|countkeysinslot" | "cluster|getkeysinslot") {
-        return None;
-    }
-    let number = parse_integer(command.argument(2)?)?;
-    u16::try_from(number).ok().filter(|&slot| slot < SLOTS)
 }
 
 // === impl Names ===

@@ -84,28 +84,27 @@ impl Cluster {
         cluster
     }
 
-    /// Makes a cluster of nodes that know nobody: equal shares of the slots for the first `primaries`, and the other
-    /// nodes in turn their replicas.
-    pub(crate) fn form(&mut self, primaries: usize) {
-        let ids = self.ids();
-        for (i, node) in self.nodes.iter().enumerate() {
-            let mut client = node.client();
-            if i < primaries {
-                let (first, last) = share(i, primaries);
-                ok(&mut client, &format!("CLUSTER SET-CONFIG-EPOCH {}", i + 1));
+    /// Makes a cluster of the living nodes, which know nobody: equal shares of the slots for the first `primaries`,
+    /// and the other nodes in turn their replicas.
+    pub(crate) fn form(&self, primaries: usize) {
+        let living = self.living();
+        let ids: Vec<String> = living.iter().map(|&i| self.id(i)).collect();
+        for (place, &i) in living.iter().enumerate() {
+            let mut client = self.node(i);
+            if place < primaries {
+                let (first, last) = share(place, primaries);
+                ok(&mut client, &format!("CLUSTER SET-CONFIG-EPOCH {}", place + 1));
                 ok(&mut client, &format!("CLUSTER ADDSLOTSRANGE {first} {last}"));
             }
             // Everybody is introduced to everybody: gossip would take seconds.
-            for other in &self.nodes[..i] {
-                other.meet(&mut client);
+            for &other in &living[..place] {
+                self.nodes[other].meet(&mut client);
             }
         }
-        for (i, node) in self.nodes.iter().enumerate().skip(primaries) {
-            let primary = &ids[i % primaries];
-            let mut client = node.client();
-            eventually("a replica knows its primary", || {
-                (client.text(&format!("CLUSTER REPLICATE {primary}")) == "+OK\r\n").then_some(())
-            });
+        for (place, &i) in living.iter().enumerate().skip(primaries) {
+            let words = format!("CLUSTER REPLICATE {}", ids[place % primaries]);
+            let mut client = self.node(i);
+            until("a replica knows its primary", || client.text(&words) == "+OK\r\n");
         }
         self.settle();
     }
@@ -178,11 +177,6 @@ impl Cluster {
     pub(crate) fn id(&self, i: usize) -> String {
         let reply = self.node(i).text("CLUSTER MYID");
         reply.lines().nth(1).expect("a node knows its name").to_owned()
-    }
-
-    /// The names of all nodes, which must all be alive.
-    fn ids(&self) -> Vec<String> {
-        (0..self.nodes.len()).map(|i| self.id(i)).collect()
     }
 
     /// What the node says of the cluster.

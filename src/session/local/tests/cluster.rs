@@ -3,7 +3,6 @@
 use super::*;
 use crate::command::spec::Class;
 use crate::config::{Announced, Ping, PresentAs};
-use crate::session::local::cluster::slot_in_question;
 use crate::upstream::lane::LaneState;
 
 const CLUSTER: &str = "redis-cluster://127.0.0.1:1";
@@ -256,23 +255,16 @@ fn in_front_of_one_redis_cluster_and_ping_are_its_own_affair() {
 }
 
 #[test]
-fn counts_of_keys_are_the_owners_of_their_slots_to_tell() {
+fn what_is_about_keys_is_asked_of_the_nodes_that_have_them() {
     let rig = before_cluster();
     let topology = rig.worker.shared.topology.load_full();
-    for (line, want) in [
-        ("CLUSTER COUNTKEYSINSLOT 16383", Some(16_383)),
-        ("CLUSTER GETKEYSINSLOT 0 10", Some(0)),
-        ("CLUSTER COUNTKEYSINSLOT 16384", None),
-        ("CLUSTER COUNTKEYSINSLOT -1", None),
-        ("CLUSTER GETKEYSINSLOT x 1", None),
-        ("CLUSTER KEYSLOT 5", None),
-        ("GET 5", None),
+    for (name, want) in [
+        ("cluster|countkeysinslot", Class::Shared),
+        ("cluster|getkeysinslot", Class::Shared),
+        ("cluster|slot-stats", Class::Shared),
+        ("cluster|keyslot", Class::Local),
     ] {
-        let request = crate::command::tests::Request::words(line);
-        let spec = topology.table.resolve(&request.command()).unwrap();
-        assert_eq!(slot_in_question(spec, &request.command()), want, "{line}");
-        let is_asked = line.contains("KEYSINSLOT");
-        assert!(!is_asked || spec.class == Class::Shared, "{line}");
+        assert_eq!(topology.table.find(name).unwrap().class, want, "{name}");
     }
 }
 
