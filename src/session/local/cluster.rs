@@ -37,12 +37,15 @@ pub struct Names {
 
 /// The one node, as one client sees it.
 struct View<'a> {
+    /// What we are called: by the node's, which is all that tells us from a real one.
     names: &'a Names,
     /// Where it is found; empty where nobody can say, which libraries take for the address that they dialled.
     host: String,
     /// 0 where nobody can say.
     port: u16,
+    /// Whether that is spoken to in TLS, which CLUSTER SHARDS tells by the name of the port.
     is_tls: bool,
+    /// Maps are flat in RESP2, and long texts plain.
     protocol: Protocol,
 }
 
@@ -105,6 +108,9 @@ impl Default for Names {
     }
 }
 
+/// No part of the process or its address goes into it: two of them behind one address must not look like one node, and
+/// whoever connects again after a restart finds a node that has forgotten what the former one had remembered for it.
+///
 /// 160 bits out of the system's random numbers, which seed the standard hasher.
 fn drawn_name() -> String {
     let seed = std::hash::RandomState::new();
@@ -161,7 +167,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// CLUSTER SLOTS.
+    /// CLUSTER SLOTS: one range, with the node that has it and no replica behind that.
     fn slots(&self, out: &mut Vec<u8>) {
         write::array_header(out, 1);
         write::array_header(out, 3);
@@ -174,7 +180,8 @@ impl<'a> View<'a> {
         write::map_header(out, self.protocol, 0);
     }
 
-    /// CLUSTER SHARDS.
+    /// CLUSTER SHARDS: the same in more words. The offset is that of a node that has replicated nothing, so that nobody
+    /// takes us for being behind.
     fn shards(&self, out: &mut Vec<u8>) {
         let text = |out: &mut Vec<u8>, name: &str, text: &str| {
             write::bulk(out, name.as_bytes());

@@ -6,7 +6,7 @@
 
 use redis::cluster::{ClusterClient, ClusterClientBuilder, ClusterConnection, cluster_pipe};
 use redis::cluster_async::ClusterConnection as AsyncClusterConnection;
-use redis::{AsyncCommands, Commands, ProtocolVersion, RedisResult, Script, cmd};
+use redis::{AsyncCommands, Commands, ProtocolVersion, RedisResult, Script, Value, cmd};
 
 use super::Stage;
 use crate::clients::block_on;
@@ -41,9 +41,9 @@ fn client(stage: &Stage, protocol: ProtocolVersion) -> ClusterClient {
 }
 
 fn there_is_one_node(stage: &Stage, connection: &mut ClusterConnection) -> RedisResult<()> {
-    let ranges: Vec<(i64, i64, (String, u16, String))> =
+    let ranges: Vec<(i64, i64, (String, u16, String, Value))> =
         cmd("CLUSTER").arg("SLOTS").query(connection)?;
-    let [(0, 16_383, (host, port, _))] = &ranges[..] else { panic!("{ranges:?}") };
+    let [(0, 16_383, (host, port, ..))] = &ranges[..] else { panic!("{ranges:?}") };
     assert_eq!(format!("{host}:{port}"), stage.address());
     Ok(())
 }
