@@ -13,7 +13,6 @@ use crate::dispatch::{self, Settled, detour};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
-use crate::topology::slots::NodeId;
 use crate::upstream::lane::{Lane, Role};
 use crate::worker::Worker;
 
@@ -136,7 +135,7 @@ fn whole(
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
-    if kind == b'-' && lane.key.node != NodeId::default() && detour::take(worker, lane, bytes) {
+    if kind == b'-' && lane.node.is_of_cluster() && detour::take(worker, lane, bytes) {
         return Ok(());
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
