@@ -107,7 +107,8 @@ pub fn with_our_answers(table: Table, settings: &UpstreamSettings) -> Table {
     })
 }
 
-/// Subcommands of CLUSTER about the keys or the load of slots: only the slots' nodes have the answer.
+/// Subcommands of CLUSTER about the keys or the load of slots: only the slots' nodes have the answer. Whatever else a
+/// server calls a subcommand, be it unknown to us, stays here: it speaks of nodes, or would change them.
 const SPREAD: [&str; 3] =
     ["cluster|countkeysinslot", "cluster|getkeysinslot", "cluster|slot-stats"];
 const CLUSTER: CommandId = builtin_id("cluster");

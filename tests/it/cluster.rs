@@ -15,5 +15,6 @@ mod order;
 mod probe;
 mod reshard;
 mod scale;
+mod smart;
 mod stop;
 mod work;
