@@ -26,7 +26,7 @@ struct Round {
     /// Version of the map when it began: what has moved since may have been missed.
     version: u32,
     /// For a round that repeats: the slots that it repeats for. What else moves has been visited where it was.
-    slots: Option<Arc<SlotSet>>,
+    slots: Option<Arc<Missed>>,
     /// When it was opened.
     opened_at: Micros,
 }
@@ -38,8 +38,20 @@ pub struct Rounds {
     rounds: Vec<Option<Round>>,
     /// Number of the newest.
     newest: usize,
-    /// Version of the map that was last seen here, and since when it was.
-    seen: (u32, Micros),
+    /// Version of the map that was last seen here; 0: none was.
+    seen: u32,
+    /// When it was seen to change.
+    changed_at: Option<Micros>,
+}
+
+/// Slots with keys that a round may not have met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Missed {
+    /// All of them.
+    slots: SlotSet,
+    /// Those that are on the move for the first time since the scan began, and where to. Whatever has crossed until the
+    /// next round is met there, and what crosses later was met at the source: they need no third look.
+    leaving: Vec<(u16, NodeId)>,
 }
 
 /// A set of slots, a bit each.
@@ -136,9 +148,11 @@ impl Rounds {
 
     /// Notes when the map last changed.
     fn look(&mut self, picture: Picture<'_>) {
-        if self.seen.0 != picture.map.version {
-            self.seen = (picture.map.version, picture.now);
+        let version = picture.map.version;
+        if self.seen != 0 && self.seen != version {
+            self.changed_at = Some(picture.now);
         }
+        self.seen = version;
     }
 
     /// What is done at a place of a round. Nodes that are primaries no longer are passed over: others own what they
@@ -170,7 +184,8 @@ impl Rounds {
     fn end(&mut self, number: usize, ended_at: u64, picture: Picture<'_>) -> Result<Step, NoStep> {
         let round = self.round(number).ok_or(NoStep::Invalid)?;
         let Picture { map, now, .. } = picture;
-        let is_moving = !map.migrations.is_empty() || now.saturating_sub(self.seen.1) < UNREST;
+        let has_changed = self.changed_at.is_some_and(|then| now.saturating_sub(then) < UNREST);
+        let is_moving = has_changed || !map.migrations.is_empty();
         let is_known = map.fetched_at / MILLISECOND > ended_at;
         let waited = (now / MILLISECOND).saturating_sub(ended_at);
         if is_moving && !is_known && waited < WAIT_MAX / MILLISECOND {
@@ -178,7 +193,7 @@ impl Rounds {
             return self.cursor(number, behind, ended_at).map(Step::Answer);
         }
         let missed = round.missed(map);
-        if missed.is_empty() {
+        if missed.slots.is_empty() {
             return Ok(Step::Answer(0));
         }
         match self.repeat(missed, picture) {
@@ -196,7 +211,7 @@ impl Rounds {
         let fits = |round: &Round| {
             let is_young = now.saturating_sub(round.opened_at) < SHARED_FOR;
             let is_same = round.epoch == epoch && round.slots.is_none() && round.nodes == nodes;
-            is_same && (is_young || round.missed(map).is_empty())
+            is_same && (is_young || round.missed(map).slots.is_empty())
         };
         let shared = self.rounds.iter().position(|round| round.as_ref().is_some_and(fits));
         shared.or_else(|| {
@@ -205,11 +220,11 @@ impl Rounds {
         })
     }
 
-    /// The round that visits the owners of `slots`, which a round has missed.
-    fn repeat(&mut self, slots: SlotSet, picture: Picture<'_>) -> Option<usize> {
+    /// The round that visits the owners of what a round has missed.
+    fn repeat(&mut self, missed: Missed, picture: Picture<'_>) -> Option<usize> {
         let Picture { map, epoch, now } = picture;
-        let targets = map.migrations.iter().filter(|open| slots.contains(open.slot));
-        let owners = slots.iter().filter_map(|slot| map.slot(slot).owner);
+        let targets = map.migrations.iter().filter(|open| missed.slots.contains(open.slot));
+        let owners = missed.slots.iter().filter_map(|slot| map.slot(slot).owner);
         let nodes: BTreeSet<NodeId> =
             owners.chain(targets.filter_map(|open| open.target)).collect();
         let nodes: Arc<[NodeId]> = nodes.into_iter().collect();
@@ -218,13 +233,13 @@ impl Rounds {
         }
         let same = |round: &Round| {
             (round.epoch, round.version, &round.nodes) == (epoch, map.version, &nodes)
-                && round.slots.as_deref() == Some(&slots)
+                && round.slots.as_deref() == Some(&missed)
         };
         let shared = self.rounds.iter().position(|round| round.as_ref().is_some_and(same));
         if shared.is_some() {
             return shared;
         }
-        let slots = Some(Arc::new(slots));
+        let slots = Some(Arc::new(missed));
         let round = Round { epoch, nodes, version: map.version, slots, opened_at: now };
         // With no number left, everything is visited once more: slow, and never wrong.
         self.open(round, now).or_else(|| self.begin(picture))
@@ -278,19 +293,26 @@ impl Round {
     }
 
     /// Slots with keys that this round may not have met: they have moved since it began, or are on the move.
-    fn missed(&self, map: &SlotMap) -> SlotSet {
-        let is_ours = |slot: u16| self.slots.as_ref().is_none_or(|slots| slots.contains(slot));
-        let mut missed = SlotSet::empty();
+    fn missed(&self, map: &SlotMap) -> Missed {
+        let is_ours = |slot: u16| self.slots.as_ref().is_none_or(|ours| ours.slots.contains(slot));
+        let mut missed = Missed { slots: SlotSet::empty(), leaving: Vec::new() };
         for (number, slot) in (0_u16..).zip(map.slots()) {
             if slot.since > self.version && is_ours(number) {
-                missed.insert(number);
+                missed.slots.insert(number);
             }
         }
-        if self.slots.is_none() {
-            // Keys of an open slot lie on both sides. Whatever has crossed while this round went on is met by one
-            // more look at the target; what crosses later was met at the source.
-            let open = map.migrations.iter().filter(|open| open.target.is_some());
-            open.for_each(|open| missed.insert(open.slot));
+        for open in map.migrations.iter().filter(|open| is_ours(open.slot)) {
+            let Some(target) = open.target else {
+                continue;
+            };
+            let entry = (open.slot, target);
+            if self.slots.as_ref().is_some_and(|ours| ours.leaving.contains(&entry)) {
+                continue;
+            }
+            if !missed.slots.contains(open.slot) {
+                missed.leaving.push(entry);
+            }
+            missed.slots.insert(open.slot);
         }
         missed
     }
