@@ -7,9 +7,13 @@
 //! What surprises: a command may be told to *wait*. Then nothing happened, its bytes stay in the session's input,
 //! and it is dispatched again when the reason is gone: order matters more than speed (INV-12).
 
+pub mod cluster;
+pub mod detour;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::buffer::Piece;
+use crate::clock::Micros;
 use crate::command::Command;
 use crate::command::errors;
 use crate::command::flags::Flags;
@@ -163,6 +167,10 @@ fn go(
     command: Command<'_>,
     frame: Piece<'_>,
 ) -> Dispatched {
+    if let Some(slots) = &topology.slots {
+        let who = (topology, identity);
+        return cluster::forward(worker, slots, session, who, (spec, role), command, frame);
+    }
     if session.doubtful > 0 {
         return refuse_doubtful(worker, topology, session, spec);
     }
@@ -255,29 +263,13 @@ pub fn send(
     let Some(lane) = worker.lanes.get_mut(lane) else {
         return Dispatched::Wait;
     };
-    let waiter = Waiter {
-        session: session.id,
-        slot: session.replies.open(),
-        end: 0,
-        taken_at: worker.now,
-        length: 0,
-        prelude: 0,
-        is_prelude_due: false,
-        frames: asked.frames,
-        command: asked.command,
-        resent: 0,
-        is_retry_safe: asked.is_retry_safe,
-        patience: asked.patience,
-        role: asked.role,
-        is_muted: session.is_muted(),
-        recount: asked.recount,
-    };
+    let waiter = waiter(worker.now, session, asked);
     lane.used_at = worker.now;
     // Written once a turn, behind every session that is ready now.
     worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
     if asked.role == Role::Script {
         let Worker { shared, stats, pool, .. } = worker;
-        follow::enqueue(shared, stats, pool, lane, frame, waiter);
+        follow::enqueue(shared, stats, pool, lane, frame, waiter, false);
     } else {
         lane.enqueue(&mut worker.pool, frame, waiter);
     }
@@ -287,13 +279,37 @@ pub fn send(
     Dispatched::Done
 }
 
+/// The waiter of a command, whose reply slot is opened with it.
+#[inline(always)]
+fn waiter(now: Micros, session: &mut Session, asked: Asked) -> Waiter {
+    Waiter {
+        session: session.id,
+        slot: session.replies.open(),
+        end: 0,
+        taken_at: now,
+        length: 0,
+        prelude: 0,
+        preludes_due: 0,
+        is_asking: false,
+        is_detour: false,
+        frames: asked.frames,
+        command: asked.command,
+        resent: 0,
+        is_retry_safe: asked.is_retry_safe,
+        patience: asked.patience,
+        role: asked.role,
+        is_muted: session.is_muted(),
+        recount: asked.recount,
+    }
+}
+
 /// Delivers what became of a waiter's command. Called exactly once for each waiter.
 // Measured: 29 instructions a reply as a call of its own.
 #[inline(always)]
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     #[cfg(test)]
     worker.faults.maybe_panic_in_settle();
-    if waiter.role == Role::Plain {
+    if waiter.role == Role::Plain && !waiter.is_detour {
         return deliver(worker, waiter, settled);
     }
     settle_role(worker, waiter, settled);
@@ -301,7 +317,11 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
 
 /// A reply that does more than being delivered.
 fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
+    if waiter.is_detour {
+        detour::arrived(worker, waiter);
+    }
     match waiter.role {
+        Role::Probe => detour::proven(worker, waiter, &settled),
         Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
         Role::Info => match info::joined(worker, &settled) {
             Some(bytes) => {

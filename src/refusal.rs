@@ -30,6 +30,11 @@ pub enum Refusal {
         /// Until the next dial.
         retry_in: Micros,
     },
+    /// It was not run: no node of the cluster has told the slot map yet.
+    NoMap {
+        /// A seed's name.
+        seed: String,
+    },
     /// It was not run: an earlier write of the same client is in doubt, and order would be lost.
     NotInverted {
         /// The node's name.
@@ -129,6 +134,10 @@ impl Refusal {
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
+            ),
+            Self::NoMap { seed } => format!(
+                "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
+                 yet; see /readyz of the admin port"
             ),
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \

@@ -16,7 +16,9 @@ use tokio::sync::mpsc;
 use crate::arena::Arena;
 use crate::buffer::ChunkPool;
 use crate::clock::{self, Micros};
+use crate::command::keys::KeyPosition;
 use crate::config::MemorySettings;
+use crate::dispatch::detour::Detouring;
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
 use crate::scripts::Scripts;
@@ -28,6 +30,7 @@ use crate::topology::{Published, Topology};
 use crate::upstream::flush::Unflushed;
 use crate::upstream::identity::Identities;
 use crate::upstream::lane::{Lane, LaneId};
+use crate::upstream::lane_sets::LaneSets;
 use crate::upstream::pinned::{PinnedBudget, PinnedPool};
 use crate::upstream::pool;
 use crate::upstream::reach::Reaches;
@@ -45,6 +48,12 @@ pub struct Worker {
     pub links: Arena<Link>,
     /// Its connections that belong to one session each.
     pub pinned: PinnedPool,
+    /// Which of those lead to which node of a cluster.
+    pub lane_sets: LaneSets,
+    /// Sessions with commands that must be routed again.
+    pub detouring: Detouring,
+    /// Room for the keys of the command in hand.
+    pub keys: Vec<KeyPosition>,
     /// Whether nodes can be reached, and when to try again.
     pub reaches: Reaches,
     /// Lanes whose tasks are still to be started.
@@ -233,6 +242,9 @@ impl Worker {
             lanes: Arena::default(),
             links: Arena::default(),
             pinned: PinnedPool::default(),
+            lane_sets: LaneSets::default(),
+            detouring: Detouring::default(),
+            keys: Vec::new(),
             reaches: Reaches::default(),
             to_dial: Vec::new(),
             links_to_dial: Vec::new(),

@@ -291,6 +291,20 @@ impl Spec {
         self.key_specs = key_specs.into();
     }
 
+    /// The argument that is its only key, for all commands whose keys can be told without looking.
+    #[inline]
+    pub fn only_key(&self) -> Option<usize> {
+        match &*self.key_specs {
+            [KeySpec { begin: BeginSearch::Index(index), find, flags }]
+                if matches!(find, FindKeys::Range { last: 0, .. })
+                    && !flags.contains(KeyFlags::INCOMPLETE) =>
+            {
+                usize::try_from(*index).ok()
+            }
+            _ => None,
+        }
+    }
+
     /// Whether a command of `arguments` arguments, the name(s) included, passes Redis's first check.
     #[inline]
     pub fn accepts(&self, arguments: usize) -> bool {

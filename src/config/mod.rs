@@ -100,6 +100,9 @@ pub struct PubsubSettings {
     pub subscription_bytes: usize,
 }
 
+/// What an application's time-out is taken to be where it is not declared.
+const CLIENT_TIMEOUT_ASSUMED: Duration = Duration::from_millis(500);
+
 /// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
@@ -315,6 +318,17 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest.as_ref());
     hash
+}
+
+// === impl ListenerSettings ===
+
+impl ListenerSettings {
+    /// How long a command of its clients may wait for what may take up to `most`: its client must still be there to
+    /// hear of it.
+    #[must_use]
+    pub fn wait(&self, most: Duration) -> Duration {
+        most.min(self.client_timeout.unwrap_or(CLIENT_TIMEOUT_ASSUMED).mul_f64(0.8))
+    }
 }
 
 // === impl Settings ===

@@ -28,12 +28,13 @@ pub fn enqueue(
     lane: &mut Lane,
     frame: Piece<'_>,
     waiter: Waiter,
+    is_asking: bool,
 ) {
     match waiter.command {
         EVALSHA | EVALSHA_RO => {
             if let Some(load) = load_before(shared, lane, frame.bytes()) {
                 stats.script_loads.increment();
-                return lane.enqueue_behind(pool, &load, frame, waiter);
+                return lane.enqueue_behind(pool, &load, is_asking, frame, waiter);
             }
         }
         SCRIPT_FLUSH => {
@@ -43,6 +44,9 @@ pub fn enqueue(
             return lane.proven.flush(lane.send.end());
         }
         _ => {}
+    }
+    if is_asking {
+        return lane.enqueue_behind(pool, &[], true, frame, waiter);
     }
     lane.enqueue(pool, frame, waiter);
 }

@@ -27,6 +27,10 @@ pub struct Gate {
     pub idle_timeout: Option<Duration>,
     /// Bounds of each client with subscriptions.
     pub pubsub: PubsubSettings,
+    /// Longest wait for a node that is to come back, or to be replaced.
+    pub failover_wait: Duration,
+    /// Longest wait for a slot that is on the move.
+    pub migration_wait: Duration,
     /// A client that takes no byte of its replies for so long is closed.
     pub stall: Duration,
 }
@@ -46,6 +50,8 @@ impl Gate {
             },
             idle_timeout: listener.client_idle_timeout,
             pubsub: listener.pubsub,
+            failover_wait: listener.wait(FAILOVER_WAIT_MAX),
+            migration_wait: listener.wait(MIGRATION_WAIT_MAX),
             stall: memory.client_stall,
         }
     }
@@ -92,6 +98,10 @@ fn constant_time_equal(left: &[u8], right: &[u8]) -> bool {
     std::hint::black_box(difference) == 0
 }
 
+/// Longest wait for a failover, whatever the client's patience; no cluster that is well set up needs longer.
+const FAILOVER_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Longest wait for a slot on the move.
+const MIGRATION_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The user of a client that names none.
 pub const DEFAULT_USER: &str = "default";
 

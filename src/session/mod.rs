@@ -9,6 +9,7 @@
 
 pub mod admission;
 pub mod block;
+pub mod detour;
 pub mod exec;
 pub mod feed;
 pub mod flush;
@@ -35,6 +36,7 @@ use std::task::{Context, Poll};
 use crate::buffer::LARGE_BYTES;
 use crate::net::ReadHalf;
 use crate::stats::labels::ClosedReason;
+use crate::upstream::lane::LaneId;
 use crate::worker::{SCRATCH_BYTES, SharedWorker, Worker};
 use state::{Closing, Session, SessionId};
 
@@ -74,13 +76,13 @@ fn poll_session(
         worker.sessions.restore(id, session);
         return Poll::Ready(ClosedReason::Panic);
     }
-    let wants_lane = unpauses(&session);
+    let relieved = unpauses(&mut session);
     let over = session.is_over();
     worker.sessions.restore(id, session);
-    if let Some(lane) = wants_lane.and_then(|lane| worker.lanes.get(lane))
-        && lane.paused_at.is_some()
-    {
-        lane.wake();
+    for id in relieved {
+        if let Some(lane) = worker.lanes.get(id) {
+            lane.wake();
+        }
     }
     flush::touched(&mut worker);
     match over.or_else(|| worker.sessions.get(id).and_then(Session::is_over)) {
@@ -188,12 +190,15 @@ fn read_limit(session: &Session) -> usize {
     if missing >= LARGE_BYTES { missing.min(SCRATCH_BYTES) } else { SCRATCH_BYTES }
 }
 
-/// The lane that may wait for this session to take its bytes, if it has taken half of them.
-fn unpauses(session: &Session) -> Option<crate::upstream::lane::LaneId> {
+/// The lanes that wait for this session to take its bytes, if it has taken half of them.
+fn unpauses(session: &mut Session) -> Vec<LaneId> {
+    if session.paused.is_empty() {
+        return Vec::new();
+    }
     let is_relieved = session.closing.is_some()
         || !session.write_blocked
         || (session.owed() as u64) < session.gate.bounds.reply_bytes / 2;
-    session.lane.filter(|_| is_relieved)
+    if is_relieved { std::mem::take(&mut session.paused) } else { Vec::new() }
 }
 
 /// Takes a session off its worker. Its waiters stay on their lanes as tombstones (INV-1).
@@ -209,12 +214,9 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
         let own = session.pin.as_ref().and_then(|pin| pin.lane);
         worker.request_bytes = worker.request_bytes.saturating_sub(feed::held_bytes(session));
         worker.shared.registry.remove(session.client.id);
-        if let Some(lane) = session.lane.and_then(|lane| worker.lanes.get_mut(lane)) {
-            // Its unsent commands are dropped, and nobody is stopped by its unread reply.
-            lane.has_orphans |= session.in_flight > 0 && lane.send.unsent() > 0;
-            if session.in_flight > 0 {
-                lane.wake();
-            }
+        if session.in_flight > 0 {
+            let lane = session.lane.filter(|_| topology.slots.is_none());
+            orphan(worker, lane);
         }
         if let Some(own) = own {
             crate::upstream::pinned::give_back(worker, own, false);
@@ -223,6 +225,18 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
     worker.sessions.remove(id);
     worker.stats.clients.sub(1);
     worker.stats.client_closed(reason).increment();
+}
+
+/// A client has gone with commands on this lane, or on any: the unsent ones are dropped, and nobody is stopped by its
+/// unread reply.
+fn orphan(worker: &mut Worker, lane: Option<LaneId>) {
+    let lanes = lane.map_or_else(|| worker.lanes.keys().collect(), |lane| vec![lane]);
+    for id in lanes {
+        if let Some(lane) = worker.lanes.get_mut(id).filter(|lane| !lane.is_idle()) {
+            lane.has_orphans |= lane.send.unsent() > 0;
+            lane.wake();
+        }
+    }
 }
 
 /// Reads of one turn: a quarter of a megabyte, then the others have theirs.

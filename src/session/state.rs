@@ -17,7 +17,9 @@ use crate::clock::Micros;
 use crate::net::WriteHalf;
 use crate::resp::request::RequestScanner;
 use crate::resp::write::Protocol;
+use crate::route::Place;
 use crate::session::admission::{Admission, Bounds};
+use crate::session::detour::Detours;
 use crate::session::gate::Gate;
 use crate::session::pin::Pin;
 use crate::session::registry::Client;
@@ -26,6 +28,7 @@ use crate::session::subscriptions::Subscriptions;
 use crate::stats::labels::ClosedReason;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::LaneId;
+use crate::upstream::lane_sets::SetId;
 
 /// Key of a session on its worker.
 pub type SessionId = Key<Session>;
@@ -61,6 +64,18 @@ pub struct Session {
     pub lane: Option<LaneId>,
     /// Lanes that fit its protocol, database and identity, fast and bulk; forgotten when one of these changes.
     pub fitting: [Option<LaneId>; 2],
+    /// The same in a cluster, a row of lanes to all nodes: fast, bulk, and both to replicas.
+    pub sets: [Option<SetId>; 4],
+    /// Whether its commands in flight in a cluster are on bulk lanes; `None` if later ones fit none of these.
+    pub stream: Option<bool>,
+    /// Version of the slot map under which the oldest of them was sent (INV-12 a).
+    pub map_version: u32,
+    /// In a cluster: the slots whose writes are in doubt while `doubtful` is not 0.
+    pub doubted: Vec<u16>,
+    /// Its commands that must be routed again (INV-12 b).
+    pub detours: Option<Box<Detours>>,
+    /// Lanes that are not read because it does not take its replies.
+    pub paused: Vec<LaneId>,
     /// What it keeps on a connection of its own, if it has or had one.
     pub pin: Option<Box<Pin>>,
     /// It has asked for such a connection and there was none.
@@ -176,6 +191,12 @@ impl Session {
             in_flight: 0,
             lane: None,
             fitting: [None; 2],
+            sets: [None; 4],
+            stream: None,
+            map_version: 0,
+            doubted: Vec::new(),
+            detours: None,
+            paused: Vec::new(),
             pin: None,
             asks_pin: false,
             pin_refused: false,
@@ -231,6 +252,15 @@ impl Session {
             self.partial.as_ref().map_or(0, |partial| partial.buffer.len() - partial.start);
     }
 
+    /// Whether a command of this place, sent before its client could know, might overtake a write in doubt.
+    #[must_use]
+    pub fn doubts(&self, place: Place) -> bool {
+        match place {
+            Place::Slot(slot) => self.lacks_transaction || self.doubted.contains(&slot),
+            Place::Anywhere | Place::Several => true,
+        }
+    }
+
     /// A SKIP ends with the command after it.
     pub fn end_of_command(&mut self) {
         if self.reply_mode == ReplyMode::SkipNext {
@@ -250,6 +280,13 @@ impl Session {
         if self.owed() as u64 > self.gate.bounds.reply_bytes {
             self.close(Closing::Now(ClosedReason::OutOfMemoryBudget));
         }
+    }
+
+    /// Its lanes fit no longer: it speaks another protocol, or is somebody else.
+    pub fn forget_lanes(&mut self) {
+        self.fitting = [None; 2];
+        self.sets = [None; 4];
+        self.stream = None;
     }
 
     /// Whether its transaction is open.

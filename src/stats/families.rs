@@ -5,7 +5,7 @@
 //! `docs/metrics.md`, in both directions.
 //! What surprises: the readers are boxed closures. They run once a scrape, never for a command.
 
-use super::labels::{ClosedReason, DialFailure, ErrorClass, LaneLost, Resent};
+use super::labels::{ClosedReason, DialFailure, ErrorClass, LaneLost, Redirected, Resent};
 use super::{Counter, WorkerStats};
 
 /// Commands by name and outcome; its series are registered when first counted.
@@ -29,6 +29,7 @@ breakwater_upstream_bytes_total          Bytes received from (in) and sent to (o
 breakwater_command_queue_seconds         Time from a command's arrival until the kernel took it.
 breakwater_command_upstream_seconds      Time from handing a command to the kernel until its reply.
 breakwater_commands_in_flight            Commands sent to the upstream and not yet answered.
+breakwater_commands_redirected_total     Commands routed again in a cluster, by what made it necessary.
 breakwater_commands_resent_total         Commands sent again, by what made that safe.
 breakwater_deadlines_passed_total        Commands whose reply deadline passed.
 breakwater_tombstones_made_total         Replies still owed to nobody: client gone or answered.
@@ -164,6 +165,11 @@ pub(super) fn counters() -> Vec<Series<u64>> {
     all.extend(DialFailure::ALL.map(|cause| {
         let label = ("cause", cause.as_str());
         labelled(family, label, move |worker| worker.dial_failed(cause))
+    }));
+    let family = "breakwater_commands_redirected_total";
+    all.extend(Redirected::ALL.map(|reason| {
+        let label = ("reason", reason.as_str());
+        labelled(family, label, move |worker| worker.redirected(reason))
     }));
     let family = "breakwater_commands_resent_total";
     all.extend(Resent::ALL.map(|reason| {

@@ -170,6 +170,21 @@ pub enum Resent {
     ReadOnly,
 }
 
+/// Why a command was routed again in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirected {
+    /// The slot belongs to another node.
+    Moved,
+    /// The key is already where its slot is moving to.
+    Ask,
+    /// Some of its keys are there already.
+    TryAgain,
+    /// The cluster, or this node of it, cannot serve for now.
+    NotNow,
+    /// The node could not be reached, or its connection was lost before the command had left us.
+    Unreachable,
+}
+
 /// What became of a changed configuration file (INV-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
@@ -407,6 +422,25 @@ impl DialFailure {
     }
 }
 
+// === impl Redirected ===
+
+impl Redirected {
+    /// Every reason, in the order of declaration.
+    pub const ALL: [Self; 5] =
+        [Self::Moved, Self::Ask, Self::TryAgain, Self::NotNow, Self::Unreachable];
+
+    /// The value of the label `reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::Ask => "ask",
+            Self::TryAgain => "tryagain",
+            Self::NotNow => "not_now",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 // === impl Resent ===
 
 impl Resent {
@@ -461,6 +495,7 @@ mod tests {
         check(&TurnedAway::ALL.map(|it| (it as usize, it.as_str())));
         check(&LaneLost::ALL.map(|it| (it as usize, it.as_str())));
         check(&DialFailure::ALL.map(|it| (it as usize, it.as_str())));
+        check(&Redirected::ALL.map(|it| (it as usize, it.as_str())));
         check(&Resent::ALL.map(|it| (it as usize, it.as_str())));
         check(&Reload::ALL.map(|it| (it as usize, it.as_str())));
     }

@@ -19,7 +19,7 @@ mod text;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use histogram::Histogram;
-use labels::{ClosedReason, DialFailure, ErrorClass, LaneLost, Outcome, Resent};
+use labels::{ClosedReason, DialFailure, ErrorClass, LaneLost, Outcome, Redirected, Resent};
 
 /// A number that only rises. One writer, any number of readers.
 #[derive(Debug, Default)]
@@ -121,6 +121,7 @@ pub struct WorkerStats {
     subscriber_links_lost: [Counter; LaneLost::ALL.len()],
     dials_failed: [Counter; DialFailure::ALL.len()],
     resent: [Counter; Resent::ALL.len()],
+    redirected: [Counter; Redirected::ALL.len()],
     /// One row of outcomes for each command of the table, by its dense index.
     commands: Box<[[Counter; Outcome::ALL.len()]]>,
     /// The row of every name that the table lacks.
@@ -231,6 +232,7 @@ impl WorkerStats {
             subscriber_links_lost: Default::default(),
             dials_failed: Default::default(),
             resent: Default::default(),
+            redirected: Default::default(),
             commands: (0..commands).map(|_| Default::default()).collect(),
             other_commands: Default::default(),
         }
@@ -271,6 +273,12 @@ impl WorkerStats {
     #[inline]
     pub fn dial_failed(&self, cause: DialFailure) -> &Counter {
         &self.dials_failed[cause as usize]
+    }
+
+    /// Commands that were routed again because of `reason`.
+    #[inline]
+    pub fn redirected(&self, reason: Redirected) -> &Counter {
+        &self.redirected[reason as usize]
     }
 
     /// Commands that were sent again because of `reason`.
@@ -323,6 +331,7 @@ mod tests {
         counters.extend(LaneLost::ALL.map(|it| &raw const *stats.lane_lost(it)));
         counters.extend(LaneLost::ALL.map(|it| &raw const *stats.subscriber_link_lost(it)));
         counters.extend(DialFailure::ALL.map(|it| &raw const *stats.dial_failed(it)));
+        counters.extend(Redirected::ALL.map(|it| &raw const *stats.redirected(it)));
         counters.extend(Resent::ALL.map(|it| &raw const *stats.resent(it)));
         let distinct: HashSet<_> = counters.iter().collect();
         assert_eq!(distinct.len(), counters.len());

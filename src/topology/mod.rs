@@ -8,6 +8,7 @@
 //! drains before it moves (INV-12 a). What moves within a cluster is counted slot by slot ([`slots`]).
 
 pub mod facts;
+pub mod redirect;
 pub mod restore;
 pub mod single;
 pub mod slots;

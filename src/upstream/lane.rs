@@ -65,8 +65,12 @@ pub struct Waiter {
     pub length: u32,
     /// Bytes of a command of ours in front of its own, whose reply nobody sees; 0: there is none.
     pub prelude: u32,
-    /// Whether the reply to that is still to come.
-    pub is_prelude_due: bool,
+    /// Replies to that which are still to come.
+    pub preludes_due: u8,
+    /// Whether the last thing in front of it is ASKING.
+    pub is_asking: bool,
+    /// Whether its session keeps it among its detours.
+    pub is_detour: bool,
     /// Which command it is, for counters and messages.
     pub command: CommandId,
     /// How often it was sent again.
@@ -117,6 +121,8 @@ pub enum Role {
     Library,
     /// It is held until it is whole, and a section of ours is added.
     Info,
+    /// It says whether a redirect that a script may have made up is the node's own.
+    Probe,
 }
 
 /// What a lane has that belongs to one session alone.
@@ -221,7 +227,12 @@ impl Waiter {
     /// Position behind the question whose reply is due next.
     #[must_use]
     pub fn asked_until(&self) -> u64 {
-        if self.is_prelude_due { self.start() } else { self.end }
+        match self.preludes_due {
+            0 => self.end,
+            // ASKING is the last thing in front, and has its own reply.
+            2 if self.is_asking => self.start() - ASKING.len() as u64,
+            _ => self.start(),
+        }
     }
 }
 
@@ -277,25 +288,33 @@ impl Lane {
         // A frame is at most 1 GiB by the limits of the scanner.
         waiter.length = u32::try_from(waiter.end - start).unwrap_or(u32::MAX);
         waiter.prelude = 0;
-        waiter.is_prelude_due = false;
+        waiter.preludes_due = 0;
+        waiter.is_asking = false;
         self.waiters.push_back(waiter);
     }
 
-    /// As [`Self::enqueue`], behind a command of ours. The two are one to everybody else: sent, kept and dropped
-    /// together, and answered by the second reply.
+    /// As [`Self::enqueue`], behind a command of ours (or nothing), and ASKING if `is_asking`. They are one to
+    /// everybody else: sent, kept and dropped together, and answered by the last reply.
     pub fn enqueue_behind(
         &mut self,
         pool: &mut ChunkPool,
         prelude: &[u8],
+        is_asking: bool,
         frame: Piece<'_>,
         waiter: Waiter,
     ) {
+        let start = self.send.end();
         self.send.append_whole(pool, prelude);
+        if is_asking {
+            self.send.append_whole(pool, ASKING);
+        }
+        let in_front = self.send.end() - start;
         self.enqueue(pool, frame, waiter);
         if let Some(last) = self.waiters.back_mut() {
-            last.prelude = u32::try_from(prelude.len()).unwrap_or(u32::MAX);
+            last.prelude = u32::try_from(in_front).unwrap_or(u32::MAX);
             last.length += last.prelude;
-            last.is_prelude_due = true;
+            last.preludes_due = u8::from(!prelude.is_empty()) + u8::from(is_asking);
+            last.is_asking = is_asking;
         }
     }
 
@@ -391,5 +410,7 @@ impl Lane {
     }
 }
 
+/// What makes a node serve a slot that it is still importing, for the next command or block.
+pub const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// Waiters for which an idle lane keeps memory.
 const WAITERS_KEPT: usize = 64;

@@ -13,13 +13,14 @@ use std::mem;
 
 use crate::buffer::SendBuffer;
 use crate::clock::to_micros;
-use crate::dispatch::{self, Settled};
+use crate::dispatch::{self, Settled, detour};
 use crate::net::WriteHalf;
 use crate::refusal::{Ran, Refusal};
 use crate::resp::reply::ReplyScanner;
 use crate::scripts::follow;
 use crate::session::state::{Closing, SessionId};
 use crate::stats::labels::{ClosedReason, Outcome, Resent};
+use crate::topology::slots::NodeId;
 use crate::upstream::dial::{DialError, Node};
 use crate::upstream::lane::{Lane, LaneState, Role, Waiter};
 use crate::worker::Worker;
@@ -116,7 +117,7 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
             // A deadline has answered for it, or its client is gone; a write in doubt still inverts.
             if progress == Progress::Sent && !waiter.is_retry_safe {
                 inverted.insert(waiter.session);
-                doubt(worker, waiter.session);
+                doubt(worker, &old, &waiter);
             }
             worker.stats.tombstones_consumed.increment();
             continue;
@@ -132,16 +133,24 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
         };
         if remedy == Remedy::OutcomeUnknown {
             inverted.insert(waiter.session);
-            doubt(worker, waiter.session);
+            doubt(worker, &old, &waiter);
         }
         apply(worker, lane, &old, waiter, (progress, remedy), node);
     }
 }
 
 /// What a session had sent before it could know of the doubt is not executed either: the same inversion.
-fn doubt(worker: &mut Worker, session: SessionId) {
-    if let Some(session) = worker.sessions.get_mut(session) {
+fn doubt(worker: &mut Worker, old: &SendBuffer, waiter: &Waiter) {
+    let slot = worker.topology.load().slots.is_some().then(|| {
+        let frame = old.piece(waiter.start(), waiter.end);
+        frame.and_then(|frame| detour::slot_of(&worker.topology.load().table, frame.bytes()))
+    });
+    if let Some(session) = worker.sessions.get_mut(waiter.session) {
         session.lacks_transaction = false;
+        if session.doubtful == 0 {
+            session.doubted.clear();
+        }
+        session.doubted.extend(slot.flatten());
         session.doubt_what_is_held();
     }
 }
@@ -160,8 +169,11 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
     // Waiting does not help somebody without a password.
     let window = if error.is_stranger() { 0 } else { to_micros(node.settings.retry_window) };
     for waiter in waiters {
-        if worker.now.saturating_sub(waiter.taken_at) < window && is_wanted(worker, &waiter) {
-            requeue(worker, lane, &old, waiter);
+        // In a cluster another node may serve it meanwhile: how long that is waited for is decided there.
+        let may_wait =
+            is_elsewhere(lane) && window > 0 || worker.now.saturating_sub(waiter.taken_at) < window;
+        if may_wait && is_wanted(worker, &waiter) {
+            again(worker, lane, &old, waiter);
             continue;
         }
         let settled = Settled::Failed { refusal: refusal.clone(), outcome: Outcome::NotExecuted };
@@ -242,7 +254,7 @@ fn apply(
         Remedy::SendAgain(reason) => {
             worker.stats.resent(reason).increment();
             waiter.resent += u8::from(progress != Progress::Unsent);
-            return requeue(worker, lane, old, waiter);
+            return again(worker, lane, old, waiter);
         }
         Remedy::CloseClient => {
             if let Some(session) = worker.sessions.get_mut(waiter.session) {
@@ -266,12 +278,25 @@ fn apply(
     dispatch::settle_guarded(worker, &waiter, Settled::Failed { refusal, outcome });
 }
 
+/// Whether the lane's commands may go to another node.
+fn is_elsewhere(lane: &Lane) -> bool {
+    lane.key.node != NodeId::default() && lane.pinned.is_none()
+}
+
+/// Sends a waiter's command again: on the lane's next connection, or in a cluster wherever its slot is then.
+fn again(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
+    match old.piece(waiter.start(), waiter.end) {
+        Some(frame) if is_elsewhere(lane) => detour::adopt(worker, lane, frame, &waiter),
+        _ => requeue(worker, lane, old, waiter),
+    }
+}
+
 /// Queues a waiter's command again, with the bytes that the old queue still holds.
 fn requeue(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
     match old.piece(waiter.start(), waiter.end) {
         Some(frame) if waiter.role == Role::Script => {
             let Worker { shared, stats, pool, .. } = worker;
-            follow::enqueue(shared, stats, pool, lane, frame, waiter);
+            follow::enqueue(shared, stats, pool, lane, frame, waiter, false);
         }
         Some(frame) => lane.enqueue(&mut worker.pool, frame, waiter),
         None => {

@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod flush;
 pub mod identity;
 pub mod lane;
+pub mod lane_sets;
 pub mod loss;
 pub mod pinned;
 pub mod pool;

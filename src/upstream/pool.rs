@@ -13,8 +13,10 @@ use crate::clock::SECOND;
 use crate::refusal::Refusal;
 use crate::session::state::Session;
 use crate::topology::Topology;
+use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneKey, LaneState};
+use crate::upstream::lane_sets::SetId;
 use crate::worker::Worker;
 
 /// Why a command cannot go to a lane now.
@@ -38,7 +40,7 @@ pub fn lane_for(
     is_bulk: bool,
 ) -> Result<LaneId, NoLane> {
     if session.in_flight > 0 {
-        if let Some(refusal) = refusal_while_dialling(worker, topology, session.lane) {
+        if let Some(refusal) = refusal_while_dialling(worker, &topology.node, session.lane) {
             return Err(NoLane::Refused(refusal));
         }
         return stay_or_wait(worker, topology, session, is_bulk);
@@ -46,7 +48,7 @@ pub fn lane_for(
     session.epoch = topology.epoch;
     let fitting = session.fitting[usize::from(is_bulk)];
     // While the node is known to be down, those who come wait for nobody: they are told at once.
-    if let Some(refusal) = refusal_while_dialling(worker, topology, fitting) {
+    if let Some(refusal) = refusal_while_dialling(worker, &topology.node, fitting) {
         return Err(NoLane::Refused(refusal));
     }
     if let Some(id) = fitting
@@ -65,7 +67,7 @@ pub fn lane_for(
         is_bulk,
         is_readonly: false,
     };
-    let id = find_or_open(worker, topology, key)?;
+    let id = find_or_open(worker, &topology.node, key)?;
     session.fitting[usize::from(is_bulk)] = Some(id);
     let Some(lane) = worker.lanes.get_mut(id) else {
         return Err(NoLane::Wait);
@@ -73,17 +75,87 @@ pub fn lane_for(
     has_room(lane, session)
 }
 
-/// What a command is told whose lane has no connection and whose node has just refused one.
-fn refusal_while_dialling(
-    worker: &Worker,
+/// The lane to one `node` of several, for a command of `session` that acts as `identity`. All its commands in flight are
+/// on fast lanes or all on bulk lanes, whichever the nodes: so what goes to one node keeps its order (INV-12 c).
+///
+/// # Errors
+/// [`NoLane`].
+#[inline]
+pub fn lane_to(
+    worker: &mut Worker,
     topology: &Topology,
-    lane: Option<LaneId>,
-) -> Option<Refusal> {
+    session: &mut Session,
+    identity: Identity,
+    node: &Arc<Node>,
+    (is_bulk, is_readonly): (bool, bool),
+) -> Result<LaneId, NoLane> {
+    let is_bulk = match session.stream {
+        // A small command may follow on bulk lanes; a heavy one never on fast ones.
+        Some(stream) if session.in_flight > 0 => {
+            if session.epoch != topology.epoch || (is_bulk && !stream) {
+                return Err(NoLane::Wait);
+            }
+            stream
+        }
+        None if session.in_flight > 0 => return Err(NoLane::Wait),
+        _ => is_bulk,
+    };
+    session.epoch = topology.epoch;
+    session.stream = Some(is_bulk);
+    let kind = usize::from(is_bulk) + 2 * usize::from(is_readonly);
+    let key = || LaneKey {
+        epoch: topology.epoch,
+        node: node.id,
+        identity,
+        protocol: session.protocol,
+        db: session.db,
+        is_bulk,
+        is_readonly,
+    };
+    let set = match session.sets[kind] {
+        Some(set) if worker.lane_sets.epoch(set) == Some(topology.epoch) => set,
+        _ => worker.lane_sets.find(&key()),
+    };
+    session.sets[kind] = Some(set);
+    if let Some(id) = worker.lane_sets.lane(set, node.id)
+        && let Some(lane) = worker.lanes.get_mut(id)
+        && !lane.retired
+        && lane.state == LaneState::Open
+    {
+        return has_room(lane, session);
+    }
+    let key = key();
+    let id = lane_with(worker, node, key, set)?;
+    room_on(worker, id, session)
+}
+
+/// The lane of `key`, which names `node`, whoever asks.
+///
+/// # Errors
+/// [`NoLane::Refused`].
+pub fn lane_of(worker: &mut Worker, node: &Arc<Node>, key: LaneKey) -> Result<LaneId, NoLane> {
+    let set = worker.lane_sets.find(&key);
+    lane_with(worker, node, key, set)
+}
+
+fn lane_with(
+    worker: &mut Worker,
+    node: &Arc<Node>,
+    key: LaneKey,
+    set: SetId,
+) -> Result<LaneId, NoLane> {
+    let id = find_or_open(worker, node, key)?;
+    worker.lane_sets.put(set, node.id, id);
+    Ok(id)
+}
+
+/// What a command is told whose lane has no connection and whose node has just refused one.
+fn refusal_while_dialling(worker: &Worker, node: &Node, lane: Option<LaneId>) -> Option<Refusal> {
     let lane = worker.lanes.get(lane?)?;
     if lane.state == LaneState::Open {
         return None;
     }
-    worker.reaches.refusal(&topology.node, worker.now)
+    worker.reaches.refusal(node, worker.now)
 }
 
 /// INV-12 a and c: with commands in flight only the same lane will do.
@@ -127,7 +199,7 @@ fn has_room(lane: &mut Lane, session: &Session) -> Result<LaneId, NoLane> {
     Err(NoLane::Wait)
 }
 
-fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Result<LaneId, NoLane> {
+fn find_or_open(worker: &mut Worker, node: &Arc<Node>, key: LaneKey) -> Result<LaneId, NoLane> {
     let (mut open, mut retired) = (0, 0);
     let mut idle = None;
     for id in worker.lanes.keys() {
@@ -144,7 +216,7 @@ fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Resul
         }
         if lane.key == key {
             // Others may wait there for the node to come back; who comes while it is down does not.
-            return match refusal_while_dialling(worker, topology, Some(id)) {
+            return match refusal_while_dialling(worker, node, Some(id)) {
                 Some(refusal) => Err(NoLane::Refused(refusal)),
                 None => Ok(id),
             };
@@ -154,14 +226,14 @@ fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Resul
             idle = Some(id);
         }
     }
-    if let Some(refusal) = worker.reaches.refusal(&topology.node, worker.now) {
+    if let Some(refusal) = worker.reaches.refusal(node, worker.now) {
         return Err(NoLane::Refused(refusal));
     }
-    if retired >= topology.node.settings.lanes_max {
+    if retired >= node.settings.lanes_max {
         // Clients that do not take their giants hold these; one more connection for each would have no end (INV-9).
         return Err(NoLane::Refused(Refusal::TooManyLanes));
     }
-    if open >= topology.node.settings.lanes_max {
+    if open >= node.settings.lanes_max {
         // The place of an idle lane is taken; with none idle the command cannot go anywhere (INV-9).
         let Some(lane) = idle.and_then(|id| worker.lanes.get_mut(id)) else {
             return Err(NoLane::Refused(Refusal::TooManyLanes));
@@ -170,7 +242,7 @@ fn find_or_open(worker: &mut Worker, topology: &Topology, key: LaneKey) -> Resul
         worker.stats.lanes_retired.increment();
     }
     let now = worker.now;
-    let node = Arc::clone(&topology.node);
+    let node = Arc::clone(node);
     let id = worker.lanes.insert(|id| Lane::new(id, key, node, now));
     worker.to_dial.push(id);
     Ok(id)

@@ -37,6 +37,8 @@ pub struct Reach {
     last_error: Option<DialError>,
     /// Since when no dial has succeeded; 0 while all is well.
     down_since: Micros,
+    /// Since when it has said that it cannot serve for now, and when it did so last.
+    trouble: (Micros, Micros),
     /// State of the jitter's generator.
     jitter: u64,
 }
@@ -153,6 +155,14 @@ impl Reach {
             self.down_since = now;
         }
         self.last_error = Some(error);
+    }
+
+    /// The node says that it cannot serve for now. Returns since when it has been saying so.
+    pub fn note_trouble(&mut self, now: Micros) -> Micros {
+        let (since, last) = self.trouble;
+        let is_new = now.saturating_sub(last) > SECOND;
+        self.trouble = (if is_new { now } else { since }, now);
+        self.trouble.0
     }
 
     /// A small generator (xorshift64*) is enough to keep a fleet from dialling in step.

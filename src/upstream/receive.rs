@@ -9,10 +9,11 @@
 
 use bytes::Bytes;
 
-use crate::dispatch::{self, Settled};
+use crate::dispatch::{self, Settled, detour};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
+use crate::topology::slots::NodeId;
 use crate::upstream::lane::{Lane, Role};
 use crate::worker::Worker;
 
@@ -124,13 +125,19 @@ fn whole(
         // The answer came before the question was sent.
         return Err(Anomaly::Unexpected);
     }
-    if std::mem::take(&mut first.is_prelude_due) {
-        follow::load_answered(&worker.shared, &worker.stats, lane, bytes);
+    if first.preludes_due > 0 {
+        first.preludes_due -= 1;
+        if !(first.is_asking && first.preludes_due == 0) {
+            follow::load_answered(&worker.shared, &worker.stats, lane, bytes);
+        }
         return Ok(());
     }
     let follows = matches!(first.role, Role::Script | Role::Library);
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
+    }
+    if kind == b'-' && lane.key.node != NodeId::default() && detour::take(worker, lane, bytes) {
+        return Ok(());
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
@@ -215,10 +222,10 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
     }
     match lane.scanner.kind() {
         // What nobody shall see is short, or it is no reply to what we asked.
-        _ if seen > HELD_BYTES_MAX && first.is_some_and(|first| first.is_prelude_due) => {
+        _ if seen > HELD_BYTES_MAX && first.is_some_and(|first| first.preludes_due > 0) => {
             Err(Anomaly::TooLong)
         }
-        _ if first.is_some_and(|first| first.is_prelude_due) => Ok(false),
+        _ if first.is_some_and(|first| first.preludes_due > 0) => Ok(false),
         Some(b'-' | b'!') | None if seen > HELD_BYTES_MAX => Err(Anomaly::TooLong),
         Some(b'-' | b'!') | None => Ok(false),
         // What is to be rewritten is held whole; the command's length has bounded it.

@@ -69,6 +69,8 @@ impl Rig {
             bounds: Bounds { reply_bytes: 16 << 20, commands: 1024 },
             idle_timeout: None,
             pubsub: PubsubSettings::default(),
+            failover_wait: std::time::Duration::from_millis(400),
+            migration_wait: std::time::Duration::from_millis(400),
             stall: std::time::Duration::from_secs(60),
         };
         let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));

@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::dispatch::detour;
 use crate::events;
 use crate::net::{ReadHalf, WriteHalf};
 use crate::session::state::Closing;
@@ -210,6 +211,7 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
         // The place of a pinned connection is free again.
         wake_next(&mut worker);
     }
+    detour::due(&mut worker);
     flush::touched(&mut worker);
     // Never at once: an error that concerns this lane alone sets no back-off for all.
     let pause = worker.reaches.pause(node.id, worker.now).max(FRUITLESS_PAUSE);
@@ -227,6 +229,8 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
     if let End::Lost(cause, text) = end {
         worker.stats.lane_lost(cause).increment();
         events::lane_lost(&node.name, cause.as_str(), &text);
+        // Of a cluster's node somebody else may have taken the place.
+        worker.shared.map_is_old.notify_one();
         lane.fruitless = if lane.has_answered { 0 } else { lane.fruitless + 1 };
         loss::connection_lost(&mut worker, &mut lane, node);
     }
@@ -239,6 +243,7 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
         // The place of a pinned connection is free again.
         wake_next(&mut worker);
     }
+    detour::due(&mut worker);
     flush::touched(&mut worker);
     !is_done
 }
@@ -266,6 +271,7 @@ fn poll_lane(
     pinned::after_turn(&mut worker, &mut lane);
     let is_over = lane.retired && lane.is_idle();
     worker.lanes.restore(id, lane);
+    detour::due(&mut worker);
     flush::touched(&mut worker);
     match result {
         Err(end) => Poll::Ready(end),
@@ -381,7 +387,7 @@ fn check_giant(worker: &mut Worker, lane: &mut Lane) {
     let Some(first) = lane.waiters.front() else {
         return;
     };
-    let Some(session) = worker.sessions.get(first.session) else {
+    let Some(session) = worker.sessions.get_mut(first.session) else {
         return;
     };
     if !session.write_blocked {
@@ -399,6 +405,7 @@ fn check_giant(worker: &mut Worker, lane: &mut Lane) {
     let full = bound / 4 * 3;
     if owed >= full && !lane.overdraft && lane.paused_at.is_none() {
         lane.paused_at = Some(worker.now);
+        session.paused.push(lane.id);
     }
 }
 

@@ -152,6 +152,8 @@ impl World {
             bounds: if has(8) { small } else { Bounds { reply_bytes: 16 << 20, commands: 1024 } },
             idle_timeout: None,
             pubsub: PubsubSettings::default(),
+            failover_wait: std::time::Duration::from_millis(400),
+            migration_wait: std::time::Duration::from_millis(400),
             stall: Duration::from_secs(1 << 40),
         };
         let stats = Arc::new(WorkerStats::new(BUILTIN_COUNT));

@@ -97,7 +97,7 @@ fn is_default_open(gate: &Gate) -> bool {
 pub(super) fn grant(session: &mut Session, identity: Identity, user: Option<&[u8]>) {
     if session.identity != Some(identity) {
         session.identity = Some(identity);
-        session.fitting = [None; 2];
+        session.forget_lanes();
     }
     let user = user.unwrap_or(DEFAULT_USER.as_bytes());
     session.client.relabel(|labels| labels.user = user.to_vec());

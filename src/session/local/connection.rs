@@ -51,7 +51,7 @@ pub(super) fn enter(session: &mut Session, protocol: Protocol, db: u32) {
     if (protocol, db) != (session.protocol, session.db) {
         session.protocol = protocol;
         session.db = db;
-        session.fitting = [None; 2];
+        session.forget_lanes();
         session.client.note_state(protocol, db);
     }
 }
@@ -71,7 +71,7 @@ pub(super) fn reset(worker: &mut Worker, topology: &Topology, session: &mut Sess
     let stranger = session.gate.stranger(wants_auth);
     if session.identity != stranger {
         session.identity = stranger;
-        session.fitting = [None; 2];
+        session.forget_lanes();
     }
     session.client.relabel(|labels| {
         labels.name = Vec::new();

@@ -76,6 +76,8 @@ impl Rig {
             bounds: Bounds { reply_bytes: 64 * 1024, commands: 1024 },
             idle_timeout: None,
             pubsub: PubsubSettings::default(),
+            failover_wait: std::time::Duration::from_millis(400),
+            migration_wait: std::time::Duration::from_millis(400),
             stall: memory.client_stall,
         };
         let (inbox, messages) = mpsc::channel(4);

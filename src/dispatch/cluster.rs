@@ -1,0 +1,153 @@
+//! Where a command goes when many nodes stand behind us.
+//!
+//! Owns the branches between a command's keys and the lane of one node: all keys in one slot, none at all, or in several
+//! slots; and what happens if that node cannot be had now. Never reads a reply (`detour` follows redirects). It is the
+//! part of [`super::dispatch`] that only clusters need.
+//!
+//! What surprises: a command whose node is down is *taken*: it waits among its session's detours for a failover, so
+//! that commands for other slots behind it go on at once (INV-5).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::detour::{self, Waiting};
+use super::{
+    Asked, Dispatched, not_executed, refuse_doubtful, refuse_with, send, waiter, wants_bulk,
+};
+use crate::buffer::Piece;
+use crate::command::Command;
+use crate::command::spec::Spec;
+use crate::refusal::Refusal;
+use crate::resp::write;
+use crate::route::{self, Place};
+use crate::session::detour::Answer;
+use crate::session::state::Session;
+use crate::topology::Topology;
+use crate::topology::slots::SlotMap;
+use crate::upstream::dial::Node;
+use crate::upstream::identity::Identity;
+use crate::upstream::lane::{LaneKey, Role};
+use crate::upstream::pool::{self, NoLane};
+use crate::worker::Worker;
+
+/// A command on its way to a node that is still to be chosen.
+pub struct Order<'a> {
+    /// The picture that it is chosen from.
+    pub topology: &'a Topology,
+    /// Who asks.
+    pub identity: Identity,
+    /// Where all its keys lie; `None`: it has none.
+    pub slot: Option<u16>,
+    /// Whether it may hold others up.
+    pub is_bulk: bool,
+    /// What its waiter must know.
+    pub asked: Asked,
+    /// Its bytes.
+    pub frame: Piece<'a>,
+}
+
+/// Chooses the node of a command and its lane there.
+pub fn forward(
+    worker: &mut Worker,
+    slots: &SlotMap,
+    session: &mut Session,
+    (topology, identity): (&Topology, Identity),
+    (spec, role): (&Spec, Role),
+    command: Command<'_>,
+    frame: Piece<'_>,
+) -> Dispatched {
+    let place = route::place(spec, &command, &mut worker.keys);
+    if session.detours.as_ref().is_some_and(|detours| detours.conflicts(place)) {
+        return Dispatched::Wait;
+    }
+    if session.doubtful > 0 && session.doubts(place) {
+        return refuse_doubtful(worker, topology, session, spec);
+    }
+    let is_bulk = wants_bulk(session, spec, &command);
+    let asked = Asked { role, ..Asked::of(spec) };
+    let slot = if let Place::Slot(slot) = place { Some(slot) } else { None };
+    let order = Order { topology, identity, slot, is_bulk, asked, frame };
+    match place {
+        Place::Slot(slot) => to_slot(worker, slots, session, slot, order),
+        Place::Anywhere => to_node(worker, session, &topology.node, order),
+        Place::Several => refuse_with(worker, session, Some(spec), cross_slot),
+    }
+}
+
+/// All keys lie in one slot: its owner is asked.
+pub fn to_slot(
+    worker: &mut Worker,
+    slots: &SlotMap,
+    session: &mut Session,
+    slot: u16,
+    order: Order<'_>,
+) -> Dispatched {
+    if session.in_flight == 0 {
+        session.map_version = slots.version;
+    } else if slots.slot(slot).since > session.map_version {
+        // INV-12 a: what was sent to its former owner comes first.
+        return Dispatched::Wait;
+    }
+    let owner = slots.owner(slot);
+    // Whoever else is asked knows the owner, or says in Redis's words that there is none.
+    match owner.or_else(|| slots.members.primaries().next()) {
+        Some(member) => to_node(worker, session, &member.node, order),
+        None => {
+            let refusal = Refusal::NoMap { seed: order.topology.node.name.clone() };
+            park(worker, session, order, refusal)
+        }
+    }
+}
+
+fn to_node(
+    worker: &mut Worker,
+    session: &mut Session,
+    node: &Arc<Node>,
+    order: Order<'_>,
+) -> Dispatched {
+    let kind = (order.is_bulk, false);
+    match pool::lane_to(worker, order.topology, session, order.identity, node, kind) {
+        Ok(lane) => send(worker, session, lane, order.asked, order.frame),
+        Err(NoLane::Wait) => Dispatched::Wait,
+        Err(NoLane::Refused(refusal)) => park(worker, session, order, refusal),
+    }
+}
+
+/// No node can be asked now: the command waits for one, if there is any hope within its time.
+#[cold]
+fn park(
+    worker: &mut Worker,
+    session: &mut Session,
+    order: Order<'_>,
+    refusal: Refusal,
+) -> Dispatched {
+    worker.shared.map_is_old.notify_one();
+    let since = detour::outage(worker, order.topology, order.slot);
+    if detour::is_over(worker.now, session, since.unwrap_or(worker.now), Waiting::Failover)
+        && let Some(spec) = order.topology.table.spec(order.asked.command)
+    {
+        return not_executed(worker, session, spec, &refusal);
+    }
+    let key = LaneKey {
+        epoch: order.topology.epoch,
+        node: order.topology.node.id,
+        identity: order.identity,
+        protocol: session.protocol,
+        db: session.db,
+        is_bulk: order.is_bulk,
+        is_readonly: false,
+    };
+    let waiter = waiter(worker.now, session, order.asked);
+    let frame = Bytes::copy_from_slice(order.frame.bytes());
+    session.in_flight += 1;
+    let place = (key, order.slot);
+    detour::park(worker, session, waiter, frame, place, Answer::Refusal(refusal));
+    session.end_of_command();
+    Dispatched::Done
+}
+
+/// Redis's own words for keys that one node may hold and one command may not name.
+pub fn cross_slot(line: &mut Vec<u8>) {
+    write::error(line, "CROSSSLOT Keys in request don't hash to the same slot");
+}

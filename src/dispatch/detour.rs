@@ -1,0 +1,568 @@
+//! What follows from a redirect, a lost lane or a node that is down: the command is routed again, or its client is told.
+//!
+//! Owns the decisions about [`Detour`]s: [`take`] takes a command off its lane upon a redirect, [`adopt`] upon a loss,
+//! [`due`] sends what may be sent. Never sends what may have run (INV-3): what a server redirects it has not run, and
+//! `loss` has judged the rest. Hops and waits are bounded in number and in time; what is told then is what the node
+//! said last.
+//!
+//! What surprises: a script can return the very text of a redirect after it has written. For commands that run the
+//! user's code the same node is asked an EXISTS of the same keys first; only what it redirects as well was real.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Settled, settle_guarded};
+use crate::buffer::Piece;
+use crate::clock::{self, MILLISECOND, Micros};
+use crate::command::Command;
+use crate::command::table::Table;
+use crate::config::Endpoint;
+use crate::refusal::Refusal;
+use crate::resp::limits::Limits;
+use crate::resp::request::{RequestScanner, Scanned};
+use crate::resp::write;
+use crate::route::{self, Place};
+use crate::scripts::follow;
+use crate::session::detour::{Ahead, Aim, Answer, Detour, Stage};
+use crate::session::flush;
+use crate::session::state::{Session, SessionId};
+use crate::stats::labels::{Outcome, Redirected};
+use crate::topology::Topology;
+use crate::topology::redirect::{self, Redirect};
+use crate::topology::slots::NodeId;
+use crate::upstream::dial::Node;
+use crate::upstream::lane::{Lane, LaneKey, Patience, Role, Waiter};
+use crate::upstream::loss;
+use crate::upstream::pool::{self, NoLane};
+use crate::worker::{SharedWorker, Worker};
+
+/// Sessions with detours that may be due, and owners of slots that redirects have named since the last look.
+#[derive(Debug, Default)]
+pub struct Detouring {
+    sessions: Vec<SessionId>,
+    patches: Vec<(u16, NodeId)>,
+    waker: Option<Waker>,
+}
+
+/// What a command waits for, which decides for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// A slot that is on the move.
+    Migration,
+    /// A node that is to come back, or to be replaced.
+    Failover,
+}
+
+/// Sends what is due, for as long as the worker lives.
+pub async fn run(worker: SharedWorker) {
+    loop {
+        poll_fn(|cx| worker.borrow_mut().detouring.poll_any(cx)).await;
+        // Only in times of trouble: a look at a few lists costs less than a precise alarm clock.
+        tokio::time::sleep(LOOK_EVERY).await;
+        let mut worker = worker.borrow_mut();
+        worker.now = clock::micros();
+        due(&mut worker);
+        flush::touched(&mut worker);
+    }
+}
+
+/// Publishes what redirects have taught, and sends what may be sent. Not to be called while a lane is lent.
+pub fn due(worker: &mut Worker) {
+    if !worker.detouring.patches.is_empty() {
+        publish(worker);
+    }
+    if worker.detouring.sessions.is_empty() {
+        return;
+    }
+    for id in std::mem::take(&mut worker.detouring.sessions) {
+        advance(worker, id);
+    }
+}
+
+/// Upon an error reply to the first waiter of a lane in a cluster: if it is a redirect, the command leaves the lane.
+/// Returns whether it did; the reply is used up then.
+#[cold]
+pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
+    let Some(first) = lane.waiters.front().copied() else {
+        return false;
+    };
+    let is_candidate = lane.pinned.is_none() && !lane.streaming && first.role != Role::Probe;
+    let before = if first.frames > 1 { lane.block.1.clone() } else { Vec::new() };
+    let Some(redirect) = meaning(&before, reply).filter(|_| is_candidate) else {
+        return false;
+    };
+    let Some(frame) = lane.send.piece(first.start(), first.end).map(owned) else {
+        return false;
+    };
+    if !loss::is_wanted(worker, &first) {
+        return false;
+    }
+    let topology = Arc::clone(worker.topology.load());
+    let answer = Answer::Reply([&before, reply].concat().into());
+    let mut detour = detour_of(worker, &topology, &first, frame, lane.key.clone(), answer);
+    if !is_about(&redirect, detour.slot) {
+        restore(worker, detour);
+        return false;
+    }
+    let is_users = first.frames == 1
+        && topology.table.spec(first.command).is_none_or(|spec| spec.runs_user_code());
+    lane.finish_first(&mut worker.pool);
+    if is_users {
+        probe(worker, &topology, lane, detour);
+        return true;
+    }
+    follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
+    keep_or_tell(worker, detour);
+    true
+}
+
+/// The reply to the question whether a redirect was the node's own, or none came.
+pub fn proven(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) {
+    let topology = Arc::clone(worker.topology.load());
+    let session = worker.sessions.get_mut(waiter.session);
+    let Some(mut detour) = session.and_then(|session| take_off(session, waiter)) else {
+        return;
+    };
+    let asked = topology.slots.as_ref().and_then(|slots| slots.members.get(detour.key.node));
+    let node = asked.map_or_else(|| Arc::clone(&topology.node), |member| Arc::clone(&member.node));
+    let redirect = match settled {
+        Settled::Reply { bytes, .. } => redirect::read(bytes),
+        Settled::Failed { .. } => None,
+    };
+    match redirect.filter(|redirect| is_about(redirect, detour.slot)) {
+        Some(redirect) => {
+            follow_redirect(worker, &topology, &mut detour, redirect, &node);
+            keep_or_tell(worker, detour);
+        }
+        // What the script said, it said.
+        None => tell(worker, detour),
+    }
+}
+
+/// A command whose lane is lost and that `loss` allows to be sent again.
+pub fn adopt(worker: &mut Worker, lane: &Lane, frame: Piece<'_>, waiter: &Waiter) {
+    let topology = Arc::clone(worker.topology.load());
+    let refusal = worker.reaches.refusal(&lane.node, worker.now).unwrap_or_else(|| {
+        Refusal::NodeDown { node: lane.node.name.clone(), cause: "reset", retry_in: 0 }
+    });
+    if waiter.role == Role::Probe {
+        let failed = Settled::Failed { refusal, outcome: Outcome::NotExecuted };
+        return settle_guarded(worker, waiter, failed);
+    }
+    worker.stats.redirected(Redirected::Unreachable).increment();
+    worker.shared.map_is_old.notify_one();
+    let (key, answer) = (lane.key.clone(), Answer::Refusal(refusal));
+    let mut detour = detour_of(worker, &topology, waiter, owned(frame), key, answer);
+    detour.stage = Stage::Due { at: worker.now, to: None };
+    restore(worker, detour);
+}
+
+/// A fresh command that has no node to go to; it has its reply slot already.
+pub fn park(
+    worker: &mut Worker,
+    session: &mut Session,
+    waiter: Waiter,
+    frame: Bytes,
+    (key, slot): (LaneKey, Option<u16>),
+    answer: Answer,
+) {
+    worker.stats.redirected(Redirected::Unreachable).increment();
+    let stage = Stage::Due { at: worker.now + WAIT_FIRST, to: None };
+    let detour = Detour { waiter, frame, key, slot, stage, hops: 0, waits: 0, answer };
+    session.detours.get_or_insert_default().push(detour);
+    worker.detouring.mark(session.id);
+}
+
+/// A command that was sent on a detour is settled: what waits behind it may go.
+pub fn arrived(worker: &mut Worker, waiter: &Waiter) {
+    let Some(session) = worker.sessions.get_mut(waiter.session) else {
+        return;
+    };
+    if take_off(session, waiter).is_some() {
+        worker.detouring.mark(waiter.session);
+    }
+}
+
+/// Since when the owner of `slot` (or whoever takes commands without a key) has been down.
+#[must_use]
+pub fn outage(worker: &Worker, topology: &Topology, slot: Option<u16>) -> Option<Micros> {
+    let node = match (slot, &topology.slots) {
+        (Some(slot), Some(slots)) => slots.slot(slot).owner?,
+        _ => topology.node.id,
+    };
+    worker.reaches.down_since(node)
+}
+
+/// Whether a command of `session` that waits since `since` has waited for long enough.
+#[must_use]
+pub fn is_over(now: Micros, session: &Session, since: Micros, waiting: Waiting) -> bool {
+    let limit = match waiting {
+        Waiting::Migration => session.gate.migration_wait,
+        Waiting::Failover => session.gate.failover_wait,
+    };
+    now.saturating_sub(since) >= clock::to_micros(limit)
+}
+
+/// What an error reply says about routing; of a block's replies `before` are the earlier ones. Whatever EXEC says, a
+/// block whose command was redirected when it was to be queued has not run.
+fn meaning<'a>(before: &'a [u8], reply: &'a [u8]) -> Option<Redirect<'a>> {
+    if let Some(redirect) = redirect::read(reply) {
+        return Some(redirect);
+    }
+    if !reply.starts_with(b"-EXECABORT") {
+        return None;
+    }
+    // Replies to MULTI and to what is queued are lines.
+    before.split_inclusive(|&byte| byte == b'\n').find_map(redirect::read)
+}
+
+/// A redirect for another slot than the command's is not about this command.
+fn is_about(redirect: &Redirect<'_>, slot: Option<u16>) -> bool {
+    match redirect {
+        Redirect::Moved(to) | Redirect::Ask(to) => slot == Some(to.slot),
+        Redirect::TryAgain => slot.is_some(),
+        Redirect::NotNow(_) => true,
+    }
+}
+
+/// The detour of a waiter's command: the one that it is on, or a new one.
+fn detour_of(
+    worker: &mut Worker,
+    topology: &Topology,
+    waiter: &Waiter,
+    frame: Bytes,
+    key: LaneKey,
+    answer: Answer,
+) -> Detour {
+    let on_the_road = worker.sessions.get_mut(waiter.session).filter(|_| waiter.is_detour);
+    let known = on_the_road.and_then(|session| take_off(session, waiter));
+    if let Some(known) = known {
+        return Detour { key, answer, ..known };
+    }
+    let slot = slot_of(&topology.table, &frame);
+    let stage = Stage::OnTheRoad;
+    Detour { waiter: *waiter, frame, key, slot, stage, hops: 0, waits: 0, answer }
+}
+
+fn take_off(session: &mut Session, waiter: &Waiter) -> Option<Detour> {
+    let detours = session.detours.as_mut()?;
+    let detour = detours.remove(waiter.slot);
+    if detours.is_empty() {
+        session.detours = None;
+    }
+    detour
+}
+
+/// Puts a detour (back) on its session's list.
+fn restore(worker: &mut Worker, detour: Detour) {
+    let id = detour.waiter.session;
+    if let Some(session) = worker.sessions.get_mut(id) {
+        session.detours.get_or_insert_default().push(detour);
+        worker.detouring.mark(id);
+    }
+}
+
+/// Decides what a redirect of the node `asked` makes of a command.
+fn follow_redirect(
+    worker: &mut Worker,
+    topology: &Topology,
+    detour: &mut Detour,
+    redirect: Redirect<'_>,
+    asked: &Node,
+) {
+    let now = worker.now;
+    let (reason, to) = match redirect {
+        Redirect::Moved(to) => {
+            let aim = member_at(topology, asked, &to);
+            worker.shared.map_is_old.notify_one();
+            if let Some(node) = aim {
+                worker.detouring.patches.push((to.slot, node));
+            }
+            (Redirected::Moved, aim.map(|node| Aim { node, is_asking: false }))
+        }
+        Redirect::Ask(to) => {
+            let aim = member_at(topology, asked, &to);
+            if aim.is_none() {
+                worker.shared.map_is_old.notify_one();
+            }
+            (Redirected::Ask, aim.map(|node| Aim { node, is_asking: true }))
+        }
+        Redirect::TryAgain => (Redirected::TryAgain, None),
+        Redirect::NotNow(_) => {
+            worker.shared.map_is_old.notify_one();
+            (Redirected::NotNow, None)
+        }
+    };
+    worker.stats.redirected(reason).increment();
+    let waits = to.is_none() || detour.hops >= HOPS_AT_ONCE;
+    let at = if waits { now + pause(detour) } else { now };
+    detour.stage = Stage::Due { at, to };
+    detour.waits = detour.waits.saturating_add(u8::from(waits));
+}
+
+/// The member that a redirect names. A node that only an error reply names is not dialled.
+fn member_at(topology: &Topology, asked: &Node, to: &redirect::Elsewhere<'_>) -> Option<NodeId> {
+    let Endpoint::Tcp { host, .. } = &asked.settings.endpoint else {
+        return None;
+    };
+    let member = topology.slots.as_ref()?.members.at(&to.address(host)?)?;
+    Some(member.node.id)
+}
+
+/// Doubling from 2 to 50 ms, with jitter from the command's own number so that a fleet does not ask in step.
+fn pause(detour: &Detour) -> Micros {
+    let ceiling = (WAIT_FIRST << detour.waits.min(8)).min(WAIT_MAX);
+    let jitter = detour.waiter.taken_at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    ceiling / 2 + jitter % (ceiling / 2 + 1)
+}
+
+/// Keeps a command that a node has refused, unless its time is up.
+fn keep_or_tell(worker: &mut Worker, detour: Detour) {
+    let (now, node) = (worker.now, detour.key.node);
+    let is_not_now = match &detour.answer {
+        Answer::Reply(bytes) => matches!(meaning(bytes, bytes), Some(Redirect::NotNow(_))),
+        Answer::Refusal(_) => true,
+    };
+    let (since, waiting) = if is_not_now {
+        (worker.reaches.of(node).note_trouble(now), Waiting::Failover)
+    } else {
+        (detour.waiter.taken_at, Waiting::Migration)
+    };
+    let session = worker.sessions.get(detour.waiter.session);
+    if session.is_some_and(|session| is_over(now, session, since, waiting)) {
+        return tell(worker, detour);
+    }
+    restore(worker, detour);
+}
+
+/// The client gets what was said last.
+fn tell(worker: &mut Worker, detour: Detour) {
+    let waiter = Waiter { is_detour: false, ..detour.waiter };
+    worker.detouring.mark(waiter.session);
+    match detour.answer {
+        Answer::Reply(bytes) => {
+            let kind = bytes.first().copied().unwrap_or(b'-');
+            settle_guarded(worker, &waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });
+        }
+        Answer::Refusal(refusal) => {
+            let failed = Settled::Failed { refusal, outcome: Outcome::NotExecuted };
+            settle_guarded(worker, &waiter, failed);
+        }
+    }
+}
+
+/// Asks the node whether it redirects these keys itself.
+fn probe(worker: &mut Worker, topology: &Topology, lane: &mut Lane, detour: Detour) {
+    let question = with_command(&topology.table, &detour.frame, |command, spec| {
+        route::place(spec, command, &mut worker.keys);
+        let mut words: Vec<&[u8]> = vec![b"EXISTS"];
+        if let Some(index) = spec.only_key() {
+            words.extend(command.argument(index));
+        } else {
+            let keys = worker.keys.iter().filter_map(|key| command.argument(key.index as usize));
+            words.extend(keys);
+        }
+        let mut question = Vec::new();
+        write::command(&mut question, &words);
+        question
+    });
+    let Some(question) = question.filter(|_| detour.slot.is_some()) else {
+        return tell(worker, detour);
+    };
+    let waiter = Waiter {
+        role: Role::Probe,
+        is_retry_safe: true,
+        patience: Patience::Short,
+        is_detour: false,
+        ..detour.waiter
+    };
+    worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
+    lane.enqueue(&mut worker.pool, Piece::Borrowed(&question), waiter);
+    restore(worker, detour);
+}
+
+/// Sends what of one session may be sent.
+fn advance(worker: &mut Worker, id: SessionId) {
+    let topology = Arc::clone(worker.topology.load());
+    let Some(mut session) = worker.sessions.lend(id) else {
+        return;
+    };
+    let mut over = Vec::new();
+    let mut is_waiting = false;
+    if let Some(mut detours) = session.detours.take() {
+        let mut ahead = Ahead::default();
+        for detour in detours.iter_mut() {
+            let may_go = ahead.lets_pass(detour.slot);
+            let Stage::Due { at, to } = detour.stage else {
+                continue;
+            };
+            if !may_go {
+                continue;
+            }
+            if at <= worker.now && !launch(worker, &topology, &session, detour, to) {
+                over.push(detour.waiter.slot);
+            }
+            is_waiting |= detour.stage != Stage::OnTheRoad;
+        }
+        let told: Vec<Detour> = over.iter().filter_map(|&slot| detours.remove(slot)).collect();
+        session.detours = Some(detours).filter(|detours| !detours.is_empty());
+        worker.sessions.restore(id, session);
+        told.into_iter().for_each(|detour| tell(worker, detour));
+    } else {
+        worker.sessions.restore(id, session);
+    }
+    if is_waiting {
+        worker.detouring.mark(id);
+    }
+    // Its later commands may be free to go.
+    if let Some(session) = worker.sessions.get_mut(id) {
+        worker.touched.mark(session);
+    }
+}
+
+/// Sends one. Returns false if that is not possible and its time is up.
+fn launch(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &Session,
+    detour: &mut Detour,
+    to: Option<Aim>,
+) -> bool {
+    let node = destination(topology, detour, to);
+    let key = LaneKey { epoch: topology.epoch, node: node.id, ..detour.key.clone() };
+    let lane =
+        pool::lane_of(worker, &node, key).and_then(|lane| pool::room_on(worker, lane, session));
+    match lane {
+        Ok(lane) => {
+            let Some(lane) = worker.lanes.get_mut(lane) else {
+                return true;
+            };
+            detour.stage = Stage::OnTheRoad;
+            detour.hops = detour.hops.saturating_add(1);
+            let waiter = Waiter { is_detour: true, ..detour.waiter };
+            let frame = Piece::Borrowed(&detour.frame);
+            lane.used_at = worker.now;
+            worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
+            let Worker { shared, stats, pool, .. } = worker;
+            let is_asking = to.is_some_and(|to| to.is_asking);
+            follow::enqueue(shared, stats, pool, lane, frame, waiter, is_asking);
+        }
+        Err(NoLane::Wait) => detour.stage = Stage::Due { at: worker.now + WAIT_FIRST, to },
+        Err(NoLane::Refused(refusal)) => {
+            worker.shared.map_is_old.notify_one();
+            detour.answer = Answer::Refusal(refusal);
+            // Where the redirect pointed nobody is: its slot's owner may be somebody else by then.
+            detour.stage = Stage::Due { at: worker.now + pause(detour), to: None };
+            detour.waits = detour.waits.saturating_add(1);
+            let since = worker.reaches.down_since(node.id).unwrap_or(detour.waiter.taken_at);
+            return !is_over(worker.now, session, since, Waiting::Failover);
+        }
+    }
+    true
+}
+
+/// The node to be asked next.
+fn destination(topology: &Topology, detour: &Detour, to: Option<Aim>) -> Arc<Node> {
+    let slots = topology.slots.as_ref();
+    let named = to.and_then(|to| slots?.members.get(to.node));
+    let owner = || detour.slot.and_then(|slot| slots?.owner(slot));
+    let anybody = || slots?.members.primaries().next().filter(|_| detour.slot.is_some());
+    let member = named.or_else(owner).or_else(anybody);
+    member.map_or_else(|| Arc::clone(&topology.node), |member| Arc::clone(&member.node))
+}
+
+/// A new map with the owners that redirects have named.
+fn publish(worker: &mut Worker) {
+    let patches = std::mem::take(&mut worker.detouring.patches);
+    let (now, epoch) = (worker.now, worker.topology.load().epoch);
+    worker.shared.topology.rcu(|current| {
+        let slots = current.slots.as_ref().filter(|_| current.epoch == epoch);
+        match slots.and_then(|slots| slots.patched(&patches, now)) {
+            Some(slots) => Arc::new(current.with_slots(slots)),
+            None => Arc::clone(current),
+        }
+    });
+}
+
+/// The slot of a whole command, or of the first command of a block that has a key.
+pub fn slot_of(table: &Table, frame: &[u8]) -> Option<u16> {
+    let mut rest = frame;
+    let mut keys = Vec::new();
+    loop {
+        let (place, used) = next_command(table, rest, |command, spec| {
+            spec.map(|spec| route::place(spec, command, &mut keys))
+        })?;
+        if let Some(Place::Slot(slot)) = place {
+            return Some(slot);
+        }
+        rest = rest.get(used..)?;
+    }
+}
+
+/// Calls `then` with the command that `frame` is, if it is known.
+fn with_command<T>(
+    table: &Table,
+    frame: &[u8],
+    then: impl FnOnce(&Command<'_>, &crate::command::spec::Spec) -> T,
+) -> Option<T> {
+    next_command(table, frame, |command, spec| spec.map(|spec| then(command, spec)))?.0
+}
+
+/// Calls `then` with the command at the beginning of `frame`; returns its length as well.
+fn next_command<T>(
+    table: &Table,
+    frame: &[u8],
+    then: impl FnOnce(&Command<'_>, Option<&crate::command::spec::Spec>) -> T,
+) -> Option<(T, usize)> {
+    let mut scanner = RequestScanner::default();
+    let Ok(Scanned::Command { length }) = scanner.scan(frame, &Limits::default(), true) else {
+        return None;
+    };
+    let (frame, spans) = scanner.arguments(frame, length);
+    let command = Command::new(frame, spans);
+    Some((then(&command, table.resolve(&command).ok()), length))
+}
+
+fn owned(frame: Piece<'_>) -> Bytes {
+    match frame {
+        Piece::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+        Piece::Shared(bytes) => bytes,
+    }
+}
+
+// === impl Detouring ===
+
+impl Detouring {
+    /// The session may have something to be sent.
+    pub fn mark(&mut self, session: SessionId) {
+        if !self.sessions.contains(&session) {
+            self.sessions.push(session);
+        }
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn poll_any(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if !self.sessions.is_empty() || !self.patches.is_empty() {
+            return Poll::Ready(());
+        }
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+/// Redirects that are followed at once; after that each waits a little.
+const HOPS_AT_ONCE: u8 = 5;
+/// First wait for a slot on the move; doubles.
+const WAIT_FIRST: Micros = 2 * MILLISECOND;
+/// Longest such wait.
+const WAIT_MAX: Micros = 50 * MILLISECOND;
+/// How often the list is looked at while there is anything on it.
+const LOOK_EVERY: Duration = Duration::from_millis(1);

@@ -1,0 +1,130 @@
+//! Errors by which a cluster says: not here, not now.
+//!
+//! Owns the reading of one error line. Never decides what follows from it (`dispatch::detour` does), never resolves a
+//! name. What surprises: the port stands behind the *last* colon, because IPv6 addresses come without brackets; and the
+//! host may be empty (the one that was asked) or `?` (nobody knows).
+//!
+//! Source: "Redis cluster specification", sections "MOVED Redirection" and "ASK Redirection"; `clusterRedirectClient`.
+
+use crate::route::slot::SLOTS;
+
+/// What an error says about where or when a command can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redirect<'a> {
+    /// The slot belongs to another node.
+    Moved(Elsewhere<'a>),
+    /// The slot is on its way to another node, and this key is there already.
+    Ask(Elsewhere<'a>),
+    /// The slot is on its way, and some of the keys are there already.
+    TryAgain,
+    /// The node cannot serve it for now.
+    NotNow(NotNow),
+}
+
+/// Where a redirect points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elsewhere<'a> {
+    /// Below [`SLOTS`].
+    pub slot: u16,
+    /// As the node spelled it: name, address, empty or `?`.
+    host: &'a str,
+    port: u16,
+}
+
+/// Why a node cannot serve for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotNow {
+    /// The cluster misses a primary, or the slot has none.
+    ClusterDown,
+    /// It loads its data.
+    Loading,
+    /// A replica without its primary.
+    MasterDown,
+    /// A replica, asked to write.
+    ReadOnly,
+}
+
+/// What the error line `reply` (`-` and CRLF included) says, if it is one of these. The first word must match whole.
+#[must_use]
+pub fn read(reply: &[u8]) -> Option<Redirect<'_>> {
+    let line = reply.strip_prefix(b"-")?.strip_suffix(b"\r\n")?;
+    let (word, rest) = match memchr::memchr(b' ', line) {
+        Some(blank) => (line.get(..blank)?, line.get(blank + 1..)?),
+        None => (line, &[][..]),
+    };
+    match word {
+        b"MOVED" => elsewhere(rest).map(Redirect::Moved),
+        b"ASK" => elsewhere(rest).map(Redirect::Ask),
+        b"TRYAGAIN" => Some(Redirect::TryAgain),
+        b"CLUSTERDOWN" => Some(Redirect::NotNow(NotNow::ClusterDown)),
+        b"LOADING" => Some(Redirect::NotNow(NotNow::Loading)),
+        b"MASTERDOWN" => Some(Redirect::NotNow(NotNow::MasterDown)),
+        b"READONLY" => Some(Redirect::NotNow(NotNow::ReadOnly)),
+        _ => None,
+    }
+}
+
+fn elsewhere(rest: &[u8]) -> Option<Elsewhere<'_>> {
+    let (slot, address) = std::str::from_utf8(rest).ok()?.split_once(' ')?;
+    let (host, port) = address.rsplit_once(':')?;
+    let slot = slot.parse().ok().filter(|&slot| slot < SLOTS)?;
+    Some(Elsewhere { slot, host, port: port.parse().ok()? })
+}
+
+// === impl Elsewhere ===
+
+impl Elsewhere<'_> {
+    /// `host:port` as the nodes announce it; `None` if the node does not know. `asked` is the host that was asked.
+    #[must_use]
+    pub fn address(&self, asked: &str) -> Option<String> {
+        match self.host {
+            "?" => None,
+            "" => Some(format!("{asked}:{}", self.port)),
+            host => Some(format!("{host}:{}", self.port)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_read_as_servers_spell_them() {
+        let table: [(&[u8], u16, Option<&str>); 4] = [
+            (b"-MOVED 3999 127.0.0.1:6381\r\n", 3999, Some("127.0.0.1:6381")),
+            (b"-MOVED 0 2001:db8::1:6381\r\n", 0, Some("2001:db8::1:6381")),
+            (b"-ASK 16383 :6381\r\n", 16383, Some("asked:6381")),
+            (b"-ASK 1 ?:6381\r\n", 1, None),
+        ];
+        for (line, slot, address) in table {
+            let (Some(Redirect::Moved(to)) | Some(Redirect::Ask(to))) = read(line) else {
+                panic!("{:?}", String::from_utf8_lossy(line));
+            };
+            assert_eq!((to.slot, to.address("asked").as_deref()), (slot, address));
+        }
+        let down = b"-CLUSTERDOWN Hash slot not served\r\n";
+        assert_eq!(read(down), Some(Redirect::NotNow(NotNow::ClusterDown)));
+        assert_eq!(read(b"-TRYAGAIN Multiple keys\r\n"), Some(Redirect::TryAgain));
+    }
+
+    #[test]
+    fn what_only_looks_like_a_redirect_is_none() {
+        for line in [
+            &b"-MOVEDX 1 a:1\r\n"[..],
+            b"-MOVED 16384 a:1\r\n",
+            b"-MOVED 1 a\r\n",
+            b"-MOVED 1 a:65536\r\n",
+            b"-MOVED\r\n",
+            b"-ASK 1\r\n",
+            b"-ERR MOVED 1 a:1\r\n",
+            b"+MOVED 1 a:1\r\n",
+            b"-MOVED 1 a:1",
+            b"-BUSYGROUP x\r\n",
+            b"-\r\n",
+            b"",
+        ] {
+            assert_eq!(read(line), None, "{:?}", String::from_utf8_lossy(line));
+        }
+    }
+}
