@@ -26,6 +26,7 @@ static DIALS: Repeats = Repeats(Mutex::new(None));
 static LOSSES: Repeats = Repeats(Mutex::new(None));
 static ACCEPTS: Repeats = Repeats(Mutex::new(None));
 static TABLES: Repeats = Repeats(Mutex::new(None));
+static REFRESHES: Repeats = Repeats(Mutex::new(None));
 
 // === impl Repeats ===
 
@@ -116,6 +117,18 @@ pub fn library_refused(node: &str, words: &str) {
     TABLES.log(|suppressed| {
         warn!(upstream = node, suppressed, "a library of functions is not loaded again: {words}");
     });
+}
+
+/// The nodes of a cluster were asked for the slot map in vain.
+pub fn map_not_refreshed(words: &str) {
+    REFRESHES.log(|suppressed| warn!(suppressed, "the slot map in use stays: {words}"));
+}
+
+/// Another cluster answers at the addresses of the one that was there.
+pub fn generation_changed() {
+    warn!(
+        "the cluster was reset: most of its nodes have other ids and agree on a new slot map, which is used"
+    );
 }
 
 /// A certificate was read anew.

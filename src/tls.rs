@@ -114,9 +114,11 @@ pub struct ServerTlsReloader {
 }
 
 /// The TLS of the upstream, renewed when its files change. The system's roots are read again at a renewal only.
+/// Its clones are renewed with it: the nodes of a cluster share one.
+#[derive(Clone)]
 pub struct ClientTlsReloader {
     settings: ClientTls,
-    current: ArcSwap<Adopted<ClientConfig>>,
+    current: Arc<ArcSwap<Adopted<ClientConfig>>>,
 }
 
 /// A configuration in force, and the hash of the files it was made from.
@@ -376,7 +378,7 @@ impl ClientTlsReloader {
     pub fn try_new(settings: ClientTls) -> Result<Self, TlsError> {
         let files = client_files(&settings)?;
         let first = Adopted { hash: hash(&files), config: client_from(&settings, &files)? };
-        Ok(Self { settings, current: ArcSwap::from_pointee(first) })
+        Ok(Self { settings, current: Arc::new(ArcSwap::from_pointee(first)) })
     }
 
     /// The configuration for the next dial.

@@ -29,7 +29,7 @@ use crate::net::TcpListener;
 use crate::stats::WorkerStats;
 use crate::stats::export::Exporter;
 use crate::tls::ServerTlsReloader;
-use crate::topology::{Topology, single};
+use crate::topology::{self, Topology};
 use crate::worker::{Message, Shared, WorkerHandle};
 use listener::Bound;
 use workers::{Door, Started};
@@ -72,7 +72,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }
     let (changed, on_change) = watch::channel(1);
-    tokio::task::spawn_local(single::follow(
+    tokio::task::spawn_local(topology::follow(
         Arc::clone(&shared),
         Arc::clone(&readiness),
         on_change,

@@ -7,7 +7,9 @@
 //! events vanish silently. Histograms are absent on purpose: the recorder keeps every sample
 //! until the next scrape.
 
-use super::labels::{Reload, TurnedAway};
+use crate::clock::{Micros, SECOND};
+
+use super::labels::{RefreshOutcome, RefreshTrigger, Reload, TurnedAway};
 
 /// A client was turned away before it became a session.
 pub fn client_turned_away(reason: TurnedAway) {
@@ -42,6 +44,28 @@ pub fn libraries_restored(count: u64) {
     metrics::counter!(LIBRARIES_RESTORED).increment(count);
 }
 
+/// The nodes of a cluster were asked for the slot map.
+pub fn map_refreshed(trigger: RefreshTrigger, outcome: RefreshOutcome) {
+    let labels = [("trigger", trigger.as_str()), ("outcome", outcome.as_str())];
+    metrics::counter!(MAP_REFRESHES, &labels).increment(1);
+}
+
+/// How old the slot map is: since the first question of the newest refresh that is in it was sent.
+pub fn slot_map_age(age: Micros) {
+    metrics::gauge!(SLOT_MAP_AGE).set(age as f64 / SECOND as f64);
+}
+
+/// Slots that nobody claims, and those that several nodes claim, as of the newest refresh.
+pub fn slot_claims(uncovered: usize, split: usize) {
+    metrics::gauge!(SLOTS_UNCOVERED).set(uncovered as f64);
+    metrics::gauge!(SLOTS_SPLIT).set(split as f64);
+}
+
+/// The cluster has become another one behind the same addresses.
+pub fn generation_changed() {
+    metrics::counter!(GENERATIONS).increment(1);
+}
+
 /// Publishes the readiness as it is at the moment of a scrape.
 ///
 /// `outages` is the number of times the upstream went from up to down since the start.
@@ -66,6 +90,15 @@ pub(super) fn register() {
     metrics::counter!(LOG_LINES_SUPPRESSED).absolute(0);
     metrics::counter!(LIBRARIES_RESTORED).absolute(0);
     scripts(0, 0);
+    for trigger in RefreshTrigger::ALL {
+        for outcome in RefreshOutcome::ALL {
+            let labels = [("trigger", trigger.as_str()), ("outcome", outcome.as_str())];
+            metrics::counter!(MAP_REFRESHES, &labels).absolute(0);
+        }
+    }
+    metrics::counter!(GENERATIONS).absolute(0);
+    slot_map_age(0);
+    slot_claims(0, 0);
     readiness(false, false, 0);
 }
 
@@ -73,10 +106,15 @@ const CLIENTS_TURNED_AWAY: &str = "breakwater_clients_turned_away_total";
 const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "breakwater_config_last_reload_successful";
 const CONFIG_RELOADS: &str = "breakwater_config_reloads_total";
 const DRAINING: &str = "breakwater_draining";
+const GENERATIONS: &str = "breakwater_cluster_generations_total";
 const LIBRARIES_RESTORED: &str = "breakwater_libraries_restored_total";
 const LOG_LINES_SUPPRESSED: &str = "breakwater_log_lines_suppressed_total";
+const MAP_REFRESHES: &str = "breakwater_slot_map_refreshes_total";
 const SCRIPTS: &str = "breakwater_scripts";
 const SCRIPT_BYTES: &str = "breakwater_script_bytes";
+const SLOTS_SPLIT: &str = "breakwater_slots_split";
+const SLOTS_UNCOVERED: &str = "breakwater_slots_uncovered";
+const SLOT_MAP_AGE: &str = "breakwater_slot_map_age_seconds";
 const UPSTREAM_CHANGES: &str = "breakwater_upstream_changes_total";
 const UPSTREAM_OUTAGES: &str = "breakwater_upstream_outages_total";
 const UPSTREAM_UP: &str = "breakwater_upstream_up";

@@ -67,6 +67,11 @@ breakwater_script_bytes                  Bytes that remembered scripts take.
 breakwater_script_loads_total            Sources sent to the node in front of an EVALSHA.
 breakwater_script_loads_refused_total    Such sources that the node refused.
 breakwater_libraries_restored_total      Libraries of functions loaded again into an empty node.
+breakwater_slot_map_age_seconds          Seconds since the slot map was asked for; 0 without a cluster.
+breakwater_slot_map_refreshes_total      Times that nodes were asked for the slot map, by reason.
+breakwater_slots_uncovered               Slots that no node of the cluster claims.
+breakwater_slots_split                   Slots that several nodes of the cluster claim.
+breakwater_cluster_generations_total     Times the cluster became another one at its addresses.
 breakwater_upstream_up                   1 if the upstream answers, else 0.
 breakwater_upstream_outages_total        Times the upstream went from up to down.
 breakwater_upstream_changes_total        Times the proxy was moved to another upstream.

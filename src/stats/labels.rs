@@ -194,6 +194,36 @@ pub enum Reload {
     Refused,
 }
 
+/// Why the nodes of a cluster were asked for the slot map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshTrigger {
+    /// Nothing was known.
+    Start,
+    /// Nobody had asked for a while.
+    Period,
+    /// A worker met a redirect, or a slot that nobody serves.
+    Sign,
+    /// A control connection was lost, or is back.
+    Connection,
+    /// The one before had brought nothing that could be used.
+    Retry,
+}
+
+/// What became of the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefreshOutcome {
+    /// Members or owners have changed.
+    Changed,
+    /// All is as it was.
+    Same,
+    /// Nobody gave an answer that could be used.
+    Silence,
+    /// Only nodes answered that know less than we do.
+    Stale,
+    /// The nodes belong to different clusters, none of which has the majority.
+    Divided,
+}
+
 // === impl Outcome ===
 
 impl Outcome {
@@ -471,6 +501,44 @@ impl Reload {
     }
 }
 
+// === impl RefreshTrigger ===
+
+impl RefreshTrigger {
+    /// Every trigger, in the order of declaration.
+    pub const ALL: [Self; 5] =
+        [Self::Start, Self::Period, Self::Sign, Self::Connection, Self::Retry];
+
+    /// The value of the label `trigger`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Period => "period",
+            Self::Sign => "sign",
+            Self::Connection => "connection",
+            Self::Retry => "retry",
+        }
+    }
+}
+
+// === impl RefreshOutcome ===
+
+impl RefreshOutcome {
+    /// Every outcome, in the order of declaration.
+    pub const ALL: [Self; 5] =
+        [Self::Changed, Self::Same, Self::Silence, Self::Stale, Self::Divided];
+
+    /// The value of the label `outcome`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Same => "same",
+            Self::Silence => "silence",
+            Self::Stale => "stale",
+            Self::Divided => "divided",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,6 +566,8 @@ mod tests {
         check(&Redirected::ALL.map(|it| (it as usize, it.as_str())));
         check(&Resent::ALL.map(|it| (it as usize, it.as_str())));
         check(&Reload::ALL.map(|it| (it as usize, it.as_str())));
+        check(&RefreshTrigger::ALL.map(|it| (it as usize, it.as_str())));
+        check(&RefreshOutcome::ALL.map(|it| (it as usize, it.as_str())));
     }
 
     #[test]

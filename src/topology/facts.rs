@@ -84,6 +84,20 @@ pub async fn learn(exchange: &mut Exchange) -> Result<Learnt, ExchangeError> {
     Ok(Learnt { facts, commands })
 }
 
+/// The version of the server; `None` where HELLO is unknown or not permitted.
+///
+/// # Errors
+/// [`ExchangeError`] if the connection fails.
+pub async fn version(exchange: &mut Exchange) -> Result<Option<String>, ExchangeError> {
+    let hello = ask(exchange, &[b"HELLO", b"2"]).await?;
+    let Ok(Some((BytesFrame::Array(pairs), _))) = resp2::decode::decode_bytes(&hello) else {
+        return Ok(None);
+    };
+    let mut facts = Facts { version: String::new(), ..Facts::default() };
+    facts.read_hello(&pairs);
+    Ok(Some(facts.version).filter(|version| !version.is_empty()))
+}
+
 /// One question, one answer.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 //! snapshot of the same epoch, so that lanes go on; a changed `[upstream]` gets a new epoch, so that each session
 //! drains before it moves (INV-12 a). What moves within a cluster is counted slot by slot ([`slots`]).
 
+pub mod cluster;
 pub mod facts;
 pub mod redirect;
 pub mod restore;
@@ -16,15 +17,18 @@ pub mod slots;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
+use crate::admin::Readiness;
 use crate::command::table::Table;
 use crate::resp::limits::Limits;
 use crate::upstream::dial::Node;
+use crate::worker::Shared;
 use facts::Facts;
 use slots::SlotMap;
 
 /// A picture of the upstream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Topology {
     /// Which deployment this is; rises when `[upstream]` changes.
     pub epoch: u64,
@@ -42,6 +46,34 @@ pub struct Topology {
 
 /// Where snapshots are published.
 pub type Published = Arc<ArcSwap<Topology>>;
+
+/// Follows whatever is published as the upstream, until the process ends. Each change of `changed` is another deployment,
+/// which is followed from the beginning.
+pub async fn follow(
+    shared: Arc<Shared>,
+    readiness: Arc<Readiness>,
+    mut changed: watch::Receiver<u64>,
+) {
+    loop {
+        let is_cluster = shared.topology.load().slots.is_some();
+        let (shared, readiness) = (Arc::clone(&shared), Arc::clone(&readiness));
+        let following = async {
+            if is_cluster {
+                cluster::follow(shared, readiness).await
+            } else {
+                single::follow(shared, readiness).await
+            }
+        };
+        tokio::select! {
+            never = following => match never {},
+            change = changed.changed() => {
+                if change.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
 
 /// The table with `[upstream.renamed]` applied. A name that the table lacks is reported and left out: the node
 /// may be older than the configuration.

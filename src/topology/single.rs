@@ -7,10 +7,10 @@
 //! What surprises: an *error* reply to PING is a sign of life. MISCONF, BUSY and LOADING come from a server that
 //! is there; only silence and a closed connection are not.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::facts::{self, Learnt};
@@ -26,31 +26,19 @@ use crate::upstream::exchange::Exchange;
 use crate::upstream::identity::Presented;
 use crate::worker::Shared;
 
-/// Follows whatever node is published as the upstream, until the process ends.
-pub async fn follow(
-    shared: Arc<Shared>,
-    readiness: Arc<Readiness>,
-    mut changed: watch::Receiver<u64>,
-) {
-    let published = &shared.topology;
+/// Follows the node that is published as the upstream, until it is dropped.
+pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallible {
     let mut failures = 0_u32;
     let mut restorer = Restorer::default();
+    let node = Arc::clone(&shared.topology.load().node);
     loop {
-        let node = Arc::clone(&published.load().node);
-        tokio::select! {
-            result = converse(&shared, &node, &readiness, &mut failures, &mut restorer) => {
-                let Err(error) = result;
-                events::dial_failed(&node.name, error.cause(), &error.text);
-                readiness.set_upstream(Err(words(&node, &error)));
-                // Without jitter on purpose: this is one connection a process, bounded by its own pace.
-                sleep(BACKOFF_FIRST * (1 << failures.min(4))).await;
-                failures += 1;
-            }
-            _ = changed.changed() => {
-                failures = 0;
-                restorer = Restorer::default();
-            }
-        }
+        let talk = converse(&shared, &node, &readiness, &mut failures, &mut restorer);
+        let Err(error) = talk.await;
+        events::dial_failed(&node.name, error.cause(), &error.text);
+        readiness.set_upstream(Err(words(&node, &error)));
+        // Without jitter on purpose: this is one connection a process, bounded by its own pace.
+        sleep(BACKOFF_FIRST * (1 << failures.min(4))).await;
+        failures = failures.saturating_add(1);
     }
 }
 
@@ -61,7 +49,7 @@ async fn converse(
     readiness: &Readiness,
     failures: &mut u32,
     restorer: &mut Restorer,
-) -> Result<std::convert::Infallible, DialError> {
+) -> Result<Infallible, DialError> {
     let purpose = Purpose {
         protocol: Protocol::Resp2,
         db: 0,
@@ -154,7 +142,8 @@ fn publish(published: &Published, node: &Arc<Node>, learnt: Learnt) {
 }
 
 /// The built-in table with the node's own laid over it; without permission for COMMAND the built-in one.
-fn table(node: &Node, live: Vec<LiveSpec>) -> Table {
+#[must_use]
+pub fn table(node: &Node, live: Vec<LiveSpec>) -> Table {
     let builtin = Table::builtin();
     let table = if live.is_empty() {
         events::no_command_table(&node.name);

@@ -11,6 +11,7 @@ mod blocking;
 mod chaos;
 mod cli;
 mod clients;
+mod cluster;
 mod compatibility;
 mod config;
 mod differential;

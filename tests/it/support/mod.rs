@@ -8,6 +8,7 @@
 
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod crowd;
 pub(crate) mod fake;
 pub(crate) mod frames;
@@ -16,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod redis;
+pub(crate) mod relay;
 
 use std::time::{Duration, Instant};
 

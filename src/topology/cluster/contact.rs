@@ -1,0 +1,265 @@
+//! One control connection to one node of a cluster.
+//!
+//! Owns the connection and its task: it dials, pings, asks what the follower wants to know, and dials again when it is
+//! lost. Never carries a client's command, never decides anything about the cluster. Whoever asks waits for as long as
+//! it likes; the connection itself is given up only after the bound of the control plane.
+//!
+//! What surprises: an *error* reply to PING is a sign of life, as with a single node; and a node that wants AUTH while we
+//! have no credentials is well, only mute, until some client has lent us its name.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use crate::events;
+use crate::resp::write::{self, Protocol};
+use crate::topology::facts::{self, Learnt, ask};
+use crate::topology::single::answered;
+use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::exchange::{Exchange, ExchangeError};
+use crate::worker::Shared;
+
+/// The follower's end of a control connection. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct Contact {
+    /// Who is at the other end.
+    pub node: Arc<Node>,
+    /// Where questions go. One waits while one is answered; more are not accepted.
+    questions: mpsc::Sender<Question>,
+    state: Rc<RefCell<State>>,
+    task: AbortHandle,
+}
+
+/// How a control connection is.
+#[derive(Clone, Debug, Default)]
+pub enum Standing {
+    /// The first dial has not ended.
+    #[default]
+    Dialling,
+    /// It answers.
+    Up,
+    /// The last dial failed, or the connection was lost.
+    Down(DialError),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    standing: Standing,
+    /// The node wants AUTH and nobody has lent a name: it answers PING with an error and nothing else.
+    is_stranger: bool,
+    /// The node has wanted AUTH of this connection, which had no credentials.
+    wants_auth: bool,
+    /// Its version, as far as it told.
+    version: Option<String>,
+}
+
+/// What the follower wants to know.
+#[derive(Debug)]
+enum Question {
+    /// The replies to so many commands, spelled out.
+    Replies { commands: Vec<u8>, count: usize, answer: oneshot::Sender<Vec<Bytes>> },
+    /// Everything that is learnt of a node at the beginning.
+    Facts(oneshot::Sender<Learnt>),
+}
+
+// === impl Contact ===
+
+impl Contact {
+    /// Opens the connection; `changed` is notified whenever its standing changes.
+    #[must_use]
+    pub fn open(node: &Arc<Node>, shared: &Arc<Shared>, changed: &Rc<Notify>) -> Self {
+        let (questions, asked) = mpsc::channel(1);
+        let state = Rc::default();
+        let task = Task {
+            node: Arc::clone(node),
+            shared: Arc::clone(shared),
+            state: Rc::clone(&state),
+            changed: Rc::clone(changed),
+            asked,
+        };
+        let task = tokio::task::spawn_local(task.run()).abort_handle();
+        Self { node: Arc::clone(node), questions, state, task }
+    }
+
+    /// How the connection is.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.state.borrow().standing.clone()
+    }
+
+    /// Whether it answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self.state.borrow().standing, Standing::Up)
+    }
+
+    /// Whether the node wants AUTH, and we cannot.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.state.borrow().is_stranger
+    }
+
+    /// Whether strangers have to authenticate themselves there.
+    #[must_use]
+    pub fn wants_auth(&self) -> bool {
+        self.state.borrow().wants_auth
+    }
+
+    /// The version of the server, once it has told.
+    #[must_use]
+    pub fn version(&self) -> Option<String> {
+        self.state.borrow().version.clone()
+    }
+
+    /// Asks; the replies come in the order of `commands`. `None` at once if the connection is not ready for it, later
+    /// if it is lost meanwhile.
+    pub fn ask(&self, commands: &[&[&[u8]]]) -> Option<oneshot::Receiver<Vec<Bytes>>> {
+        let mut bytes = Vec::new();
+        commands.iter().for_each(|command| write::command(&mut bytes, command));
+        let (answer, replies) = oneshot::channel();
+        let count = commands.len();
+        self.send(Question::Replies { commands: bytes, count, answer })?;
+        Some(replies)
+    }
+
+    /// Asks for all that is learnt of a node at the beginning.
+    pub fn learn(&self) -> Option<oneshot::Receiver<Learnt>> {
+        let (answer, learnt) = oneshot::channel();
+        self.send(Question::Facts(answer))?;
+        Some(learnt)
+    }
+
+    fn send(&self, question: Question) -> Option<()> {
+        if !self.is_up() {
+            return None;
+        }
+        self.questions.try_send(question).ok()
+    }
+}
+
+impl Drop for Contact {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The connection's end of it.
+struct Task {
+    node: Arc<Node>,
+    shared: Arc<Shared>,
+    state: Rc<RefCell<State>>,
+    changed: Rc<Notify>,
+    asked: mpsc::Receiver<Question>,
+}
+
+// === impl Task ===
+
+impl Task {
+    /// Until it is aborted.
+    async fn run(mut self) {
+        let mut failures = 0_u32;
+        loop {
+            let Err(error) = self.converse(&mut failures).await;
+            events::dial_failed(&self.node.name, error.cause(), &error.text);
+            self.set(Standing::Down(error));
+            // Whoever asked meanwhile hears at once that there will be no answer.
+            while self.asked.try_recv().is_ok() {}
+            // Without jitter on purpose: one connection a node and process, bounded by its own pace.
+            sleep(BACKOFF_FIRST * (1 << failures.min(5))).await;
+            failures = failures.saturating_add(1);
+        }
+    }
+
+    fn set(&self, standing: Standing) {
+        self.state.borrow_mut().standing = standing;
+        self.changed.notify_one();
+    }
+
+    async fn converse(
+        &mut self,
+        failures: &mut u32,
+    ) -> Result<std::convert::Infallible, DialError> {
+        let purpose = Purpose {
+            protocol: Protocol::Resp2,
+            db: 0,
+            presented: None,
+            may_be_stranger: true,
+            wants_id: false,
+            is_readonly: false,
+            label: "breakwater:control".into(),
+        };
+        let mut exchange = dial::dial(&self.node, &purpose).await?;
+        self.state.borrow_mut().wants_auth = false;
+        self.ping(&mut exchange).await?;
+        let version = answered(facts::version(&mut exchange)).await?;
+        self.state.borrow_mut().version = version;
+        *failures = 0;
+        self.set(Standing::Up);
+        loop {
+            tokio::select! {
+                question = self.asked.recv() => match question {
+                    Some(question) => answer(&mut exchange, question).await?,
+                    // The follower is gone, and this task is about to be aborted.
+                    None => std::future::pending().await,
+                },
+                () = sleep(PING_EVERY) => self.ping(&mut exchange).await?,
+            }
+        }
+    }
+
+    /// Any reply will do. If it is that strangers are not welcome, and a client has proven a name, that name is lent.
+    async fn ping(&self, exchange: &mut Exchange) -> Result<(), DialError> {
+        let reply = answered(ask(exchange, &[b"PING"])).await?;
+        let mut is_stranger = reply.starts_with(b"-NOAUTH");
+        if is_stranger && let Some(presented) = self.shared.identities.any() {
+            let auth: [&[u8]; 3] = [b"AUTH", presented.user(), &presented.password];
+            is_stranger = answered(ask(exchange, &auth)).await?.first() != Some(&b'+');
+        }
+        let mut state = self.state.borrow_mut();
+        state.wants_auth |= reply.starts_with(b"-NOAUTH");
+        if std::mem::replace(&mut state.is_stranger, is_stranger) != is_stranger {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// Asks the node, within the bound of the control plane. That nobody waits for the answer any more does not matter.
+async fn answer(exchange: &mut Exchange, question: Question) -> Result<(), DialError> {
+    match question {
+        Question::Replies { commands, count, answer } => {
+            let replies = answered(converse(exchange, &commands, count)).await?;
+            let _ = answer.send(replies);
+        }
+        Question::Facts(answer) => {
+            let learnt = answered(facts::learn(exchange)).await?;
+            let _ = answer.send(learnt);
+        }
+    }
+    Ok(())
+}
+
+/// Sends `commands` at once and reads their replies.
+async fn converse(
+    exchange: &mut Exchange,
+    commands: &[u8],
+    count: usize,
+) -> Result<Vec<Bytes>, ExchangeError> {
+    exchange.send(commands).await?;
+    let mut replies = Vec::with_capacity(count);
+    for _ in 0..count {
+        replies.push(exchange.reply().await?);
+    }
+    Ok(replies)
+}
+
+/// How often an idle connection is used; any reply is a sign of life.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// First pause after a failure; doubles five times.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);

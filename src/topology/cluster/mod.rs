@@ -1,0 +1,304 @@
+//! Following a Redis Cluster: who is there, who serves which slot, and who is well.
+//!
+//! Owns the follower, which runs for as long as its deployment is the published one: it keeps a control connection to
+//! each member, asks some of them for their view when there is reason to, and publishes what follows from the answers.
+//! Never carries a client's command, and never stands in its way: a redirect mends its slot at once, without us.
+//!
+//! What surprises: seeds are used again whenever no member answers. A cluster may have moved to other addresses behind
+//! the same names, and a process must survive that without a restart.
+
+pub mod ask;
+pub mod contact;
+pub mod directory;
+pub mod nodes;
+pub mod pace;
+pub mod picture;
+mod publish;
+pub mod shards;
+mod standing;
+pub mod view;
+
+use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::oneshot;
+use tokio::time::{Interval, sleep};
+
+use super::Topology;
+use super::facts::Learnt;
+use super::slots::{MemberRole, NodeId, SlotMap};
+use crate::admin::Readiness;
+use crate::clock::{self, Micros};
+use crate::config::Endpoint;
+use crate::events;
+use crate::stats::control;
+use crate::stats::labels::{RefreshOutcome, RefreshTrigger};
+use crate::upstream::dial::Node;
+use crate::worker::Shared;
+use ask::Places;
+use contact::Contact;
+use directory::Directory;
+use pace::Pace;
+use picture::{Answer, Picture, Unusable};
+
+/// Follows the cluster that is published as the upstream, until it is dropped.
+pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallible {
+    let mut follower = Follower::new(shared, readiness);
+    loop {
+        follower.step().await;
+    }
+}
+
+/// What is kept from one step to the next.
+struct Follower {
+    shared: Arc<Shared>,
+    readiness: Arc<Readiness>,
+    /// The deployment that is followed; when another one is published nothing is published any more.
+    epoch: u64,
+    seeds: Vec<Endpoint>,
+    directory: Directory,
+    /// By the number of the node.
+    contacts: BTreeMap<NodeId, Acquaintance>,
+    /// Notified by contacts whose standing has changed.
+    changed: Rc<Notify>,
+    places: Places,
+    pace: Pace,
+    /// Once a second.
+    tick: Interval,
+    /// The node whose facts were published.
+    learnt_of: Option<NodeId>,
+    /// The node that is being asked for its facts.
+    learning: Option<(Arc<Node>, oneshot::Receiver<Learnt>)>,
+    /// When all nodes were asked last, because some did not know the others.
+    assembled_at: Micros,
+}
+
+/// A contact and how it was when we looked last.
+struct Acquaintance {
+    contact: Contact,
+    was_up: bool,
+    /// Whether it has been lost, or could not be made, since it was well.
+    was_down: bool,
+}
+
+// === impl Follower ===
+
+impl Follower {
+    fn new(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Self {
+        let topology = shared.topology.load_full();
+        let settings = &topology.node.settings;
+        Self {
+            epoch: topology.epoch,
+            seeds: settings.cluster.as_ref().map(|it| it.seeds.clone()).unwrap_or_default(),
+            directory: Directory::new(&topology.node),
+            contacts: BTreeMap::new(),
+            changed: Rc::default(),
+            places: Places::default(),
+            pace: Pace::new(clock::micros()),
+            tick: tokio::time::interval(TICK),
+            learnt_of: None,
+            learning: None,
+            assembled_at: 0,
+            shared,
+            readiness,
+        }
+    }
+
+    /// Waits for the next event, and acts on it.
+    async fn step(&mut self) {
+        self.keep_contacts();
+        self.keep_learning();
+        let pause = Duration::from_micros(self.pace.due().saturating_sub(clock::micros()));
+        tokio::select! {
+            () = self.shared.map_is_old.notified() => self.pace.want(RefreshTrigger::Sign),
+            () = self.changed.notified() => self.note_standings(),
+            learnt = received(&mut self.learning) => self.note_learnt(learnt),
+            _ = self.tick.tick() => self.report(),
+            // Without a node that could be asked there is no point in being due.
+            () = sleep(pause), if self.contacts.values().any(Acquaintance::can_tell) => {
+                self.refresh().await;
+            }
+        }
+    }
+
+    /// The map in force; an empty one if the deployment is another one.
+    fn map(&self) -> Arc<SlotMap> {
+        let topology = self.shared.topology.load();
+        match &topology.slots {
+            Some(map) if topology.epoch == self.epoch => Arc::clone(map),
+            _ => Arc::new(SlotMap::empty()),
+        }
+    }
+
+    /// A connection to each member, primaries first; and to the seeds while no member answers.
+    fn keep_contacts(&mut self) {
+        let map = self.map();
+        let replicas = map.members.iter().filter(|member| member.role == MemberRole::Replica);
+        let members = map.members.primaries().chain(replicas).take(CONTACTS_MAX);
+        let mut wanted: Vec<Arc<Node>> = members.map(|member| Arc::clone(&member.node)).collect();
+        let is_up =
+            |node: &Arc<Node>| self.contacts.get(&node.id).is_some_and(|it| it.contact.is_up());
+        if !wanted.iter().any(is_up) {
+            let seeds = self.seeds.iter().take(SEEDS_MAX);
+            wanted.extend(seeds.filter_map(|seed| self.directory.node(seed)));
+        }
+        let ids: HashSet<NodeId> = wanted.iter().map(|node| node.id).collect();
+        self.contacts.retain(|id, _| ids.contains(id));
+        for node in &wanted {
+            let open = || Acquaintance {
+                contact: Contact::open(node, &self.shared, &self.changed),
+                was_up: false,
+                was_down: false,
+            };
+            self.contacts.entry(node.id).or_insert_with(open);
+        }
+    }
+
+    /// Asks some nodes, and publishes what follows.
+    async fn refresh(&mut self) {
+        let began = clock::micros();
+        let trigger = self.pace.begin(began, random());
+        let outcome = match self.compose(began, trigger).await {
+            Ok(picture) => {
+                self.note_generation(&picture);
+                control::slot_claims(picture.unclaimed(), picture.split);
+                if self.publish(&picture) { RefreshOutcome::Changed } else { RefreshOutcome::Same }
+            }
+            Err(unusable) => {
+                events::map_not_refreshed(unusable.words());
+                unusable.outcome()
+            }
+        };
+        control::map_refreshed(trigger, outcome);
+        let has_failed = !matches!(outcome, RefreshOutcome::Changed | RefreshOutcome::Same);
+        self.pace.end(outcome == RefreshOutcome::Changed);
+        if has_failed {
+            self.pace.want(RefreshTrigger::Retry);
+        }
+        self.report();
+    }
+
+    /// Two nodes are asked, a third one if they do not agree, and all if one of them knows nobody that we know.
+    async fn compose(
+        &mut self,
+        began: Micros,
+        trigger: RefreshTrigger,
+    ) -> Result<Picture, Unusable> {
+        let mut asked = self.pick(&[], ASKED_AT_ONCE);
+        let mut answers = self.ask(&asked, trigger).await;
+        let map = self.map();
+        let is_due = began >= self.assembled_at + ASSEMBLE_EVERY || self.assembled_at == 0;
+        if is_due && picture::has_stranger(&answers, &map) {
+            self.assembled_at = began;
+            let everybody = self.pick(&asked, ASSEMBLED_MAX);
+            answers.extend(self.ask(&everybody, trigger).await);
+            asked.extend(everybody);
+        }
+        let picture = Picture::compose(&answers, &map, &mut self.directory, began)?;
+        // Whom the others speak against is heard itself.
+        let witness = picture.witness(&map).filter(|id| self.contacts.contains_key(id));
+        if witness.is_none() && picture.split == 0 {
+            return Ok(picture);
+        }
+        let third = witness.map_or_else(|| self.pick(&asked, 1), |id| vec![id]);
+        if third.is_empty() || !self.pace.spend(clock::micros()) {
+            return Ok(picture);
+        }
+        answers.extend(self.ask(&third, trigger).await);
+        Picture::compose(&answers, &map, &mut self.directory, began)
+    }
+
+    /// So many nodes that could tell something, at random, and none of `besides`.
+    fn pick(&self, besides: &[NodeId], count: usize) -> Vec<NodeId> {
+        let able = self.contacts.iter().filter(|(id, it)| it.can_tell() && !besides.contains(id));
+        let mut able: Vec<NodeId> = able.map(|(id, _)| *id).collect();
+        let mut picked = Vec::new();
+        while picked.len() < count && !able.is_empty() {
+            let place = usize::try_from(random() % able.len() as u64).unwrap_or_default();
+            picked.push(able.swap_remove(place));
+        }
+        picked
+    }
+
+    /// The views of those nodes that answer in time.
+    async fn ask(&mut self, ids: &[NodeId], trigger: RefreshTrigger) -> Vec<Answer> {
+        let contacts: Vec<&Contact> =
+            ids.iter().filter_map(|id| Some(&self.contacts.get(id)?.contact)).collect();
+        // Counted even where the budget is gone: assembling all nodes is worth more than it.
+        for _ in &contacts {
+            self.pace.spend(clock::micros());
+        }
+        let mut answers = Vec::new();
+        let mut is_learnt = trigger != RefreshTrigger::Period;
+        for (place, view) in ask::views_of(&contacts).await {
+            let Some(contact) = contacts.get(place) else { continue };
+            let view = match view {
+                Some(mut view) => {
+                    // Once a refresh is enough, whoever of those who answer is asked.
+                    if !is_learnt || self.places.is_old_for(&view) {
+                        is_learnt = true;
+                        self.pace.spend(clock::micros());
+                        self.places.learn(&view, ask::places_of(contact).await);
+                    }
+                    self.places.lay_over(&mut view);
+                    Some(view)
+                }
+                None => ask::places_of(contact).await,
+            };
+            answers.extend(view.map(|view| Answer { from: contact.node.id, view }));
+        }
+        answers
+    }
+
+    fn note_generation(&self, picture: &Picture) {
+        if picture.is_new_generation() {
+            control::generation_changed();
+            events::generation_changed();
+        }
+    }
+}
+
+// === impl Acquaintance ===
+
+impl Acquaintance {
+    /// Whether questions about the cluster make sense.
+    fn can_tell(&self) -> bool {
+        self.contact.is_up() && !self.contact.is_stranger()
+    }
+}
+
+/// What is being learnt, when it has come; never, if nothing is.
+async fn received(
+    learning: &mut Option<(Arc<Node>, oneshot::Receiver<Learnt>)>,
+) -> Option<(Arc<Node>, Learnt)> {
+    let Some((node, answer)) = learning else {
+        return std::future::pending().await;
+    };
+    let (node, learnt) = (Arc::clone(node), answer.await);
+    *learning = None;
+    Some((node, learnt.ok()?))
+}
+
+/// Any number. Nothing depends on its being unpredictable, only on its being another one in each process.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+    u64::from_le_bytes(bytes)
+}
+
+/// How often readiness and gauges are brought up to date without an event.
+const TICK: Duration = Duration::from_secs(1);
+/// Most members with a control connection.
+const CONTACTS_MAX: usize = 256;
+/// Most seeds that are dialled at a time.
+const SEEDS_MAX: usize = 16;
+/// Nodes that are asked at once.
+const ASKED_AT_ONCE: usize = 2;
+/// Nodes that are asked in addition to see which cluster has the majority.
+const ASSEMBLED_MAX: usize = 16;
+/// Shortest time between two such questions.
+const ASSEMBLE_EVERY: Micros = clock::SECOND;

@@ -1,0 +1,171 @@
+//! How often the nodes may be asked.
+//!
+//! Owns the moments: when the next refresh begins, and how many questions it may still ask. A thousand redirects in a
+//! millisecond are one wish; the first wish after a quiet time is granted at once, the next ones in growing distance for
+//! as long as nothing new is learnt. Never asks.
+//!
+//! What surprises: jitter is on both the gap and the period. A fleet of proxies that met the same failover must not ask
+//! the same nodes in step.
+
+use std::collections::VecDeque;
+
+use crate::clock::{MILLISECOND, Micros, SECOND};
+use crate::stats::labels::RefreshTrigger;
+
+/// The clock of refreshes.
+#[derive(Debug)]
+pub struct Pace {
+    /// Moments of the questions of the last second; at most [`CALLS_MAX`] of them, and what a refresh adds.
+    calls: VecDeque<Micros>,
+    /// No refresh begins before.
+    not_before: Micros,
+    /// The next one begins then, even if nobody asks for it.
+    period_at: Micros,
+    /// Why the next one is wanted sooner.
+    wanted: Option<RefreshTrigger>,
+    /// Refreshes in a row that brought no news although somebody wanted them.
+    fruitless: u32,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// The first refresh is due at once.
+    #[must_use]
+    pub fn new(now: Micros) -> Self {
+        Self {
+            calls: VecDeque::new(),
+            not_before: now,
+            period_at: now,
+            wanted: Some(RefreshTrigger::Start),
+            fruitless: 0,
+        }
+    }
+
+    /// Somebody has reason to believe that the map is old. The first reason is the one that counts.
+    pub fn want(&mut self, trigger: RefreshTrigger) {
+        self.wanted.get_or_insert(trigger);
+    }
+
+    /// There is fresh evidence of a change: the patience grown from fruitless refreshes is gone.
+    pub fn hurry(&mut self, trigger: RefreshTrigger, now: Micros) {
+        self.want(trigger);
+        if self.fruitless > 0 {
+            self.fruitless = 0;
+            self.not_before = self.not_before.min(now + GAP / 2);
+        }
+    }
+
+    /// When the next refresh begins.
+    #[must_use]
+    pub fn due(&self) -> Micros {
+        let wish = if self.wanted.is_some() { self.not_before } else { self.period_at };
+        // A refresh asks two nodes at least; the second-last place in the window must be free by then.
+        let place = self.calls.len().checked_sub(CALLS_MAX - 1);
+        let window = place.and_then(|place| self.calls.get(place)).map_or(0, |call| call + SECOND);
+        wish.max(window)
+    }
+
+    /// A refresh begins at `now`; `dice` is any number. Returns why.
+    pub fn begin(&mut self, now: Micros, dice: u64) -> RefreshTrigger {
+        let gap = (GAP << self.fruitless.min(FRUITLESS_MAX)).min(GAP_MAX);
+        self.not_before = now + jittered(gap, dice);
+        self.period_at = now + jittered(PERIOD, dice.rotate_left(32));
+        self.wanted.take().unwrap_or(RefreshTrigger::Period)
+    }
+
+    /// The refresh has ended; `is_news` if it brought another map.
+    pub fn end(&mut self, is_news: bool) {
+        self.fruitless = if is_news { 0 } else { self.fruitless.saturating_add(1) };
+    }
+
+    /// Whether one more question may be asked at `now`; if so it is counted.
+    pub fn spend(&mut self, now: Micros) -> bool {
+        while self.calls.front().is_some_and(|&call| call + SECOND <= now) {
+            self.calls.pop_front();
+        }
+        let may = self.calls.len() < CALLS_MAX;
+        if may {
+            self.calls.push_back(now);
+        }
+        may
+    }
+}
+
+/// Half of `interval` up to half as much again.
+fn jittered(interval: Micros, dice: u64) -> Micros {
+    interval / 2 + dice % (interval + 1)
+}
+
+/// Most questions about the topology in any second.
+const CALLS_MAX: usize = 4;
+/// Mean distance of two refreshes that somebody wants.
+const GAP: Micros = 250 * MILLISECOND;
+/// It doubles so often while nothing is learnt.
+const FRUITLESS_MAX: u32 = 3;
+/// Mean distance in the end.
+const GAP_MAX: Micros = 2 * SECOND;
+/// Mean distance of refreshes that nobody wants.
+const PERIOD: Micros = 30 * SECOND;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Refreshes with two questions each for `seconds`, while somebody always wants one. Returns the questions' moments.
+    fn storm(seconds: u64, is_news: bool) -> Vec<Micros> {
+        let mut pace = Pace::new(0);
+        let (mut now, mut calls, mut dice) = (0, Vec::new(), 0x9e37_79b9_7f4a_7c15_u64);
+        while now < seconds * SECOND {
+            pace.want(RefreshTrigger::Sign);
+            now = now.max(pace.due());
+            dice = dice.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
+            pace.begin(now, dice);
+            for _ in 0..2 {
+                assert!(pace.spend(now), "due, and not a question allowed");
+                calls.push(now);
+            }
+            pace.end(is_news);
+            now += MILLISECOND;
+        }
+        calls
+    }
+
+    #[test]
+    fn no_second_has_more_than_four_questions_however_many_ask() {
+        let calls = storm(60, true);
+        for (place, &call) in calls.iter().enumerate() {
+            let within = calls[place..].iter().take_while(|&&it| it < call + SECOND).count();
+            assert!(within <= CALLS_MAX, "{within} from {call}");
+        }
+        // It is not slower than it must be either: two refreshes a second.
+        assert!(calls.len() > 60 * 3, "{}", calls.len());
+        assert!(storm(60, false).len() < 60 * 2);
+    }
+
+    #[test]
+    fn the_first_wish_after_a_quiet_time_is_granted_at_once() {
+        let mut pace = Pace::new(0);
+        assert_eq!(pace.due(), 0);
+        assert_eq!(pace.begin(0, 5), RefreshTrigger::Start);
+        pace.end(true);
+        assert!((PERIOD / 2..=PERIOD * 3 / 2).contains(&pace.due()));
+        pace.want(RefreshTrigger::Sign);
+        pace.want(RefreshTrigger::Connection);
+        assert!(pace.due() <= GAP * 3 / 2);
+        assert_eq!(pace.begin(10 * SECOND, 7), RefreshTrigger::Sign);
+    }
+
+    #[test]
+    fn fresh_evidence_ends_the_patience() {
+        let mut pace = Pace::new(0);
+        for second in 0..10 {
+            pace.begin(second * SECOND, u64::MAX / 2);
+            pace.end(false);
+        }
+        pace.want(RefreshTrigger::Sign);
+        let patient = pace.due();
+        pace.hurry(RefreshTrigger::Connection, 9 * SECOND);
+        assert!(pace.due() <= 9 * SECOND + GAP / 2 && patient > pace.due(), "{patient}");
+    }
+}

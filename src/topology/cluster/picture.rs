@@ -1,0 +1,349 @@
+//! Many views, one picture: whom to believe.
+//!
+//! Owns the weighing of what several nodes said within one refresh ([`Picture::compose`]), and the laying of the result
+//! over the map in force ([`Picture::over`]). Pure: no clock, no socket. Never edits a map (INV-10).
+//!
+//! What surprises: nothing is believed for being the newest. Between two claims to a slot the higher config epoch
+//! decides, whenever they were made; and a slot that nobody claims stays with its last owner, because a command that
+//! is sent there in vain gets a redirect, and one that is sent nowhere gets an error.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::directory::Directory;
+use super::view::{Open, Seen, View, Way};
+use crate::clock::Micros;
+use crate::config::Endpoint;
+use crate::route::slot::SLOTS;
+use crate::stats::labels::RefreshOutcome;
+use crate::topology::slots::{
+    Health, Member, MemberRole, Members, Migration, NodeId, Slot, SlotMap,
+};
+
+/// What one node said, after [`View::resolve`].
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its number.
+    pub from: NodeId,
+    /// Its words.
+    pub view: View,
+}
+
+/// What was learnt in one refresh.
+#[derive(Debug)]
+pub struct Picture {
+    /// Everybody that can be reached somewhere.
+    members: Arc<Members>,
+    /// The best claim to each slot.
+    claims: Vec<Option<Claim>>,
+    /// Slots that two of the answers give to different nodes.
+    pub split: usize,
+    /// Who answered for itself, by what it said of itself: its own claims can be taken at their word.
+    spoke: HashSet<NodeId>,
+    /// Slots on the move, as far as those who answered have them open.
+    migrations: Vec<Migration>,
+    /// The cluster is another one than that of the map: epochs of the two cannot be compared.
+    is_new_generation: bool,
+    /// When the first question was sent.
+    began: Micros,
+}
+
+/// Somebody serves a slot, somebody says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Claim {
+    owner: NodeId,
+    epoch: u64,
+}
+
+/// Why no picture can be made of the answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// Nobody said anything.
+    Silence,
+    /// All who answered know older epochs than the map in force.
+    Stale,
+    /// Those who answered belong to different clusters, and none has the majority.
+    Divided,
+    /// There are no numbers left for addresses, or none of the nodes has an address.
+    NoAddresses,
+}
+
+// === impl Unusable ===
+
+impl Unusable {
+    /// The label of metrics.
+    #[must_use]
+    pub fn outcome(self) -> RefreshOutcome {
+        match self {
+            Self::Silence | Self::NoAddresses => RefreshOutcome::Silence,
+            Self::Stale => RefreshOutcome::Stale,
+            Self::Divided => RefreshOutcome::Divided,
+        }
+    }
+
+    /// What the log says.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Silence => "no node answered CLUSTER NODES, SHARDS or SLOTS in time",
+            Self::Stale => "the nodes that answered know older epochs than the map in force",
+            Self::Divided => "the nodes that answered belong to different clusters",
+            Self::NoAddresses => "no node has an address that clients may use",
+        }
+    }
+}
+
+// === impl Picture ===
+
+impl Picture {
+    /// Weighs `answers` to questions of which the first was sent at `began`, as seen from the map in force.
+    ///
+    /// # Errors
+    /// [`Unusable`]: the map in force stays.
+    pub fn compose(
+        answers: &[Answer],
+        map: &SlotMap,
+        directory: &mut Directory,
+        began: Micros,
+    ) -> Result<Self, Unusable> {
+        if answers.is_empty() {
+            return Err(Unusable::Silence);
+        }
+        let (answers, is_new_generation) = of_one_generation(answers, map)?;
+        let nodes = best_descriptions(&answers);
+        let ids = addresses(&nodes, directory);
+        if ids.is_empty() {
+            return Err(Unusable::NoAddresses);
+        }
+        let members = Arc::new(members(&nodes, &ids, directory));
+        let (claims, split) = claims(&answers, &ids);
+        let spoke = answers.iter().filter_map(|answer| answer.view.myself());
+        let spoke = spoke.filter_map(|seen| ids.get(&*seen.id).map(|(id, _)| *id)).collect();
+        let migrations = migrations(&answers, &ids);
+        Ok(Self { members, claims, split, spoke, migrations, is_new_generation, began })
+    }
+
+    /// Slots that nobody claims.
+    #[must_use]
+    pub fn unclaimed(&self) -> usize {
+        self.claims.iter().filter(|claim| claim.is_none()).count()
+    }
+
+    /// Whether epochs begin anew with this picture.
+    #[must_use]
+    pub fn is_new_generation(&self) -> bool {
+        self.is_new_generation
+    }
+
+    /// Who asked these nodes and was not told of by anybody: the owner in `map` of a slot that a lower epoch claims. It
+    /// should be asked itself.
+    #[must_use]
+    pub fn witness(&self, map: &SlotMap) -> Option<NodeId> {
+        let slots = map.slots().iter().zip(&self.claims);
+        slots
+            .filter_map(|(slot, claim)| {
+                let (owner, claim) = (slot.owner?, claim.as_ref()?);
+                let is_open = owner != claim.owner && !self.may_replace(map, owner, claim);
+                (is_open && !self.spoke.contains(&owner)).then_some(owner)
+            })
+            .next()
+    }
+
+    /// The map that follows `map`.
+    #[must_use]
+    pub fn over(&self, map: &SlotMap) -> SlotMap {
+        let version = map.version + 1;
+        let slots = map.slots().iter().zip(&self.claims);
+        let slots =
+            slots.map(|(&slot, claim)| self.next(map, slot, claim.as_ref(), version)).collect();
+        let fetched_at = map.fetched_at.max(self.began);
+        let migrations = self.migrations.as_slice().into();
+        SlotMap::new(version, fetched_at, Arc::clone(&self.members), migrations, slots)
+    }
+
+    /// The entry that follows `slot`.
+    fn next(&self, map: &SlotMap, slot: Slot, claim: Option<&Claim>, version: u32) -> Slot {
+        let stays = slot.owner.filter(|&owner| self.members.get(owner).is_some());
+        let owner = match (stays, claim) {
+            // The redirect is younger than the question.
+            (Some(owner), _) if slot.patched_at > self.began => {
+                return Slot { owner: Some(owner), ..slot };
+            }
+            (Some(owner), Some(claim)) if self.may_replace(map, owner, claim) => Some(claim.owner),
+            // A map with holes never replaces a whole one.
+            (Some(owner), _) => Some(owner),
+            (None, claim) => claim.map(|claim| claim.owner),
+        };
+        let since = if owner == slot.owner { slot.since } else { version };
+        Slot { owner, since, patched_at: 0 }
+    }
+
+    /// INV-10: whether the claim may take a slot from its present owner, which is still a member.
+    fn may_replace(&self, map: &SlotMap, owner: NodeId, claim: &Claim) -> bool {
+        let epoch = map.members.get(owner).map_or(0, |owner| owner.config_epoch);
+        // The owner itself was asked, and does not claim it: then there is nothing to be weighed. Its own claim, had it
+        // made one, would be the best one or have lost to this one.
+        self.is_new_generation || claim.epoch >= epoch || self.spoke.contains(&owner)
+    }
+}
+
+/// Whether one of the answers is by a node that knows nobody of the map: one that was reset, or a whole other cluster.
+#[must_use]
+pub fn has_stranger(answers: &[Answer], map: &SlotMap) -> bool {
+    let known: HashSet<&str> = map.members.iter().map(|member| &*member.cluster_id).collect();
+    let is_stranger =
+        |answer: &Answer| !answer.view.nodes.iter().any(|seen| known.contains(&*seen.id));
+    !known.is_empty() && answers.iter().any(is_stranger)
+}
+
+/// Those of the answers that count, and whether they are of another generation than the map.
+///
+/// A generation is one set of ids; nodes come and go within it. So answers that share no id with the map are of
+/// another, and those that share some are of the same.
+fn of_one_generation<'a>(
+    answers: &'a [Answer],
+    map: &SlotMap,
+) -> Result<(Vec<&'a Answer>, bool), Unusable> {
+    let known: HashMap<&str, &Arc<Member>> =
+        map.members.iter().map(|member| (&*member.cluster_id, member)).collect();
+    let is_known =
+        |answer: &&Answer| answer.view.nodes.iter().any(|seen| known.contains_key(&*seen.id));
+    let (ours, foreign): (Vec<&Answer>, Vec<&Answer>) = answers.iter().partition(is_known);
+    let allied = allied(&foreign);
+    if known.is_empty() || allied.len() * 2 > answers.len() {
+        let answers = if known.is_empty() { foreign } else { allied };
+        return Ok((answers, !known.is_empty()));
+    }
+    if ours.is_empty() {
+        return Err(Unusable::Divided);
+    }
+    let current: Vec<&Answer> =
+        ours.into_iter().filter(|answer| !is_behind(&answer.view, &known)).collect();
+    if current.is_empty() { Err(Unusable::Stale) } else { Ok((current, false)) }
+}
+
+/// The largest group of answers that know of one another.
+fn allied<'a>(answers: &[&'a Answer]) -> Vec<&'a Answer> {
+    let knows = |answer: &Answer, other: &Answer| {
+        other.view.nodes.iter().any(|seen| answer.view.get(&seen.id).is_some())
+    };
+    let groups = answers.iter().map(|answer| {
+        answers.iter().copied().filter(|other| knows(answer, other)).collect::<Vec<_>>()
+    });
+    groups.max_by_key(Vec::len).unwrap_or_default()
+}
+
+/// Whether the view knows an older epoch of some primary than the map does: it comes from a node that is cut off, or has
+/// not heard yet.
+fn is_behind(view: &View, known: &HashMap<&str, &Arc<Member>>) -> bool {
+    view.nodes.iter().filter(|seen| seen.role == MemberRole::Primary && seen.epoch > 0).any(
+        |seen| {
+            known.get(&*seen.id).is_some_and(|member| {
+                member.role == MemberRole::Primary && seen.epoch < member.config_epoch
+            })
+        },
+    )
+}
+
+/// Each node as the best witness describes it: itself, or else who knows its highest epoch.
+fn best_descriptions<'a>(answers: &[&'a Answer]) -> Vec<&'a Seen> {
+    let mut best: HashMap<&str, &Seen> = HashMap::new();
+    for seen in answers.iter().flat_map(|answer| &answer.view.nodes) {
+        let known = best.entry(&seen.id).or_insert(seen);
+        if (seen.is_myself, seen.epoch) > (known.is_myself, known.epoch) {
+            *known = seen;
+        }
+    }
+    let mut all: Vec<&Seen> = best.into_values().collect();
+    // Numbers shall not depend on the order of a hash table.
+    all.sort_by(|a, b| (a.host.name(), a.port).cmp(&(b.host.name(), b.port)));
+    all
+}
+
+/// The number and address of each id that has one. An id without an address cannot be a member.
+fn addresses<'a>(
+    nodes: &[&'a Seen],
+    directory: &mut Directory,
+) -> HashMap<&'a str, (NodeId, Endpoint)> {
+    let mut ids = HashMap::new();
+    let mut taken = HashSet::new();
+    for seen in nodes {
+        let Some(host) = seen.host.name() else { continue };
+        let endpoint = Endpoint::Tcp { host: host.to_owned(), port: seen.port };
+        let Some(node) = directory.node(&endpoint) else { continue };
+        // Two ids at one address: a node was replaced, and the old one is not forgotten yet.
+        if taken.insert(node.id) || seen.health != Health::Failed {
+            ids.insert(&*seen.id, (node.id, endpoint));
+        }
+    }
+    ids
+}
+
+fn members(
+    nodes: &[&Seen],
+    ids: &HashMap<&str, (NodeId, Endpoint)>,
+    directory: &mut Directory,
+) -> Members {
+    let all = nodes.iter().filter_map(|seen| {
+        let (id, endpoint) = ids.get(&*seen.id)?;
+        let primary = seen.primary.as_deref().and_then(|primary| ids.get(primary));
+        let member = Member {
+            node: directory.node(endpoint)?,
+            cluster_id: seen.id.clone(),
+            role: seen.role,
+            primary: primary.map_or(*id, |(id, _)| *id),
+            config_epoch: seen.epoch,
+            health: seen.health,
+            zone: seen.zone.clone(),
+        };
+        let hosts = seen.aliases.iter().map(|alias| &**alias).chain(seen.host.name());
+        let addresses = hosts.map(|host| format!("{host}:{}", seen.port).into()).collect();
+        Some((Arc::new(member), addresses))
+    });
+    Members::new(all)
+}
+
+/// The claim with the highest epoch to each slot, and the number of slots that are claimed by several.
+fn claims(
+    answers: &[&Answer],
+    ids: &HashMap<&str, (NodeId, Endpoint)>,
+) -> (Vec<Option<Claim>>, usize) {
+    let mut claims: Vec<Option<Claim>> = vec![None; usize::from(SLOTS)];
+    let mut split = HashSet::new();
+    let seen = answers.iter().flat_map(|answer| &answer.view.nodes);
+    for seen in seen.filter(|seen| seen.role == MemberRole::Primary) {
+        let Some(&(owner, _)) = ids.get(&*seen.id) else { continue };
+        for slot in seen.ranges.iter().flat_map(|&(first, last)| first..=last) {
+            let Some(claim) = claims.get_mut(usize::from(slot)) else { continue };
+            if claim.is_some_and(|claim| claim.owner != owner) {
+                split.insert(slot);
+            }
+            if claim.is_none_or(|claim| seen.epoch > claim.epoch) {
+                *claim = Some(Claim { owner, epoch: seen.epoch });
+            }
+        }
+    }
+    (claims, split.len())
+}
+
+/// The open slots of those who answered, both ends joined.
+fn migrations(answers: &[&Answer], ids: &HashMap<&str, (NodeId, Endpoint)>) -> Vec<Migration> {
+    let mut joined: Vec<Migration> = Vec::new();
+    let opened = answers.iter().filter_map(|answer| Some((answer, answer.view.myself()?)));
+    for (answer, myself) in opened {
+        let Some(&(id, _)) = ids.get(&*myself.id) else { continue };
+        for Open { slot, way, .. } in &answer.view.open {
+            let place = joined.iter().position(|it| it.slot == *slot).unwrap_or_else(|| {
+                joined.push(Migration { slot: *slot, source: None, target: None });
+                joined.len() - 1
+            });
+            let Some(migration) = joined.get_mut(place) else { continue };
+            match way {
+                Way::Out => migration.source = Some(id),
+                Way::In => migration.target = Some(id),
+            }
+        }
+    }
+    joined.sort_by_key(|migration| migration.slot);
+    joined
+}

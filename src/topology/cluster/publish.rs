@@ -1,0 +1,114 @@
+//! From the follower to the workers: what is published, and when.
+//!
+//! Owns the making of snapshots: the slot map, the node for commands without a key, the facts and the command table.
+//! Never publishes for a deployment that is no longer in force, and never from an older snapshot than the newest: a
+//! worker may have published a redirect a microsecond ago (INV-10).
+//!
+//! What surprises: making a snapshot may run twice, if a worker was quicker. So nothing in it counts or logs.
+
+use std::sync::Arc;
+
+use super::picture::Picture;
+use super::{Follower, Topology};
+use crate::topology::facts::Learnt;
+use crate::topology::single;
+use crate::topology::slots::{Health, Member, MemberRole, NodeId, SlotMap};
+use crate::upstream::dial::Node;
+
+// === impl Follower ===
+
+impl Follower {
+    /// Publishes the map that follows from `picture`. Returns whether anything in it is new.
+    pub(super) fn publish(&self, picture: &Picture) -> bool {
+        let mut is_news = false;
+        self.swap(|current| {
+            let empty = SlotMap::empty();
+            let map = current.slots.as_deref().unwrap_or(&empty);
+            let next = picture.over(map);
+            is_news = differ(map, &next);
+            let node = self.keyless(&current.node, &next);
+            Topology { node, ..current.with_slots(next) }
+        });
+        is_news
+    }
+
+    /// Publishes what a node has told about itself.
+    pub(super) fn note_learnt(&mut self, learnt: Option<(Arc<Node>, Learnt)>) {
+        let Some((node, mut learnt)) = learnt else {
+            return;
+        };
+        self.learnt_of = Some(node.id);
+        learnt.facts.databases = 1;
+        let contact = self.contacts.get(&node.id).map(|it| &it.contact);
+        // Strangers still have to authenticate themselves, even if we no longer have to.
+        learnt.facts.wants_auth |= contact.is_some_and(|contact| contact.wants_auth());
+        let versions = self.contacts.values().filter_map(|it| it.contact.version());
+        // Clients choose commands by it, so all nodes must know them.
+        if let Some(lowest) = versions.min_by_key(|version| ordinal(version)) {
+            learnt.facts.version = lowest;
+        }
+        let table = Arc::new(single::table(&node, learnt.commands));
+        let facts = Arc::new(learnt.facts);
+        self.swap(|current| Topology {
+            table: Arc::clone(&table),
+            facts: Some(Arc::clone(&facts)),
+            ..current.clone()
+        });
+        self.report();
+    }
+
+    /// A node is well that was not: the workers' back-off ends.
+    pub(super) fn publish_recovery(&self) {
+        self.swap(|current| Topology { recoveries: current.recoveries + 1, ..current.clone() });
+    }
+
+    /// Publishes what follows from the newest snapshot, unless that belongs to another deployment.
+    fn swap(&self, mut next: impl FnMut(&Topology) -> Topology) {
+        self.shared.topology.rcu(|current| {
+            if current.epoch == self.epoch { Arc::new(next(current)) } else { Arc::clone(current) }
+        });
+    }
+
+    /// Who gets the commands without a key: whoever gets them, for as long as it is a primary that is well; then
+    /// another one.
+    fn keyless(&self, present: &Arc<Node>, map: &SlotMap) -> Arc<Node> {
+        let is_up = |id: NodeId| self.contacts.get(&id).is_some_and(|it| it.contact.is_up());
+        let is_fit = |member: &Member| {
+            member.role == MemberRole::Primary
+                && member.health == Health::Online
+                && is_up(member.node.id)
+        };
+        if map.members.get(present.id).is_some_and(|member| is_fit(member)) {
+            return Arc::clone(present);
+        }
+        let fit = map.members.primaries().find(|member| is_fit(member));
+        let any = || map.members.primaries().find(|member| member.health == Health::Online);
+        fit.or_else(any).map_or_else(|| Arc::clone(present), |member| Arc::clone(&member.node))
+    }
+}
+
+/// Whether owners or members differ.
+fn differ(map: &SlotMap, next: &SlotMap) -> bool {
+    let members = |map: &SlotMap| -> Vec<_> {
+        let all = map.members.iter();
+        all.map(|it| (it.node.id, it.cluster_id.clone(), it.role, it.primary, it.health)).collect()
+    };
+    let owners = map.slots().iter().zip(next.slots()).any(|(a, b)| a.owner != b.owner);
+    owners || members(map) != members(next)
+}
+
+/// A version as numbers, to be compared. What is no number counts as 0.
+fn ordinal(version: &str) -> Vec<u32> {
+    version.split('.').map(|part| part.parse().unwrap_or_default()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(ordinal("7.0.15") > ordinal("7.0.9"));
+        assert!(ordinal("6.2") < ordinal("7.0.0"));
+    }
+}

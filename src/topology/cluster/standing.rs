@@ -1,0 +1,117 @@
+//! Who is well, and what that means for readiness.
+//!
+//! Owns what follows from a control connection that was lost or made, and the words about it: readiness is given up only
+//! when no shard can be reached. Never dials; contacts do.
+//!
+//! What surprises: a slot without an owner does not make us unready. A cluster with a dead shard serves the others, and
+//! taking every proxy out of its Service would turn one lost shard into an outage.
+
+use super::{Acquaintance, Follower};
+use crate::clock;
+use crate::stats::labels::RefreshTrigger;
+use crate::topology::slots::SlotMap;
+use crate::upstream::dial::DialError;
+
+use super::contact::Standing;
+
+// === impl Follower ===
+
+impl Follower {
+    /// Some contact has changed its standing.
+    pub(super) fn note_standings(&mut self) {
+        let is_map_empty = self.map().members.iter().next().is_none();
+        let (mut is_recovered, mut is_lost, mut is_first) = (false, false, false);
+        for acquaintance in self.contacts.values_mut() {
+            match acquaintance.contact.standing() {
+                Standing::Up if !acquaintance.was_up => {
+                    is_recovered |= acquaintance.was_down;
+                    is_first |= is_map_empty;
+                    (acquaintance.was_up, acquaintance.was_down) = (true, false);
+                }
+                Standing::Down(_) if acquaintance.was_up || !acquaintance.was_down => {
+                    is_lost |= acquaintance.was_up;
+                    (acquaintance.was_up, acquaintance.was_down) = (false, true);
+                }
+                Standing::Dialling | Standing::Up | Standing::Down(_) => {}
+            }
+        }
+        if is_recovered {
+            self.publish_recovery();
+        }
+        if is_recovered || is_lost || is_first {
+            self.pace.hurry(RefreshTrigger::Connection, clock::micros());
+        }
+        self.report();
+    }
+
+    /// Starts to learn the facts of the node that has the commands without a key, unless they are known.
+    pub(super) fn keep_learning(&mut self) {
+        let topology = self.shared.topology.load_full();
+        if self.learning.is_some() || topology.epoch != self.epoch {
+            return;
+        }
+        let is_known = self.learnt_of == Some(topology.node.id) && topology.facts.is_some();
+        let acquaintance = self.contacts.get(&topology.node.id);
+        if is_known || acquaintance.is_none_or(|it| !it.contact.is_up()) {
+            return;
+        }
+        let learnt = acquaintance.and_then(|it| it.contact.learn());
+        self.learning = learnt.map(|learnt| (topology.node.clone(), learnt));
+    }
+
+    /// Says whether we can serve, and how old the map is.
+    pub(super) fn report(&mut self) {
+        let map = self.map();
+        crate::stats::control::slot_map_age(clock::micros().saturating_sub(map.fetched_at));
+        self.readiness.set_upstream(self.judge(&map));
+    }
+
+    /// Whether a shard can be reached; if not, why.
+    fn judge(&self, map: &SlotMap) -> Result<(), String> {
+        if self.contacts.values().any(|it| it.contact.is_up() && it.contact.is_stranger()) {
+            // Well, as far as a stranger can see: the first client that proves a name lends it to us.
+            return Ok(());
+        }
+        let of = |id| self.contacts.get(&id);
+        let mut primaries = map.members.primaries();
+        if primaries.any(|it| of(it.node.id).is_some_and(|it| it.contact.is_up())) {
+            return Ok(());
+        }
+        let known = map.members.primaries().filter_map(|it| of(it.node.id));
+        let troubles: Vec<String> =
+            known.filter_map(Acquaintance::trouble).take(WORDS_MAX).collect();
+        if !troubles.is_empty() {
+            return Err(format!("no shard of the cluster can be reached: {}", troubles.join("; ")));
+        }
+        let seeds = self.contacts.values();
+        let troubles: Vec<String> =
+            seeds.filter_map(Acquaintance::trouble).take(WORDS_MAX).collect();
+        if troubles.is_empty() {
+            return Err(
+                "the cluster has not told its nodes: is it a cluster, and may our user ask \
+                        CLUSTER SLOTS, SHARDS and NODES?"
+                    .to_owned(),
+            );
+        }
+        Err(format!("no seed of the cluster can be reached: {}", troubles.join("; ")))
+    }
+}
+
+// === impl Acquaintance ===
+
+impl Acquaintance {
+    /// Why it cannot be reached, with the next step.
+    fn trouble(&self) -> Option<String> {
+        match self.contact.standing() {
+            Standing::Down(error) => Some(words(&self.contact.node.name, &error)),
+            Standing::Dialling | Standing::Up => None,
+        }
+    }
+}
+
+fn words(node: &str, error: &DialError) -> String {
+    format!("{node} is down ({}: {})", error.cause(), error.text)
+}
+
+/// Most nodes that are named in one sentence.
+const WORDS_MAX: usize = 5;

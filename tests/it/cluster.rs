@@ -1,0 +1,8 @@
+//! Breakwater before a real Redis Cluster: slots move, nodes die, and clients go on.
+//!
+//! Owns what only whole clusters can show; the parts below have their own tests. Never asserts a speed: what took
+//! how long is printed, for whoever runs one of these by hand and at length (BREAKWATER_CLUSTER_SECONDS).
+//!
+//! What surprises: `harness` tests the tests' own cluster, without a proxy. A failure there is no fault of Breakwater's.
+
+mod harness;

@@ -1,0 +1,120 @@
+//! Moves slots from node to node, step by step, as `redis-cli --cluster reshard` does it.
+//!
+//! Owns one connection to each node, so that thousands of slots move without thousands of dials, and so that a
+//! thread can move slots while the test does something else. Never waits for gossip: every living node is told.
+//!
+//! What surprises: a step that fails panics with the node's words, except `try_` ones, whose callers move slots of
+//! nodes that die.
+
+use crate::support::{Client, frames, shown};
+
+/// Somebody with a connection to every node.
+pub(crate) struct Mover {
+    ends: Vec<Option<End>>,
+}
+
+struct End {
+    client: Client,
+    port: u16,
+    id: String,
+}
+
+// === impl Mover ===
+
+impl Mover {
+    pub(super) fn new(ends: Vec<Option<(Client, u16, String)>>) -> Self {
+        let end = |(client, port, id)| End { client, port, id };
+        Self { ends: ends.into_iter().map(|known| known.map(end)).collect() }
+    }
+
+    /// The slot with its keys: opened, emptied, closed.
+    pub(crate) fn move_slot(&mut self, slot: u16, from: usize, to: usize) {
+        self.open(slot, from, to);
+        while self.move_keys(slot, from, to, BATCH) > 0 {}
+        self.close(slot, from, to);
+    }
+
+    /// Both ends know that the slot is to move; the target first, so that no ASK leads to a node that knows nothing.
+    pub(crate) fn open(&mut self, slot: u16, from: usize, to: usize) {
+        let (source, target) = (self.id(from), self.id(to));
+        self.ok(to, &format!("CLUSTER SETSLOT {slot} IMPORTING {source}"));
+        self.ok(from, &format!("CLUSTER SETSLOT {slot} MIGRATING {target}"));
+    }
+
+    /// Moves at most `limit` keys in one MIGRATE, and says how many.
+    pub(crate) fn move_keys(&mut self, slot: u16, from: usize, to: usize, limit: usize) -> usize {
+        let reply = self.ask(from, &format!("CLUSTER GETKEYSINSLOT {slot} {limit}"));
+        let keys = frames::arguments(&reply);
+        if keys.is_empty() {
+            return 0;
+        }
+        let port = self.end(to).port.to_string();
+        let head = ["MIGRATE", "127.0.0.1", &port, "", "0", MIGRATE_MS, "KEYS"];
+        let mut arguments: Vec<&[u8]> = head.iter().map(|word| word.as_bytes()).collect();
+        arguments.extend(keys.iter().map(Vec::as_slice));
+        let reply = self.end(from).client.call(&arguments);
+        // NOKEY: they were popped, deleted or expired since.
+        let is_done = reply == b"+OK\r\n" || reply == b"+NOKEY\r\n";
+        assert!(is_done, "MIGRATE of slot {slot}: {}", shown(&reply));
+        keys.len()
+    }
+
+    /// The slot is the target's: it is told first, then the source, then everybody else.
+    pub(crate) fn close(&mut self, slot: u16, from: usize, to: usize) {
+        let words = format!("CLUSTER SETSLOT {slot} NODE {}", self.id(to));
+        self.ok(to, &words);
+        self.ok(from, &words);
+        for i in 0..self.ends.len() {
+            // Replicas follow their primaries, and refuse.
+            let is_other = i != from && i != to && self.ends[i].is_some();
+            if is_other {
+                self.ask(i, &words);
+            }
+        }
+    }
+
+    /// Slots without keys change their owner at once: one pipeline to each of the two, nobody else is told.
+    pub(crate) fn give_empty(&mut self, slots: &[u16], from: usize, to: usize) {
+        let id = self.id(to);
+        let word = |slot: &u16| format!("CLUSTER SETSLOT {slot} NODE {id}\r\n");
+        let words: String = slots.iter().map(word).collect();
+        for i in [to, from] {
+            let client = &mut self.end(i).client;
+            client.send(&words);
+            for (slot, reply) in slots.iter().zip(client.frames(slots.len())) {
+                assert_eq!(reply, b"+OK\r\n", "SETSLOT {slot} NODE: {}", shown(&reply));
+            }
+        }
+        // An owner that takes slots by itself must win against older claims.
+        let reply = self.ask(to, "CLUSTER BUMPEPOCH");
+        assert!(reply.starts_with(b"+"), "{}", shown(&reply));
+    }
+
+    /// The node forgets that the slot is open.
+    pub(crate) fn stable(&mut self, slot: u16, at: usize) {
+        self.ok(at, &format!("CLUSTER SETSLOT {slot} STABLE"));
+    }
+
+    /// Asks a node anything.
+    pub(crate) fn ask(&mut self, i: usize, words: &str) -> Vec<u8> {
+        self.end(i).client.ask(words)
+    }
+
+    fn ok(&mut self, i: usize, words: &str) {
+        let reply = self.ask(i, words);
+        assert_eq!(reply, b"+OK\r\n", "{words}: {}", shown(&reply));
+    }
+
+    fn id(&mut self, i: usize) -> String {
+        self.end(i).id.clone()
+    }
+
+    fn end(&mut self, i: usize) -> &mut End {
+        self.ends[i].as_mut().expect("the node was alive when the mover was made")
+    }
+}
+
+/// Keys of one MIGRATE: redis-cli's own number.
+const BATCH: usize = 10;
+/// What a MIGRATE may take, in milliseconds.
+const MIGRATE_MS: &str = "60000";
