@@ -90,7 +90,8 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
     let Some(first) = lane.waiters.front().copied() else {
         return false;
     };
-    let is_candidate = lane.pinned.is_none() && !lane.streaming && first.role != Role::Probe;
+    let is_candidate =
+        lane.pinned.is_none() && !lane.streaming && first.role != Role::Probe && !first.is_bound();
     let before = if first.frames > 1 { lane.block.1.clone() } else { Vec::new() };
     let Some(redirect) = meaning(&before, reply).filter(|_| is_candidate) else {
         return false;
@@ -108,12 +109,35 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
         restore(worker, detour);
         return false;
     }
-    let is_users = first.frames == 1
-        && topology.table.spec(first.command).is_none_or(|spec| spec.runs_user_code());
+    let is_whole = first.frames == 1 && !matches!(first.role, Role::Part { .. });
+    let is_users =
+        is_whole && topology.table.spec(first.command).is_none_or(|spec| spec.runs_user_code());
     lane.finish_first(&mut worker.pool);
     if is_users {
         probe(worker, &topology, lane, detour);
         return true;
+    }
+    follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
+    keep_or_tell(worker, detour);
+    true
+}
+
+/// As [`take`], for one of several parts that the first waiter of a lane waits for; `frame` is its command.
+pub fn take_part(
+    worker: &mut Worker,
+    lane: &Lane,
+    own: Waiter,
+    frame: Bytes,
+    reply: &[u8],
+) -> bool {
+    let Some(redirect) = redirect::read(reply) else {
+        return false;
+    };
+    let topology = Arc::clone(worker.topology.load());
+    let answer = Answer::Reply(Bytes::copy_from_slice(reply));
+    let mut detour = detour_of(worker, &topology, &own, frame, lane.key.clone(), answer);
+    if !is_about(&redirect, detour.slot) {
+        return false;
     }
     follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
     keep_or_tell(worker, detour);
@@ -250,7 +274,7 @@ fn detour_of(
 
 fn take_off(session: &mut Session, waiter: &Waiter) -> Option<Detour> {
     let detours = session.detours.as_mut()?;
-    let detour = detours.remove(waiter.slot);
+    let detour = detours.remove((waiter.slot, waiter.part()));
     if detours.is_empty() {
         session.detours = None;
     }
@@ -404,11 +428,11 @@ fn advance(worker: &mut Worker, id: SessionId) {
                 continue;
             }
             if at <= worker.now && !launch(worker, &topology, &session, detour, to) {
-                over.push(detour.waiter.slot);
+                over.push((detour.waiter.slot, detour.waiter.part()));
             }
             is_waiting |= detour.stage != Stage::OnTheRoad;
         }
-        let told: Vec<Detour> = over.iter().filter_map(|&slot| detours.remove(slot)).collect();
+        let told: Vec<Detour> = over.iter().filter_map(|&which| detours.remove(which)).collect();
         session.detours = Some(detours).filter(|detours| !detours.is_empty());
         worker.sessions.restore(id, session);
         told.into_iter().for_each(|detour| tell(worker, detour));
@@ -527,7 +551,8 @@ fn next_command<T>(
     Some((then(&command, table.resolve(&command).ok()), length))
 }
 
-fn owned(frame: Piece<'_>) -> Bytes {
+/// A copy that outlives its lane.
+pub fn owned(frame: Piece<'_>) -> Bytes {
     match frame {
         Piece::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
         Piece::Shared(bytes) => bytes,

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 
-use crate::dispatch::{self, Settled, detour};
+use crate::dispatch::{self, Settled, detour, gather};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
@@ -132,7 +132,10 @@ fn whole(
         }
         return Ok(());
     }
-    let follows = matches!(first.role, Role::Script | Role::Library);
+    if first.is_many() {
+        return one_of_many(worker, lane, bytes, kind);
+    }
+    let follows = matches!(first.role, Role::Script | Role::Library) || first.is_bound();
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
@@ -164,6 +167,29 @@ fn whole(
         dispatch::settle(worker, &waiter, Settled::Reply { bytes: &bytes, kind, earlier });
     }
     lane.settling = None;
+    Ok(())
+}
+
+/// One of the replies that the first waiter is owed for several parts; with the last one it leaves.
+fn one_of_many(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    bytes: &[u8],
+    kind: u8,
+) -> Result<(), Anomaly> {
+    gather::one_of_many(worker, lane, bytes, kind);
+    let is_over = lane.waiters.front().is_none_or(|first| lane.block.0 >= first.frames);
+    if !is_over {
+        return Ok(());
+    }
+    let end = lane.waiters.front().map_or(0, |first| first.end);
+    if end > lane.send.sent() {
+        return Err(Anomaly::Unexpected);
+    }
+    let handed_at = lane.handed_at(end).unwrap_or(worker.now);
+    let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
+    worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
+    worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
     Ok(())
 }
 
@@ -251,8 +277,14 @@ fn pass_on(
         return Ok(());
     }
     let waiter = *lane.waiters.front().ok_or(Anomaly::Unexpected)?;
-    if waiter.end > lane.send.sent() {
+    if waiter.asked_until() > lane.send.sent() {
         return Err(Anomaly::Unexpected);
+    }
+    if matches!(waiter.role, Role::Part { .. }) {
+        lane.streaming = true;
+        lane.streamed += piece.len() as u64;
+        gather::piece_of_part(worker, &waiter.one(lane.block.0), piece);
+        return Ok(());
     }
     if !lane.block.1.is_empty() {
         let before = std::mem::take(&mut lane.block.1);
