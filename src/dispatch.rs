@@ -138,18 +138,18 @@ pub fn dispatch(
     }
     let mut role = Role::of(spec.id);
     match class {
-        Class::Local => match pinned::unblock(worker, spec, command) {
+        Class::Local => match local::passed_on(worker, topology, spec, command) {
             Some(bytes) => frame = Piece::Shared(bytes.into()),
             None => return local::answer(worker, topology, session, spec, command),
         },
         Class::Subscriber => {
             return pubsub::command(worker, topology, session, identity, spec, command);
         }
-        Class::Shared if role == Role::Info => {
+        Class::Shared if matches!(role, Role::Info { .. }) => {
             if info::is_wanted_alone(&command) {
                 return info::answer(worker, session, spec);
             }
-            role = if info::is_wanted(&command) { Role::Info } else { Role::Plain };
+            role = info::role(topology, &command);
         }
         Class::Shared => {}
         _ => return refuse(worker, session, spec, &not_served(spec)),
@@ -325,7 +325,7 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         Role::Part { .. } => gather::settled(worker, waiter, &settled),
         Role::Probe => detour::proven(worker, waiter, &settled),
         Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
-        Role::Info => match info::joined(worker, &settled) {
+        Role::Info { is_joined } => match info::retold(worker, &settled, is_joined) {
             Some(bytes) => {
                 let kind = bytes.first().copied().unwrap_or(b'$');
                 deliver(worker, waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });

@@ -19,6 +19,7 @@ use crate::resp::limits::Limits;
 use crate::resp::request::{RequestScanner, Scanned};
 use crate::resp::write;
 use crate::route::slot::slot;
+use crate::topology;
 
 /// Explains the command of `flags`. True if it would be served, so that the exit code can be used in scripts.
 ///
@@ -39,7 +40,7 @@ pub fn run(flags: &ExplainFlags, out: &mut impl Write) -> io::Result<bool> {
     let mut table = Table::builtin();
     if let Some(upstream) = &upstream {
         match table.rename(&upstream.renamed) {
-            Ok(renamed) => table = renamed,
+            Ok(renamed) => table = topology::with_our_answers(renamed, upstream),
             Err(error) => {
                 writeln!(out, "[upstream.renamed]: {error}")?;
                 return Ok(false);

@@ -1,6 +1,6 @@
-//! The `# Breakwater` section of INFO.
+//! INFO: the `# Breakwater` section, and what must not be told of a cluster that clients are not to see.
 //!
-//! Owns its fields, and how it is joined to what the node says. Never asks the node for more than the client did,
+//! Owns that section's fields, and how it is joined to what the node says. Never asks the node for more than the client did,
 //! never touches a reply that is not one whole string: an error, or one of absurd size, passes as it is. A client
 //! that asks for everything, or for this section, gets it behind the node's own; one that asks for this section
 //! alone is answered here.
@@ -19,6 +19,8 @@ use crate::resp::write::{self, Protocol};
 use crate::session::state::Session;
 use crate::stats::WorkerStats;
 use crate::stats::labels::Outcome;
+use crate::topology::Topology;
+use crate::upstream::lane::Role;
 use crate::worker::Worker;
 
 /// Whether our section belongs to the reply of this INFO.
@@ -34,6 +36,15 @@ pub fn is_wanted_alone(command: &Command<'_>) -> bool {
     command.len() > 1 && (1..command.len()).all(|index| command.has_word_at(index, OWN))
 }
 
+/// What happens to the reply of this INFO.
+#[must_use]
+pub fn role(topology: &Topology, command: &Command<'_>) -> Role {
+    match is_wanted(command) {
+        is_joined if is_joined || topology.hides_cluster() => Role::Info { is_joined },
+        _ => Role::Plain,
+    }
+}
+
 /// Answers an INFO that only asks for our section.
 pub fn answer(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispatched {
     worker.stats.command(spec.id.stats_index(), Outcome::Local).increment();
@@ -43,9 +54,9 @@ pub fn answer(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispat
     Dispatched::Done
 }
 
-/// The node's reply with our section behind it; `None` if it stays as it is.
+/// The node's reply as clients get it, with our section behind it if that `is_joined`; `None` if it stays as it is.
 #[must_use]
-pub fn joined(worker: &Worker, settled: &Settled<'_>) -> Option<Vec<u8>> {
+pub fn retold(worker: &Worker, settled: &Settled<'_>, is_joined: bool) -> Option<Vec<u8>> {
     let Settled::Reply { bytes, kind, earlier: 0 } = settled else {
         return None;
     };
@@ -59,14 +70,30 @@ pub fn joined(worker: &Worker, settled: &Settled<'_>) -> Option<Vec<u8>> {
     if bytes.first() != Some(kind) {
         return None;
     }
-    let mut text = text.to_vec();
-    if !text.is_empty() {
-        text.extend_from_slice(b"\r\n");
+    let hides_cluster = worker.shared.topology.load().hides_cluster();
+    let mut text = if hides_cluster { without_cluster(text) } else { text.to_vec() };
+    if is_joined {
+        if !text.is_empty() {
+            text.extend_from_slice(b"\r\n");
+        }
+        text.extend_from_slice(&section(worker));
     }
-    text.extend_from_slice(&section(worker));
     let mut reply = Vec::with_capacity(text.len() + 32);
     write::verbatim(&mut reply, protocol, &text);
     Some(reply)
+}
+
+/// What a node of a cluster says, in the words of one that is in none.
+fn without_cluster(text: &[u8]) -> Vec<u8> {
+    text.split_inclusive(|&byte| byte == b'\n').flat_map(told_of).copied().collect()
+}
+
+fn told_of(line: &[u8]) -> &[u8] {
+    match line {
+        b"redis_mode:cluster\r\n" => b"redis_mode:standalone\r\n",
+        b"cluster_enabled:1\r\n" => b"cluster_enabled:0\r\n",
+        line => line,
+    }
 }
 
 /// The section, with a line end behind each field.
@@ -194,6 +221,28 @@ mod tests {
         let text = format!("$3000000\r\n{}\r\n", "x".repeat(3_000_000));
         let (ours, length) = told("INFO", text.as_bytes());
         assert!(length == text.len() && ours.starts_with(b"$3000000\r\n"));
+    }
+
+    #[test]
+    fn a_cluster_that_is_hidden_is_not_told_of() {
+        use crate::config::{ClusterSettings, PresentAs};
+        let node = "# Server\r\nredis_mode:cluster\r\nx:redis_mode:cluster\r\n\r\n# Cluster\r\ncluster_enabled:1\r\n";
+        let bare = "# Server\r\nredis_mode:standalone\r\nx:redis_mode:cluster\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n";
+        let framed = |text: &str| format!("${}\r\n{text}\r\n", text.len()).into_bytes();
+        for (present_as, want) in [(PresentAs::Standalone, bare), (PresentAs::Cluster, node)] {
+            let mut rig = Rig::with(|settings| {
+                settings.cluster = Some(ClusterSettings { seeds: Vec::new(), present_as });
+            });
+            let ann = rig.client();
+            rig.say(ann, b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*1\r\n$4\r\nINFO\r\n");
+            rig.hand_over_all();
+            rig.answer(&framed(node)).unwrap();
+            assert_eq!(rig.take(ann), framed(want));
+            rig.answer(&framed(node)).unwrap();
+            let told = String::from_utf8(rig.take(ann)).unwrap();
+            let (_, text) = told.split_once("\r\n").unwrap();
+            assert!(text.starts_with(&format!("{want}\r\n# Breakwater\r\n")), "{told}");
+        }
     }
 
     #[test]

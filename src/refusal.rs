@@ -4,7 +4,7 @@
 //! have run, and must not take a passing fault for a permanent one (INV-3, INV-8). Texts that Redis has itself
 //! are in `command::errors`.
 //!
-//! What surprises: all of these begin with `ERR`. A retryable first word (LOADING, CLUSTERDOWN) makes several
+//! What surprises: nearly all of these begin with `ERR`, none with a word that asks for a repetition. A retryable first word (LOADING, CLUSTERDOWN) makes several
 //! libraries run a *whole pipeline* again, the commands that succeeded included.
 
 use crate::clock::{Micros, SECOND};
@@ -20,6 +20,11 @@ pub enum Refusal {
         command: String,
         /// What it would need, and what to do instead.
         why: &'static str,
+    },
+    /// It would change the cluster, and clients here are no administrators of it.
+    ChangesCluster {
+        /// Full name, lower case.
+        command: String,
     },
     /// It was not run, and the node is to blame.
     NodeDown {
@@ -164,6 +169,10 @@ impl Refusal {
             Self::NotServed { command, why } => {
                 format!("ERR breakwater: '{command}' is not served: {why}")
             }
+            Self::ChangesCluster { command } => format!(
+                "NOPERM breakwater: '{command}' changes the cluster, which is hidden here behind one \
+                 address; send it to the node itself"
+            ),
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)

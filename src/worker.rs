@@ -25,6 +25,7 @@ use crate::route::scan::Rounds;
 use crate::route::split::Split;
 use crate::scripts::Scripts;
 use crate::scripts::libraries::Libraries;
+use crate::session::local::cluster::Names;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
 use crate::stats::WorkerStats;
@@ -128,6 +129,8 @@ pub struct Shared {
     pub libraries: Libraries,
     /// What the scans of a cluster's clients are to visit. Locked by SCAN alone.
     pub scans: Mutex<Rounds>,
+    /// What we are called where clients are shown a cluster.
+    pub names: Names,
     /// Rung by whoever has met a sign that the slot map is old; the control plane fetches a new one.
     pub map_is_old: tokio::sync::Notify,
     /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
@@ -182,6 +185,7 @@ impl Shared {
             scripts: Scripts::new(&memory),
             libraries: Libraries::new(&memory),
             scans: Mutex::default(),
+            names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),
             stats: Mutex::default(),
         }

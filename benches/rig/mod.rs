@@ -189,6 +189,8 @@ fn connect(worker: &mut Worker) -> SessionId {
         failover_wait: std::time::Duration::from_millis(400),
         migration_wait: std::time::Duration::from_millis(400),
         stall: std::time::Duration::from_secs(60),
+        announced: None,
+        is_tls: false,
     };
     let (inbox, _) = tokio::sync::mpsc::channel(1);
     let handle = WorkerHandle { inbox, load: Arc::default() };

@@ -1,7 +1,7 @@
 //! The table: which commands exist, and everything known about each.
 //!
-//! Owns the built-in table, its overlay by what one upstream says about itself, and the renames of
-//! `[upstream.renamed]`. A table is never edited: each step makes another one, to be published
+//! Owns the built-in table, its overlay by what one upstream says about itself, the renames of
+//! `[upstream.renamed]`, and the change of class where we answer in the upstream's place. A table is never edited: each step makes another one, to be published
 //! whole (INV-6). Never asks a server; [`super::overlay`] reads what one answered.
 //!
 //! Two surprises. After an overlay the table knows *exactly* what the upstream knows, so that
@@ -142,6 +142,16 @@ impl Table {
             renames.add(original, name)?;
         }
         Ok(Table { specs: renames.specs, index: Index::new(renames.entries) })
+    }
+
+    /// A table in which the commands that `is_ours` chooses are of class local, whatever they were.
+    pub fn answered_here(mut self, is_ours: impl Fn(&Spec) -> bool) -> Table {
+        for spec in &mut self.specs {
+            if is_ours(spec) {
+                spec.class = Class::Local;
+            }
+        }
+        self
     }
 
     #[inline]

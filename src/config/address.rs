@@ -1,6 +1,6 @@
 //! The grammar of addresses: where we listen, and the URL of the upstream.
 //!
-//! Owns two pure functions, [`listen`] and [`upstream`]; they resolve no name and open nothing. Never quotes a
+//! Owns the pure functions [`listen`], [`announced`] and [`upstream`]; they resolve no name and open nothing. Never quotes a
 //! URL or any part of one in an error (INV-11): a slip of the keyboard puts a password where a host or a port
 //! belongs.
 //!
@@ -8,7 +8,7 @@
 //! one socket; and userinfo must be percent-encoded, so that a `/` or `@` in a password cannot move the host.
 
 use super::complaint::Fault;
-use super::{Endpoint, ListenAddress, UNIX_MODE_DEFAULT};
+use super::{Announced, Endpoint, ListenAddress, UNIX_MODE_DEFAULT};
 use crate::log::Redacted;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -76,6 +76,18 @@ pub(super) fn socket(text: &str) -> Result<SocketAddr, Fault> {
         _ => "write an IP address and a port, as in 127.0.0.1:6379 or [::1]:6379".to_owned(),
     };
     wrong(format!("'{text}' is not an address to listen on"), hint)
+}
+
+/// Reads the address under which clients are to find us: a name or an IP address, and a port.
+pub(super) fn announced(text: &str) -> Result<Announced, Fault> {
+    let hint = "write what clients dial, as in \"redis.example:6379\" or \"[2001:db8::1]:6379\"";
+    let fault = || Fault::new(format!("'{text}' is not an address to announce"), hint);
+    // A port that nobody wrote would be a guess, and a wrong one behind every forwarded port.
+    let (host, port) = match host_and_port(text) {
+        Ok((host, port)) if text.ends_with(&format!(":{port}")) => (host, port),
+        _ => return Err(fault()),
+    };
+    Ok(Announced { host, port })
 }
 
 /// Reads an upstream URL: `redis://[user:password@]host[:port][/db]`, `redis-cluster://[user:password@]host[:port],…`,
@@ -461,6 +473,22 @@ mod tests {
         ] {
             let fault = upstream(url).expect_err(url);
             assert!(!fault.to_string().contains("hunter2"), "{url}: {fault}");
+        }
+    }
+
+    #[test]
+    fn an_announced_address_has_a_host_and_a_port() {
+        for (text, host, port) in [
+            ("10.0.0.7:7000", "10.0.0.7", 7000),
+            ("redis.example:6379", "redis.example", 6379),
+            ("[2001:db8::1]:6380", "2001:db8::1", 6380),
+        ] {
+            assert_eq!(announced(text).unwrap(), Announced { host: host.into(), port }, "{text}");
+        }
+        for text in ["", "redis", ":7000", "h:0", "h:65536", "h:+7", "::1", "[::1]", "a b:7", "h:"]
+        {
+            let fault = announced(text).unwrap_err();
+            assert_eq!(fault.what, format!("'{text}' is not an address to announce"));
         }
     }
 

@@ -76,6 +76,8 @@ pub(super) struct WrittenListener {
     pub(super) client_idle_timeout: Spanned<Time>,
     /// 1 ms to 1 day.
     pub(super) client_timeout: Option<Spanned<Time>>,
+    /// Host and port; absent: what the client dialled.
+    pub(super) announce: Option<Spanned<String>>,
     /// Absent: plain text.
     pub(super) tls: Option<Spanned<Table<WrittenServerTls>>>,
     /// Bounds of a client that subscribes.
@@ -146,6 +148,10 @@ pub(super) struct WrittenUser {
 pub(super) struct WrittenUpstream {
     /// See `address.rs`. May be absent if a flag or a variable has one.
     pub(super) url: Option<Spanned<String>>,
+    /// "cluster" or "standalone"; only with a cluster.
+    pub(super) present_as: Option<Spanned<String>>,
+    /// "local" or "upstream"; absent: "local" with a cluster.
+    pub(super) ping: Option<Spanned<String>>,
     /// Where the URL has none.
     pub(super) db: Option<Spanned<u32>>,
     /// Where the URL has none.
@@ -460,6 +466,7 @@ impl Default for WrittenListener {
             client_max: default(10_000),
             client_idle_timeout: default(Time::ms(0)),
             client_timeout: None,
+            announce: None,
             tls: None,
             pubsub: Table::default(),
             limits: Table::default(),
@@ -504,6 +511,8 @@ impl Default for WrittenUpstream {
     fn default() -> Self {
         Self {
             url: None,
+            present_as: None,
+            ping: None,
             db: None,
             user: None,
             password: None,

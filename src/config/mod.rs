@@ -78,11 +78,22 @@ pub struct ListenerSettings {
     /// What the applications' own time-out is, so that no wait of ours exceeds 0.8 of it. `None`: not declared,
     /// which counts as 500 ms.
     pub client_timeout: Option<Duration>,
+    /// Where clients are told to find us when they ask for a cluster's nodes; `None`: at the address that they dialled.
+    pub announce: Option<Announced>,
     /// Bounds of each of its clients that subscribes.
     pub pubsub: PubsubSettings,
     /// Protocol bounds for its clients, at most the ceilings; `request_bytes` is also at most
     /// [`MemorySettings::request_bytes_total`].
     pub limits: Limits,
+}
+
+/// An address of ours as clients see it from behind a forwarded port or another network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// A name or an IP address, IPv6 without brackets.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
 }
 
 /// What one client may cost that subscribes (INV-4). Zero switches a limit of unread bytes off.
@@ -157,6 +168,8 @@ pub struct UpstreamSettings {
     pub endpoint: Endpoint,
     /// `Some` for `redis-cluster://`.
     pub cluster: Option<ClusterSettings>,
+    /// Who answers PING.
+    pub ping: Ping,
     /// Database that a client starts in, 0 unless the URL or `db` says otherwise.
     pub db: u32,
     /// `Some` for `rediss://`.
@@ -196,6 +209,27 @@ pub struct UpstreamSettings {
 pub struct ClusterSettings {
     /// Nodes to be asked for the others, in the order of the URL; at least one, all [`Endpoint::Tcp`].
     pub seeds: Vec<Endpoint>,
+    /// What clients are shown of it.
+    pub present_as: PresentAs,
+}
+
+/// What a cluster looks like to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PresentAs {
+    /// A healthy cluster of one node that owns every slot: us.
+    #[default]
+    Cluster,
+    /// One Redis without cluster support.
+    Standalone,
+}
+
+/// Who answers PING.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ping {
+    /// We do, while a connection to the upstream stands.
+    Local,
+    /// The upstream does.
+    Upstream,
 }
 
 /// The address of a node.

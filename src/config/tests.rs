@@ -630,6 +630,34 @@ fn a_listener_that_follows_the_url_changes_with_its_credentials() {
 }
 
 #[test]
+fn what_clients_are_shown_of_a_cluster_is_a_choice() {
+    let of = |text: &str| load(&format!("[upstream]\n{text}")).unwrap().upstream;
+    let shown = |text: &str| (of(text).cluster.map(|cluster| cluster.present_as), of(text).ping);
+    let cluster = "url = \"redis-cluster://a:1,b:2\"\n";
+    assert_eq!(shown(cluster), (Some(PresentAs::Cluster), Ping::Local));
+    let hidden = format!("{cluster}present_as = \"standalone\"\nping = \"upstream\"\n");
+    assert_eq!(shown(&hidden), (Some(PresentAs::Standalone), Ping::Upstream));
+    // It says nothing wrong of one Redis, so the same file serves when a flag names one.
+    let single = "url = \"redis://h\"\npresent_as = \"standalone\"\n";
+    assert_eq!(shown(single), (None, Ping::Upstream));
+    assert_eq!(shown("url = \"redis://h\"\nping = \"local\"\n"), (None, Ping::Local));
+    let found = complaints(
+        "upstream.present_as = \"cluster\"\nupstream.ping = \"lokal\"\n\
+         [[listener]]\naddress = \"[::1]:1\"\nannounce = \"redis\"\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "f:2:23: one Redis cannot be presented as a cluster; remove present_as, or write \
+             redis-cluster:// in the URL",
+            "f:3:17: 'lokal' is not a way to answer PING; did you mean 'local'?",
+            "f:6:12: 'redis' is not an address to announce; write what clients dial, as in \
+             \"redis.example:6379\" or \"[2001:db8::1]:6379\"",
+        ]
+    );
+}
+
+#[test]
 fn auto_workers_are_at_least_one() {
     assert!((1..=WORKERS_MAX).contains(&Workers::Auto.count()));
 }

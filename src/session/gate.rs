@@ -9,7 +9,9 @@
 use ring::digest;
 use std::time::Duration;
 
-use crate::config::{Auth, ListenerSettings, MemorySettings, PubsubSettings, UserSettings};
+use crate::config::{
+    Announced, Auth, ListenerSettings, MemorySettings, PubsubSettings, UserSettings,
+};
 use crate::resp::limits::Limits;
 use crate::session::admission::Bounds;
 use crate::upstream::identity::Identity;
@@ -33,6 +35,10 @@ pub struct Gate {
     pub migration_wait: Duration,
     /// A client that takes no byte of its replies for so long is closed.
     pub stall: Duration,
+    /// Where clients are told to find us; `None`: at the address that they dialled.
+    pub announced: Option<Announced>,
+    /// Its clients speak TLS.
+    pub is_tls: bool,
 }
 
 // === impl Gate ===
@@ -53,6 +59,8 @@ impl Gate {
             failover_wait: listener.wait(FAILOVER_WAIT_MAX),
             migration_wait: listener.wait(MIGRATION_WAIT_MAX),
             stall: memory.client_stall,
+            announced: listener.announce.clone(),
+            is_tls: listener.tls.is_some(),
         }
     }
 

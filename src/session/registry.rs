@@ -48,6 +48,8 @@ pub struct Client {
     pub active_at: AtomicU64,
     /// CLIENT NO-EVICT ON was asked for; a proxy has no such eviction, so this is only shown.
     pub no_evict: AtomicBool,
+    /// It has said READONLY.
+    pub is_readonly: AtomicBool,
     /// Its channels, patterns and shard channels; see [`Client::note_subscriptions`].
     pub subscriptions: [AtomicU32; 3],
     /// What the node's own CLIENT ID calls the connection that this client has for itself; 0 without one.
@@ -156,6 +158,7 @@ impl Client {
             queued: AtomicI32::new(-1),
             is_blocked: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
+            is_readonly: AtomicBool::new(false),
             subscriptions: Default::default(),
             labels: Mutex::new(Labels { user, ..Labels::default() }),
         }

@@ -47,6 +47,8 @@ pub struct Session {
     pub protocol: Protocol,
     /// Selected database.
     pub db: u32,
+    /// It has said READONLY: what it reads may come from a replica.
+    pub is_readonly: bool,
     /// Who it is upstream. `None` until it has authenticated.
     pub identity: Option<Identity>,
     /// Whether and which replies are suppressed (CLIENT REPLY).
@@ -185,6 +187,7 @@ impl Session {
             gate,
             protocol: Protocol::Resp2,
             db: 0,
+            is_readonly: false,
             identity,
             reply_mode: ReplyMode::On,
             subscriptions: None,

@@ -59,7 +59,7 @@ pub fn dispatch(
         | (_, "auth" | "client|reply" | "client|tracking" | "monitor") => {
             refuse_queueing(worker, session, spec)
         }
-        (Class::Local, _) => match pinned::unblock(worker, spec, command) {
+        (Class::Local, _) => match local::passed_on(worker, topology, spec, command) {
             Some(frame) => queue(worker, session, lane, spec, Piece::Shared(frame.into())),
             None => queue_ours(worker, session, lane, spec, command),
         },

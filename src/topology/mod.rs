@@ -20,7 +20,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::admin::Readiness;
+use crate::command::spec::{CommandId, builtin_id};
 use crate::command::table::Table;
+use crate::config::{Ping, PresentAs, UpstreamSettings};
 use crate::resp::limits::Limits;
 use crate::upstream::dial::Node;
 use crate::worker::Shared;
@@ -75,18 +77,40 @@ pub async fn follow(
     }
 }
 
-/// The table with `[upstream.renamed]` applied. A name that the table lacks is reported and left out: the node
-/// may be older than the configuration.
+/// The table as commands for `node` need it: `[upstream.renamed]` applied, and what is answered here because of the
+/// kind of upstream. A name that the table lacks is reported and left out: the node may be older than the configuration.
 #[must_use]
-pub fn with_renames(table: Table, node: &Node) -> Table {
-    match table.rename(&node.settings.renamed) {
+pub fn fitted(table: Table, node: &Node) -> Table {
+    let table = match table.rename(&node.settings.renamed) {
         Ok(renamed) => renamed,
         Err(error) => {
             crate::events::rename_ignored(&node.name, &error);
             table
         }
-    }
+    };
+    with_our_answers(table, &node.settings)
 }
+
+/// The table with those commands made local that are answered here before this kind of upstream only: PING where it
+/// is to be so, and CLUSTER in front of a cluster. Of the latter two are about keys and go to the keys' node, unless
+/// there is to be no cluster.
+#[must_use]
+pub fn with_our_answers(table: Table, settings: &UpstreamSettings) -> Table {
+    let is_local_ping = settings.ping == Ping::Local;
+    let present_as = settings.cluster.as_ref().map(|cluster| cluster.present_as);
+    table.answered_here(|spec| match (&*spec.name, present_as) {
+        ("ping", _) => is_local_ping,
+        (name, Some(_)) if spec.id == CLUSTER || spec.container == Some(CLUSTER) => {
+            present_as == Some(PresentAs::Standalone) || !SPREAD.contains(&name)
+        }
+        _ => false,
+    })
+}
+
+/// Subcommands of CLUSTER about the keys or the load of slots: only the slots' nodes have the answer.
+const SPREAD: [&str; 3] =
+    ["cluster|countkeysinslot", "cluster|getkeysinslot", "cluster|slot-stats"];
+const CLUSTER: CommandId = builtin_id("cluster");
 
 // === impl Topology ===
 
@@ -94,7 +118,7 @@ impl Topology {
     /// The picture before anything is known of `node`: the built-in table.
     #[must_use]
     pub fn unknown(epoch: u64, node: Arc<Node>) -> Self {
-        let table = Arc::new(with_renames(Table::builtin(), &node));
+        let table = Arc::new(fitted(Table::builtin(), &node));
         let slots = node.settings.cluster.is_some().then(|| Arc::new(SlotMap::empty()));
         Self { epoch, recoveries: 0, node, slots, table, facts: None }
     }
@@ -119,9 +143,28 @@ impl Topology {
         Limits { bulk_bytes: limits.bulk_bytes.min(node), ..*limits }
     }
 
-    /// Number of databases; 16 (Redis's default) until the node has said otherwise.
+    /// Whether clients are shown a cluster, of which we are the only node.
+    #[must_use]
+    pub fn shows_cluster(&self) -> bool {
+        self.presentation() == Some(PresentAs::Cluster)
+    }
+
+    /// Whether there is a cluster that clients are not to see.
+    #[must_use]
+    pub fn hides_cluster(&self) -> bool {
+        self.presentation() == Some(PresentAs::Standalone)
+    }
+
+    fn presentation(&self) -> Option<PresentAs> {
+        self.node.settings.cluster.as_ref().map(|cluster| cluster.present_as)
+    }
+
+    /// Number of databases, of which a cluster has one; 16 (Redis's default) until the node has said otherwise.
     #[must_use]
     pub fn databases(&self) -> u32 {
+        if self.presentation().is_some() {
+            return 1;
+        }
         self.facts.as_ref().map_or(16, |facts| facts.databases)
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::facts::{self, Learnt};
 use super::restore::Restorer;
-use super::{Published, Topology, with_renames};
+use super::{Published, Topology, fitted};
 use crate::admin::Readiness;
 use crate::command::overlay::LiveSpec;
 use crate::command::table::Table;
@@ -151,7 +151,7 @@ pub fn table(node: &Node, live: Vec<LiveSpec>) -> Table {
     } else {
         builtin.overlay(live)
     };
-    with_renames(table, node)
+    fitted(table, node)
 }
 
 /// What `/readyz` says, with the next step.

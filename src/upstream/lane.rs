@@ -119,8 +119,11 @@ pub enum Role {
     Script,
     /// It says which libraries of functions the node has.
     Library,
-    /// It is held until it is whole, and a section of ours is added.
-    Info,
+    /// It is held until it is whole, because what it tells is changed here.
+    Info {
+        /// Whether a section of ours is added.
+        is_joined: bool,
+    },
     /// It is one of several replies that become one, or as many of them as the waiter is owed.
     Part {
         /// Number of the (first) part.

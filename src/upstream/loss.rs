@@ -20,7 +20,6 @@ use crate::resp::reply::ReplyScanner;
 use crate::scripts::follow;
 use crate::session::state::{Closing, SessionId};
 use crate::stats::labels::{ClosedReason, Outcome, Resent};
-use crate::topology::slots::NodeId;
 use crate::upstream::dial::{DialError, Node};
 use crate::upstream::lane::{Lane, LaneState, Role, Waiter};
 use crate::worker::Worker;
@@ -308,7 +307,7 @@ fn apply(
 
 /// Whether the lane's commands may go to another node.
 fn is_elsewhere(lane: &Lane) -> bool {
-    lane.key.node != NodeId::default() && lane.pinned.is_none()
+    lane.node.is_of_cluster() && lane.pinned.is_none()
 }
 
 /// Sends a waiter's command again: on the lane's next connection, or in a cluster wherever its slot is then.

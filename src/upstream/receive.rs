@@ -13,7 +13,6 @@ use crate::dispatch::{self, Settled, detour, gather};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
-use crate::topology::slots::NodeId;
 use crate::upstream::lane::{Lane, Role};
 use crate::worker::Worker;
 
@@ -139,7 +138,7 @@ fn whole(
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
-    if kind == b'-' && lane.key.node != NodeId::default() && detour::take(worker, lane, bytes) {
+    if kind == b'-' && lane.node.is_of_cluster() && detour::take(worker, lane, bytes) {
         return Ok(());
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
@@ -259,7 +258,7 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
             Ok(seen > HELD_BYTES_MAX)
         }
         // Beyond any honest size it is passed on as it is.
-        Some(_) if first.is_some_and(|first| first.role == Role::Info) => {
+        Some(_) if first.is_some_and(|first| matches!(first.role, Role::Info { .. })) => {
             Ok(seen >= HELD_BYTES_MAX)
         }
         Some(_) => Ok(seen >= STREAM_FROM_BYTES),

@@ -72,6 +72,8 @@ impl Rig {
             failover_wait: std::time::Duration::from_millis(400),
             migration_wait: std::time::Duration::from_millis(400),
             stall: std::time::Duration::from_secs(60),
+            announced: None,
+            is_tls: false,
         };
         let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));
         let worker = Worker::new(Arc::new(shared), stats);

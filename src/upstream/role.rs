@@ -30,7 +30,7 @@ static ROLES: [Role; STATS_COUNT] = {
     roles[builtin_id("function|delete").index()] = Role::Library;
     roles[builtin_id("function|flush").index()] = Role::Library;
     roles[builtin_id("function|restore").index()] = Role::Library;
-    roles[builtin_id("info").index()] = Role::Info;
+    roles[builtin_id("info").index()] = Role::Info { is_joined: true };
     roles
 };
 

@@ -5,4 +5,5 @@
 //!
 //! What surprises: `harness` tests the tests' own cluster, without a proxy. A failure there is no fault of Breakwater's.
 
+mod gather;
 mod harness;

@@ -155,6 +155,8 @@ impl World {
             failover_wait: std::time::Duration::from_millis(400),
             migration_wait: std::time::Duration::from_millis(400),
             stall: Duration::from_secs(1 << 40),
+            announced: None,
+            is_tls: false,
         };
         let stats = Arc::new(WorkerStats::new(BUILTIN_COUNT));
         let (inbox, _) = tokio::sync::mpsc::channel(1);

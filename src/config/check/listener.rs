@@ -9,7 +9,9 @@
 
 use super::super::file::{Table, WrittenLimits, WrittenListener, WrittenPubsub, WrittenServerTls};
 use super::super::quantity::{DAY, MILLISECOND, Size, ZERO};
-use super::super::{Auth, ListenAddress, ListenerSettings, PubsubSettings, ServerTls, address};
+use super::super::{
+    Announced, Auth, ListenAddress, ListenerSettings, PubsubSettings, ServerTls, address,
+};
 use super::user::users;
 use super::{Checker, LISTEN, Place, one_of};
 use crate::resp::limits::{
@@ -150,10 +152,17 @@ fn without_address(
         auth: auth(checker, listener, around.has_identity),
         client_max: checker.bounded("client_max", &listener.client_max, 1..=CLIENTS_MAX),
         client_idle_timeout: (!idle.is_zero()).then_some(idle),
+        announce: announced(checker, listener.announce.as_ref()),
         client_timeout: timeout.map(|key| checker.time("client_timeout", key, MILLISECOND..=DAY)),
         pubsub: pubsub(checker, &listener.pubsub),
         limits: limits(checker, &listener.limits, around.request_bytes_total),
     }
+}
+
+/// Where clients are told to find us; checked like any address that is to be dialled, because they will dial it.
+fn announced(checker: &mut Checker, written: Option<&Spanned<String>>) -> Option<Announced> {
+    let text = written?;
+    checker.keep(text, address::announced(text.get_ref()))
 }
 
 /// The address that the file gives, and where it stands; `None` if there is none that can be used.

@@ -1,4 +1,4 @@
-//! Judges `[upstream]` and `--upstream`: address, database, TLS, renamed commands, clocks.
+//! Judges `[upstream]` and `--upstream`: address, database, TLS, what clients are shown, renamed commands, clocks.
 //!
 //! Owns how the URL and the keys beside it are joined: a URL from a flag replaces the one of the file; its user,
 //! password and database win over the file's keys; the other keys stay. Never quotes a URL (INV-11). Who we are
@@ -10,9 +10,9 @@
 use super::super::address::{self, UpstreamUrl};
 use super::super::file::{Table, WrittenClientTls, WrittenUpstream};
 use super::super::quantity::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, Time, ZERO};
-use super::super::{ClientTls, ClusterSettings, Endpoint, UpstreamSettings};
+use super::super::{ClientTls, ClusterSettings, Endpoint, Ping, PresentAs, UpstreamSettings};
 use super::credentials::credentials;
-use super::{Checker, NoUpstream, Place, UPSTREAM};
+use super::{Checker, NoUpstream, Place, UPSTREAM, one_of};
 use crate::cli::RunFlags;
 use crate::tls::is_server_name;
 use std::collections::BTreeMap;
@@ -55,10 +55,13 @@ pub(super) fn check(
     let keepalive = checker.time("keepalive", &written.keepalive, SECOND..=Time::secs(7_200));
     let user_timeout = checker.time("user_timeout", &written.user_timeout, unacknowledged);
     let lane_idle = checker.time("lane_idle", &written.lane_idle, SECOND..=DAY);
+    let present_as = present_as(checker, written.present_as.as_ref(), &url);
+    let ping = ping(checker, written.ping.as_ref(), &url);
     let UpstreamUrl { endpoint, seeds, .. } = url.url?;
     Some(UpstreamSettings {
         endpoint,
-        cluster: seeds.map(|seeds| ClusterSettings { seeds }),
+        cluster: seeds.map(|seeds| ClusterSettings { seeds, present_as }),
+        ping,
         db,
         tls,
         credentials,
@@ -119,7 +122,7 @@ fn database(checker: &mut Checker, written: &WrittenUpstream, url: &Url) -> u32 
     let Some(key) = &written.db else {
         return of_url.unwrap_or(0);
     };
-    if url.url.as_ref().is_some_and(|url| url.seeds.is_some()) && *key.get_ref() != 0 {
+    if url.is_cluster() && *key.get_ref() != 0 {
         checker.complain(key, "a Redis Cluster has database 0 only", "remove db");
     }
     // Redis counts databases with an `int`; how many there are only the server knows.
@@ -128,6 +131,47 @@ fn database(checker: &mut Checker, written: &WrittenUpstream, url: &Url) -> u32 
         checker.complain(key, "the database stands in the URL as well", "write it once");
     }
     of_url.unwrap_or(db)
+}
+
+/// What clients are shown; only a cluster can be shown as one.
+fn present_as(checker: &mut Checker, written: Option<&Spanned<String>>, url: &Url) -> PresentAs {
+    let Some(word) = written else {
+        return PresentAs::default();
+    };
+    match word.get_ref().as_str() {
+        "cluster" => {
+            if url.url.is_some() && !url.is_cluster() {
+                let what = "one Redis cannot be presented as a cluster";
+                checker.complain(
+                    word,
+                    what,
+                    "remove present_as, or write redis-cluster:// in the URL",
+                );
+            }
+            PresentAs::Cluster
+        }
+        "standalone" => PresentAs::Standalone,
+        other => {
+            let fault = one_of("way to present the upstream", other, &["cluster", "standalone"]);
+            checker.keep(word, Err(fault)).unwrap_or_default()
+        }
+    }
+}
+
+/// Who answers PING. Of one Redis it is a question to that Redis; of a cluster no single node can answer it.
+fn ping(checker: &mut Checker, written: Option<&Spanned<String>>, url: &Url) -> Ping {
+    let usual = if url.is_cluster() { Ping::Local } else { Ping::Upstream };
+    let Some(word) = written else {
+        return usual;
+    };
+    match word.get_ref().as_str() {
+        "local" => Ping::Local,
+        "upstream" => Ping::Upstream,
+        other => {
+            let fault = one_of("way to answer PING", other, &["local", "upstream"]);
+            checker.keep(word, Err(fault)).unwrap_or(usual)
+        }
+    }
 }
 
 /// `[upstream.tls]`, which must agree with the URL's scheme: neither silently wins over the other.
@@ -218,5 +262,10 @@ impl Url {
     /// True if it stands in the same file as the keys, where two answers are one too many.
     pub(super) fn is_in_file(&self) -> bool {
         matches!(self.place, Place::File(_))
+    }
+
+    /// True if it names a cluster.
+    fn is_cluster(&self) -> bool {
+        self.url.as_ref().is_some_and(|url| url.seeds.is_some())
     }
 }

@@ -5,22 +5,8 @@
 //!
 //! What surprises: the lines are simple strings and not one text, in RESP3 as well.
 
-use crate::resp::write;
-use crate::session::state::Session;
-use crate::worker::Worker;
-
-/// CLIENT HELP.
-pub(super) fn help(worker: &mut Worker, session: &mut Session) {
-    worker.answer(session, |line| {
-        write::array_header(line, LINES.len());
-        for text in LINES {
-            write::simple(line, text);
-        }
-    });
-}
-
 /// The lines in order; the blanks at their beginning are part of them.
-const LINES: [&str; 48] = [
+pub(super) const LINES: [&str; 48] = [
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "CACHING (YES|NO)",
     "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",

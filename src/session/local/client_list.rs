@@ -218,7 +218,7 @@ impl<'a> Style<'a> {
     }
 }
 
-/// The letters of Redis, in its order: a subscriber, in a transaction, blocked, on a unix socket, NO-EVICT; `N` for
+/// The letters of Redis, in its order: a subscriber, in a transaction, blocked, on a unix socket, READONLY, NO-EVICT; `N` for
 /// none of them.
 fn flags(client: &Client) -> String {
     let letters = [
@@ -226,6 +226,7 @@ fn flags(client: &Client) -> String {
         ('x', client.queued.load(Ordering::Relaxed) >= 0),
         ('b', client.is_blocked.load(Ordering::Relaxed)),
         ('U', client.address.starts_with('/')),
+        ('r', client.is_readonly.load(Ordering::Relaxed)),
         ('e', client.no_evict.load(Ordering::Relaxed)),
     ];
     let flags: String =

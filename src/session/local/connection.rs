@@ -1,4 +1,4 @@
-//! The connection itself: ECHO, SELECT, QUIT, RESET, and what only a cluster understands.
+//! The connection itself: ECHO, PING, SELECT, QUIT, RESET.
 //!
 //! Owns which database a session is in and how it gets back to where it began. Never moves a command that is in
 //! flight: those stay on their lane, and later ones wait for them there (INV-12 c).
@@ -6,7 +6,8 @@
 //! What surprises: RESET is answered even after CLIENT REPLY OFF, which it ends, and is not answered after CLIENT
 //! REPLY SKIP, which had taken effect before.
 
-use crate::command::Command;
+use crate::command::spec::Spec;
+use crate::command::{Command, errors};
 use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::session::gate::DEFAULT_USER;
@@ -14,7 +15,10 @@ use crate::session::pubsub;
 use crate::session::state::{Closing, ReplyMode, Session};
 use crate::stats::labels::ClosedReason;
 use crate::topology::Topology;
+use crate::upstream::lane::LaneState;
 use crate::worker::Worker;
+
+use super::cluster;
 
 /// ECHO: the argument as a bulk string.
 pub(super) fn echo(worker: &mut Worker, session: &mut Session, command: Command<'_>) {
@@ -29,7 +33,7 @@ pub(super) fn select(
     session: &mut Session,
     command: Command<'_>,
 ) {
-    // Three different mistakes have three different texts, and the parser is the strict one of Redis: no blank,
+    // Four different mistakes have four different texts, and the parser is the strict one of Redis: no blank,
     // no sign but a minus, no leading zero.
     let error = match parse_integer(command.argument(1).unwrap_or_default()).map(i32::try_from) {
         None => "ERR value is not an integer or out of range",
@@ -39,6 +43,8 @@ pub(super) fn select(
                 enter(session, session.protocol, db);
                 return worker.answer(session, super::ok);
             }
+            // Redis refuses every other database, those that cannot exist included.
+            _ if topology.shows_cluster() => "ERR SELECT is not allowed in cluster mode",
             _ => "ERR DB index is out of range",
         },
     };
@@ -66,6 +72,7 @@ pub(super) fn quit(worker: &mut Worker, session: &mut Session) {
 pub(super) fn reset(worker: &mut Worker, topology: &Topology, session: &mut Session) {
     // Where a client of this proxy begins, which is database 0 unless `[upstream]` names another.
     enter(session, Protocol::Resp2, topology.node.settings.db);
+    cluster::forget_readonly(session);
     let wants_auth = topology.facts.as_ref().is_some_and(|facts| facts.wants_auth);
     // Whoever must authenticate on connecting must do so again; the others stay who they are.
     let stranger = session.gate.stranger(wants_auth);
@@ -85,8 +92,20 @@ pub(super) fn reset(worker: &mut Worker, topology: &Topology, session: &mut Sess
     worker.answer(session, |line| write::simple(line, "RESET"));
 }
 
-/// ASKING, READONLY, READWRITE: what stands behind us is no cluster.
-pub(super) fn no_cluster(worker: &mut Worker, session: &mut Session) {
-    let text = "ERR This instance has cluster support disabled";
-    worker.answer(session, |line| write::error(line, text));
+/// PING where it is answered here.
+pub(super) fn ping(worker: &mut Worker, session: &mut Session, spec: &Spec, command: Command<'_>) {
+    worker.answer(session, |line| match (command.len(), command.argument(1)) {
+        (3.., _) => errors::wrong_arity(line, spec),
+        (_, Some(text)) => write::bulk(line, text),
+        (_, None) => write::simple(line, "PONG"),
+    });
+}
+
+/// Whether a connection of this worker stands to a node that takes writes; each of those is a shard. Without one
+/// nothing is known: whoever wants to know must try.
+pub(super) fn is_upstream_there(worker: &Worker, topology: &Topology) -> bool {
+    worker.lanes.keys().filter_map(|id| worker.lanes.get(id)).any(|lane| {
+        let is_current = lane.key.epoch == topology.epoch && !lane.retired;
+        is_current && lane.state == LaneState::Open && !lane.key.is_readonly
+    })
 }

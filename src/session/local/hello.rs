@@ -147,8 +147,8 @@ fn welcome(topology: &Topology, session: &mut Session, protocol: Option<Protocol
     write::integer(&mut out, protocol.number());
     write::bulk(&mut out, b"id");
     write::integer(&mut out, i64::try_from(session.client.id).unwrap_or(i64::MAX));
-    // One node stands behind us and takes writes, whatever it calls itself.
-    pair(&mut out, "mode", "standalone");
+    // What we are to clients, whatever the node calls itself: it takes writes, and is the whole of its cluster.
+    pair(&mut out, "mode", if topology.shows_cluster() { "cluster" } else { "standalone" });
     pair(&mut out, "role", "master");
     write::bulk(&mut out, b"modules");
     out.extend_from_slice(modules(&facts.modules, protocol));

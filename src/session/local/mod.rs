@@ -1,7 +1,7 @@
 //! Commands of class local: those about the client's own connection, answered here as Redis 7.0 answers them.
 //!
-//! Owns what such a command changes in its session and every byte of its answer. Never asks a node: the one
-//! question that only a node can answer (AUTH with `passthrough`) is handed to `upstream::verify`. A command
+//! Owns what such a command changes in its session and every byte of its answer. Never asks a node: AUTH with
+//! `passthrough` is handed to `upstream::verify`, and what is a node's to answer goes back to `dispatch`. A command
 //! arrives resolved and with the right number of arguments; its answer takes its turn among the replies.
 //!
 //! What surprises: Redis reads option words and prints offending arguments as C strings, so both end at a NUL
@@ -12,6 +12,8 @@ mod client;
 mod client_help;
 mod client_kill;
 mod client_list;
+pub mod cluster;
+mod cluster_help;
 mod connection;
 pub mod hello;
 
@@ -19,10 +21,11 @@ pub mod hello;
 mod tests;
 
 use crate::command::Command;
-use crate::command::spec::Spec;
+use crate::command::spec::{CommandId, Spec, builtin_id};
 use crate::dispatch::Dispatched;
 use crate::refusal::Refusal;
 use crate::resp::write;
+use crate::session::pinned;
 use crate::session::state::Session;
 use crate::stats::labels::Outcome;
 use crate::topology::Topology;
@@ -43,7 +46,13 @@ pub fn answer(
         "select" => connection::select(worker, topology, session, command),
         "quit" => connection::quit(worker, session),
         "reset" => connection::reset(worker, topology, session),
-        "asking" | "readonly" | "readwrite" => connection::no_cluster(worker, session),
+        "ping" => connection::ping(worker, session, spec, command),
+        "asking" => cluster::asking(worker, topology, session),
+        "readonly" => cluster::read_from(worker, topology, session, true),
+        "readwrite" => cluster::read_from(worker, topology, session, false),
+        name if name.starts_with("cluster|") => {
+            cluster::cluster(worker, topology, session, spec, command);
+        }
         "auth" => auth::auth(worker, session, command),
         "hello" => hello::hello(worker, topology, session, command),
         "client|id" => client::id(worker, session),
@@ -62,7 +71,7 @@ pub fn answer(
         // Nobody here has CLIENT TRACKING on, so nothing is redirected.
         "client|getredir" => worker.answer(session, |line| write::integer(line, -1)),
         "client|trackinginfo" => client::tracking_info(worker, session),
-        "client|help" => client_help::help(worker, session),
+        "client|help" => worker.answer(session, |line| lines(line, &client_help::LINES)),
         // The table has grown a local command that is not written here: say so, and answer nothing wrong.
         name => {
             let why = "this build has no answer of its own; send it to the node itself";
@@ -73,9 +82,33 @@ pub fn answer(
     Dispatched::Done
 }
 
+/// What of class local is for the node to answer all the same, as it is to be sent there: CLIENT UNBLOCK of a client
+/// that waits there, and a PING while no connection of ours says that the upstream is there.
+#[must_use]
+pub fn passed_on(
+    worker: &Worker,
+    topology: &Topology,
+    spec: &Spec,
+    command: Command<'_>,
+) -> Option<Vec<u8>> {
+    if spec.id == PING {
+        let frame = || command.frame().to_vec();
+        return (!connection::is_upstream_there(worker, topology)).then(frame);
+    }
+    pinned::unblock(worker, spec, command)
+}
+
 /// Appends `+OK`.
 fn ok(line: &mut Vec<u8>) {
     write::simple(line, "OK");
+}
+
+/// Appends the reply of a HELP: one simple string a line, in RESP3 as well.
+fn lines(line: &mut Vec<u8>, texts: &[&str]) {
+    write::array_header(line, texts.len());
+    for text in texts {
+        write::simple(line, text);
+    }
 }
 
 /// Appends the error of Redis for whatever it does not understand.
@@ -98,6 +131,8 @@ fn error_about(line: &mut Vec<u8>, before: &str, argument: &[u8], after: &str) {
 fn c_string(argument: &[u8]) -> &[u8] {
     argument.split(|byte| *byte == 0).next().unwrap_or_default()
 }
+
+const PING: CommandId = builtin_id("ping");
 
 /// Whether an argument is the option `word`, in any case.
 fn is_word(argument: &[u8], word: &str) -> bool {

@@ -5,6 +5,8 @@
 //!
 //! What surprises: the tables below are recordings. If one fails, ask a real server before changing it.
 
+mod cluster;
+
 use std::cell::RefCell;
 use std::io::{IoSlice, Read, Write};
 use std::net::TcpListener;
@@ -18,7 +20,9 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::buffer::SLICES;
 use crate::cli::RunFlags;
-use crate::config::{Auth, MemorySettings, PubsubSettings, Settings, UserSettings};
+use crate::config::{
+    Auth, MemorySettings, PubsubSettings, Settings, UpstreamSettings, UserSettings,
+};
 use crate::net::WriteHalf;
 use crate::resp::limits::Limits;
 use crate::resp::write::{self, Protocol};
@@ -55,14 +59,16 @@ struct Rig {
 impl Rig {
     /// A rig in front of a Redis 7.0.15 that `port` of this machine stands for.
     fn new(auth: Auth, port: u16) -> Rig {
-        let upstream = Some(format!("redis://127.0.0.1:{port}"));
+        Rig::before(&format!("redis://127.0.0.1:{port}"), auth, |_| {})
+    }
+
+    /// A rig in front of what the URL names, with other settings than the defaults.
+    fn before(url: &str, auth: Auth, change: impl FnOnce(&mut UpstreamSettings)) -> Rig {
+        let upstream = Some(url.to_owned());
         let settings = Settings::load(&RunFlags { upstream, ..RunFlags::default() }).unwrap();
-        let node = Node {
-            id: NodeId::default(),
-            name: "node:1".into(),
-            settings: settings.upstream,
-            tls: None,
-        };
+        let mut settings = settings.upstream;
+        change(&mut settings);
+        let node = Node { id: NodeId::default(), name: "node:1".into(), settings, tls: None };
         let mut topology = Topology::unknown(1, Arc::new(node));
         let wants_auth = auth == Auth::Passthrough;
         let version = "7.0.15".into();
@@ -79,6 +85,8 @@ impl Rig {
             failover_wait: std::time::Duration::from_millis(400),
             migration_wait: std::time::Duration::from_millis(400),
             stall: memory.client_stall,
+            announced: None,
+            is_tls: false,
         };
         let (inbox, messages) = mpsc::channel(4);
         let handle = WorkerHandle { inbox, load: Arc::default() };
@@ -95,6 +103,11 @@ impl Rig {
     }
 
     fn connect_from(&mut self, address: &str) -> SessionId {
+        self.connect_between(address, "127.0.0.1:6379")
+    }
+
+    /// A client at `address` that has dialled `own`.
+    fn connect_between(&mut self, address: &str, own: &str) -> SessionId {
         let worker = &mut self.worker;
         let topology = worker.begin_batch();
         let wants_auth = topology.facts.as_ref().unwrap().wants_auth;
@@ -102,8 +115,8 @@ impl Rig {
         worker.sessions.insert(|id| {
             let home = Home { worker: self.handle.clone(), session: id };
             let number = shared.registry.next_id();
-            let own = "127.0.0.1:6379".into();
-            let client = Arc::new(Client::new(number, address.into(), own, 9, now, home));
+            let client = Client::new(number, address.into(), own.into(), 9, now, home);
+            let client = Arc::new(client);
             shared.registry.insert(&client);
             let identity = gate.stranger(wants_auth);
             Session::new(id, client, Rc::clone(gate), identity, WriteHalf::Detached, now)
