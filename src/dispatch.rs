@@ -9,6 +9,7 @@
 
 pub mod cluster;
 pub mod detour;
+pub mod gather;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -329,6 +330,7 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         detour::arrived(worker, waiter);
     }
     match waiter.role {
+        Role::Part { .. } => gather::settled(worker, waiter, &settled),
         Role::Probe => detour::proven(worker, waiter, &settled),
         Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
         Role::Info { is_joined } => match info::retold(worker, &settled, is_joined) {

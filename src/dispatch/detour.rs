@@ -94,7 +94,7 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
         return false;
     };
     let is_free = lane.pinned.is_none() || has_left_nothing(worker, lane, &first);
-    let is_candidate = is_free && !lane.streaming && first.role != Role::Probe;
+    let is_candidate = is_free && !lane.streaming && first.role != Role::Probe && !first.is_bound();
     let before = if first.frames > 1 { lane.block.1.clone() } else { Vec::new() };
     let Some(redirect) = meaning(&before, reply).filter(|_| is_candidate) else {
         return false;
@@ -112,8 +112,9 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
         restore(worker, detour);
         return false;
     }
-    let is_users = first.frames == 1
-        && topology.table.spec(first.command).is_none_or(|spec| spec.runs_user_code());
+    let is_whole = first.frames == 1 && !matches!(first.role, Role::Part { .. });
+    let is_users =
+        is_whole && topology.table.spec(first.command).is_none_or(|spec| spec.runs_user_code());
     lane.finish_first(&mut worker.pool);
     if lane.pinned.is_some() {
         give_back(worker, lane, &detour);
@@ -147,6 +148,28 @@ fn give_back(worker: &mut Worker, lane: &mut Lane, detour: &Detour) {
     // Whoever lets go of its clients closes their connections.
     let is_clean = !matches!(&detour.answer, Answer::Reply(line) if line.starts_with(b"-UNB"));
     pinned::give_back_lane(worker, lane, is_clean);
+}
+
+/// As [`take`], for one of several parts that the first waiter of a lane waits for; `frame` is its command.
+pub fn take_part(
+    worker: &mut Worker,
+    lane: &Lane,
+    own: Waiter,
+    frame: Bytes,
+    reply: &[u8],
+) -> bool {
+    let Some(redirect) = redirect::read(reply) else {
+        return false;
+    };
+    let topology = Arc::clone(worker.topology.load());
+    let answer = Answer::Reply(Bytes::copy_from_slice(reply));
+    let mut detour = detour_of(worker, &topology, &own, frame, lane.key.clone(), answer);
+    if !is_about(&redirect, detour.slot) {
+        return false;
+    }
+    follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
+    keep_or_tell(worker, detour);
+    true
 }
 
 /// The reply to the question whether a redirect was the node's own, or none came.
@@ -282,7 +305,7 @@ fn detour_of(
 
 fn take_off(session: &mut Session, waiter: &Waiter) -> Option<Detour> {
     let detours = session.detours.as_mut()?;
-    let detour = detours.remove(waiter.slot);
+    let detour = detours.remove((waiter.slot, waiter.part()));
     if detours.is_empty() {
         session.detours = None;
     }
@@ -439,11 +462,11 @@ fn advance(worker: &mut Worker, id: SessionId) {
                 continue;
             }
             if at <= worker.now && !launch(worker, &topology, &mut session, detour, to) {
-                over.push(detour.waiter.slot);
+                over.push((detour.waiter.slot, detour.waiter.part()));
             }
             is_waiting |= detour.stage != Stage::OnTheRoad;
         }
-        let told: Vec<Detour> = over.iter().filter_map(|&slot| detours.remove(slot)).collect();
+        let told: Vec<Detour> = over.iter().filter_map(|&which| detours.remove(which)).collect();
         session.detours = Some(detours).filter(|detours| !detours.is_empty());
         worker.sessions.restore(id, session);
         told.into_iter().for_each(|detour| tell(worker, detour));
@@ -589,7 +612,8 @@ fn next_command<T>(
     Some((then(&command, table.resolve(&command).ok()), length))
 }
 
-fn owned(frame: Piece<'_>) -> Bytes {
+/// A copy that outlives its lane.
+pub fn owned(frame: Piece<'_>) -> Bytes {
     match frame {
         Piece::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
         Piece::Shared(bytes) => bytes,

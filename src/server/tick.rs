@@ -206,11 +206,12 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
             continue;
         };
         let owed = session.owed();
-        total += owed;
+        let held = owed + session.gathered();
+        total += held;
         transactions += session.transaction_bytes();
         in_flight += u64::from(session.in_flight);
-        if greediest.is_none_or(|(most, _)| owed > most) {
-            greediest = Some((owed, id));
+        if greediest.is_none_or(|(most, _)| held > most) {
+            greediest = Some((held, id));
         }
         if let Some(reason) = overstays(session, owed, now).or_else(|| lags(session, now)) {
             session.close(Closing::Now(reason));

@@ -14,6 +14,7 @@ pub mod exec;
 pub mod feed;
 pub mod flush;
 pub mod gate;
+pub mod gather;
 pub mod held;
 pub mod invalidations;
 pub mod local;

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 
-use crate::dispatch::{self, Settled, detour};
+use crate::dispatch::{self, Settled, detour, gather};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
@@ -135,7 +135,10 @@ fn whole(
         }
         return Ok(());
     }
-    let follows = matches!(first.role, Role::Script | Role::Library);
+    if first.is_many() {
+        return one_of_many(worker, lane, bytes, kind);
+    }
+    let follows = matches!(first.role, Role::Script | Role::Library) || first.is_bound();
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
@@ -150,13 +153,15 @@ fn whole(
         (lane.streamed, bytes)
     };
     let mut before = if frames > 1 { std::mem::take(&mut lane.block.1) } else { Vec::new() };
-    let mut cause = None;
-    if matches!(lane.waiters.front(), Some(Waiter { role: Role::Exec { .. }, .. })) {
-        cause = held::verdict(&before, bytes, lane);
+    let mut verdict = None;
+    if frames > 1 && lane.waiters.front().is_some_and(Waiter::is_exec) {
+        verdict = held::verdict(&before, bytes, lane);
         before.clear();
     }
-    let bytes = cause.as_deref().unwrap_or(bytes);
-    let kind = bytes.first().copied().unwrap_or(kind);
+    let (bytes, kind) = match &verdict {
+        Some(verdict) => (&verdict[..], verdict.first().copied().unwrap_or(kind)),
+        None => (bytes, kind),
+    };
     if follows {
         // While the command still lies on the lane.
         follow::answered(&worker.shared, lane, bytes, kind);
@@ -177,6 +182,29 @@ fn whole(
     Ok(())
 }
 
+/// One of the replies that the first waiter is owed for several parts; with the last one it leaves.
+fn one_of_many(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    bytes: &[u8],
+    kind: u8,
+) -> Result<(), Anomaly> {
+    gather::one_of_many(worker, lane, bytes, kind);
+    let is_over = lane.waiters.front().is_none_or(|first| lane.block.0 >= first.frames);
+    if !is_over {
+        return Ok(());
+    }
+    let end = lane.waiters.front().map_or(0, |first| first.end);
+    if end > lane.send.sent() {
+        return Err(Anomaly::Unexpected);
+    }
+    let handed_at = lane.handed_at(end).unwrap_or(worker.now);
+    let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
+    worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
+    worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
+    Ok(())
+}
+
 /// The first replies of a block are short lines; they are delivered with the last one, or not at all. They are long
 /// only where the node has not taken MULTI (an ACL), and then they need not wait.
 #[cold]
@@ -185,7 +213,7 @@ fn keep_for_block(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> Result<
     lane.block.1.extend_from_slice(bytes);
     if lane.block.1.len() > HELD_BYTES_MAX {
         let first = lane.waiters.front();
-        if first.is_some_and(|first| matches!(first.role, Role::Exec { .. })) {
+        if first.is_some_and(Waiter::is_exec) {
             return Err(Anomaly::TooLong);
         }
         pass_on(worker, lane, &[], None)?;
@@ -267,8 +295,14 @@ fn pass_on(
         return Ok(());
     }
     let waiter = *lane.waiters.front().ok_or(Anomaly::Unexpected)?;
-    if waiter.end > lane.send.sent() {
+    if waiter.asked_until(lane.block.0) > lane.send.sent() {
         return Err(Anomaly::Unexpected);
+    }
+    if matches!(waiter.role, Role::Part { .. }) {
+        lane.streaming = true;
+        lane.streamed += piece.len() as u64;
+        gather::piece_of_part(worker, &waiter.one(lane.block.0), piece);
+        return Ok(());
     }
     if !lane.block.1.is_empty() {
         let before = std::mem::take(&mut lane.block.1);

@@ -9,6 +9,7 @@
 //! Breakwater's.
 
 mod failover;
+mod gather;
 mod harness;
 mod load;
 mod order;
