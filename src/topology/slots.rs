@@ -14,7 +14,8 @@ use crate::clock::Micros;
 use crate::route::slot::SLOTS;
 use crate::upstream::dial::Node;
 
-/// The number of a node. It stands for one address within a deployment and is never given to another one.
+/// The number of a node. It stands for one address within a deployment and is never given to another one; 0 is the
+/// address that the deployment was published with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
 

@@ -230,6 +230,16 @@ fn credentials(node: &Node, purpose: &Purpose) -> Result<Option<Presented>, Dial
     Ok(Some(Presented { user, password: password.expose().to_vec() }))
 }
 
+// === impl Node ===
+
+impl Node {
+    /// Whether others may serve what it serves: it can redirect, and be replaced.
+    #[must_use]
+    pub fn is_of_cluster(&self) -> bool {
+        self.settings.cluster.is_some()
+    }
+}
+
 // === impl DialError ===
 
 impl DialError {

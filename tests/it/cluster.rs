@@ -9,11 +9,13 @@
 //! Breakwater's.
 
 mod failover;
+mod gather;
 mod harness;
 mod load;
 mod order;
 mod probe;
 mod reshard;
 mod scale;
+mod smart;
 mod stop;
 mod work;
