@@ -33,6 +33,8 @@ fn run(work: impl Fn(usize, &[u16], &Shared, &mut Random) -> Vec<Work>) {
     load.pass_round();
     let (mut mover, begin, mut passes) = (cluster.mover(), Instant::now(), 0);
     while !load.has_failed() && (passes < PASSES || begin.elapsed() < scale::duration()) {
+        // Key by key there and by tens back: commands with two keys find one of them here and one there.
+        mover.batch = [1, 10][passes % 2];
         pass(&mut mover, &load, &moving, passes % 2);
         load.pass_round();
         mover.agree();

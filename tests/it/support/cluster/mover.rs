@@ -12,6 +12,8 @@ use crate::support::{Client, frames, shown, until};
 /// Somebody with a connection to every node.
 pub(crate) struct Mover {
     ends: Vec<Option<End>>,
+    /// Keys of one MIGRATE.
+    pub(crate) batch: usize,
 }
 
 struct End {
@@ -25,13 +27,13 @@ struct End {
 impl Mover {
     pub(super) fn new(ends: Vec<Option<(Client, u16, String)>>) -> Self {
         let end = |(client, port, id)| End { client, port, id };
-        Self { ends: ends.into_iter().map(|known| known.map(end)).collect() }
+        Self { ends: ends.into_iter().map(|known| known.map(end)).collect(), batch: BATCH }
     }
 
     /// The slot with its keys: opened, emptied, closed.
     pub(crate) fn move_slot(&mut self, slot: u16, from: usize, to: usize) {
         self.open(slot, from, to);
-        while self.move_keys(slot, from, to, BATCH) > 0 {}
+        while self.move_keys(slot, from, to, self.batch) > 0 {}
         self.close(slot, from, to);
     }
 
@@ -126,7 +128,7 @@ impl Mover {
     }
 }
 
-/// Keys of one MIGRATE: redis-cli's own number.
+/// Keys of one MIGRATE where nobody says another number: redis-cli's own.
 const BATCH: usize = 10;
 /// What a MIGRATE may take, in milliseconds.
 const MIGRATE_MS: &str = "60000";
