@@ -139,7 +139,7 @@ mod tests {
         let view = read(&text);
         let replica = view.get(A).unwrap();
         assert_eq!((replica.role, replica.primary.as_deref()), (MemberRole::Replica, Some(B)));
-        assert_eq!(replica.aliases, ["hostname4".into()]);
+        assert_eq!(replica.aliases, [Box::<str>::from("hostname4")]);
         assert_eq!(replica.health, Health::Online);
         let primary = view.myself().unwrap();
         assert_eq!((primary.epoch, primary.port), (9, 30001));

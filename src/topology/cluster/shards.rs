@@ -240,7 +240,7 @@ mod tests {
         let view = read_slots(&newer).unwrap();
         assert_eq!(view.nodes.len(), 1);
         assert_eq!(view.nodes[0].ranges, [(0, 1), (5, 6)]);
-        assert_eq!(view.nodes[0].aliases, ["n".into()]);
+        assert_eq!(view.nodes[0].aliases, [Box::<str>::from("n")]);
     }
 
     #[test]
