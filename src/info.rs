@@ -83,7 +83,8 @@ pub fn retold(worker: &Worker, settled: &Settled<'_>, is_joined: bool) -> Option
     Some(reply)
 }
 
-/// What a node of a cluster says, in the words of one that is in none.
+/// What a node of a cluster says, in the words of one that is in none. Whole lines only: a value that a client has
+/// chosen (a name, a pattern) may hold the same words.
 fn without_cluster(text: &[u8]) -> Vec<u8> {
     text.split_inclusive(|&byte| byte == b'\n').flat_map(told_of).copied().collect()
 }

@@ -97,6 +97,8 @@ pub struct Worker {
     pub pushed_bytes: usize,
     /// Memory that the subscriptions of all sessions are taken to cost.
     pub subscription_bytes: usize,
+    /// Bytes of transactions that are kept until their EXEC, as of the last tick, and those added since.
+    pub transaction_bytes: usize,
     /// Bytes of unfinished requests held for all sessions.
     pub request_bytes: usize,
     /// Most bytes held for clients since memory was last given back.
@@ -276,6 +278,7 @@ impl Worker {
             reply_bytes: 0,
             pushed_bytes: 0,
             subscription_bytes: 0,
+            transaction_bytes: 0,
             request_bytes: 0,
             burst_bytes: 0,
             draining: false,

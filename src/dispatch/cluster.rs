@@ -78,6 +78,14 @@ pub fn forward(
     }
 }
 
+/// A transaction that is sent whole.
+pub fn place(worker: &mut Worker, session: &mut Session, order: Order<'_>) -> Dispatched {
+    match (order.slot, &order.topology.slots) {
+        (Some(slot), Some(slots)) => to_slot(worker, slots, session, slot, order),
+        _ => to_node(worker, session, &order.topology.node, order),
+    }
+}
+
 /// All keys lie in one slot: its owner is asked.
 pub fn to_slot(
     worker: &mut Worker,

@@ -198,6 +198,7 @@ fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros) {
 pub(crate) fn look_at_sessions(worker: &mut Worker) {
     let (mut total, mut in_flight) = (0, 0_u64);
     let mut greediest: Option<(usize, SessionId)> = None;
+    let mut transactions = 0;
     let sessions: Vec<SessionId> = worker.sessions.keys().collect();
     for id in sessions {
         let now = worker.now;
@@ -207,6 +208,7 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
         let owed = session.owed();
         let held = owed + session.gathered();
         total += held;
+        transactions += session.transaction_bytes();
         in_flight += u64::from(session.in_flight);
         if greediest.is_none_or(|(most, _)| held > most) {
             greediest = Some((held, id));
@@ -222,6 +224,7 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
     }
     worker.reply_bytes = total;
     worker.pushed_bytes = 0;
+    worker.transaction_bytes = transactions;
     give_back(worker, in_flight);
     worker.stats.commands_in_flight.set(in_flight);
     worker.stats.reply_buffered_bytes.set(total as u64);

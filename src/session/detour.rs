@@ -28,6 +28,8 @@ pub struct Detour {
     pub slot: Option<u16>,
     /// What it waits for.
     pub stage: Stage,
+    /// When it left its lane first.
+    pub since: Micros,
     /// How often it was sent elsewhere.
     pub hops: u8,
     /// How often it has waited.

@@ -37,7 +37,7 @@ pub struct Gate {
     pub stall: Duration,
     /// Where clients are told to find us; `None`: at the address that they dialled.
     pub announced: Option<Announced>,
-    /// Its clients speak TLS.
+    /// Its clients speak TLS, which a cluster's nodes are told of beside their port.
     pub is_tls: bool,
 }
 

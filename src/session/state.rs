@@ -315,6 +315,20 @@ impl Session {
         self.pin.as_ref().is_some_and(|pin| pin.multi.is_some())
     }
 
+    /// Whether that transaction is queued here, because nobody knows which node will run it.
+    #[must_use]
+    pub fn holds_transaction(&self) -> bool {
+        let multi = self.pin.as_ref().and_then(|pin| pin.multi.as_ref());
+        multi.is_some_and(|multi| multi.held.is_some())
+    }
+
+    /// Bytes of that.
+    #[must_use]
+    pub fn transaction_bytes(&self) -> usize {
+        let multi = self.pin.as_ref().and_then(|pin| pin.multi.as_ref());
+        multi.and_then(|multi| multi.held.as_ref()).map_or(0, |held| held.frames.capacity())
+    }
+
     /// Whether nothing may be dispatched before the node has answered.
     #[must_use]
     pub fn is_barred(&self) -> bool {

@@ -107,7 +107,8 @@ pub fn with_our_answers(table: Table, settings: &UpstreamSettings) -> Table {
     })
 }
 
-/// Subcommands of CLUSTER about the keys or the load of slots: only the slots' nodes have the answer.
+/// Subcommands of CLUSTER about the keys or the load of slots: only the slots' nodes have the answer. Whatever else a
+/// server calls a subcommand, be it unknown to us, stays here: it speaks of nodes, or would change them.
 const SPREAD: [&str; 3] =
     ["cluster|countkeysinslot", "cluster|getkeysinslot", "cluster|slot-stats"];
 const CLUSTER: CommandId = builtin_id("cluster");
@@ -121,6 +122,14 @@ impl Topology {
         let table = Arc::new(fitted(Table::builtin(), &node));
         let slots = node.settings.cluster.is_some().then(|| Arc::new(SlotMap::empty()));
         Self { epoch, recoveries: 0, node, slots, table, facts: None }
+    }
+
+    /// The picture before anything is known of the upstream of that URL.
+    #[cfg(test)]
+    pub(crate) fn for_tests(url: &str) -> Self {
+        let flags = crate::cli::RunFlags { upstream: Some(url.into()), ..Default::default() };
+        let settings = crate::config::Settings::load(&flags).unwrap().upstream;
+        Self::unknown(1, Arc::new(crate::server::reload::node(&settings).unwrap()))
     }
 
     /// The same picture with another slot map.

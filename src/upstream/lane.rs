@@ -113,6 +113,12 @@ pub enum Role {
         /// Whether it is kept back until it is whole.
         is_held: bool,
     },
+    /// It ends a transaction that was queued here: of its replies only the last one is delivered. It changes what its
+    /// session holds, as [`Self::State`] does.
+    Exec {
+        /// Whether it is kept back until it is whole.
+        is_held: bool,
+    },
     /// It answers a command of our own, and is not delivered: its session's commands wait for it.
     Whisper,
     /// It says what the node knows of a script.
@@ -234,6 +240,12 @@ impl Waiter {
         self.end - u64::from(self.length) + u64::from(self.prelude)
     }
 
+    /// Whether it waits for the replies of a transaction, and its client for the last of them only.
+    #[must_use]
+    pub fn is_exec(&self) -> bool {
+        matches!(self.role, Role::Exec { .. })
+    }
+
     /// The waiter of one of the parts that this one waits for.
     #[must_use]
     pub fn one(&self, index: u32) -> Self {
@@ -263,14 +275,12 @@ impl Waiter {
         matches!(self.role, Role::Part { is_bound: true, .. })
     }
 
-    /// Position behind the question whose reply is due next.
+    /// Position behind the question whose reply is due next; `answered` replies of its block have come.
     #[must_use]
-    pub fn asked_until(&self) -> u64 {
-        if self.is_many() {
-            // The first parts may be answered before the last are sent.
-            return self.start() + 1;
-        }
+    pub fn asked_until(&self, answered: u32) -> u64 {
         match self.preludes_due {
+            // A node may answer the beginning of a block, or the first parts, before we have sent the end.
+            0 if answered + 1 < self.frames => self.start() + 1,
             0 => self.end,
             // ASKING is the last thing in front, and has its own reply.
             2 if self.is_asking => self.start() - ASKING.len() as u64,

@@ -96,9 +96,10 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
     let waiters = apart(worker, mem::take(&mut lane.waiters), lane.block.0);
     let was_streaming = mem::take(&mut lane.streaming);
     let loses_state = lane.pinned.as_ref().is_some_and(|pinned| pinned.holds_state);
-    let exec_is_sent = waiters
-        .iter()
-        .any(|waiter| matches!(waiter.role, Role::State { .. }) && waiter.end <= old.sent());
+    let exec_is_sent = waiters.iter().any(|waiter| {
+        let is_state = matches!(waiter.role, Role::State { .. } | Role::Exec { .. });
+        is_state && waiter.end <= old.sent()
+    });
     reset(lane);
     // Sessions with a written, unanswered write.
     let mut inverted: HashSet<SessionId> = HashSet::new();

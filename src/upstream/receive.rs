@@ -13,7 +13,8 @@ use crate::dispatch::{self, Settled, detour, gather};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
-use crate::upstream::lane::{Lane, Role};
+use crate::session::held;
+use crate::upstream::lane::{Lane, Role, Waiter};
 use crate::worker::Worker;
 
 /// Why a lane must be closed.
@@ -96,8 +97,10 @@ fn frames(
 /// The beginning of a reply is held only for a waiter whose question was handed over; anything else but a push (or
 /// attributes before one) would become the beginning of somebody's reply (INV-1).
 fn expect_asked(worker: &Worker, lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
-    let is_asked =
-        lane.waiters.front().is_some_and(|first| first.asked_until() <= lane.send.sent());
+    let is_asked = lane
+        .waiters
+        .front()
+        .is_some_and(|first| first.asked_until(lane.block.0) <= lane.send.sent());
     match rest.first() {
         Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') && !is_monitors(worker, lane) => {
             Err(Anomaly::Unexpected)
@@ -118,8 +121,9 @@ fn whole(
         push(worker, lane, bytes);
         return Ok(());
     }
+    let answered = lane.block.0;
     let first = lane.waiters.front_mut().ok_or(Anomaly::Unexpected)?;
-    let (end, frames) = (first.asked_until(), first.frames);
+    let (end, frames) = (first.asked_until(answered), first.frames);
     if end > lane.send.sent() {
         // The answer came before the question was sent.
         return Err(Anomaly::Unexpected);
@@ -148,7 +152,16 @@ fn whole(
     } else {
         (lane.streamed, bytes)
     };
-    let before = if frames > 1 { std::mem::take(&mut lane.block.1) } else { Vec::new() };
+    let mut before = if frames > 1 { std::mem::take(&mut lane.block.1) } else { Vec::new() };
+    let mut verdict = None;
+    if frames > 1 && lane.waiters.front().is_some_and(Waiter::is_exec) {
+        verdict = held::verdict(&before, bytes, lane);
+        before.clear();
+    }
+    let (bytes, kind) = match &verdict {
+        Some(verdict) => (&verdict[..], verdict.first().copied().unwrap_or(kind)),
+        None => (bytes, kind),
+    };
     if follows {
         // While the command still lies on the lane.
         follow::answered(&worker.shared, lane, bytes, kind);
@@ -199,6 +212,10 @@ fn keep_for_block(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> Result<
     lane.block.0 += 1;
     lane.block.1.extend_from_slice(bytes);
     if lane.block.1.len() > HELD_BYTES_MAX {
+        let first = lane.waiters.front();
+        if first.is_some_and(Waiter::is_exec) {
+            return Err(Anomaly::TooLong);
+        }
         pass_on(worker, lane, &[], None)?;
     }
     Ok(())
@@ -238,7 +255,9 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
         return Ok(seen > 0);
     }
     let first = lane.waiters.front();
-    let is_rewritten = first.is_some_and(|first| first.role == Role::State { is_held: true });
+    let is_rewritten = first.is_some_and(|first| {
+        matches!(first.role, Role::State { is_held: true } | Role::Exec { is_held: true })
+    });
     // A push of one's own connection is delivered whole, between two replies.
     let is_own_push = lane.pinned.is_some() && lane.scanner.kind() == Some(b'>');
     if is_rewritten || is_own_push || is_monitors(worker, lane) {
@@ -276,7 +295,7 @@ fn pass_on(
         return Ok(());
     }
     let waiter = *lane.waiters.front().ok_or(Anomaly::Unexpected)?;
-    if waiter.asked_until() > lane.send.sent() {
+    if waiter.asked_until(lane.block.0) > lane.send.sent() {
         return Err(Anomaly::Unexpected);
     }
     if matches!(waiter.role, Role::Part { .. }) {

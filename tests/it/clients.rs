@@ -1,8 +1,9 @@
 //! Client libraries and frameworks at their real work: queues, locks, caches, subscriptions, all through Breakwater.
 //!
-//! Owns the list of jobs. Each has a redis-server and a Breakwater of its own; a script of `tests/clients/` does the
-//! work and asserts what came of it, and when it has ended the server must have nothing left of it. The Rust
-//! libraries are called from here: `clients/redis_rs.rs` and `clients/fred.rs`.
+//! Owns the list of jobs before one server; those before a cluster are in `cluster/smart.rs`. Each has a redis-server
+//! and a Breakwater of its own; a script of `tests/clients/` does the work and asserts what came of it, and when it
+//! has ended the server must have nothing left of it. The Rust libraries are called from here: `clients/redis_rs.rs`
+//! and `clients/fred.rs`.
 //!
 //! What surprises: the packages are installed by `make test`, not by Cargo; without them these tests fail and say
 //! so. A script runs against any Redis as well: `REDIS_URL=… target/clients/python/bin/python
@@ -16,7 +17,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::process::{Folder, Process, print_tail};
-use crate::support::{PATIENCE, Proxy, RedisServer, eventually, line, until};
+use crate::support::{Client, PATIENCE, Proxy, RedisServer, eventually, line, until};
 
 /// One test a job, so that the name of a failure says which library it was.
 macro_rules! jobs {
@@ -114,36 +115,48 @@ impl Stage {
         self.run(script);
     }
 
-    /// Runs a script to its end, which must be a good one.
-    fn run(&self, mut script: Command) {
-        let log = self.folder.path().join("script.log");
-        let mut process = Process::start(&mut script, &log).expect("the program can be started");
-        let deadline = Instant::now() + SCRIPT_TIME;
-        let status = loop {
-            match process.status() {
-                None if Instant::now() < deadline => std::thread::sleep(AGAIN),
-                status => break status,
-            }
-        };
-        if !status.is_some_and(|status| status.success()) {
-            print_tail("the script's output", &log);
-            panic!("{script:?} ended with {status:?}");
-        }
+    fn run(&self, script: Command) {
+        run(script, &self.folder);
     }
 
-    /// Nothing that a client started may outlast it: no blocked command, no subscription, no open transaction.
     fn clear(&self) {
-        let deadline = Instant::now() + PATIENCE / 2;
-        let mut client = self.redis.client();
-        let left = eventually("the server has answered", || {
-            let list = client.text("CLIENT LIST");
-            let left: Vec<&str> = list.lines().filter(|line| is_left_over(line)).collect();
-            (left.is_empty() || Instant::now() > deadline).then(|| left.join("\n"))
-        });
-        assert_eq!(left, "", "connections that something is left on");
-        let log = self.proxy.log();
-        assert!(!log.contains("panicked"), "Breakwater panicked:\n{log}");
+        nothing_is_left(&mut self.redis.client());
+        has_not_panicked(&self.proxy);
     }
+}
+
+/// Runs a script to its end, which must be a good one.
+pub(crate) fn run(mut script: Command, folder: &Folder) {
+    let log = folder.path().join("script.log");
+    let mut process = Process::start(&mut script, &log).expect("the program can be started");
+    let deadline = Instant::now() + SCRIPT_TIME;
+    let status = loop {
+        match process.status() {
+            None if Instant::now() < deadline => std::thread::sleep(AGAIN),
+            status => break status,
+        }
+    };
+    if !status.is_some_and(|status| status.success()) {
+        print_tail("the script's output", &log);
+        panic!("{script:?} ended with {status:?}");
+    }
+}
+
+/// Nothing that a client started may outlast it: no blocked command, no subscription, no open transaction. `server` is
+/// asked directly.
+pub(crate) fn nothing_is_left(server: &mut Client) {
+    let deadline = Instant::now() + PATIENCE / 2;
+    let left = eventually("the server has answered", || {
+        let list = server.text("CLIENT LIST");
+        let left: Vec<&str> = list.lines().filter(|line| is_left_over(line)).collect();
+        (left.is_empty() || Instant::now() > deadline).then(|| left.join("\n"))
+    });
+    assert_eq!(left, "", "connections that something is left on");
+}
+
+pub(crate) fn has_not_panicked(proxy: &Proxy) {
+    let log = proxy.log();
+    assert!(!log.contains("panicked"), "Breakwater panicked:\n{log}");
 }
 
 /// Whether this line of CLIENT LIST is of a connection with something on it.
@@ -159,7 +172,7 @@ fn is_left_over(line: &str) -> bool {
 }
 
 /// A script of `tests/clients/python`.
-fn python(script: &str, variables: &[&str]) -> Command {
+pub(crate) fn python(script: &str, variables: &[&str]) -> Command {
     let python = installed("python/bin/python");
     let mut command = Command::new(python);
     // Scripts import each other; nothing may be written beside them.
@@ -168,7 +181,7 @@ fn python(script: &str, variables: &[&str]) -> Command {
 }
 
 /// A script of `tests/clients/node`.
-fn node(script: &str, variables: &[&str]) -> Command {
+pub(crate) fn node(script: &str, variables: &[&str]) -> Command {
     let mut command = Command::new("node");
     command.env("NODE_PATH", installed("node/node_modules"));
     with(command, &format!("node/{script}"), variables)
@@ -192,12 +205,12 @@ fn installed(path: &str) -> PathBuf {
 }
 
 /// Runs asynchronous work of a library on this thread.
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build().expect("a runtime can be made").block_on(work)
 }
 
 /// How long until something is asked again.
-const AGAIN: Duration = Duration::from_millis(5);
+pub(crate) const AGAIN: Duration = Duration::from_millis(5);
 /// How long a script may take; its own limits are shorter and know better what was waited for.
 const SCRIPT_TIME: Duration = Duration::from_secs(300);

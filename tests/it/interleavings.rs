@@ -2,7 +2,7 @@
 //!
 //! Owns random interleavings of transactions, waits, subscriptions and plain commands, and the accounts that must
 //! balance afterwards: every element that was pushed was popped once or is still there, two keys that are only
-//! changed together are equal, nobody sees another's reply, and nothing is left upstream. Never kills a node:
+//! changed together are equal, nobody sees another's reply or message, and nothing is left upstream. Never kills a node:
 //! `chaos` and `transactions` do.
 //!
 //! What surprises: an element that was popped for a client which left at that moment is lost with Redis itself.
@@ -13,6 +13,7 @@
 
 mod actions;
 mod actor;
+mod audience;
 mod book;
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use self::actor::Actor;
+use self::audience::CHANNELS;
 use self::book::{Book, Push};
 use crate::support::random::Random;
 use crate::support::{Client, Proxy, RedisServer, until};
@@ -157,6 +159,12 @@ fn nothing_is_left(proxy: &Proxy, redis: &RedisServer) {
         direct.ask("PUBSUB CHANNELS") == b"*0\r\n" && direct.ask("PUBSUB NUMPAT") == b":0\r\n"
     });
     until("all clients have gone", || proxy.metric("breakwater_clients") == 0.0);
+    let mut through = proxy.client();
+    for channel in CHANNELS {
+        assert_eq!(through.ask(&format!("PUBLISH {channel} nobody")), b":0\r\n", "{channel}");
+    }
+    drop(through);
+    until("and this one too", || proxy.metric("breakwater_clients") == 0.0);
     until("nobody stands in the queue", || proxy.metric("breakwater_pinned_waiting") == 0.0);
     // A connection that nobody gave back would be missing here.
     let mut all: Vec<Client> = (0..PINNED_MAX).map(|_| proxy.client()).collect();

@@ -160,6 +160,7 @@ fn without_address(
 }
 
 /// Where clients are told to find us; checked like any address that is to be dialled, because they will dial it.
+/// Whether it leads here nobody can know from inside: a forwarded port is open to others than us.
 fn announced(checker: &mut Checker, written: Option<&Spanned<String>>) -> Option<Announced> {
     let text = written?;
     checker.keep(text, address::announced(text.get_ref()))

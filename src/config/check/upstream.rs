@@ -133,7 +133,8 @@ fn database(checker: &mut Checker, written: &WrittenUpstream, url: &Url) -> u32 
     of_url.unwrap_or(db)
 }
 
-/// What clients are shown; only a cluster can be shown as one.
+/// What clients are shown; only a cluster can be shown as one. "standalone" is no mistake before one Redis, so that a
+/// file written for a cluster can be tried before one that a flag names.
 fn present_as(checker: &mut Checker, written: Option<&Spanned<String>>, url: &Url) -> PresentAs {
     let Some(word) = written else {
         return PresentAs::default();
@@ -158,7 +159,8 @@ fn present_as(checker: &mut Checker, written: Option<&Spanned<String>>, url: &Ur
     }
 }
 
-/// Who answers PING. Of one Redis it is a question to that Redis; of a cluster no single node can answer it.
+/// Who answers PING. Of one Redis it is a question to that Redis; of a cluster no single node can answer it: one that
+/// is down would make probes end a process that serves all the others' slots.
 fn ping(checker: &mut Checker, written: Option<&Spanned<String>>, url: &Url) -> Ping {
     let usual = if url.is_cluster() { Ping::Local } else { Ping::Upstream };
     let Some(word) = written else {

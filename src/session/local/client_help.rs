@@ -5,7 +5,7 @@
 //!
 //! What surprises: the lines are simple strings and not one text, in RESP3 as well.
 
-/// The lines in order; the blanks at their beginning are part of them.
+/// The lines in order, as they stand in Redis's source, PAUSE behind UNPAUSE included; the blanks at their beginning are part of them.
 pub(super) const LINES: [&str; 48] = [
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "CACHING (YES|NO)",

@@ -3,7 +3,7 @@
 //! Owns the answers to CLUSTER and to READONLY, READWRITE and ASKING, in front of a Redis Cluster; before anything
 //! else, and with `present_as = "standalone"`, they are told that there is no cluster support. Never names a real
 //! node or its address, never changes a cluster: what would is refused. COUNTKEYSINSLOT, GETKEYSINSLOT and SLOT-STATS
-//! are not answered here: they go to the nodes that own the slots ([`slot_in_question`]).
+//! are not answered here: they go to the nodes that own the slots (`route`).
 //!
 //! What surprises: our address is the one that the client dialled, so each client is told its own. Client libraries
 //! leave the first connection and dial what they are told; where they dial another address than the one that arrives
@@ -17,7 +17,6 @@ use std::sync::atomic::Ordering;
 use crate::command::Command;
 use crate::command::spec::Spec;
 use crate::refusal::Refusal;
-use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::route::slot::{SLOTS, slot};
 use crate::session::state::Session;
@@ -38,12 +37,15 @@ pub struct Names {
 
 /// The one node, as one client sees it.
 struct View<'a> {
+    /// What we are called: by the node's, which is all that tells us from a real one.
     names: &'a Names,
     /// Where it is found; empty where nobody can say, which libraries take for the address that they dialled.
     host: String,
     /// 0 where nobody can say.
     port: u16,
+    /// Whether that is spoken to in TLS, which CLUSTER SHARDS tells by the name of the port.
     is_tls: bool,
+    /// Maps are flat in RESP2, and long texts plain.
     protocol: Protocol,
 }
 
@@ -98,17 +100,6 @@ fn no_cluster(line: &mut Vec<u8>) {
     write::error(line, "ERR This instance has cluster support disabled");
 }
 
-/// The slot that a command names by its number, whose owner alone has the answer. `None` for every other command,
-/// and for what names no slot: any node has the right error for that.
-#[must_use]
-pub fn slot_in_question(spec: &Spec, command: &Command<'_>) -> Option<u16> {
-    if !matches!(&*spec.name, "cluster|countkeysinslot" | "cluster|getkeysinslot") {
-        return None;
-    }
-    let number = parse_integer(command.argument(2)?)?;
-    u16::try_from(number).ok().filter(|&slot| slot < SLOTS)
-}
-
 // === impl Names ===
 
 impl Default for Names {
@@ -117,6 +108,9 @@ impl Default for Names {
     }
 }
 
+/// No part of the process or its address goes into it: two of them behind one address must not look like one node, and
+/// whoever connects again after a restart finds a node that has forgotten what the former one had remembered for it.
+///
 /// 160 bits out of the system's random numbers, which seed the standard hasher.
 fn drawn_name() -> String {
     let seed = std::hash::RandomState::new();
@@ -173,7 +167,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// CLUSTER SLOTS.
+    /// CLUSTER SLOTS: one range, with the node that has it and no replica behind that.
     fn slots(&self, out: &mut Vec<u8>) {
         write::array_header(out, 1);
         write::array_header(out, 3);
@@ -186,7 +180,8 @@ impl<'a> View<'a> {
         write::map_header(out, self.protocol, 0);
     }
 
-    /// CLUSTER SHARDS.
+    /// CLUSTER SHARDS: the same in more words. The offset is that of a node that has replicated nothing, so that nobody
+    /// takes us for being behind.
     fn shards(&self, out: &mut Vec<u8>) {
         let text = |out: &mut Vec<u8>, name: &str, text: &str| {
             write::bulk(out, name.as_bytes());
@@ -216,7 +211,7 @@ impl<'a> View<'a> {
     fn line(&self) -> String {
         let bus = self.port.checked_add(10_000).unwrap_or(0);
         let Self { names, host, port, .. } = self;
-        format!("{} {host}:{port}@{bus} myself,master - 0 0 0 connected 0-16383\n", names.node)
+        format!("{} {host}:{port}@{bus} myself,master - 0 0 1 connected 0-16383\n", names.node)
     }
 }
 
@@ -226,7 +221,7 @@ fn all_slots(out: &mut Vec<u8>) {
     write::integer(out, i64::from(SLOTS) - 1);
 }
 
-/// CLUSTER INFO of one node that has met no other. It is well whatever happens behind us: a library that was told
+/// CLUSTER INFO of one node that has met no other, with the epoch that it got when the cluster was made. It is well whatever happens behind us: a library that was told
 /// otherwise would turn to other nodes, and there are none. What is wrong each command's own reply says.
 const INFO: &str = "cluster_state:ok\r\n\
 cluster_slots_assigned:16384\r\n\
@@ -235,8 +230,8 @@ cluster_slots_pfail:0\r\n\
 cluster_slots_fail:0\r\n\
 cluster_known_nodes:1\r\n\
 cluster_size:1\r\n\
-cluster_current_epoch:0\r\n\
-cluster_my_epoch:0\r\n\
+cluster_current_epoch:1\r\n\
+cluster_my_epoch:1\r\n\
 cluster_stats_messages_sent:0\r\n\
 cluster_stats_messages_received:0\r\n\
 total_cluster_links_buffer_limit_exceeded:0\r\n";

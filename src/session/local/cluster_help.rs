@@ -1,7 +1,7 @@
 //! CLUSTER HELP, word for word as Redis 7.0.15 answers it.
 //!
 //! Owns that text and nothing else. Never shortened to what is answered here: a subcommand that is refused explains
-//! itself when it is called.
+//! itself when it is called. Operators who type it want to know what there is, and where else to say it.
 //!
 //! What surprises: a newer server knows more subcommands (MYSHARDID) and describes them; here the text stays that of
 //! the reference.

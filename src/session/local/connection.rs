@@ -103,6 +103,9 @@ pub(super) fn ping(worker: &mut Worker, session: &mut Session, spec: &Spec, comm
 
 /// Whether a connection of this worker stands to a node that takes writes; each of those is a shard. Without one
 /// nothing is known: whoever wants to know must try.
+///
+/// A stopped node keeps its connections, and a dead machine for as long as `user_timeout`. That is what a client of
+/// one Redis sees too, whose PING then waits; here commands for other slots go on meanwhile, so PING does not wait.
 pub(super) fn is_upstream_there(worker: &Worker, topology: &Topology) -> bool {
     worker.lanes.keys().filter_map(|id| worker.lanes.get(id)).any(|lane| {
         let is_current = lane.key.epoch == topology.epoch && !lane.retired;

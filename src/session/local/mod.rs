@@ -84,6 +84,9 @@ pub fn answer(
 
 /// What of class local is for the node to answer all the same, as it is to be sent there: CLIENT UNBLOCK of a client
 /// that waits there, and a PING while no connection of ours says that the upstream is there.
+///
+/// So that PING needs no knowledge of its own: it takes the way of any command without a key, dials what that would
+/// dial, waits as long, and is told in the same words that nobody can be reached.
 #[must_use]
 pub fn passed_on(
     worker: &Worker,

@@ -5,6 +5,7 @@
 //!
 //! What surprises: the tables below are recordings. If one fails, ask a real server before changing it.
 
+#[cfg(test)]
 mod cluster;
 
 use std::cell::RefCell;

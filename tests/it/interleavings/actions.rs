@@ -14,7 +14,7 @@ use crate::support::{Client, PATIENCE, bulk, shown};
 impl Actor {
     /// One of everything.
     pub(crate) fn act(&mut self) {
-        let (name, action): (_, fn(&mut Self)) = match self.random.below(16) {
+        let (name, action): (_, fn(&mut Self)) = match self.random.below(20) {
             0..3 => ("plain", Self::plain),
             3..5 => ("change", Self::change),
             5..7 => ("look", Self::look),
@@ -22,7 +22,8 @@ impl Actor {
             9..11 => ("push", Self::push),
             11..14 => ("pop", Self::pop),
             14 => ("move", Self::push_and_pop_in_a_transaction),
-            _ => ("listen", Self::listen),
+            15 => ("listen", Self::listen),
+            _ => ("share", Self::share),
         };
         *self.book.actions.entry(name).or_default() += 1;
         action(self);
@@ -297,7 +298,7 @@ impl Actor {
     }
 
     /// A word that nobody else says.
-    fn value(&mut self) -> String {
+    pub(crate) fn value(&mut self) -> String {
         format!("v-{}-{}", self.number, self.world.unique())
     }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::World;
+use super::audience::Audience;
 use super::book::Book;
 use crate::support::random::Random;
 use crate::support::{Client, PATIENCE, command};
@@ -23,6 +24,8 @@ pub(crate) struct Actor {
     pub(crate) random: Random,
     pub(crate) book: Book,
     client: Option<Client>,
+    /// Its other connection, which listens.
+    pub(crate) audience: Option<Audience>,
 }
 
 /// What became of a talk.
@@ -42,7 +45,7 @@ pub(crate) type Step = Vec<u8>;
 
 impl Actor {
     pub(crate) fn new(world: Arc<World>, number: usize, random: Random) -> Self {
-        Self { world, number, random, book: Book::default(), client: None }
+        Self { world, number, random, book: Book::default(), client: None, audience: None }
     }
 
     /// Acts until the phase is over.
