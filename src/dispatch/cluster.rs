@@ -70,7 +70,7 @@ pub fn forward(
     let order = Order { topology, identity, slot, is_bulk, asked, frame };
     match place {
         Place::Slot(slot) => to_slot(worker, slots, session, slot, order),
-        Place::Anywhere => to_node(worker, session, &topology.node, order),
+        Place::Anywhere => to_node(worker, session, &anybody(worker, topology), order),
         Place::Several => refuse_with(worker, session, Some(spec), cross_slot),
     }
 }
@@ -98,6 +98,17 @@ pub fn to_slot(
             park(worker, session, order, refusal)
         }
     }
+}
+
+/// Who gets a command without a key: the node that gets all of them, or another primary while that one is known to be
+/// down; the control plane may take a second to agree, and until then commands that anybody could answer would wait.
+#[must_use]
+pub fn anybody(worker: &Worker, topology: &Topology) -> Arc<Node> {
+    let is_down = |node: &Arc<Node>| worker.reaches.last_error(node.id).is_some();
+    let slots = topology.slots.as_ref().filter(|_| is_down(&topology.node));
+    let primaries = slots.into_iter().flat_map(|slots| slots.members.primaries());
+    let another = primaries.map(|member| &member.node).find(|&node| !is_down(node));
+    Arc::clone(another.unwrap_or(&topology.node))
 }
 
 fn to_node(
