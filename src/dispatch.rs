@@ -9,6 +9,7 @@
 
 pub mod cluster;
 pub mod detour;
+pub mod gather;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -228,6 +229,9 @@ pub fn dispatch_block(
     let (Some(identity), Some(spec)) = (session.identity, topology.table.spec(block.last)) else {
         return Dispatched::Wait;
     };
+    if session.detours.as_ref().is_some_and(|detours| detours.conflicts(block.place())) {
+        return Dispatched::Wait;
+    }
     session.client.note_command(spec.id.0, worker.now);
     // Its MULTI may have asked for a connection before the rest arrived.
     upstream_pinned::withdraw(worker, session);
@@ -237,9 +241,14 @@ pub fn dispatch_block(
         patience: Patience::Long,
         ..Asked::of(spec)
     };
-    if session.doubtful > 0 {
+    if session.doubtful > 0 && (topology.slots.is_none() || session.doubts(block.place())) {
         let refusal = Refusal::NotInverted { node: topology.node.name.clone() };
         return not_executed_block(worker, session, spec, block.commands, &refusal);
+    }
+    if topology.slots.is_some() {
+        let (slot, is_bulk) = (block.slot, block.is_bulk);
+        let order = cluster::Order { topology, identity, slot, is_bulk, asked, frame };
+        return cluster::place(worker, session, order);
     }
     match pool::lane_for(worker, topology, session, identity, block.is_bulk) {
         Ok(lane) => send(worker, session, lane, asked, frame),
@@ -321,6 +330,7 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         detour::arrived(worker, waiter);
     }
     match waiter.role {
+        Role::Part { .. } => gather::settled(worker, waiter, &settled),
         Role::Probe => detour::proven(worker, waiter, &settled),
         Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
         Role::Info { is_joined } => match info::retold(worker, &settled, is_joined) {
@@ -334,7 +344,7 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
             transaction::note_queued(worker, waiter, &settled);
             deliver(worker, waiter, settled);
         }
-        Role::State { .. } => pinned::settle(worker, waiter, settled),
+        Role::State { .. } | Role::Exec { .. } => pinned::settle(worker, waiter, settled),
         Role::Whisper => pinned::note_whisper(worker, waiter, &settled),
     }
 }
@@ -521,7 +531,7 @@ fn refuse_unknown(
 }
 
 /// The frame as the node understands it: with its own name of the command where that was renamed.
-fn renamed<'a>(spec: &Spec, command: &Command<'_>, frame: Piece<'a>) -> Piece<'a> {
+pub fn renamed<'a>(spec: &Spec, command: &Command<'_>, frame: Piece<'a>) -> Piece<'a> {
     let Some(name) = &spec.wire_name else {
         return frame;
     };

@@ -40,6 +40,22 @@ pub enum Refusal {
         /// A seed's name.
         seed: String,
     },
+    /// Some parts of a command over several slots or nodes have run, others have not, or may have.
+    Partly(Box<Partly>),
+    /// The replies of the parts together are larger than what may be held.
+    TooLarge {
+        /// Full name of the command, lower case.
+        command: String,
+        /// How many bytes may be held.
+        most: usize,
+    },
+    /// The replies of the nodes do not have the shape that the command's policy speaks of.
+    Unmergeable {
+        /// Full name of the command, lower case.
+        command: String,
+    },
+    /// A node's own cursor of a scan has too many bits.
+    CursorTooLarge,
     /// It was not run: an earlier write of the same client is in doubt, and order would be lost.
     NotInverted {
         /// The node's name.
@@ -111,6 +127,21 @@ pub enum Refusal {
     TooManyLanes,
 }
 
+/// How much of a command in parts has run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partly {
+    /// Parts that have run.
+    pub done: usize,
+    /// All parts.
+    pub parts: usize,
+    /// Whether more may have run.
+    pub is_unknown: bool,
+    /// What the other parts are called.
+    pub failed: Vec<String>,
+    /// What the worst of them was told.
+    pub why: String,
+}
+
 /// What is known of the effect of a command that got no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ran {
@@ -130,7 +161,9 @@ impl Refusal {
         crate::resp::write::error(out, &self.text());
     }
 
-    fn text(&self) -> String {
+    /// The words, without what RESP puts around them.
+    #[must_use]
+    pub fn text(&self) -> String {
         match self {
             Self::NoAuth => "NOAUTH Authentication required.".into(),
             Self::NotServed { command, why } => {
@@ -148,6 +181,22 @@ impl Refusal {
                 "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
                  yet; see /readyz of the admin port"
             ),
+            Self::Partly(partly) => partly.text(),
+            Self::TooLarge { command, most } => format!(
+                "ERR breakwater: the replies of all nodes to {} exceed the {most} bytes that may be \
+                 held for one command; ask for less at a time, or raise memory.reply_bytes_total",
+                command.to_uppercase()
+            ),
+            Self::Unmergeable { command } => format!(
+                "ERR breakwater: {} has run on all nodes, but their replies cannot be made one; ask \
+                 the nodes themselves",
+                command.to_uppercase()
+            ),
+            Self::CursorTooLarge => {
+                "ERR breakwater: the node's cursor does not fit into one for all \
+                 nodes; scan the nodes themselves"
+                    .into()
+            }
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \
                  write of this client was unanswered; send it again once that is resolved"
@@ -202,6 +251,22 @@ impl Refusal {
     }
 }
 
+// === impl Partly ===
+
+impl Partly {
+    fn text(&self) -> String {
+        let Self { done, parts, is_unknown, failed, why } = self;
+        let more = failed.len().saturating_sub(NAMED_MAX);
+        let mut names = failed.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+        if more > 0 {
+            names += &format!(" and {more} more");
+        }
+        let verdict = if *is_unknown { "outcome unknown" } else { "partly executed" };
+        let why = why.strip_prefix("ERR breakwater: ").unwrap_or(why);
+        format!("ERR breakwater: {verdict}: {done} of {parts} parts executed; {names}: {why}")
+    }
+}
+
 fn deadline(node: &str, command: &str, after: Micros, ran: Ran) -> String {
     let (command, after) = (command.to_uppercase(), seconds(after));
     match ran {
@@ -225,6 +290,9 @@ fn seconds(time: Micros) -> String {
     let tenths = time.div_ceil(SECOND / 10);
     format!("{}.{} s", tenths / 10, tenths % 10)
 }
+
+/// Parts that a message names one by one.
+const NAMED_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -21,6 +21,8 @@ use crate::config::MemorySettings;
 use crate::dispatch::detour::Detouring;
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
+use crate::route::scan::Rounds;
+use crate::route::split::Split;
 use crate::scripts::Scripts;
 use crate::scripts::libraries::Libraries;
 use crate::session::local::cluster::Names;
@@ -55,6 +57,8 @@ pub struct Worker {
     pub detouring: Detouring,
     /// Room for the keys of the command in hand.
     pub keys: Vec<KeyPosition>,
+    /// Room for its parts, if it is cut.
+    pub split: Split,
     /// Whether nodes can be reached, and when to try again.
     pub reaches: Reaches,
     /// Lanes whose tasks are still to be started.
@@ -93,6 +97,8 @@ pub struct Worker {
     pub pushed_bytes: usize,
     /// Memory that the subscriptions of all sessions are taken to cost.
     pub subscription_bytes: usize,
+    /// Bytes of transactions that are kept until their EXEC, as of the last tick, and those added since.
+    pub transaction_bytes: usize,
     /// Bytes of unfinished requests held for all sessions.
     pub request_bytes: usize,
     /// Most bytes held for clients since memory was last given back.
@@ -123,6 +129,8 @@ pub struct Shared {
     pub scripts: Scripts,
     /// Libraries of functions, likewise.
     pub libraries: Libraries,
+    /// What the scans of a cluster's clients are to visit. Locked by SCAN alone.
+    pub scans: Mutex<Rounds>,
     /// What we are called where clients are shown a cluster.
     pub names: Names,
     /// Rung by whoever has met a sign that the slot map is old; the control plane fetches a new one.
@@ -178,6 +186,7 @@ impl Shared {
             memory,
             scripts: Scripts::new(&memory),
             libraries: Libraries::new(&memory),
+            scans: Mutex::default(),
             names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),
             stats: Mutex::default(),
@@ -249,6 +258,7 @@ impl Worker {
             lane_sets: LaneSets::default(),
             detouring: Detouring::default(),
             keys: Vec::new(),
+            split: Split::default(),
             reaches: Reaches::default(),
             to_dial: Vec::new(),
             links_to_dial: Vec::new(),
@@ -268,6 +278,7 @@ impl Worker {
             reply_bytes: 0,
             pushed_bytes: 0,
             subscription_bytes: 0,
+            transaction_bytes: 0,
             request_bytes: 0,
             burst_bytes: 0,
             draining: false,

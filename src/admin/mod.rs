@@ -10,6 +10,7 @@
 
 mod readiness;
 mod routes;
+mod topology;
 
 use std::convert::Infallible;
 use std::io;
@@ -29,6 +30,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use crate::clock;
 use crate::net::TcpListener;
 use crate::stats::export::Exporter;
+use crate::topology::Published;
 
 pub use readiness::Readiness;
 
@@ -38,6 +40,8 @@ pub struct AdminState {
     pub exporter: Exporter,
     /// Answers `/readyz`; shared with the control plane, which writes it.
     pub readiness: Arc<Readiness>,
+    /// What `/topology` shows.
+    pub topology: Published,
 }
 
 /// The bounds of the admin server.

@@ -11,7 +11,7 @@ use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
-use super::AdminState;
+use super::{AdminState, topology};
 use crate::stats::export;
 
 /// Every answer is complete before it is sent.
@@ -22,6 +22,7 @@ const ENDPOINTS: &str = "\
 /metrics  counters, gauges and histograms in Prometheus text format
 /healthz  200 while the process is alive
 /readyz   200 if it can serve, else 503 and the reasons, one a line
+/topology the nodes behind, and who serves which slots
 ";
 
 /// The media type of everything but the metrics.
@@ -34,6 +35,7 @@ pub(super) fn answer(method: &Method, path: &str, state: &AdminState) -> Answer 
         "/metrics" => metrics,
         "/healthz" => healthz,
         "/readyz" => readyz,
+        "/topology" => snapshot,
         _ => return not_found(),
     };
     // What exists can only be read: nothing behind this port changes the process.
@@ -73,6 +75,11 @@ fn readyz(state: &AdminState) -> Answer {
         return text(StatusCode::OK, "ready\n".to_owned());
     }
     text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+}
+
+/// What stands behind us, as the workers see it.
+fn snapshot(state: &AdminState) -> Answer {
+    text(StatusCode::OK, topology::page(&state.topology.load()))
 }
 
 /// The path is not repeated: what a browser sends must not come back to it.
@@ -167,7 +174,7 @@ mod tests {
         let (status, body) = ask(Method::GET, "/", &state);
         assert_eq!(status, 200);
         let paths: Vec<&str> = body.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(paths.len(), 3);
+        assert_eq!(paths.len(), 4);
         for path in paths {
             assert_ne!(ask(Method::GET, path, &state).0, 404, "{path}");
         }

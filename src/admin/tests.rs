@@ -12,6 +12,8 @@ use std::time::Duration;
 use super::*;
 use crate::stats::WorkerStats;
 use crate::stats::labels::Outcome;
+use crate::topology::Topology;
+use arc_swap::ArcSwap;
 
 /// What a test waits for at most.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +25,12 @@ impl AdminState {
     /// A state with one worker and one command.
     pub(super) fn for_tests() -> Self {
         let workers = vec![Arc::new(WorkerStats::new(1))];
-        Self { exporter: Exporter::new(workers, |_| "get"), readiness: Arc::new(Readiness::new()) }
+        let topology = Topology::for_tests("redis-cluster://seed:1");
+        Self {
+            exporter: Exporter::new(workers, |_| "get"),
+            readiness: Arc::new(Readiness::new()),
+            topology: Arc::new(ArcSwap::from_pointee(topology)),
+        }
     }
 }
 

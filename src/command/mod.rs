@@ -18,6 +18,8 @@ pub mod overlay;
 pub mod spec;
 pub mod table;
 
+use std::ops::Range;
+
 use crate::resp::Span;
 
 /// One request as the scanner framed it: a name and its arguments, all inside `frame`.
@@ -67,6 +69,23 @@ impl<'a> Command<'a> {
     pub fn arguments(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let command = *self;
         self.arguments.iter().map(move |span| command.bytes(*span))
+    }
+
+    /// The bytes of some arguments as they stand in the request, each with the line of its length; empty where there
+    /// are no such arguments.
+    #[inline]
+    pub fn raw(&self, range: Range<usize>) -> &'a [u8] {
+        // Arguments lie one behind the other, two bytes of line end between one's bytes and the next one's line.
+        let line_end = |span: &Span| span.end as usize + 2;
+        let start = match range.start.checked_sub(1) {
+            Some(before) => self.arguments.get(before).map(line_end),
+            None => memchr::memchr(b'\n', self.frame).map(|header| header + 1),
+        };
+        let end = range.end.checked_sub(1).and_then(|last| self.arguments.get(last)).map(line_end);
+        match (start, end) {
+            (Some(start), Some(end)) => self.frame.get(start..end).unwrap_or_default(),
+            _ => &[],
+        }
     }
 
     /// The bytes of the whole request.
@@ -152,6 +171,18 @@ pub(crate) mod tests {
         assert!(command.frame().starts_with(b"*3\r\n$3\r\nSET\r\n"));
         assert!(!command.is_empty());
         assert!(Request::words("").command().is_empty());
+    }
+
+    #[test]
+    fn arguments_are_copied_with_the_lines_of_their_lengths() {
+        let request = Request::new(&["SET", "k", ""]);
+        let command = request.command();
+        assert_eq!(command.raw(0..1), b"$3\r\nSET\r\n");
+        assert_eq!(command.raw(1..3), b"$1\r\nk\r\n$0\r\n\r\n");
+        assert_eq!(command.raw(0..3), &command.frame()[4..]);
+        for nothing in [0..0, 1..1, 3..3, 2..4, 7..9] {
+            assert_eq!(command.raw(nothing.clone()), b"", "{nothing:?}");
+        }
     }
 
     #[test]

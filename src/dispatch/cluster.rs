@@ -12,9 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::detour::{self, Waiting};
-use super::{
-    Asked, Dispatched, not_executed, refuse_doubtful, refuse_with, send, waiter, wants_bulk,
-};
+use super::gather::{self, Spread};
+use super::{Asked, Dispatched, not_executed, refuse_doubtful, send, waiter, wants_bulk};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::Spec;
@@ -32,6 +31,7 @@ use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
 
 /// A command on its way to a node that is still to be chosen.
+#[derive(Clone, Debug)]
 pub struct Order<'a> {
     /// The picture that it is chosen from.
     pub topology: &'a Topology,
@@ -70,8 +70,19 @@ pub fn forward(
     let order = Order { topology, identity, slot, is_bulk, asked, frame };
     match place {
         Place::Slot(slot) => to_slot(worker, slots, session, slot, order),
-        Place::Anywhere => to_node(worker, session, &anybody(worker, topology), order),
-        Place::Several => refuse_with(worker, session, Some(spec), cross_slot),
+        Place::Anywhere => match Spread::of(spec) {
+            Some(spread) => gather::spread(worker, slots, session, (spec, spread), command, &order),
+            None => to_node(worker, session, &anybody(worker, topology), order),
+        },
+        Place::Several => gather::split(worker, slots, session, spec, command, &order),
+    }
+}
+
+/// A transaction that is sent whole.
+pub fn place(worker: &mut Worker, session: &mut Session, order: Order<'_>) -> Dispatched {
+    match (order.slot, &order.topology.slots) {
+        (Some(slot), Some(slots)) => to_slot(worker, slots, session, slot, order),
+        _ => to_node(worker, session, &anybody(worker, order.topology), order),
     }
 }
 

@@ -29,14 +29,17 @@ use crate::route::{self, Place};
 use crate::scripts::follow;
 use crate::session::detour::{Ahead, Aim, Answer, Detour, Stage};
 use crate::session::flush;
+use crate::session::pin::Pending;
+use crate::session::remaining;
 use crate::session::state::{Session, SessionId};
 use crate::stats::labels::{Outcome, Redirected};
 use crate::topology::Topology;
 use crate::topology::redirect::{self, Redirect};
 use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
-use crate::upstream::lane::{Lane, LaneKey, Patience, Role, Waiter};
+use crate::upstream::lane::{Lane, LaneId, LaneKey, Patience, Role, Waiter};
 use crate::upstream::loss;
+use crate::upstream::pinned::{self, Need};
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::{SharedWorker, Worker};
 
@@ -90,7 +93,8 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
     let Some(first) = lane.waiters.front().copied() else {
         return false;
     };
-    let is_candidate = lane.pinned.is_none() && !lane.streaming && first.role != Role::Probe;
+    let is_free = lane.pinned.is_none() || has_left_nothing(worker, lane, &first);
+    let is_candidate = is_free && !lane.streaming && first.role != Role::Probe && !first.is_bound();
     let before = if first.frames > 1 { lane.block.1.clone() } else { Vec::new() };
     let Some(redirect) = meaning(&before, reply).filter(|_| is_candidate) else {
         return false;
@@ -108,12 +112,60 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
         restore(worker, detour);
         return false;
     }
-    let is_users = first.frames == 1
-        && topology.table.spec(first.command).is_none_or(|spec| spec.runs_user_code());
+    let is_whole = first.frames == 1 && !matches!(first.role, Role::Part { .. });
+    let is_users =
+        is_whole && topology.table.spec(first.command).is_none_or(|spec| spec.runs_user_code());
     lane.finish_first(&mut worker.pool);
+    if lane.pinned.is_some() {
+        give_back(worker, lane, &detour);
+    }
     if is_users {
         probe(worker, &topology, lane, detour);
         return true;
+    }
+    follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
+    keep_or_tell(worker, detour);
+    true
+}
+
+/// Whether a command on a connection of its own has left nothing there, so that another connection will do as well.
+fn has_left_nothing(worker: &Worker, lane: &Lane, waiter: &Waiter) -> bool {
+    let session = worker.sessions.get(waiter.session);
+    session.and_then(|session| session.pin.as_ref()).is_some_and(|pin| {
+        let is_alone = pin.lane == Some(lane.id) && !pin.holds_state();
+        is_alone && matches!(pin.pending, Some(Pending::Blocking | Pending::Watch))
+    })
+}
+
+/// The session needs this connection no more: its command goes on elsewhere.
+fn give_back(worker: &mut Worker, lane: &mut Lane, detour: &Detour) {
+    if let Some(session) = worker.sessions.get_mut(detour.waiter.session) {
+        session.lane = None;
+        if let Some(pin) = &mut session.pin {
+            pin.lane = None;
+        }
+    }
+    // Whoever lets go of its clients closes their connections.
+    let is_clean = !matches!(&detour.answer, Answer::Reply(line) if line.starts_with(b"-UNB"));
+    pinned::give_back_lane(worker, lane, is_clean);
+}
+
+/// As [`take`], for one of several parts that the first waiter of a lane waits for; `frame` is its command.
+pub fn take_part(
+    worker: &mut Worker,
+    lane: &Lane,
+    own: Waiter,
+    frame: Bytes,
+    reply: &[u8],
+) -> bool {
+    let Some(redirect) = redirect::read(reply) else {
+        return false;
+    };
+    let topology = Arc::clone(worker.topology.load());
+    let answer = Answer::Reply(Bytes::copy_from_slice(reply));
+    let mut detour = detour_of(worker, &topology, &own, frame, lane.key.clone(), answer);
+    if !is_about(&redirect, detour.slot) {
+        return false;
     }
     follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
     keep_or_tell(worker, detour);
@@ -172,7 +224,8 @@ pub fn park(
 ) {
     worker.stats.redirected(Redirected::Unreachable).increment();
     let stage = Stage::Due { at: worker.now + WAIT_FIRST, to: None };
-    let detour = Detour { waiter, frame, key, slot, stage, hops: 0, waits: 0, answer };
+    let since = worker.now;
+    let detour = Detour { waiter, frame, key, slot, stage, since, hops: 0, waits: 0, answer };
     session.detours.get_or_insert_default().push(detour);
     worker.detouring.mark(session.id);
 }
@@ -209,7 +262,8 @@ pub fn is_over(now: Micros, session: &Session, since: Micros, waiting: Waiting) 
 
 /// What an error reply says about routing; of a block's replies `before` are the earlier ones. Whatever EXEC says, a
 /// block whose command was redirected when it was to be queued has not run.
-fn meaning<'a>(before: &'a [u8], reply: &'a [u8]) -> Option<Redirect<'a>> {
+#[must_use]
+pub fn meaning<'a>(before: &'a [u8], reply: &'a [u8]) -> Option<Redirect<'a>> {
     if let Some(redirect) = redirect::read(reply) {
         return Some(redirect);
     }
@@ -245,12 +299,13 @@ fn detour_of(
     }
     let slot = slot_of(&topology.table, &frame);
     let stage = Stage::OnTheRoad;
-    Detour { waiter: *waiter, frame, key, slot, stage, hops: 0, waits: 0, answer }
+    let since = worker.now;
+    Detour { waiter: *waiter, frame, key, slot, stage, since, hops: 0, waits: 0, answer }
 }
 
 fn take_off(session: &mut Session, waiter: &Waiter) -> Option<Detour> {
     let detours = session.detours.as_mut()?;
-    let detour = detours.remove(waiter.slot);
+    let detour = detours.remove((waiter.slot, waiter.part()));
     if detours.is_empty() {
         session.detours = None;
     }
@@ -289,6 +344,9 @@ fn follow_redirect(
             if aim.is_none() {
                 worker.shared.map_is_old.notify_one();
             }
+            // Who watches a key there would have to ask for all that follows, too: that waits for the slot to settle.
+            let is_state = matches!(detour.waiter.role, Role::State { .. });
+            let aim = aim.filter(|_| !is_state || is_waiting(&detour.waiter));
             (Redirected::Ask, aim.map(|node| Aim { node, is_asking: true }))
         }
         Redirect::TryAgain => (Redirected::TryAgain, None),
@@ -330,7 +388,7 @@ fn keep_or_tell(worker: &mut Worker, detour: Detour) {
     let (since, waiting) = if is_not_now {
         (worker.reaches.of(node).note_trouble(now), Waiting::Failover)
     } else {
-        (detour.waiter.taken_at, Waiting::Migration)
+        (detour.since, Waiting::Migration)
     };
     let session = worker.sessions.get(detour.waiter.session);
     if session.is_some_and(|session| is_over(now, session, since, waiting)) {
@@ -403,12 +461,12 @@ fn advance(worker: &mut Worker, id: SessionId) {
             if !may_go {
                 continue;
             }
-            if at <= worker.now && !launch(worker, &topology, &session, detour, to) {
-                over.push(detour.waiter.slot);
+            if at <= worker.now && !launch(worker, &topology, &mut session, detour, to) {
+                over.push((detour.waiter.slot, detour.waiter.part()));
             }
             is_waiting |= detour.stage != Stage::OnTheRoad;
         }
-        let told: Vec<Detour> = over.iter().filter_map(|&slot| detours.remove(slot)).collect();
+        let told: Vec<Detour> = over.iter().filter_map(|&which| detours.remove(which)).collect();
         session.detours = Some(detours).filter(|detours| !detours.is_empty());
         worker.sessions.restore(id, session);
         told.into_iter().for_each(|detour| tell(worker, detour));
@@ -428,14 +486,12 @@ fn advance(worker: &mut Worker, id: SessionId) {
 fn launch(
     worker: &mut Worker,
     topology: &Topology,
-    session: &Session,
+    session: &mut Session,
     detour: &mut Detour,
     to: Option<Aim>,
 ) -> bool {
     let node = destination(worker, topology, detour, to);
-    let key = LaneKey { epoch: topology.epoch, node: node.id, ..detour.key.clone() };
-    let lane =
-        pool::lane_of(worker, &node, key).and_then(|lane| pool::room_on(worker, lane, session));
+    let lane = lane_for(worker, topology, session, detour, &node);
     match lane {
         Ok(lane) => {
             let Some(lane) = worker.lanes.get_mut(lane) else {
@@ -444,7 +500,10 @@ fn launch(
             detour.stage = Stage::OnTheRoad;
             detour.hops = detour.hops.saturating_add(1);
             let waiter = Waiter { is_detour: true, ..detour.waiter };
-            let frame = Piece::Borrowed(&detour.frame);
+            // What waits for others has waited for a part of its time.
+            let waited = worker.now.saturating_sub(waiter.taken_at);
+            let rest = remaining::of(&detour.frame, waited).filter(|_| is_waiting(&waiter));
+            let frame = Piece::Borrowed(rest.as_deref().unwrap_or(&detour.frame));
             lane.used_at = worker.now;
             worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
             let Worker { shared, stats, pool, .. } = worker;
@@ -458,11 +517,37 @@ fn launch(
             // Where the redirect pointed nobody is: its slot's owner may be somebody else by then.
             detour.stage = Stage::Due { at: worker.now + pause(detour), to: None };
             detour.waits = detour.waits.saturating_add(1);
-            let since = worker.reaches.down_since(node.id).unwrap_or(detour.waiter.taken_at);
+            let since = worker.reaches.down_since(node.id).unwrap_or(detour.since);
             return !is_over(worker.now, session, since, Waiting::Failover);
         }
     }
     true
+}
+
+/// The lane of a detour to `node`: a connection of its own if it was on one.
+fn lane_for(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    detour: &Detour,
+    node: &Arc<Node>,
+) -> Result<LaneId, NoLane> {
+    if !matches!(detour.waiter.role, Role::State { .. }) {
+        let key = LaneKey { epoch: topology.epoch, node: node.id, ..detour.key.clone() };
+        let lane = pool::lane_of(worker, node, key)?;
+        return pool::room_on(worker, lane, session);
+    }
+    let need = if is_waiting(&detour.waiter) { Need::Lasting } else { Need::Brief };
+    let lane = pinned::lend(worker, (topology, node), session, detour.key.identity, need)?;
+    if let Some(pin) = &mut session.pin {
+        pin.lane = Some(lane);
+    }
+    Ok(lane)
+}
+
+/// Whether a command waits for what other clients do.
+fn is_waiting(waiter: &Waiter) -> bool {
+    waiter.patience == Patience::Endless
 }
 
 /// The node to be asked next.
@@ -532,7 +617,8 @@ fn next_command<T>(
     Some((then(&command, table.resolve(&command).ok()), length))
 }
 
-fn owned(frame: Piece<'_>) -> Bytes {
+/// A copy that outlives its lane.
+pub fn owned(frame: Piece<'_>) -> Bytes {
     match frame {
         Piece::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
         Piece::Shared(bytes) => bytes,

@@ -8,6 +8,7 @@
 //! everybody's commands if one client's bytes upset the server, so only a subset of what Redis accepts passes
 //! (INV-2).
 
+pub mod frames;
 pub mod inline;
 pub mod limits;
 pub mod reply;

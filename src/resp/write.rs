@@ -77,6 +77,11 @@ pub fn array_header(out: &mut Vec<u8>, count: usize) {
     number_line(out, b'*', count);
 }
 
+/// Appends the header of an aggregate of that type byte; `count` is what its line says.
+pub fn aggregate_header(out: &mut Vec<u8>, kind: u8, count: usize) {
+    number_line(out, kind, count);
+}
+
 /// Appends the header of a map of `pairs` pairs: `%n` in RESP3, a flat array of `2n` in RESP2.
 pub fn map_header(out: &mut Vec<u8>, protocol: Protocol, pairs: usize) {
     match protocol {

@@ -4,7 +4,10 @@
 //! never knows which node owns a slot. One node serves all slots of a standalone Redis, so its data path has nothing
 //! to ask here.
 
+pub mod merge;
+pub mod scan;
 pub mod slot;
+pub mod split;
 
 use crate::command::Command;
 use crate::command::keys::{self, KeyPosition};

@@ -97,7 +97,9 @@ pub fn answered(shared: &Shared, lane: &mut Lane, reply: &[u8], kind: u8) {
         return;
     };
     let is_error = matches!(kind, b'-' | b'!');
-    match (first.role, first.command) {
+    // A part for this very node has the role of its command as well.
+    let role = if first.is_bound() { Role::of(first.command) } else { first.role };
+    match (role, first.command) {
         (Role::Script, EVALSHA | EVALSHA_RO)
             if is_error && class(reply) == ErrorClass::Noscript =>
         {

@@ -68,7 +68,11 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     if let Some(listener) = admin {
         let exporter = exporter(&started);
         exporter.install().context("another metrics recorder is installed")?;
-        let state = Arc::new(AdminState { exporter, readiness: Arc::clone(&readiness) });
+        let state = Arc::new(AdminState {
+            exporter,
+            readiness: Arc::clone(&readiness),
+            topology: Arc::clone(&published),
+        });
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }
     let (changed, on_change) = watch::channel(1);
@@ -137,7 +141,7 @@ fn exporter(started: &[Started]) -> Exporter {
 async fn until_told(
     flags: &RunFlags,
     settings: &Settings,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     changed: &watch::Sender<u64>,
     doors: &[Door],
 ) -> anyhow::Result<()> {

@@ -20,7 +20,7 @@ use crate::stats::control;
 use crate::stats::labels::Reload;
 use crate::tls::ClientTlsReloader;
 use crate::topology::slots::NodeId;
-use crate::topology::{Published, facts, single};
+use crate::topology::{Published, Topology, cluster, facts, single};
 use crate::upstream::dial::{self, Node, Purpose};
 use crate::worker::Shared;
 
@@ -83,7 +83,7 @@ impl Reloader {
     }
 
     /// Looks at the file, if it changed or `asked`, and applies what may be applied.
-    pub async fn run(&mut self, asked: bool, shared: &Shared, changed: &watch::Sender<u64>) {
+    pub async fn run(&mut self, asked: bool, shared: &Arc<Shared>, changed: &watch::Sender<u64>) {
         let hash = self.current_hash();
         if !asked && hash == self.seen {
             return;
@@ -121,13 +121,27 @@ impl Reloader {
     }
 }
 
-/// Dials and questions the new node, then publishes it under a new epoch.
+/// Dials and questions the new deployment, then publishes it under a new epoch.
 async fn move_to(
     settings: &UpstreamSettings,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     changed: &watch::Sender<u64>,
 ) -> anyhow::Result<()> {
     let node = Arc::new(node(settings)?);
+    let topology = match settings.cluster {
+        Some(_) => cluster::verify::verify(&node, shared).await?,
+        None => verify(&node).await?,
+    };
+    let epoch = shared.topology.load().epoch + 1;
+    shared.forget_upstream();
+    shared.topology.store(Arc::new(Topology { epoch, ..topology }));
+    // The control connections of the old deployment are dropped, and those of the new one opened.
+    let _ = changed.send(epoch);
+    Ok(())
+}
+
+/// The picture of a node that answers.
+async fn verify(node: &Arc<Node>) -> anyhow::Result<Topology> {
     let purpose = Purpose {
         protocol: Protocol::Resp2,
         db: 0,
@@ -137,12 +151,7 @@ async fn move_to(
         is_readonly: false,
         label: "breakwater:verify".into(),
     };
-    let mut exchange = dial::dial(&node, &purpose).await?;
+    let mut exchange = dial::dial(node, &purpose).await?;
     let learnt = single::answered(facts::learn(&mut exchange)).await?;
-    let epoch = shared.topology.load().epoch + 1;
-    shared.forget_upstream();
-    shared.topology.store(Arc::new(single::learnt_topology(epoch, 0, &node, learnt)));
-    // The control connection of the old node is dropped, and one to the new node opened.
-    let _ = changed.send(epoch);
-    Ok(())
+    Ok(single::learnt_topology(0, 0, node, learnt))
 }

@@ -198,6 +198,7 @@ fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros) {
 pub(crate) fn look_at_sessions(worker: &mut Worker) {
     let (mut total, mut in_flight) = (0, 0_u64);
     let mut greediest: Option<(usize, SessionId)> = None;
+    let mut transactions = 0;
     let sessions: Vec<SessionId> = worker.sessions.keys().collect();
     for id in sessions {
         let now = worker.now;
@@ -205,10 +206,12 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
             continue;
         };
         let owed = session.owed();
-        total += owed;
+        let held = owed + session.gathered();
+        total += held;
+        transactions += session.transaction_bytes();
         in_flight += u64::from(session.in_flight);
-        if greediest.is_none_or(|(most, _)| owed > most) {
-            greediest = Some((owed, id));
+        if greediest.is_none_or(|(most, _)| held > most) {
+            greediest = Some((held, id));
         }
         if let Some(reason) = overstays(session, owed, now).or_else(|| lags(session, now)) {
             session.close(Closing::Now(reason));
@@ -221,6 +224,7 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
     }
     worker.reply_bytes = total;
     worker.pushed_bytes = 0;
+    worker.transaction_bytes = transactions;
     give_back(worker, in_flight);
     worker.stats.commands_in_flight.set(in_flight);
     worker.stats.reply_buffered_bytes.set(total as u64);

@@ -8,9 +8,10 @@
 //! and if its reply is lost the client is told so in the place of EXEC's.
 
 use crate::command::Command;
-use crate::command::spec::{Class, CommandId, Lane, Spec, builtin_id};
+use crate::command::spec::{Class, CommandId, Lane, RequestPolicy, Spec, builtin_id};
 use crate::resp::limits::Limits;
 use crate::resp::request::{RequestScanner, Scanned};
+use crate::route::{self, Place};
 use crate::session::state::Session;
 use crate::topology::Topology;
 
@@ -27,6 +28,8 @@ pub struct Block {
     pub is_bulk: bool,
     /// Whether all of it only reads.
     pub is_retry_safe: bool,
+    /// In a cluster: where all its keys lie; `None` if it has none.
+    pub slot: Option<u16>,
 }
 
 /// Whether input begins with MULTI as every client library writes it; anything else pins, which is right as well.
@@ -56,6 +59,7 @@ pub fn find(
         return None;
     }
     let limits = topology.limits(&session.gate.limits);
+    let mut slot = None;
     let (mut length, mut commands, mut is_bulk, mut is_retry_safe) = (0, 0, false, true);
     while commands < BLOCK_COMMANDS_MAX && length < BLOCK_BYTES_MAX {
         let rest = input.get(length..)?;
@@ -65,11 +69,21 @@ pub fn find(
         match spec.id {
             MULTI if commands == 1 => {}
             EXEC | DISCARD if commands > 1 => {
-                return Some(Block { length, commands, last: spec.id, is_bulk, is_retry_safe });
+                return Some(Block {
+                    length,
+                    commands,
+                    last: spec.id,
+                    is_bulk,
+                    is_retry_safe,
+                    slot,
+                });
             }
             _ => {
                 is_bulk |= shares(spec, scanner, rest, used)? == Lane::Bulk;
                 is_retry_safe &= spec.is_retry_safe();
+                if topology.slots.is_some() {
+                    slot = slot_with(slot, spec, scanner, rest, used)?;
+                }
             }
         }
     }
@@ -103,6 +117,34 @@ fn shares(spec: &Spec, scanner: &RequestScanner, input: &[u8], length: usize) ->
     // What SCRIPT FLUSH makes us forget must be noted when its EXEC succeeds.
     let is_shared = spec.class_for(&command) == Class::Shared && spec.id != SCRIPT_FLUSH;
     is_shared.then(|| spec.lane_for(&command))
+}
+
+/// The slot of a block with one command more; `None` if one node may not run it all. Such a block is taken piece by piece,
+/// and each piece is told what is wrong with it.
+fn slot_with(
+    slot: Option<u16>,
+    spec: &Spec,
+    scanner: &RequestScanner,
+    input: &[u8],
+    length: usize,
+) -> Option<Option<u16>> {
+    let (frame, spans) = scanner.arguments(input, length);
+    let mut keys = Vec::new();
+    match route::place(spec, &Command::new(frame, spans), &mut keys) {
+        Place::Slot(next) => slot.is_none_or(|slot| slot == next).then_some(Some(next)),
+        Place::Anywhere if spec.request_policy == RequestPolicy::Default => Some(slot),
+        Place::Anywhere | Place::Several => None,
+    }
+}
+
+// === impl Block ===
+
+impl Block {
+    /// Where its keys lie.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.slot.map_or(Place::Anywhere, Place::Slot)
+    }
 }
 
 /// Most commands of a block; longer ones are pinned, so that no client holds a shared connection for long.

@@ -28,6 +28,8 @@ pub struct Detour {
     pub slot: Option<u16>,
     /// What it waits for.
     pub stage: Stage,
+    /// When it left its lane first.
+    pub since: Micros,
     /// How often it was sent elsewhere.
     pub hops: u8,
     /// How often it has waited.
@@ -117,9 +119,10 @@ impl Detours {
         self.0.iter_mut().find(|detour| detour.waiter.slot == slot)
     }
 
-    /// Takes the command of that reply slot off the list.
-    pub fn remove(&mut self, slot: Sequence) -> Option<Detour> {
-        let place = self.0.iter().position(|detour| detour.waiter.slot == slot)?;
+    /// Takes the command of that reply slot, or that part of it, off the list.
+    pub fn remove(&mut self, (slot, part): (Sequence, u16)) -> Option<Detour> {
+        let is_it = |detour: &Detour| (detour.waiter.slot, detour.waiter.part()) == (slot, part);
+        let place = self.0.iter().position(is_it)?;
         Some(self.0.remove(place))
     }
 }

@@ -19,6 +19,8 @@ pub struct Pin {
     pub multi: Option<Multi>,
     /// Whether keys are watched.
     pub has_watches: bool,
+    /// In a cluster: the slot of the first watched key.
+    pub watched_slot: Option<u16>,
     /// Whether watched keys may have changed unseen, because the connection was lost.
     pub watch_is_lost: bool,
     /// CLIENT TRACKING ON as the client said it; said again on a new connection.
@@ -50,6 +52,23 @@ pub struct Multi {
     pub flushes_scripts: bool,
     /// Why EXEC must fail although the node does not know.
     pub aborted: Option<Abort>,
+    /// In a cluster: everything that was queued, which goes out with EXEC.
+    pub held: Option<Box<Held>>,
+}
+
+/// The commands of a transaction that is queued here.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Their bytes, one behind the other.
+    pub frames: Vec<u8>,
+    /// Where the keys of all of them lie; `None` until the first one has a key.
+    pub slot: Option<u16>,
+    /// Whether their keys lie in several slots.
+    pub crosses: bool,
+    /// Whether one of them may hold others up.
+    pub is_bulk: bool,
+    /// Whether one of them changes anything.
+    pub writes: bool,
 }
 
 /// Why a transaction cannot be executed.
@@ -59,6 +78,8 @@ pub enum Abort {
     Refused,
     /// EXEC itself had too many arguments.
     WrongArity,
+    /// Its keys lie in several slots.
+    CrossSlot,
     /// Its connection was lost; the node's name.
     Lost(String),
 }
@@ -141,6 +162,7 @@ impl Pin {
     pub fn end_transaction(&mut self) {
         self.multi = None;
         self.has_watches = false;
+        self.watched_slot = None;
         self.watch_is_lost = false;
     }
 
@@ -169,6 +191,7 @@ impl Abort {
             Self::WrongArity => "EXECABORT Transaction discarded because of: wrong number of \
                  arguments for 'exec' command"
                 .into(),
+            Self::CrossSlot => "CROSSSLOT Keys in request don't hash to the same slot".into(),
             Self::Lost(node) => format!(
                 "EXECABORT Transaction discarded because of: the connection to {node} was lost"
             ),

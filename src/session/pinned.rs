@@ -8,6 +8,7 @@
 //! dispatched until it is answered (INV-12 d), so what we believe of the connection is what the node has said.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::arena::Key;
@@ -21,9 +22,10 @@ use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::session::pin::{Multi, Pending};
 use crate::session::state::{Closing, Session};
-use crate::session::{exec, invalidations, local, tracking, transaction, wait};
+use crate::session::{exec, held, invalidations, local, tracking, transaction, wait};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
+use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, Patience, Role, Waiter};
 use crate::upstream::pinned::{self, Need};
@@ -62,6 +64,8 @@ pub fn dispatch(
     }
     match spec.class_for(&command) {
         Class::Local => answer_beside(worker, topology, session, spec, command),
+        // In a cluster its keys may be anywhere; WATCH and what else is a barrier has been answered (INV-12 d).
+        Class::Shared if topology.slots.is_some() => None,
         Class::Shared => {
             let lane = match own_lane(worker, topology, session, identity) {
                 Ok(lane) => lane?,
@@ -104,7 +108,7 @@ fn own_lane(
         return Ok(None);
     }
     // The node must be told again what this client wants to hear of.
-    let lane = borrow(worker, topology, session, identity, Need::Lasting)?;
+    let lane = borrow(worker, (topology, &topology.node), session, identity, Need::Lasting)?;
     if let Some(pinned) = worker.lanes.get_mut(lane).and_then(|lane| lane.pinned.as_mut()) {
         pinned.holds_state = true;
     }
@@ -125,6 +129,10 @@ fn begin(
     if let Some(done) = answer_at_once(worker, session, spec) {
         return done;
     }
+    let node = match held::home(worker, topology, session, spec, command) {
+        Ok(node) => node,
+        Err(done) => return done,
+    };
     let mut frame = frame;
     let (pending, need) = match &*spec.name {
         "multi" => (Pending::Multi, Need::Brief),
@@ -157,7 +165,7 @@ fn begin(
     let own = own_lane(worker, topology, session, identity);
     let lane = match own.and_then(|lane| match lane {
         Some(lane) => pinned::prolong(worker, session, lane, need),
-        None => borrow(worker, topology, session, identity, need),
+        None => borrow(worker, (topology, &node), session, identity, need),
     }) {
         Ok(lane) => lane,
         Err(refused) => {
@@ -208,12 +216,12 @@ pub(super) fn expect(
 /// Borrows a connection and remembers it.
 fn borrow(
     worker: &mut Worker,
-    topology: &Topology,
+    home: (&Topology, &Arc<Node>),
     session: &mut Session,
     identity: Identity,
     need: Need,
 ) -> Result<LaneId, NoLane> {
-    let lane = pinned::borrow(worker, topology, session, identity, need);
+    let lane = pinned::borrow(worker, home, session, identity, need);
     session.asks_pin = lane == Err(NoLane::Wait);
     let lane = lane?;
     session.pin.get_or_insert_default().lane = Some(lane);
@@ -391,7 +399,8 @@ fn decide(
     let is_due = session.replies.is_waiting(waiter.slot);
     let pending = session.pin.as_mut().filter(|_| is_due)?.pending.take()?;
     session.client.is_blocked.store(false, Ordering::Relaxed);
-    let rewritten = exec::rewrite(worker, session, &pending, settled);
+    let moved = held::watch_is_lost(session, &pending, settled);
+    let rewritten = moved.or_else(|| exec::rewrite(worker, session, &pending, settled));
     let multi = session.pin.as_ref().and_then(|pin| pin.multi.as_ref());
     if matches!(pending, Pending::Exec { .. }) && multi.is_some_and(|it| it.flushes_scripts) {
         // Whatever became of the EXEC: what is forgotten in vain is learnt again.

@@ -21,6 +21,7 @@ use crate::route::Place;
 use crate::session::admission::{Admission, Bounds};
 use crate::session::detour::Detours;
 use crate::session::gate::Gate;
+use crate::session::gather::Gathers;
 use crate::session::pin::Pin;
 use crate::session::registry::Client;
 use crate::session::replies::{Replies, Sequence};
@@ -76,6 +77,8 @@ pub struct Session {
     pub doubted: Vec<u16>,
     /// Its commands that must be routed again (INV-12 b).
     pub detours: Option<Box<Detours>>,
+    /// Its commands that went to several places; `None` without any.
+    pub gathers: Option<Box<Gathers>>,
     /// Lanes that are not read because it does not take its replies.
     pub paused: Vec<LaneId>,
     /// What it keeps on a connection of its own, if it has or had one.
@@ -199,6 +202,7 @@ impl Session {
             map_version: 0,
             doubted: Vec::new(),
             detours: None,
+            gathers: None,
             paused: Vec::new(),
             pin: None,
             asks_pin: false,
@@ -235,6 +239,19 @@ impl Session {
     #[must_use]
     pub fn owed(&self) -> usize {
         self.out.unsent() + self.replies.held()
+    }
+
+    /// Bytes of replies that are held until others come with which they become one.
+    #[must_use]
+    pub fn gathered(&self) -> usize {
+        self.gathers.as_ref().map_or(0, |gathers| gathers.held())
+    }
+
+    /// Whether one of `count` parts from `place` on of the command of that slot wants its reply.
+    #[must_use]
+    pub fn wants_part(&self, slot: Sequence, place: u16, count: u32) -> bool {
+        let gather = self.gathers.as_ref().and_then(|gathers| gathers.get(slot));
+        gather.is_some_and(|gather| gather.wants(place, count))
     }
 
     /// Bounds of its admission.
@@ -296,6 +313,20 @@ impl Session {
     #[must_use]
     pub fn in_transaction(&self) -> bool {
         self.pin.as_ref().is_some_and(|pin| pin.multi.is_some())
+    }
+
+    /// Whether that transaction is queued here, because nobody knows which node will run it.
+    #[must_use]
+    pub fn holds_transaction(&self) -> bool {
+        let multi = self.pin.as_ref().and_then(|pin| pin.multi.as_ref());
+        multi.is_some_and(|multi| multi.held.is_some())
+    }
+
+    /// Bytes of that.
+    #[must_use]
+    pub fn transaction_bytes(&self) -> usize {
+        let multi = self.pin.as_ref().and_then(|pin| pin.multi.as_ref());
+        multi.and_then(|multi| multi.held.as_ref()).map_or(0, |held| held.frames.capacity())
     }
 
     /// Whether nothing may be dispatched before the node has answered.

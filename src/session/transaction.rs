@@ -18,7 +18,7 @@ use crate::resp::write;
 use crate::session::block::SCRIPT_FLUSH;
 use crate::session::pin::{Abort, Pending, Pin};
 use crate::session::state::Session;
-use crate::session::{local, pinned};
+use crate::session::{held, local, pinned};
 use crate::stats::labels::Outcome;
 use crate::topology::Topology;
 use crate::upstream::lane::{LaneId, Role, Waiter};
@@ -34,6 +34,9 @@ pub fn dispatch(
     command: Command<'_>,
     frame: Piece<'_>,
 ) -> Dispatched {
+    if session.holds_transaction() {
+        return held::dispatch(worker, topology, session, spec, command);
+    }
     match &*spec.name {
         "exec" => return end(worker, session, spec, frame, true),
         "discard" => return end(worker, session, spec, frame, false),
@@ -122,7 +125,11 @@ fn queue_ours(
     queue(worker, session, lane, spec, Piece::Borrowed(&stand_in))
 }
 
-fn refuse_queueing(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispatched {
+pub(super) fn refuse_queueing(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+) -> Dispatched {
     let refusal = Refusal::NotInTransaction { command: spec.name.to_string() };
     dispatch::refuse(worker, session, spec, &refusal)
 }
@@ -141,6 +148,9 @@ pub fn note_queued(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) 
 pub fn end_with_wrong_arity(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispatched {
     if let Some(multi) = session.pin.as_mut().and_then(|pin| pin.multi.as_mut()) {
         multi.aborted = Some(Abort::WrongArity);
+    }
+    if session.holds_transaction() {
+        return held::end(worker, session, spec);
     }
     end(worker, session, spec, Piece::Borrowed(DISCARD), true)
 }
@@ -191,6 +201,6 @@ fn ending(pin: &mut Pin, is_exec: bool) -> Option<Pending> {
 }
 
 /// Most bytes of commands that one transaction has answered here (INV-4).
-const OURS_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const OURS_BYTES_MAX: usize = 1024 * 1024;
 /// What is sent in the place of an EXEC that must not be.
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";

@@ -55,10 +55,14 @@ pub fn slot_map_age(age: Micros) {
     metrics::gauge!(SLOT_MAP_AGE).set(age as f64 / SECOND as f64);
 }
 
-/// Slots that nobody claims, and those that several nodes claim, as of the newest refresh.
-pub fn slot_claims(uncovered: usize, split: usize) {
-    metrics::gauge!(SLOTS_UNCOVERED).set(uncovered as f64);
-    metrics::gauge!(SLOTS_SPLIT).set(split as f64);
+/// Slots that nobody claims, as of the newest refresh.
+pub fn slots_uncovered(count: usize) {
+    metrics::gauge!(SLOTS_UNCOVERED).set(count as f64);
+}
+
+/// Slots that several primaries claim for themselves.
+pub fn slots_split(count: usize) {
+    metrics::gauge!(SLOTS_SPLIT).set(count as f64);
 }
 
 /// The cluster has become another one behind the same addresses.
@@ -98,7 +102,8 @@ pub(super) fn register() {
     }
     metrics::counter!(GENERATIONS).absolute(0);
     slot_map_age(0);
-    slot_claims(0, 0);
+    slots_uncovered(0);
+    slots_split(0);
     readiness(false, false, 0);
 }
 

@@ -205,6 +205,8 @@ pub enum RefreshTrigger {
     Sign,
     /// A control connection was lost, or is back.
     Connection,
+    /// The cluster's epoch or state had changed while something was amiss.
+    Glance,
     /// The one before had brought nothing that could be used.
     Retry,
 }
@@ -505,8 +507,8 @@ impl Reload {
 
 impl RefreshTrigger {
     /// Every trigger, in the order of declaration.
-    pub const ALL: [Self; 5] =
-        [Self::Start, Self::Period, Self::Sign, Self::Connection, Self::Retry];
+    pub const ALL: [Self; 6] =
+        [Self::Start, Self::Period, Self::Sign, Self::Connection, Self::Glance, Self::Retry];
 
     /// The value of the label `trigger`.
     pub const fn as_str(self) -> &'static str {
@@ -515,6 +517,7 @@ impl RefreshTrigger {
             Self::Period => "period",
             Self::Sign => "sign",
             Self::Connection => "connection",
+            Self::Glance => "glance",
             Self::Retry => "retry",
         }
     }

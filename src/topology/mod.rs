@@ -124,6 +124,14 @@ impl Topology {
         Self { epoch, recoveries: 0, node, slots, table, facts: None }
     }
 
+    /// The picture before anything is known of the upstream of that URL.
+    #[cfg(test)]
+    pub(crate) fn for_tests(url: &str) -> Self {
+        let flags = crate::cli::RunFlags { upstream: Some(url.into()), ..Default::default() };
+        let settings = crate::config::Settings::load(&flags).unwrap().upstream;
+        Self::unknown(1, Arc::new(crate::server::reload::node(&settings).unwrap()))
+    }
+
     /// The same picture with another slot map.
     #[must_use]
     pub fn with_slots(&self, slots: SlotMap) -> Self {

@@ -42,6 +42,8 @@ pub enum NotNow {
     MasterDown,
     /// A replica, asked to write.
     ReadOnly,
+    /// It let go of a client that waited, because it has become a replica.
+    Unblocked,
 }
 
 /// What the error line `reply` (`-` and CRLF included) says, if it is one of these. The first word must match whole.
@@ -59,6 +61,10 @@ pub fn read(reply: &[u8]) -> Option<Redirect<'_>> {
         b"CLUSTERDOWN" => Some(Redirect::NotNow(NotNow::ClusterDown)),
         b"LOADING" => Some(Redirect::NotNow(NotNow::Loading)),
         b"MASTERDOWN" => Some(Redirect::NotNow(NotNow::MasterDown)),
+        // CLIENT UNBLOCK has other words.
+        b"UNBLOCKED" if rest.starts_with(b"force unblock") => {
+            Some(Redirect::NotNow(NotNow::Unblocked))
+        }
         b"READONLY" => Some(Redirect::NotNow(NotNow::ReadOnly)),
         _ => None,
     }
@@ -106,6 +112,13 @@ mod tests {
         let down = b"-CLUSTERDOWN Hash slot not served\r\n";
         assert_eq!(read(down), Some(Redirect::NotNow(NotNow::ClusterDown)));
         assert_eq!(read(b"-TRYAGAIN Multiple keys\r\n"), Some(Redirect::TryAgain));
+    }
+
+    #[test]
+    fn a_client_that_was_let_go_by_a_deposed_primary_is_not_one_that_was_told_to_stop() {
+        let line = b"-UNBLOCKED force unblock from blocking operation, instance state changed\r\n";
+        assert_eq!(read(line), Some(Redirect::NotNow(NotNow::Unblocked)));
+        assert_eq!(read(b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"), None);
     }
 
     #[test]

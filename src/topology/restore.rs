@@ -4,6 +4,8 @@
 //! library that is there, never acts where `[upstream] restore_functions` does not allow it. It looks once a
 //! connection, and goes on each second while the node is still loading its data.
 //!
+//! A primary of a cluster that we meet for the first time is treated as one that came back.
+//!
 //! What surprises: a node that lacks a library has not necessarily lost it; somebody may have deleted it there. So
 //! all of this must hold: it is another process than the one before (INFO's `run_id`), and it has no library at all.
 
@@ -30,6 +32,12 @@ pub struct Restorer {
 // === impl Restorer ===
 
 impl Restorer {
+    /// For a node that joins others which have the libraries: to it, we have loaded none yet.
+    #[must_use]
+    pub fn of_newcomer() -> Self {
+        Self { run_id: Some(Vec::new()), ..Self::default() }
+    }
+
     /// There is a new connection: to the same process, or to another.
     pub fn connected(&mut self) {
         self.is_done = false;

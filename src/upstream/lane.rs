@@ -113,6 +113,12 @@ pub enum Role {
         /// Whether it is kept back until it is whole.
         is_held: bool,
     },
+    /// It ends a transaction that was queued here: of its replies only the last one is delivered. It changes what its
+    /// session holds, as [`Self::State`] does.
+    Exec {
+        /// Whether it is kept back until it is whole.
+        is_held: bool,
+    },
     /// It answers a command of our own, and is not delivered: its session's commands wait for it.
     Whisper,
     /// It says what the node knows of a script.
@@ -123,6 +129,13 @@ pub enum Role {
     Info {
         /// Whether a section of ours is added.
         is_joined: bool,
+    },
+    /// It is one of several replies that become one, or as many of them as the waiter is owed.
+    Part {
+        /// Number of the (first) part.
+        place: u16,
+        /// Whether it is for this very node, whatever becomes of its slots.
+        is_bound: bool,
     },
     /// It says whether a redirect that a script may have made up is the node's own.
     Probe,
@@ -227,10 +240,47 @@ impl Waiter {
         self.end - u64::from(self.length) + u64::from(self.prelude)
     }
 
-    /// Position behind the question whose reply is due next.
+    /// Whether it waits for the replies of a transaction, and its client for the last of them only.
     #[must_use]
-    pub fn asked_until(&self) -> u64 {
+    pub fn is_exec(&self) -> bool {
+        matches!(self.role, Role::Exec { .. })
+    }
+
+    /// The waiter of one of the parts that this one waits for.
+    #[must_use]
+    pub fn one(&self, index: u32) -> Self {
+        let role = match self.role {
+            // A command has at most 16,384 parts.
+            Role::Part { place, is_bound } => Role::Part { place: place + index as u16, is_bound },
+            role => role,
+        };
+        Self { role, frames: 1, ..*self }
+    }
+
+    /// Which of several parts it waits for; 0 for a command that is whole.
+    #[must_use]
+    pub fn part(&self) -> u16 {
+        if let Role::Part { place, .. } = self.role { place } else { 0 }
+    }
+
+    /// Whether it waits for several parts, each a command by itself.
+    #[must_use]
+    pub fn is_many(&self) -> bool {
+        self.frames > 1 && matches!(self.role, Role::Part { .. })
+    }
+
+    /// Whether it may be answered by its own node only.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        matches!(self.role, Role::Part { is_bound: true, .. })
+    }
+
+    /// Position behind the question whose reply is due next; `answered` replies of its block have come.
+    #[must_use]
+    pub fn asked_until(&self, answered: u32) -> u64 {
         match self.preludes_due {
+            // A node may answer the beginning of a block, or the first parts, before we have sent the end.
+            0 if answered + 1 < self.frames => self.start() + 1,
             0 => self.end,
             // ASKING is the last thing in front, and has its own reply.
             2 if self.is_asking => self.start() - ASKING.len() as u64,

@@ -8,7 +8,7 @@
 //! sent either. The old connection's bytes may still be executed after the new connection's (measured in 13 of 40
 //! rounds), and the client's own order would be turned around.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::mem;
 
 use crate::buffer::SendBuffer;
@@ -93,17 +93,19 @@ fn without_state(progress: Progress, waiter: &Waiter, exec_is_sent: bool) -> Rem
 /// Settles every waiter of a lane whose connection is gone; what is to be sent again stays queued on it.
 pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
     let old = mem::take(&mut lane.send);
-    let waiters = mem::take(&mut lane.waiters);
+    let waiters = apart(worker, mem::take(&mut lane.waiters), lane.block.0);
     let was_streaming = mem::take(&mut lane.streaming);
     let loses_state = lane.pinned.as_ref().is_some_and(|pinned| pinned.holds_state);
-    let exec_is_sent = waiters
-        .iter()
-        .any(|waiter| matches!(waiter.role, Role::State { .. }) && waiter.end <= old.sent());
+    let exec_is_sent = waiters.iter().any(|waiter| {
+        let is_state = matches!(waiter.role, Role::State { .. } | Role::Exec { .. });
+        is_state && waiter.end <= old.sent()
+    });
     reset(lane);
     // Sessions with a written, unanswered write.
     let mut inverted: HashSet<SessionId> = HashSet::new();
     for (place, waiter) in waiters.into_iter().enumerate() {
-        let progress = if place == 0 && was_streaming {
+        let is_part = matches!(waiter.role, Role::Part { .. });
+        let progress = if place == 0 && was_streaming && !is_part {
             Progress::Answering
         } else if waiter.end - u64::from(waiter.length) >= old.sent() {
             Progress::Unsent
@@ -162,15 +164,15 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
     } else {
         worker.reaches.down(node, error, worker.now)
     };
-    let waiters = mem::take(&mut lane.waiters);
+    let waiters = apart(worker, mem::take(&mut lane.waiters), 0);
     let old = mem::take(&mut lane.send);
     lane.proven.reset();
     // Waiting does not help somebody without a password.
     let window = if error.is_stranger() { 0 } else { to_micros(node.settings.retry_window) };
     for waiter in waiters {
         // In a cluster another node may serve it meanwhile: how long that is waited for is decided there.
-        let may_wait =
-            is_elsewhere(lane) && window > 0 || worker.now.saturating_sub(waiter.taken_at) < window;
+        let may_wait = is_elsewhere(lane) && !waiter.is_bound() && window > 0
+            || worker.now.saturating_sub(waiter.taken_at) < window;
         if may_wait && is_wanted(worker, &waiter) {
             again(worker, lane, &old, waiter);
             continue;
@@ -211,11 +213,38 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
     }
 }
 
+/// The waiters of a lane, each for one command: what waits for several parts is taken apart, and of the first one the
+/// parts that are `answered` are left out. Some of them may have been sent and others not.
+fn apart(worker: &mut Worker, waiters: VecDeque<Waiter>, answered: u32) -> VecDeque<Waiter> {
+    if !waiters.iter().any(|waiter| matches!(waiter.role, Role::Part { .. })) {
+        return waiters;
+    }
+    let mut all = VecDeque::with_capacity(waiters.len());
+    for (place, waiter) in waiters.into_iter().enumerate() {
+        let session = worker.sessions.get_mut(waiter.session);
+        let gathers = session.and_then(|session| session.gathers.as_mut());
+        let gather = gathers.and_then(|gathers| gathers.get_mut(waiter.slot));
+        match (gather, waiter.role) {
+            (Some(gather), Role::Part { .. }) if waiter.frames > 1 => {
+                let from = if place == 0 { answered } else { 0 };
+                all.extend((from..waiter.frames).filter_map(|index| gather.alone(&waiter, index)));
+            }
+            (Some(gather), Role::Part { place, .. }) => {
+                gather.restart(place);
+                all.push_back(waiter);
+            }
+            _ => all.push_back(waiter),
+        }
+    }
+    all
+}
+
 /// Whether somebody still waits for this waiter's reply.
 #[must_use]
 pub fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
     worker.sessions.get(waiter.session).is_some_and(|session| match waiter.role {
         Role::Whisper => session.pin.is_some(),
+        Role::Part { place, .. } => session.wants_part(waiter.slot, place, waiter.frames),
         _ => session.replies.is_waiting(waiter.slot),
     })
 }
@@ -285,7 +314,9 @@ fn is_elsewhere(lane: &Lane) -> bool {
 /// Sends a waiter's command again: on the lane's next connection, or in a cluster wherever its slot is then.
 fn again(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
     match old.piece(waiter.start(), waiter.end) {
-        Some(frame) if is_elsewhere(lane) => detour::adopt(worker, lane, frame, &waiter),
+        Some(frame) if is_elsewhere(lane) && !waiter.is_bound() => {
+            detour::adopt(worker, lane, frame, &waiter)
+        }
         _ => requeue(worker, lane, old, waiter),
     }
 }

@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::session::state::{Session, SessionId};
 use crate::topology::Topology;
+use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneKey, LaneState, Patience, Pinned, Role, Waiter};
 use crate::upstream::loss;
@@ -80,7 +81,7 @@ struct Asker {
 /// the node is down.
 pub fn borrow(
     worker: &mut Worker,
-    topology: &Topology,
+    (topology, node): (&Topology, &Arc<Node>),
     session: &mut Session,
     identity: Identity,
     need: Need,
@@ -89,14 +90,28 @@ pub fn borrow(
         // INV-12 c: what was asked before must have happened before.
         return Err(NoLane::Wait);
     }
-    if let Some(refusal) = refusal(worker, topology, session) {
+    lend(worker, (topology, node), session, identity, need)
+}
+
+/// As [`borrow`], whatever is in flight.
+///
+/// # Errors
+/// As [`borrow`].
+pub fn lend(
+    worker: &mut Worker,
+    (topology, node): (&Topology, &Arc<Node>),
+    session: &mut Session,
+    identity: Identity,
+    need: Need,
+) -> Result<LaneId, NoLane> {
+    if let Some(refusal) = refusal(worker, node, session) {
         worker.pinned.forget(session.id);
         return Err(NoLane::Refused(refusal));
     }
     let granted = if worker.pinned.is_overtaking(session.id, need) {
         None
     } else {
-        grant(worker, topology, session, identity, need)
+        grant(worker, (topology, node), session, identity, need)
     };
     let Some((id, lasting)) = granted else {
         worker.pinned.ask(session.id, need, worker.now);
@@ -154,11 +169,11 @@ pub fn withdraw(worker: &mut Worker, session: &mut Session) {
 }
 
 /// Why there is no point in waiting.
-fn refusal(worker: &Worker, topology: &Topology, session: &mut Session) -> Option<Refusal> {
+fn refusal(worker: &Worker, node: &Node, session: &mut Session) -> Option<Refusal> {
     if std::mem::take(&mut session.pin_refused) {
         return Some(busy(worker));
     }
-    worker.reaches.refusal(&topology.node, worker.now)
+    worker.reaches.refusal(node, worker.now)
 }
 
 /// What a client is told that has waited for too long.
@@ -172,7 +187,7 @@ fn busy(worker: &Worker) -> Refusal {
 /// A connection that rests or a new one, with a place among the lasting ones if it is for long.
 fn grant(
     worker: &mut Worker,
-    topology: &Topology,
+    (topology, node): (&Topology, &Arc<Node>),
     session: &Session,
     identity: Identity,
     need: Need,
@@ -183,7 +198,7 @@ fn grant(
     };
     let key = LaneKey {
         epoch: topology.epoch,
-        node: topology.node.id,
+        node: node.id,
         identity,
         protocol: session.protocol,
         db: session.db,
@@ -191,7 +206,7 @@ fn grant(
         is_readonly: false,
     };
     let resting = take_resting(worker, &key);
-    let id = resting.or_else(|| open(worker, topology, session, key))?;
+    let id = resting.or_else(|| open(worker, node, session, key))?;
     Some((id, lasting))
 }
 
@@ -213,18 +228,13 @@ fn take_resting(worker: &mut Worker, key: &LaneKey) -> Option<LaneId> {
 
 /// A new connection, if the budget has a place. If not, one that rests for somebody else gives way: its place is
 /// free once it has closed, and who asks now is served then.
-fn open(
-    worker: &mut Worker,
-    topology: &Topology,
-    session: &Session,
-    key: LaneKey,
-) -> Option<LaneId> {
+fn open(worker: &mut Worker, node: &Arc<Node>, session: &Session, key: LaneKey) -> Option<LaneId> {
     let budget = Arc::clone(&worker.shared.pinned);
     let Some(place) = budget.reserve() else {
         retire_oldest(worker);
         return None;
     };
-    let (node, now, owner) = (Arc::clone(&topology.node), worker.now, Some(session.id));
+    let (node, now, owner) = (Arc::clone(node), worker.now, Some(session.id));
     let name = Vec::new();
     let pinned =
         Pinned { owner, node_client_id: 0, name, holds_state: false, place, lasting: None };

@@ -9,11 +9,12 @@
 
 use bytes::Bytes;
 
-use crate::dispatch::{self, Settled, detour};
+use crate::dispatch::{self, Settled, detour, gather};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
-use crate::upstream::lane::{Lane, Role};
+use crate::session::held;
+use crate::upstream::lane::{Lane, Role, Waiter};
 use crate::worker::Worker;
 
 /// Why a lane must be closed.
@@ -96,8 +97,10 @@ fn frames(
 /// The beginning of a reply is held only for a waiter whose question was handed over; anything else but a push (or
 /// attributes before one) would become the beginning of somebody's reply (INV-1).
 fn expect_asked(worker: &Worker, lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
-    let is_asked =
-        lane.waiters.front().is_some_and(|first| first.asked_until() <= lane.send.sent());
+    let is_asked = lane
+        .waiters
+        .front()
+        .is_some_and(|first| first.asked_until(lane.block.0) <= lane.send.sent());
     match rest.first() {
         Some(kind) if !is_asked && !matches!(kind, b'>' | b'|') && !is_monitors(worker, lane) => {
             Err(Anomaly::Unexpected)
@@ -118,8 +121,9 @@ fn whole(
         push(worker, lane, bytes);
         return Ok(());
     }
+    let answered = lane.block.0;
     let first = lane.waiters.front_mut().ok_or(Anomaly::Unexpected)?;
-    let (end, frames) = (first.asked_until(), first.frames);
+    let (end, frames) = (first.asked_until(answered), first.frames);
     if end > lane.send.sent() {
         // The answer came before the question was sent.
         return Err(Anomaly::Unexpected);
@@ -131,7 +135,10 @@ fn whole(
         }
         return Ok(());
     }
-    let follows = matches!(first.role, Role::Script | Role::Library);
+    if first.is_many() {
+        return one_of_many(worker, lane, bytes, kind);
+    }
+    let follows = matches!(first.role, Role::Script | Role::Library) || first.is_bound();
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
@@ -145,7 +152,16 @@ fn whole(
     } else {
         (lane.streamed, bytes)
     };
-    let before = if frames > 1 { std::mem::take(&mut lane.block.1) } else { Vec::new() };
+    let mut before = if frames > 1 { std::mem::take(&mut lane.block.1) } else { Vec::new() };
+    let mut verdict = None;
+    if frames > 1 && lane.waiters.front().is_some_and(Waiter::is_exec) {
+        verdict = held::verdict(&before, bytes, lane);
+        before.clear();
+    }
+    let (bytes, kind) = match &verdict {
+        Some(verdict) => (&verdict[..], verdict.first().copied().unwrap_or(kind)),
+        None => (bytes, kind),
+    };
     if follows {
         // While the command still lies on the lane.
         follow::answered(&worker.shared, lane, bytes, kind);
@@ -166,6 +182,29 @@ fn whole(
     Ok(())
 }
 
+/// One of the replies that the first waiter is owed for several parts; with the last one it leaves.
+fn one_of_many(
+    worker: &mut Worker,
+    lane: &mut Lane,
+    bytes: &[u8],
+    kind: u8,
+) -> Result<(), Anomaly> {
+    gather::one_of_many(worker, lane, bytes, kind);
+    let is_over = lane.waiters.front().is_none_or(|first| lane.block.0 >= first.frames);
+    if !is_over {
+        return Ok(());
+    }
+    let end = lane.waiters.front().map_or(0, |first| first.end);
+    if end > lane.send.sent() {
+        return Err(Anomaly::Unexpected);
+    }
+    let handed_at = lane.handed_at(end).unwrap_or(worker.now);
+    let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
+    worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
+    worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
+    Ok(())
+}
+
 /// The first replies of a block are short lines; they are delivered with the last one, or not at all. They are long
 /// only where the node has not taken MULTI (an ACL), and then they need not wait.
 #[cold]
@@ -173,6 +212,10 @@ fn keep_for_block(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> Result<
     lane.block.0 += 1;
     lane.block.1.extend_from_slice(bytes);
     if lane.block.1.len() > HELD_BYTES_MAX {
+        let first = lane.waiters.front();
+        if first.is_some_and(Waiter::is_exec) {
+            return Err(Anomaly::TooLong);
+        }
         pass_on(worker, lane, &[], None)?;
     }
     Ok(())
@@ -212,7 +255,9 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
         return Ok(seen > 0);
     }
     let first = lane.waiters.front();
-    let is_rewritten = first.is_some_and(|first| first.role == Role::State { is_held: true });
+    let is_rewritten = first.is_some_and(|first| {
+        matches!(first.role, Role::State { is_held: true } | Role::Exec { is_held: true })
+    });
     // A push of one's own connection is delivered whole, between two replies.
     let is_own_push = lane.pinned.is_some() && lane.scanner.kind() == Some(b'>');
     if is_rewritten || is_own_push || is_monitors(worker, lane) {
@@ -250,8 +295,14 @@ fn pass_on(
         return Ok(());
     }
     let waiter = *lane.waiters.front().ok_or(Anomaly::Unexpected)?;
-    if waiter.end > lane.send.sent() {
+    if waiter.asked_until(lane.block.0) > lane.send.sent() {
         return Err(Anomaly::Unexpected);
+    }
+    if matches!(waiter.role, Role::Part { .. }) {
+        lane.streaming = true;
+        lane.streamed += piece.len() as u64;
+        gather::piece_of_part(worker, &waiter.one(lane.block.0), piece);
+        return Ok(());
     }
     if !lane.block.1.is_empty() {
         let before = std::mem::take(&mut lane.block.1);

@@ -1,9 +1,21 @@
 //! Breakwater before a real Redis Cluster: slots move, nodes die, and clients go on.
 //!
 //! Owns what only whole clusters can show; the parts below have their own tests. Never asserts a speed: what took
-//! how long is printed, for whoever runs one of these by hand and at length (BREAKWATER_CLUSTER_SECONDS).
+//! how long is printed, for whoever runs one of these by hand and at length. `BREAKWATER_CLUSTER_SECONDS`,
+//! `_CLIENTS`, `_SLOTS` and `_ROUNDS` make them larger, `_SEED` repeats the choices of a run, `_KINDS` says
+//! which kinds of work there are.
 //!
-//! What surprises: `harness` tests the tests' own cluster, without a proxy. A failure there is no fault of Breakwater's.
+//! What surprises: `harness` tests the tests' own cluster, without a proxy. A failure there is no fault of
+//! Breakwater's.
 
+mod failover;
+mod gather;
 mod harness;
+mod load;
+mod order;
+mod probe;
+mod reshard;
+mod scale;
 mod smart;
+mod stop;
+mod work;

@@ -68,6 +68,19 @@ pub async fn views_of(contacts: &[&Contact]) -> Vec<(usize, Option<View>)> {
     answers
 }
 
+/// All that one node says, places included.
+pub async fn view_of(contact: &Contact) -> Option<View> {
+    let nodes = views_of(&[contact]).await.pop()?.1;
+    let told = places_of(contact).await;
+    let Some(mut view) = nodes else {
+        return told;
+    };
+    let mut places = Places::default();
+    places.learn(&view, told);
+    places.lay_over(&mut view);
+    Some(view)
+}
+
 /// What a node tells clients: CLUSTER SHARDS, or CLUSTER SLOTS where that is unknown.
 pub async fn places_of(contact: &Contact) -> Option<View> {
     let is_tls = contact.node.tls.is_some();
@@ -132,8 +145,9 @@ impl Places {
             seen.aliases.extend(known.aliases.iter().cloned());
             seen.port = known.port;
             seen.zone.clone_from(&known.zone);
-            if seen.health == Health::Online {
-                seen.health = known.health;
+            // What CLUSTER NODES says of failures is from today; that a node loads its data it does not say.
+            if seen.health == Health::Online && known.health == Health::Loading {
+                seen.health = Health::Loading;
             }
         }
     }

@@ -17,9 +17,11 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use crate::clock::{self, Micros};
 use crate::events;
 use crate::resp::write::{self, Protocol};
 use crate::topology::facts::{self, Learnt, ask};
+use crate::topology::restore::Restorer;
 use crate::topology::single::answered;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::{Exchange, ExchangeError};
@@ -57,6 +59,10 @@ struct State {
     wants_auth: bool,
     /// Its version, as far as it told.
     version: Option<String>,
+    /// Since when an answer is due.
+    asked_at: Option<Micros>,
+    /// Whether the map calls it a primary; only those are given libraries of functions.
+    is_primary: bool,
 }
 
 /// What the follower wants to know.
@@ -82,6 +88,7 @@ impl Contact {
             state: Rc::clone(&state),
             changed: Rc::clone(changed),
             asked,
+            restorer: Restorer::of_newcomer(),
         };
         let task = tokio::task::spawn_local(task.run()).abort_handle();
         Self { node: Arc::clone(node), questions, state, task }
@@ -93,10 +100,13 @@ impl Contact {
         self.state.borrow().standing.clone()
     }
 
-    /// Whether it answers.
+    /// Whether it answers, and lets nobody wait at the moment.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        matches!(self.state.borrow().standing, Standing::Up)
+        let state = self.state.borrow();
+        let silent_since = state.asked_at.map(|asked_at| asked_at + SILENT_AFTER);
+        matches!(state.standing, Standing::Up)
+            && silent_since.is_none_or(|since| clock::micros() < since)
     }
 
     /// Whether the node wants AUTH, and we cannot.
@@ -109,6 +119,11 @@ impl Contact {
     #[must_use]
     pub fn wants_auth(&self) -> bool {
         self.state.borrow().wants_auth
+    }
+
+    /// What the map says of it.
+    pub fn set_primary(&self, is_primary: bool) {
+        self.state.borrow_mut().is_primary = is_primary;
     }
 
     /// The version of the server, once it has told.
@@ -156,6 +171,7 @@ struct Task {
     state: Rc<RefCell<State>>,
     changed: Rc<Notify>,
     asked: mpsc::Receiver<Question>,
+    restorer: Restorer,
 }
 
 // === impl Task ===
@@ -177,7 +193,8 @@ impl Task {
     }
 
     fn set(&self, standing: Standing) {
-        self.state.borrow_mut().standing = standing;
+        let mut state = self.state.borrow_mut();
+        (state.standing, state.asked_at) = (standing, None);
         self.changed.notify_one();
     }
 
@@ -196,21 +213,42 @@ impl Task {
         };
         let mut exchange = dial::dial(&self.node, &purpose).await?;
         self.state.borrow_mut().wants_auth = false;
+        self.restorer.connected();
         self.ping(&mut exchange).await?;
+        // Before it is reported as well: clients may be calling already.
+        self.restore(&mut exchange).await?;
         let version = answered(facts::version(&mut exchange)).await?;
         self.state.borrow_mut().version = version;
         *failures = 0;
         self.set(Standing::Up);
         loop {
             tokio::select! {
-                question = self.asked.recv() => match question {
-                    Some(question) => answer(&mut exchange, question).await?,
-                    // The follower is gone, and this task is about to be aborted.
-                    None => std::future::pending().await,
-                },
-                () = sleep(PING_EVERY) => self.ping(&mut exchange).await?,
+                question = self.asked.recv() => {
+                    // Without a follower this task is about to be aborted.
+                    let Some(question) = question else { return std::future::pending().await };
+                    self.awaits_answer(true);
+                    answer(&mut exchange, question).await?;
+                }
+                () = sleep(PING_EVERY) => {
+                    self.awaits_answer(true);
+                    self.ping(&mut exchange).await?;
+                    self.restore(&mut exchange).await?;
+                }
             }
+            self.awaits_answer(false);
         }
+    }
+
+    fn awaits_answer(&self, does: bool) {
+        self.state.borrow_mut().asked_at = does.then(clock::micros);
+    }
+
+    async fn restore(&mut self, exchange: &mut Exchange) -> Result<(), DialError> {
+        let is_due = {
+            let state = self.state.borrow();
+            state.is_primary && !state.is_stranger
+        };
+        if is_due { self.restorer.look(&self.shared, &self.node, exchange).await } else { Ok(()) }
     }
 
     /// Any reply will do. If it is that strangers are not welcome, and a client has proven a name, that name is lent.
@@ -261,5 +299,7 @@ async fn converse(
 
 /// How often an idle connection is used; any reply is a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(1);
+/// Whoever lets us wait for so long is not asked anything else.
+const SILENT_AFTER: Micros = clock::SECOND;
 /// First pause after a failure; doubles five times.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);

@@ -16,6 +16,7 @@ pub mod picture;
 mod publish;
 pub mod shards;
 mod standing;
+pub mod verify;
 pub mod view;
 
 use std::collections::{BTreeMap, HashSet};
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::oneshot;
-use tokio::time::{Interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, sleep};
 
 use super::Topology;
 use super::facts::Learnt;
@@ -69,6 +70,10 @@ struct Follower {
     pace: Pace,
     /// Once a second.
     tick: Interval,
+    /// More often, while something is amiss.
+    glance: Interval,
+    /// Whom we glanced at last, and what we saw.
+    seen: Option<(NodeId, Vec<u8>)>,
     /// The node whose facts were published.
     learnt_of: Option<NodeId>,
     /// The node that is being asked for its facts.
@@ -91,16 +96,20 @@ impl Follower {
     fn new(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Self {
         let topology = shared.topology.load_full();
         let settings = &topology.node.settings;
+        let members = topology.slots.iter().flat_map(|map| map.members.iter());
+        let directory = Directory::new(&topology.node, members.map(|member| &member.node));
         Self {
             epoch: topology.epoch,
             seeds: settings.cluster.as_ref().map(|it| it.seeds.clone()).unwrap_or_default(),
-            directory: Directory::new(&topology.node),
+            directory,
             contacts: BTreeMap::new(),
             changed: Rc::default(),
             places: Places::default(),
             pace: Pace::new(clock::micros()),
-            tick: tokio::time::interval(TICK),
-            learnt_of: None,
+            tick: interval(TICK),
+            glance: interval(GLANCE),
+            seen: None,
+            learnt_of: topology.facts.is_some().then_some(topology.node.id),
             learning: None,
             assembled_at: 0,
             shared,
@@ -114,10 +123,14 @@ impl Follower {
         self.keep_learning();
         let pause = Duration::from_micros(self.pace.due().saturating_sub(clock::micros()));
         tokio::select! {
-            () = self.shared.map_is_old.notified() => self.pace.want(RefreshTrigger::Sign),
+            // One is enough; what comes until then is the same wish.
+            () = self.shared.map_is_old.notified(), if !self.pace.is_wanted() => {
+                self.pace.want(RefreshTrigger::Sign);
+            }
             () = self.changed.notified() => self.note_standings(),
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
             _ = self.tick.tick() => self.report(),
+            _ = self.glance.tick(), if self.is_anxious() => self.glance().await,
             // Without a node that could be asked there is no point in being due.
             () = sleep(pause), if self.contacts.values().any(Acquaintance::can_tell) => {
                 self.refresh().await;
@@ -154,18 +167,28 @@ impl Follower {
                 was_up: false,
                 was_down: false,
             };
-            self.contacts.entry(node.id).or_insert_with(open);
+            let acquaintance = self.contacts.entry(node.id).or_insert_with(open);
+            let member = map.members.get(node.id);
+            let is_primary = member.is_some_and(|member| member.role == MemberRole::Primary);
+            acquaintance.contact.set_primary(is_primary);
         }
     }
 
     /// Asks some nodes, and publishes what follows.
     async fn refresh(&mut self) {
         let began = clock::micros();
+        let at_once = self.pace.asked_at_once();
         let trigger = self.pace.begin(began, random());
-        let outcome = match self.compose(began, trigger).await {
+        // A sign that was given before the question is answered by it.
+        tokio::select! {
+            biased;
+            () = self.shared.map_is_old.notified() => {}
+            () = std::future::ready(()) => {}
+        }
+        let outcome = match self.compose(began, trigger, at_once).await {
             Ok(picture) => {
                 self.note_generation(&picture);
-                control::slot_claims(picture.unclaimed(), picture.split);
+                control::slots_uncovered(picture.unclaimed());
                 if self.publish(&picture) { RefreshOutcome::Changed } else { RefreshOutcome::Same }
             }
             Err(unusable) => {
@@ -182,13 +205,14 @@ impl Follower {
         self.report();
     }
 
-    /// Two nodes are asked, a third one if they do not agree, and all if one of them knows nobody that we know.
+    /// A node or two are asked, another one if they do not agree, and all if one of them knows nobody that we know.
     async fn compose(
         &mut self,
         began: Micros,
         trigger: RefreshTrigger,
+        at_once: usize,
     ) -> Result<Picture, Unusable> {
-        let mut asked = self.pick(&[], ASKED_AT_ONCE);
+        let mut asked = self.pick(&[], at_once);
         let mut answers = self.ask(&asked, trigger).await;
         let map = self.map();
         let is_due = began >= self.assembled_at + ASSEMBLE_EVERY || self.assembled_at == 0;
@@ -198,17 +222,16 @@ impl Follower {
             answers.extend(self.ask(&everybody, trigger).await);
             asked.extend(everybody);
         }
-        let picture = Picture::compose(&answers, &map, &mut self.directory, began)?;
         // Whom the others speak against is heard itself.
-        let witness = picture.witness(&map).filter(|id| self.contacts.contains_key(id));
-        if witness.is_none() && picture.split == 0 {
-            return Ok(picture);
+        let witness = picture::witness(&answers, &map).filter(|id| self.contacts.contains_key(id));
+        let third = match witness {
+            Some(witness) => vec![witness],
+            None if picture::is_divided(&answers) => self.pick(&asked, 1),
+            None => Vec::new(),
+        };
+        if !third.is_empty() && self.pace.may_spend(clock::micros()) {
+            answers.extend(self.ask(&third, trigger).await);
         }
-        let third = witness.map_or_else(|| self.pick(&asked, 1), |id| vec![id]);
-        if third.is_empty() || !self.pace.spend(clock::micros()) {
-            return Ok(picture);
-        }
-        answers.extend(self.ask(&third, trigger).await);
         Picture::compose(&answers, &map, &mut self.directory, began)
     }
 
@@ -290,14 +313,21 @@ fn random() -> u64 {
     u64::from_le_bytes(bytes)
 }
 
+/// A clock that forgets what it missed.
+fn interval(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
 /// How often readiness and gauges are brought up to date without an event.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a node is glanced at while something is amiss.
+const GLANCE: Duration = Duration::from_millis(100);
 /// Most members with a control connection.
 const CONTACTS_MAX: usize = 256;
 /// Most seeds that are dialled at a time.
 const SEEDS_MAX: usize = 16;
-/// Nodes that are asked at once.
-const ASKED_AT_ONCE: usize = 2;
 /// Nodes that are asked in addition to see which cluster has the majority.
 const ASSEMBLED_MAX: usize = 16;
 /// Shortest time between two such questions.

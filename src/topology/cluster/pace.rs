@@ -15,16 +15,20 @@ use crate::stats::labels::RefreshTrigger;
 /// The clock of refreshes.
 #[derive(Debug)]
 pub struct Pace {
-    /// Moments of the questions of the last second; at most [`CALLS_MAX`] of them, and what a refresh adds.
+    /// Moments of the questions of the last second; at most [`CALLS_MAX`] of them.
     calls: VecDeque<Micros>,
     /// No refresh begins before.
     not_before: Micros,
+    /// When the newest one began.
+    began: Micros,
     /// The next one begins then, even if nobody asks for it.
     period_at: Micros,
     /// Why the next one is wanted sooner.
     wanted: Option<RefreshTrigger>,
     /// Refreshes in a row that brought no news although somebody wanted them.
     fruitless: u32,
+    /// How often evidence that came to nothing is still to be looked into: an election has begun before it is won.
+    follow_ups: u32,
 }
 
 // === impl Pace ===
@@ -36,9 +40,11 @@ impl Pace {
         Self {
             calls: VecDeque::new(),
             not_before: now,
+            began: now,
             period_at: now,
             wanted: Some(RefreshTrigger::Start),
             fruitless: 0,
+            follow_ups: 0,
         }
     }
 
@@ -50,6 +56,9 @@ impl Pace {
     /// There is fresh evidence of a change: the patience grown from fruitless refreshes is gone.
     pub fn hurry(&mut self, trigger: RefreshTrigger, now: Micros) {
         self.want(trigger);
+        if trigger == RefreshTrigger::Glance {
+            self.follow_ups = FOLLOW_UPS;
+        }
         if self.fruitless > 0 {
             self.fruitless = 0;
             self.not_before = self.not_before.min(now + GAP / 2);
@@ -60,15 +69,20 @@ impl Pace {
     #[must_use]
     pub fn due(&self) -> Micros {
         let wish = if self.wanted.is_some() { self.not_before } else { self.period_at };
-        // A refresh asks two nodes at least; the second-last place in the window must be free by then.
-        let place = self.calls.len().checked_sub(CALLS_MAX - 1);
+        // So many places in the window must be free by then.
+        let place = (self.calls.len() + self.asked_at_once()).checked_sub(CALLS_MAX + 1);
         let window = place.and_then(|place| self.calls.get(place)).map_or(0, |call| call + SECOND);
         wish.max(window)
     }
 
     /// A refresh begins at `now`; `dice` is any number. Returns why.
     pub fn begin(&mut self, now: Micros, dice: u64) -> RefreshTrigger {
+        // What was in vain long ago says nothing of today.
+        if now >= self.began + QUIET {
+            self.fruitless = 0;
+        }
         let gap = (GAP << self.fruitless.min(FRUITLESS_MAX)).min(GAP_MAX);
+        self.began = now;
         self.not_before = now + jittered(gap, dice);
         self.period_at = now + jittered(PERIOD, dice.rotate_left(32));
         self.wanted.take().unwrap_or(RefreshTrigger::Period)
@@ -76,19 +90,48 @@ impl Pace {
 
     /// The refresh has ended; `is_news` if it brought another map.
     pub fn end(&mut self, is_news: bool) {
-        self.fruitless = if is_news { 0 } else { self.fruitless.saturating_add(1) };
+        if is_news {
+            (self.fruitless, self.follow_ups) = (0, 0);
+        } else if self.follow_ups > 0 {
+            self.follow_ups -= 1;
+            self.want(RefreshTrigger::Glance);
+        } else {
+            self.fruitless = self.fruitless.saturating_add(1);
+        }
     }
 
-    /// Whether one more question may be asked at `now`; if so it is counted.
-    pub fn spend(&mut self, now: Micros) -> bool {
+    /// How many nodes the next refresh asks at once. Where speed counts one is enough: what it knows is new or is not.
+    #[must_use]
+    pub fn asked_at_once(&self) -> usize {
+        if self.wanted == Some(RefreshTrigger::Glance) { 1 } else { 2 }
+    }
+
+    /// Whether a refresh is wanted before its time.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// Whether somebody has asked lately and nothing new was found: something is on its way.
+    #[must_use]
+    pub fn is_puzzled(&self, now: Micros) -> bool {
+        self.wanted.is_some() || (self.fruitless > 1 && now < self.began + QUIET)
+    }
+
+    /// Whether one more question may be asked at `now`.
+    pub fn may_spend(&mut self, now: Micros) -> bool {
         while self.calls.front().is_some_and(|&call| call + SECOND <= now) {
             self.calls.pop_front();
         }
-        let may = self.calls.len() < CALLS_MAX;
-        if may {
+        self.calls.len() < CALLS_MAX
+    }
+
+    /// A question is asked at `now`.
+    pub fn spend(&mut self, now: Micros) {
+        // More than the window holds are asked only to see which cluster has the majority.
+        if self.may_spend(now) {
             self.calls.push_back(now);
         }
-        may
     }
 }
 
@@ -105,6 +148,10 @@ const GAP: Micros = 250 * MILLISECOND;
 const FRUITLESS_MAX: u32 = 3;
 /// Mean distance in the end.
 const GAP_MAX: Micros = 2 * SECOND;
+/// Refreshes that follow on fresh evidence at least.
+const FOLLOW_UPS: u32 = 6;
+/// After so long without a refresh everybody has calmed down.
+const QUIET: Micros = 5 * SECOND;
 /// Mean distance of refreshes that nobody wants.
 const PERIOD: Micros = 30 * SECOND;
 
@@ -122,7 +169,8 @@ mod tests {
             dice = dice.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
             pace.begin(now, dice);
             for _ in 0..2 {
-                assert!(pace.spend(now), "due, and not a question allowed");
+                assert!(pace.may_spend(now), "due, and not a question allowed");
+                pace.spend(now);
                 calls.push(now);
             }
             pace.end(is_news);
@@ -165,7 +213,16 @@ mod tests {
         }
         pace.want(RefreshTrigger::Sign);
         let patient = pace.due();
-        pace.hurry(RefreshTrigger::Connection, 9 * SECOND);
+        pace.hurry(RefreshTrigger::Glance, 9 * SECOND);
         assert!(pace.due() <= 9 * SECOND + GAP / 2 && patient > pace.due(), "{patient}");
+        // It is looked into several times, one node at a time, and not for ever.
+        let mut asked = 0;
+        while pace.is_wanted() {
+            pace.begin(10 * SECOND, 0);
+            pace.end(false);
+            asked += 1;
+            assert!(!pace.is_wanted() || pace.asked_at_once() == 1);
+        }
+        assert_eq!(asked, FOLLOW_UPS + 1);
     }
 }

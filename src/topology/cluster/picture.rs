@@ -36,8 +36,6 @@ pub struct Picture {
     members: Arc<Members>,
     /// The best claim to each slot.
     claims: Vec<Option<Claim>>,
-    /// Slots that two of the answers give to different nodes.
-    pub split: usize,
     /// Who answered for itself, by what it said of itself: its own claims can be taken at their word.
     spoke: HashSet<NodeId>,
     /// Slots on the move, as far as those who answered have them open.
@@ -116,11 +114,12 @@ impl Picture {
             return Err(Unusable::NoAddresses);
         }
         let members = Arc::new(members(&nodes, &ids, directory));
-        let (claims, split) = claims(&answers, &ids);
-        let spoke = answers.iter().filter_map(|answer| answer.view.myself());
-        let spoke = spoke.filter_map(|seen| ids.get(&*seen.id).map(|(id, _)| *id)).collect();
+        let claims = claims(&answers, &ids);
+        let spoke = spoke(answers.iter().copied())
+            .filter_map(|seen| ids.get(&*seen.id).map(|(id, _)| *id))
+            .collect();
         let migrations = migrations(&answers, &ids);
-        Ok(Self { members, claims, split, spoke, migrations, is_new_generation, began })
+        Ok(Self { members, claims, spoke, migrations, is_new_generation, began })
     }
 
     /// Slots that nobody claims.
@@ -133,20 +132,6 @@ impl Picture {
     #[must_use]
     pub fn is_new_generation(&self) -> bool {
         self.is_new_generation
-    }
-
-    /// Who asked these nodes and was not told of by anybody: the owner in `map` of a slot that a lower epoch claims. It
-    /// should be asked itself.
-    #[must_use]
-    pub fn witness(&self, map: &SlotMap) -> Option<NodeId> {
-        let slots = map.slots().iter().zip(&self.claims);
-        slots
-            .filter_map(|(slot, claim)| {
-                let (owner, claim) = (slot.owner?, claim.as_ref()?);
-                let is_open = owner != claim.owner && !self.may_replace(map, owner, claim);
-                (is_open && !self.spoke.contains(&owner)).then_some(owner)
-            })
-            .next()
     }
 
     /// The map that follows `map`.
@@ -196,6 +181,30 @@ pub fn has_stranger(answers: &[Answer], map: &SlotMap) -> bool {
     !known.is_empty() && answers.iter().any(is_stranger)
 }
 
+/// The node whose word is missing: an answer gives one of its slots to somebody whose epoch is lower. If it agrees, that
+/// is so; otherwise whoever said it is behind.
+#[must_use]
+pub fn witness(answers: &[Answer], map: &SlotMap) -> Option<NodeId> {
+    let spoke: HashSet<&str> = spoke(answers.iter()).map(|seen| &*seen.id).collect();
+    let contradicted = answers.iter().filter_map(|answer| contradicted(&answer.view, map));
+    contradicted
+        .filter(|member| !spoke.contains(&*member.cluster_id))
+        .map(|member| member.node.id)
+        .next()
+}
+
+/// Whether two of the answers give a slot to different nodes.
+#[must_use]
+pub fn is_divided(answers: &[Answer]) -> bool {
+    let mut owners: Vec<Option<&str>> = vec![None; usize::from(SLOTS)];
+    let seen = answers.iter().flat_map(|answer| &answer.view.nodes);
+    let claims = seen.flat_map(|seen| slots_of(seen).map(|slot| (slot, &*seen.id)));
+    claims.into_iter().any(|(slot, id)| {
+        let owner = owners.get_mut(usize::from(slot)).and_then(|owner| owner.replace(id));
+        owner.is_some_and(|owner| owner != id)
+    })
+}
+
 /// Those of the answers that count, and whether they are of another generation than the map.
 ///
 /// A generation is one set of ids; nodes come and go within it. So answers that share no id with the map are of
@@ -218,7 +227,7 @@ fn of_one_generation<'a>(
         return Err(Unusable::Divided);
     }
     let current: Vec<&Answer> =
-        ours.into_iter().filter(|answer| !is_behind(&answer.view, &known)).collect();
+        ours.into_iter().filter(|answer| !is_behind(&answer.view, map, &known)).collect();
     if current.is_empty() { Err(Unusable::Stale) } else { Ok((current, false)) }
 }
 
@@ -233,16 +242,40 @@ fn allied<'a>(answers: &[&'a Answer]) -> Vec<&'a Answer> {
     groups.max_by_key(Vec::len).unwrap_or_default()
 }
 
-/// Whether the view knows an older epoch of some primary than the map does: it comes from a node that is cut off, or has
-/// not heard yet.
-fn is_behind(view: &View, known: &HashMap<&str, &Arc<Member>>) -> bool {
-    view.nodes.iter().filter(|seen| seen.role == MemberRole::Primary && seen.epoch > 0).any(
-        |seen| {
-            known.get(&*seen.id).is_some_and(|member| {
-                member.role == MemberRole::Primary && seen.epoch < member.config_epoch
-            })
-        },
-    )
+/// Whether the view is older than the map: it comes from a node that is cut off, or has not heard yet. It then knows an
+/// older epoch of some primary, or gives a slot to somebody who lost it.
+fn is_behind(view: &View, map: &SlotMap, known: &HashMap<&str, &Arc<Member>>) -> bool {
+    let is_older = |seen: &Seen| {
+        known.get(&*seen.id).is_some_and(|member| {
+            member.role == MemberRole::Primary && seen.epoch < member.config_epoch
+        })
+    };
+    let mut primaries = view.nodes.iter().filter(|seen| seen.role == MemberRole::Primary);
+    primaries.any(|seen| seen.epoch > 0 && is_older(seen)) || contradicted(view, map).is_some()
+}
+
+/// A member whose slot the view gives to a lower epoch, although the view knows the member and is not its own.
+fn contradicted<'m>(view: &View, map: &'m SlotMap) -> Option<&'m Arc<Member>> {
+    let myself = view.myself().map(|seen| &*seen.id);
+    let claims = view.nodes.iter().filter(|seen| seen.epoch > 0);
+    let claims = claims.flat_map(|seen| slots_of(seen).map(move |slot| (slot, seen)));
+    claims.into_iter().find_map(|(slot, seen)| {
+        // A redirect tells no epoch: what it said is not known to be higher.
+        let owner = map.owner(slot).filter(|_| map.slot(slot).patched_at == 0)?;
+        let is_other = owner.cluster_id != seen.id && Some(&*owner.cluster_id) != myself;
+        let is_lower = seen.epoch < owner.config_epoch;
+        (is_other && is_lower && view.get(&owner.cluster_id).is_some()).then_some(owner)
+    })
+}
+
+/// The slots of all ranges.
+fn slots_of(seen: &Seen) -> impl Iterator<Item = u16> {
+    seen.ranges.iter().flat_map(|&(first, last)| first..=last)
+}
+
+/// How those who answered describe themselves.
+fn spoke<'a>(answers: impl Iterator<Item = &'a Answer>) -> impl Iterator<Item = &'a Seen> {
+    answers.filter_map(|answer| answer.view.myself())
 }
 
 /// Each node as the best witness describes it: itself, or else who knows its highest epoch.
@@ -303,27 +336,20 @@ fn members(
     Members::new(all)
 }
 
-/// The claim with the highest epoch to each slot, and the number of slots that are claimed by several.
-fn claims(
-    answers: &[&Answer],
-    ids: &HashMap<&str, (NodeId, Endpoint)>,
-) -> (Vec<Option<Claim>>, usize) {
+/// The claim with the highest epoch to each slot.
+fn claims(answers: &[&Answer], ids: &HashMap<&str, (NodeId, Endpoint)>) -> Vec<Option<Claim>> {
     let mut claims: Vec<Option<Claim>> = vec![None; usize::from(SLOTS)];
-    let mut split = HashSet::new();
     let seen = answers.iter().flat_map(|answer| &answer.view.nodes);
     for seen in seen.filter(|seen| seen.role == MemberRole::Primary) {
         let Some(&(owner, _)) = ids.get(&*seen.id) else { continue };
-        for slot in seen.ranges.iter().flat_map(|&(first, last)| first..=last) {
+        for slot in slots_of(seen) {
             let Some(claim) = claims.get_mut(usize::from(slot)) else { continue };
-            if claim.is_some_and(|claim| claim.owner != owner) {
-                split.insert(slot);
-            }
             if claim.is_none_or(|claim| seen.epoch > claim.epoch) {
                 *claim = Some(Claim { owner, epoch: seen.epoch });
             }
         }
     }
-    (claims, split.len())
+    claims
 }
 
 /// The open slots of those who answered, both ends joined.
@@ -347,3 +373,6 @@ fn migrations(answers: &[&Answer], ids: &HashMap<&str, (NodeId, Endpoint)>) -> V
     joined.sort_by_key(|migration| migration.slot);
     joined
 }
+
+#[cfg(test)]
+mod tests;

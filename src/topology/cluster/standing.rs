@@ -6,13 +6,15 @@
 //! What surprises: a slot without an owner does not make us unready. A cluster with a dead shard serves the others, and
 //! taking every proxy out of its Service would turn one lost shard into an outage.
 
-use super::{Acquaintance, Follower};
-use crate::clock;
-use crate::stats::labels::RefreshTrigger;
-use crate::topology::slots::SlotMap;
-use crate::upstream::dial::DialError;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 use super::contact::Standing;
+use super::{Acquaintance, Follower, GLANCE};
+use crate::clock;
+use crate::stats::labels::RefreshTrigger;
+use crate::topology::slots::{NodeId, SlotMap};
+use crate::upstream::dial::DialError;
 
 // === impl Follower ===
 
@@ -42,6 +44,36 @@ impl Follower {
             self.pace.hurry(RefreshTrigger::Connection, clock::micros());
         }
         self.report();
+    }
+
+    /// Whether something is amiss that the cluster may be about to mend.
+    pub(super) fn is_anxious(&self) -> bool {
+        let map = self.map();
+        let is_up = |id| self.contacts.get(&id).is_some_and(|it| it.contact.is_up());
+        let mut primaries =
+            map.members.primaries().filter(|it| self.contacts.contains_key(&it.node.id));
+        self.pace.is_puzzled(clock::micros()) || primaries.any(|primary| !is_up(primary.node.id))
+    }
+
+    /// Looks whether the cluster's epochs or its state have changed. That costs a node next to nothing, so it may be done
+    /// ten times a second, and a failover is noticed when it happens.
+    pub(super) async fn glance(&mut self) {
+        let before = self.seen.as_ref().map(|(id, _)| *id);
+        let able = |id: &NodeId| self.contacts.get(id).is_some_and(Acquaintance::can_tell);
+        let mut all = self.contacts.keys().copied();
+        let Some(id) = before.filter(able).or_else(|| all.find(able)) else {
+            return;
+        };
+        let replies = self.contacts.get(&id).and_then(|it| it.contact.ask(&[INFO]));
+        let Some(Ok(Ok(replies))) = timeout_if(replies).await else {
+            return;
+        };
+        let sight = replies.first().map(|reply| sight(reply)).unwrap_or_default();
+        let is_news = self.seen.as_ref().is_some_and(|(from, seen)| *from == id && *seen != sight);
+        self.seen = Some((id, sight));
+        if is_news {
+            self.pace.hurry(RefreshTrigger::Glance, clock::micros());
+        }
     }
 
     /// Starts to learn the facts of the node that has the commands without a key, unless they are known.
@@ -109,9 +141,34 @@ impl Acquaintance {
     }
 }
 
+/// Waits for the replies, if there are any to come, for a glance's time.
+async fn timeout_if<T>(replies: Option<T>) -> Option<Result<T::Output, Elapsed>>
+where
+    T: Future + Unpin,
+{
+    Some(timeout(GLANCE, replies?).await)
+}
+
+/// The lines of CLUSTER INFO that change when the cluster does, and only then.
+fn sight(reply: &[u8]) -> Vec<u8> {
+    let lines = reply.split(|&byte| byte == b'\n');
+    let telling = lines.filter(|line| TELLING.iter().any(|name| line.starts_with(name)));
+    telling.flatten().copied().collect()
+}
+
 fn words(node: &str, error: &DialError) -> String {
     format!("{node} is down ({}: {})", error.cause(), error.text)
 }
 
+/// What is glanced at.
+const INFO: &[&[u8]] = &[b"CLUSTER", b"INFO"];
+/// Fields of CLUSTER INFO.
+const TELLING: [&[u8]; 5] = [
+    b"cluster_state:",
+    b"cluster_slots_assigned:",
+    b"cluster_known_nodes:",
+    b"cluster_size:",
+    b"cluster_current_epoch:",
+];
 /// Most nodes that are named in one sentence.
 const WORDS_MAX: usize = 5;

@@ -46,6 +46,14 @@ impl Client {
         Ok(Self::new(Stream::Tcp(stream)))
     }
 
+    /// A second connection to where this one leads, which is a port of this machine.
+    pub(crate) fn another(&self) -> io::Result<Self> {
+        match &self.stream {
+            Stream::Tcp(stream) => Self::try_connect(stream.peer_addr()?),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     pub(crate) fn connect_unix(path: &Path) -> io::Result<Self> {
         Ok(Self::new(Stream::Unix(UnixStream::connect(path)?)))
     }

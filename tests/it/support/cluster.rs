@@ -328,15 +328,24 @@ impl Cluster {
         }
     }
 
-    /// Sum of a counter of `INFO commandstats` over all living nodes, as in `cmdstat_cluster|slots`.
+    /// How often all living nodes were asked a command, as in `cluster|slots`.
     pub(crate) fn calls(&self, command: &str) -> u64 {
-        let head = format!("cmdstat_{command}:calls=");
-        let calls = self.living().into_iter().map(|i| {
-            let stats = self.node(i).text("INFO commandstats");
-            let line = stats.lines().find_map(|line| line.strip_prefix(&head));
+        self.sum("commandstats", &format!("cmdstat_{command}:calls="))
+    }
+
+    /// How often all living nodes answered an error of this code, as in `MOVED`.
+    pub(crate) fn errors(&self, code: &str) -> u64 {
+        self.sum("errorstats", &format!("errorstat_{code}:count="))
+    }
+
+    /// Sum over all living nodes of the number behind `head` in a section of INFO.
+    fn sum(&self, section: &str, head: &str) -> u64 {
+        let counts = self.living().into_iter().map(|i| {
+            let stats = self.node(i).text(&format!("INFO {section}"));
+            let line = stats.lines().find_map(|line| line.strip_prefix(head));
             line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
         });
-        calls.sum()
+        counts.sum()
     }
 
     fn launch(&mut self) {

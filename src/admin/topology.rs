@@ -1,0 +1,115 @@
+//! The page of `/topology`: what stands behind us, as the workers see it.
+//!
+//! This file owns the spelling of the published snapshot for people. It reads what is in force and asks nobody; ids and
+//! addresses of nodes appear, keys and credentials never (INV-11).
+//! What surprises: it is a snapshot of a picture. Slots that redirects have named since the last refresh are in it.
+
+use std::fmt::Write;
+
+use crate::clock::{self, SECOND};
+use crate::route::slot::SLOTS;
+use crate::topology::Topology;
+use crate::topology::slots::{Health, Member, MemberRole, NodeId, SlotMap};
+
+/// The whole page, a fact a line.
+pub(super) fn page(topology: &Topology) -> String {
+    let mut page =
+        format!("epoch {}\nkeyless commands to {}\n", topology.epoch, topology.node.name);
+    if let Some(map) = &topology.slots {
+        // Writing to a string cannot fail.
+        let _ = write_map(&mut page, map);
+    }
+    page
+}
+
+fn write_map(page: &mut String, map: &SlotMap) -> std::fmt::Result {
+    let age = clock::micros().saturating_sub(map.fetched_at) / SECOND;
+    let uncovered = map.uncovered();
+    writeln!(
+        page,
+        "slot map {}, asked for {age} s ago, {uncovered} slots without an owner",
+        map.version
+    )?;
+    for member in map.members.iter() {
+        write_member(page, map, member)?;
+    }
+    for (first, last, owner) in ranges(map) {
+        writeln!(page, "slots {first}-{last} {}", name(map, owner))?;
+    }
+    for migration in map.migrations.iter() {
+        let [source, target] = [migration.source, migration.target].map(|end| name(map, end));
+        writeln!(page, "slot {} moves from {source} to {target}", migration.slot)?;
+    }
+    Ok(())
+}
+
+fn write_member(page: &mut String, map: &SlotMap, member: &Member) -> std::fmt::Result {
+    let health = match member.health {
+        Health::Online => "online",
+        Health::Loading => "loading",
+        Health::Failed => "failed",
+    };
+    let (node, id, epoch) = (&member.node, &member.cluster_id, member.config_epoch);
+    write!(page, "node {} {} {id} {health} epoch {epoch} ", node.id.0, node.name)?;
+    if member.role == MemberRole::Replica {
+        return writeln!(page, "replica of {}", name(map, Some(member.primary)));
+    }
+    let slots = map.slots().iter().filter(|slot| slot.owner == Some(node.id)).count();
+    writeln!(page, "primary of {slots} slots")
+}
+
+/// Neighbouring slots with the same owner, joined.
+fn ranges(map: &SlotMap) -> Vec<(u16, u16, Option<NodeId>)> {
+    let mut joined: Vec<(u16, u16, Option<NodeId>)> = Vec::new();
+    for (slot, owner) in (0..SLOTS).map(|slot| (slot, map.slot(slot).owner)) {
+        match joined.last_mut() {
+            Some((_, last, same)) if *same == owner => *last = slot,
+            _ => joined.push((slot, slot, owner)),
+        }
+    }
+    joined
+}
+
+fn name(map: &SlotMap, id: Option<NodeId>) -> &str {
+    id.and_then(|id| map.members.get(id)).map_or("nobody", |member| &member.node.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::slots::{Members, Migration, Slot};
+    use std::sync::Arc;
+
+    #[test]
+    fn the_page_has_a_line_for_each_node_range_and_open_slot() {
+        let topology = Topology::for_tests("redis-cluster://user:secret@h:1");
+        assert!(!page(&topology).contains("secret"));
+        let node = Arc::clone(&topology.node);
+        let id = node.id;
+        let member = Member {
+            node,
+            cluster_id: "abc".into(),
+            role: MemberRole::Primary,
+            primary: id,
+            config_epoch: 4,
+            health: Health::Online,
+            zone: None,
+        };
+        let members = Members::new([(Arc::new(member), Vec::new())]);
+        let mut slots = vec![Slot::default(); usize::from(SLOTS)];
+        slots[3..6].fill(Slot { owner: Some(id), since: 1, patched_at: 0 });
+        let moving = Migration { slot: 4, source: Some(id), target: None };
+        let map = SlotMap::new(7, 0, Arc::new(members), Arc::from([moving]), slots);
+        let page = page(&topology.with_slots(map));
+        for line in [
+            "keyless commands to h:1",
+            "node 0 h:1 abc online epoch 4 primary of 3 slots",
+            "slots 0-2 nobody",
+            "slots 3-5 h:1",
+            "slots 6-16383 nobody",
+            "slot 4 moves from h:1 to nobody",
+        ] {
+            assert!(page.lines().any(|it| it == line), "{line} is missing in\n{page}");
+        }
+    }
+}

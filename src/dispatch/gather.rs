@@ -1,0 +1,518 @@
+//! Commands that go to several places: sent in parts, answered once.
+//!
+//! Owns the sending of the parts and the moment when the last of them is settled. Which parts there are `route::split`
+//! says, or the command's published policy; what their replies become `route::merge` and the [`Gather`] itself. Never
+//! waits for one part before another is sent, never sends one if a lane for another must be waited for.
+//!
+//! What surprises: parts for one node are queued in one piece, with one waiter that is owed as many replies. A part
+//! that a node redirects, or that its connection loses, goes on by itself; it is a command like any other then.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+
+use super::cluster::{self, Order};
+use super::detour::{self, Waiting};
+use super::{Dispatched, Settled, deliver, not_executed, refuse_with, settle_role, waiter};
+use crate::buffer::{LARGE_BYTES, Piece};
+use crate::clock::{Micros, SECOND};
+use crate::command::Command;
+use crate::command::spec::{CommandId, RequestPolicy, Spec, builtin_id};
+use crate::refusal::Refusal;
+use crate::resp::frames::{self, Elements};
+use crate::resp::write;
+use crate::route::merge::Merge;
+use crate::route::scan::{NoStep, Picture, Step, Visit};
+use crate::route::split::{NoSplit, Split};
+use crate::scripts::follow;
+use crate::session::detour::Answer as Last;
+use crate::session::gather::{Answer, Gather, Means, Part};
+use crate::session::state::Session;
+use crate::topology::Topology;
+use crate::topology::slots::{Health, MemberRole, SlotMap};
+use crate::upstream::dial::Node;
+use crate::upstream::lane::{Lane, LaneId, LaneKey, Role, Waiter};
+use crate::upstream::pool::{self, NoLane};
+use crate::worker::Worker;
+
+/// Where a command without keys goes that is not for anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Every primary, or every node.
+    Everywhere {
+        /// Whether replicas are among them.
+        with_replicas: bool,
+    },
+    /// One node after the other, call by call.
+    Scan,
+}
+
+/// The lane to a node, or why there is none now.
+type Way = (Arc<Node>, Result<LaneId, Refusal>);
+
+// === impl Spread ===
+
+impl Spread {
+    /// Where commands of `spec` without keys go; `None`: to anybody.
+    #[must_use]
+    pub fn of(spec: &Spec) -> Option<Self> {
+        match spec.request_policy {
+            // What a health check asks; it must not fail because one of many nodes does.
+            _ if spec.id == PING => None,
+            RequestPolicy::AllShards => Some(Self::Everywhere { with_replicas: false }),
+            RequestPolicy::AllNodes => Some(Self::Everywhere { with_replicas: true }),
+            RequestPolicy::Special if spec.id == SCAN => Some(Self::Scan),
+            _ => None,
+        }
+    }
+}
+
+/// A command with keys in several slots, which are at `worker.keys`.
+pub fn split(
+    worker: &mut Worker,
+    slots: &SlotMap,
+    session: &mut Session,
+    spec: &Spec,
+    command: Command<'_>,
+    order: &Order<'_>,
+) -> Dispatched {
+    let mut split = std::mem::take(&mut worker.split);
+    let keys = std::mem::take(&mut worker.keys);
+    // Whoever else is asked knows the owner, or says in Redis's words that there is none.
+    let anybody = slots.members.primaries().next().map(|member| member.node.id);
+    let owner = |slot| slots.slot(slot).owner.or(anybody);
+    let cut = split.cut(spec, &command, &keys, owner);
+    worker.keys = keys;
+    let done = match cut {
+        Ok(()) => send_parts(worker, slots, session, (spec, command), &split, order),
+        Err(NoSplit::CrossSlot) => refuse_with(worker, session, Some(spec), cluster::cross_slot),
+        Err(NoSplit::Uncovered(_)) => {
+            let refusal = Refusal::NoMap { seed: order.topology.node.name.clone() };
+            worker.shared.map_is_old.notify_one();
+            not_executed(worker, session, spec, &refusal)
+        }
+    };
+    worker.split = split;
+    done
+}
+
+/// Sends each part to the owner of its slot.
+fn send_parts(
+    worker: &mut Worker,
+    slots: &SlotMap,
+    session: &mut Session,
+    (spec, command): (&Spec, Command<'_>),
+    split: &Split,
+    order: &Order<'_>,
+) -> Dispatched {
+    if session.in_flight == 0 {
+        session.map_version = slots.version;
+    } else if split.parts().iter().any(|part| slots.slot(part.slot).since > session.map_version) {
+        // INV-12 a: what was sent to the former owner of one of them comes first.
+        return Dispatched::Wait;
+    }
+    let nodes = split.parts().chunk_by(|a, b| a.node == b.node).filter_map(|run| run.first());
+    let nodes = nodes.filter_map(|part| slots.members.get(part.node));
+    let nodes: Vec<Arc<Node>> = nodes.map(|member| Arc::clone(&member.node)).collect();
+    let Some(ways) = ways(worker, session, &nodes, order) else {
+        return Dispatched::Wait;
+    };
+    if let Some(refusal) = hopeless(worker, session, &ways) {
+        return not_executed(worker, session, spec, &refusal);
+    }
+    let whole = waiter(worker.now, session, order.asked);
+    let mut parts = Vec::with_capacity(split.parts().len());
+    let mut bytes = std::mem::take(&mut worker.line);
+    let runs = split.parts().chunk_by(|a, b| a.node == b.node);
+    for (run, (node, way)) in runs.zip(&ways) {
+        bytes.clear();
+        // A command has at most 16,384 parts, one a slot.
+        let first = parts.len() as u16;
+        for part in run {
+            let start = bytes.len() as u32;
+            split.write(part, spec, &command, &mut bytes);
+            parts.push(Part::new(&node.name, part.keys.clone(), start..bytes.len() as u32));
+        }
+        let role = Role::Part { place: first, is_bound: false };
+        let own = Waiter { role, frames: run.len() as u32, ..whole };
+        match way {
+            Ok(lane) => queue(worker, *lane, piece(&mut bytes), own),
+            Err(refusal) => {
+                let run = parts.get(usize::from(first)..).unwrap_or_default();
+                let slots = split.parts().iter().skip(usize::from(first)).map(|part| part.slot);
+                park(worker, session, (own, refusal), (run, slots), (&bytes, order));
+            }
+        }
+    }
+    worker.line = bytes;
+    let means = Means::Merge(Merge::of(spec));
+    keep(worker, session, whole, means, (parts, split.order().to_vec()));
+    Dispatched::Done
+}
+
+/// A command that is for every node, or for the next one of a scan.
+pub fn spread(
+    worker: &mut Worker,
+    slots: &SlotMap,
+    session: &mut Session,
+    (spec, spread): (&Spec, Spread),
+    command: Command<'_>,
+    order: &Order<'_>,
+) -> Dispatched {
+    if session.in_flight == 0 {
+        session.map_version = slots.version;
+    } else if slots.version != session.map_version {
+        // INV-12 a: it is about all slots, those included that have moved since.
+        return Dispatched::Wait;
+    }
+    match spread {
+        Spread::Scan => scan(worker, slots, session, spec, command, order),
+        Spread::Everywhere { with_replicas } => {
+            let nodes: Vec<Arc<Node>> = slots
+                .members
+                .iter()
+                .filter(|member| match member.role {
+                    MemberRole::Primary => true,
+                    MemberRole::Replica => with_replicas && member.health == Health::Online,
+                })
+                .map(|member| Arc::clone(&member.node))
+                .collect();
+            let means = Means::Merge(Merge::of(spec));
+            everywhere(worker, slots, session, (spec, means), &nodes, order)
+        }
+    }
+}
+
+/// Sends the same bytes to all `nodes`. A replica that cannot be had is left out; without a primary nothing is sent.
+fn everywhere(
+    worker: &mut Worker,
+    slots: &SlotMap,
+    session: &mut Session,
+    (spec, means): (&Spec, Means),
+    nodes: &[Arc<Node>],
+    order: &Order<'_>,
+) -> Dispatched {
+    let Some(mut ways) = ways(worker, session, nodes, order) else {
+        return Dispatched::Wait;
+    };
+    let is_replica = |node: &Node| {
+        slots.members.get(node.id).is_some_and(|member| member.role == MemberRole::Replica)
+    };
+    ways.retain(|(node, way)| way.is_ok() || !is_replica(node));
+    let refused = ways.iter().find_map(|(_, way)| way.as_ref().err());
+    let none = Refusal::NoMap { seed: order.topology.node.name.clone() };
+    if let Some(refusal) = refused.or(ways.is_empty().then_some(&none)) {
+        worker.shared.map_is_old.notify_one();
+        return not_executed(worker, session, spec, refusal);
+    }
+    let whole = waiter(worker.now, session, order.asked);
+    let mut parts = Vec::with_capacity(ways.len());
+    for (place, (node, way)) in ways.iter().enumerate() {
+        parts.push(Part::new(&node.name, 0..0, 0..0));
+        // There are fewer nodes than their numbers have room for.
+        let own = Waiter { role: Role::Part { place: place as u16, is_bound: true }, ..whole };
+        if let Ok(lane) = way {
+            queue(worker, *lane, order.frame.clone(), own);
+        }
+    }
+    keep(worker, session, whole, means, (parts, Vec::new()));
+    Dispatched::Done
+}
+
+/// One call of a scan: one node is asked, with its own cursor in the place of ours.
+fn scan(
+    worker: &mut Worker,
+    slots: &SlotMap,
+    session: &mut Session,
+    spec: &Spec,
+    command: Command<'_>,
+    order: &Order<'_>,
+) -> Dispatched {
+    let cursor = command.argument(1).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    let picture = Picture { map: slots, epoch: order.topology.epoch, now: worker.now };
+    let step = cursor.ok_or(NoStep::Invalid).and_then(|cursor| {
+        worker.shared.scans.lock().unwrap_or_else(PoisonError::into_inner).step(cursor, picture)
+    });
+    match step {
+        Ok(Step::Answer(cursor)) => {
+            // The client comes back at once; by then the map may be there.
+            worker.shared.map_is_old.notify_one();
+            worker.answer(session, |line| write_page(line, cursor, b"*0\r\n"));
+            Dispatched::Done
+        }
+        Ok(Step::Ask(visit)) => {
+            let Some(member) = slots.members.get(visit.node) else {
+                return Dispatched::Wait;
+            };
+            let mut bytes = Vec::with_capacity(command.frame().len() + 20);
+            write::array_header(&mut bytes, command.len());
+            match &spec.wire_name {
+                Some(name) => write::bulk(&mut bytes, name),
+                None => bytes.extend_from_slice(command.raw(0..1)),
+            }
+            write::bulk(&mut bytes, visit.cursor.to_string().as_bytes());
+            bytes.extend_from_slice(command.raw(2..command.len()));
+            let order = Order { frame: Piece::Shared(bytes.into()), ..order.clone() };
+            let nodes = [Arc::clone(&member.node)];
+            everywhere(worker, slots, session, (spec, Means::Page(visit)), &nodes, &order)
+        }
+        Err(NoStep::NoNodes) => {
+            let refusal = Refusal::NoMap { seed: order.topology.node.name.clone() };
+            not_executed(worker, session, spec, &refusal)
+        }
+        Err(_) => {
+            refuse_with(worker, session, Some(spec), |line| write::error(line, INVALID_CURSOR))
+        }
+    }
+}
+
+/// The lanes to all nodes; `None` if one of them must be waited for.
+fn ways(
+    worker: &mut Worker,
+    session: &mut Session,
+    nodes: &[Arc<Node>],
+    order: &Order<'_>,
+) -> Option<Vec<Way>> {
+    let mut ways = Vec::with_capacity(nodes.len());
+    let kind = (order.is_bulk, false);
+    for node in nodes {
+        let lane = pool::lane_to(worker, order.topology, session, order.identity, node, kind);
+        let way = match lane {
+            Ok(lane) => Ok(lane),
+            Err(NoLane::Wait) => return None,
+            Err(NoLane::Refused(refusal)) => Err(refusal),
+        };
+        ways.push((Arc::clone(node), way));
+    }
+    Some(ways)
+}
+
+/// Why nothing is sent: a node has been down for longer than it is waited for.
+fn hopeless(worker: &Worker, session: &Session, ways: &[Way]) -> Option<Refusal> {
+    ways.iter().find_map(|(node, way)| {
+        let refusal = way.as_ref().err()?;
+        worker.shared.map_is_old.notify_one();
+        let since = worker.reaches.down_since(node.id).unwrap_or(worker.now);
+        let is_over = detour::is_over(worker.now, session, since, Waiting::Failover);
+        is_over.then(|| refusal.clone())
+    })
+}
+
+/// Parts whose node is down wait for it, or for whoever takes its place.
+#[cold]
+fn park(
+    worker: &mut Worker,
+    session: &mut Session,
+    (own, refusal): (Waiter, &Refusal),
+    (parts, slots): (&[Part], impl Iterator<Item = u16>),
+    (bytes, order): (&[u8], &Order<'_>),
+) {
+    let key = LaneKey {
+        epoch: order.topology.epoch,
+        node: order.topology.node.id,
+        identity: order.identity,
+        protocol: session.protocol,
+        db: session.db,
+        is_bulk: order.is_bulk,
+        is_readonly: false,
+    };
+    for ((index, part), slot) in (0_u32..).zip(parts).zip(slots) {
+        let range = part.request.start as usize..part.request.end as usize;
+        let frame = Bytes::copy_from_slice(bytes.get(range).unwrap_or_default());
+        let place = (key.clone(), Some(slot));
+        let last = Last::Refusal(refusal.clone());
+        detour::park(worker, session, own.one(index), frame, place, last);
+    }
+}
+
+/// The bytes of several parts, large ones without another copy.
+fn piece(bytes: &mut Vec<u8>) -> Piece<'_> {
+    if bytes.len() >= LARGE_BYTES {
+        Piece::Shared(std::mem::take(bytes).into())
+    } else {
+        Piece::Borrowed(bytes)
+    }
+}
+
+/// Queues what goes to one node.
+fn queue(worker: &mut Worker, id: LaneId, frame: Piece<'_>, own: Waiter) {
+    let Some(lane) = worker.lanes.get_mut(id) else {
+        // Nothing has run between the question for the lane and this; a client must not hang if that changes.
+        debug_assert!(false, "a lane that was just found");
+        return;
+    };
+    lane.used_at = worker.now;
+    worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
+    if Role::of(own.command) == Role::Script {
+        let Worker { shared, stats, pool, .. } = worker;
+        follow::enqueue(shared, stats, pool, lane, frame, own, false);
+    } else {
+        lane.enqueue(&mut worker.pool, frame, own);
+    }
+}
+
+/// Everything is on its way.
+fn keep(
+    worker: &Worker,
+    session: &mut Session,
+    whole: Waiter,
+    means: Means,
+    (parts, order): (Vec<Part>, Vec<u32>),
+) {
+    let most = worker.shared.memory.reply_bytes_total / HELD_SHARE;
+    let gather = Gather::new(whole, (means, session.protocol), parts, order, most);
+    session.gathers.get_or_insert_default().push(gather);
+    session.in_flight += 1;
+    session.end_of_command();
+}
+
+/// One of the replies to a lane's first waiter, which waits for those of several parts.
+pub fn one_of_many(worker: &mut Worker, lane: &mut Lane, bytes: &[u8], kind: u8) {
+    let Some(first) = lane.waiters.front().copied() else {
+        return;
+    };
+    let index = lane.block.0;
+    let own = first.one(index);
+    lane.block.0 += 1;
+    lane.settling = Some(own.session);
+    let is_redirect = kind == b'-' && leave(worker, lane, &first, own, bytes);
+    if !is_redirect {
+        let earlier = std::mem::take(&mut lane.streamed);
+        super::settle(worker, &own, Settled::Reply { bytes, kind, earlier });
+    }
+    lane.streaming = false;
+    lane.streamed = 0;
+    lane.settling = None;
+}
+
+/// The part that a node redirects goes on by itself. Returns whether it does.
+#[cold]
+fn leave(worker: &mut Worker, lane: &Lane, first: &Waiter, own: Waiter, reply: &[u8]) -> bool {
+    let Role::Part { place, is_bound: false } = own.role else {
+        return false;
+    };
+    let gather = worker
+        .sessions
+        .get_mut(own.session)
+        .and_then(|session| session.gathers.as_mut()?.get_mut(own.slot))
+        .filter(|gather| gather.wants(place, 1) && !gather.is_away(place));
+    let Some((gather, request)) = gather.and_then(|gather| {
+        gather.part(place).map(|part| part.request.clone()).map(|request| (gather, request))
+    }) else {
+        return false;
+    };
+    let start = first.start() + u64::from(request.start);
+    let end = first.start() + u64::from(request.end);
+    let Some(frame) = lane.send.piece(start, end).map(detour::owned) else {
+        return false;
+    };
+    gather.send_away(place);
+    if detour::take_part(worker, lane, own, frame, reply) {
+        return true;
+    }
+    // It is no redirect after all: the part is settled by this very reply.
+    false
+}
+
+/// A piece of the long reply that the lane's first waiter is getting.
+pub fn piece_of_part(worker: &mut Worker, own: &Waiter, bytes: &[u8]) {
+    let Role::Part { place, .. } = own.role else {
+        return;
+    };
+    let session = worker.sessions.get_mut(own.session);
+    let gather = session.and_then(|session| session.gathers.as_mut()?.get_mut(own.slot));
+    if let Some(gather) = gather {
+        gather.piece(place, bytes);
+    }
+}
+
+/// What became of a part, or of several for one node. With the last of all the client gets its answer.
+pub fn settled(worker: &mut Worker, own: &Waiter, settled: &Settled<'_>) {
+    let Role::Part { place, .. } = own.role else {
+        return;
+    };
+    let session = worker.sessions.get_mut(own.session);
+    let gathers = session.and_then(|session| session.gathers.as_mut());
+    let Some(gather) = gathers.and_then(|gathers| gathers.get_mut(own.slot)) else {
+        // A tombstone: the client has gone, or was told already.
+        worker.stats.tombstones_consumed.increment();
+        return;
+    };
+    match settled {
+        Settled::Reply { bytes, .. } => gather.reply(place, bytes),
+        Settled::Failed { refusal, outcome } => gather.fail(place, own.frames, refusal, *outcome),
+    }
+    finish(worker, own);
+}
+
+/// The answer, if all parts are settled.
+fn finish(worker: &mut Worker, own: &Waiter) {
+    let Some(session) = worker.sessions.get_mut(own.session) else {
+        return;
+    };
+    let Some(gathers) = &mut session.gathers else {
+        return;
+    };
+    let Some(gather) = gathers.take_complete(own.slot) else {
+        return;
+    };
+    if gathers.is_empty() {
+        session.gathers = None;
+    }
+    let topology = Arc::clone(worker.topology.load());
+    let Some(spec) = topology.table.spec(gather.waiter.command) else {
+        return;
+    };
+    let chance = worker.now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
+    let answer = gather.answer(spec, chance, |visit, reply| page(worker, &topology, visit, reply));
+    let waiter = gather.waiter;
+    match answer {
+        Answer::Reply(bytes) => {
+            let kind = bytes.first().copied().unwrap_or(b'+');
+            settle_role(worker, &waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });
+        }
+        Answer::Refusal(refusal, outcome) => {
+            deliver(worker, &waiter, Settled::Failed { refusal, outcome });
+        }
+    }
+}
+
+/// A node's page of a scan, with our cursor in the place of its own.
+fn page(
+    worker: &Worker,
+    topology: &Topology,
+    visit: Visit,
+    reply: &[u8],
+) -> Result<Vec<u8>, Refusal> {
+    let odd = || Refusal::Unmergeable { command: "scan".into() };
+    let (_, mut elements) = Elements::within(reply).ok_or_else(odd)?;
+    let cursor = elements.next().and_then(frames::string);
+    let cursor = cursor.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    let cursor = cursor.ok_or_else(odd)?;
+    let map = topology.slots.as_ref().ok_or_else(odd)?;
+    let picture = Picture { map, epoch: topology.epoch, now: worker.now };
+    let mut scans = worker.shared.scans.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = scans.next(visit, cursor, picture).map_err(|_| Refusal::CursorTooLarge)?;
+    if cursor == 0 && worker.now.saturating_sub(map.fetched_at) > MAP_YOUNG {
+        // What has moved unseen should be known by the time that the scan ends.
+        worker.shared.map_is_old.notify_one();
+    }
+    let mut out = Vec::with_capacity(reply.len() + 16);
+    write_page(&mut out, next, elements.rest());
+    Ok(out)
+}
+
+/// A reply of SCAN.
+fn write_page(out: &mut Vec<u8>, cursor: u64, keys: &[u8]) {
+    write::array_header(out, 2);
+    write::bulk(out, cursor.to_string().as_bytes());
+    out.extend_from_slice(keys);
+}
+
+/// A command in parts may hold one such share of what all replies may.
+const HELD_SHARE: usize = 4;
+/// A scan that goes to its next node asks for a newer map than this.
+const MAP_YOUNG: Micros = 5 * SECOND;
+const INVALID_CURSOR: &str = "ERR invalid cursor";
+const PING: CommandId = builtin_id("ping");
+const SCAN: CommandId = builtin_id("scan");

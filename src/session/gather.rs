@@ -1,0 +1,393 @@
+//! A command of a session that went to several places, and what has come back so far.
+//!
+//! Owns the parts, their replies until the last one is in, and the one answer that is made of them. Never sends and
+//! never knows a lane (`dispatch::gather` does). A part is settled once: by its reply, by an error of the node, or by one
+//! of ours; what comes for it later is swallowed.
+//!
+//! What surprises: an answer that is not whole is none. If a part of a read failed, the client gets that part's error;
+//! if parts of a write failed and others have run, an error that says which, because no other words would be true.
+
+use crate::command::spec::Spec;
+use crate::refusal::{Partly, Refusal};
+use crate::resp::frames;
+use crate::resp::write::Protocol;
+use crate::route::merge::{Merge, Reply};
+use crate::route::scan::Visit;
+use crate::session::replies::Sequence;
+use crate::stats::labels::Outcome;
+use crate::upstream::lane::Waiter;
+
+/// The commands of one session that wait for several replies, in the order of its commands.
+#[derive(Debug, Default)]
+pub struct Gathers(Vec<Gather>);
+
+/// One such command.
+#[derive(Debug)]
+pub struct Gather {
+    /// Who gets the answer: a waiter that is on no lane.
+    pub waiter: Waiter,
+    /// How the replies become one.
+    pub means: Means,
+    /// Version in which the replies are spelled.
+    pub protocol: Protocol,
+    /// Its parts.
+    parts: Vec<Part>,
+    /// Number of each key among the command's keys, in the order of the parts; empty if the parts are whole commands.
+    order: Vec<u32>,
+    /// Replies, one behind the other.
+    bytes: Vec<u8>,
+    /// Parts that are not settled yet.
+    missing: usize,
+    /// Bytes held, those of unfinished replies included.
+    held: usize,
+    /// Most of them.
+    held_max: usize,
+    /// That was not enough: what came is dropped, and the client is told.
+    is_too_large: bool,
+}
+
+/// How the replies become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// By the command's policy.
+    Merge(Merge),
+    /// One node's page of a scan, whose cursor is ours.
+    Page(Visit),
+}
+
+/// One place that the command went to.
+#[derive(Debug)]
+pub struct Part {
+    /// What a message calls it: the node.
+    pub node: Box<str>,
+    /// Which of [`Gather::order`] are its keys.
+    pub keys: std::ops::Range<u32>,
+    /// Where its command lies among the bytes that were queued in one piece.
+    pub request: std::ops::Range<u32>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing of its reply is here.
+    Waiting,
+    /// It has left the lane on which it went out, to be sent by itself.
+    Away,
+    /// The first pieces of a long reply.
+    Begun(Vec<u8>),
+    /// The whole reply, among all others.
+    Here { start: usize, end: usize },
+    /// The whole reply, which was long.
+    Long(Vec<u8>),
+    /// No reply will come.
+    Failed(Box<(Refusal, Outcome)>),
+}
+
+/// The answer to a command in parts.
+#[derive(Debug)]
+pub enum Answer {
+    /// One reply.
+    Reply(Vec<u8>),
+    /// An error of ours.
+    Refusal(Refusal, Outcome),
+}
+
+// === impl Gathers ===
+
+impl Gathers {
+    /// Adds a command; its reply slot is the newest.
+    pub fn push(&mut self, gather: Gather) {
+        self.0.push(gather);
+    }
+
+    /// The command of that reply slot.
+    pub fn get_mut(&mut self, slot: Sequence) -> Option<&mut Gather> {
+        self.0.iter_mut().find(|gather| gather.waiter.slot == slot)
+    }
+
+    /// The command of that reply slot.
+    #[must_use]
+    pub fn get(&self, slot: Sequence) -> Option<&Gather> {
+        self.0.iter().find(|gather| gather.waiter.slot == slot)
+    }
+
+    /// Takes the command of that reply slot off the list if it has all its replies.
+    pub fn take_complete(&mut self, slot: Sequence) -> Option<Gather> {
+        let is_it = |gather: &Gather| gather.waiter.slot == slot && gather.missing == 0;
+        let place = self.0.iter().position(is_it)?;
+        Some(self.0.remove(place))
+    }
+
+    /// Bytes that all of them hold.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.iter().map(|gather| gather.held).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// A part that is on its way.
+    #[must_use]
+    pub fn new(node: &str, keys: std::ops::Range<u32>, request: std::ops::Range<u32>) -> Self {
+        Self { node: node.into(), keys, request, state: State::Waiting }
+    }
+
+    /// Whether its reply may still come, as that of a command by itself or not.
+    fn is_open(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Away | State::Begun(_))
+    }
+}
+
+// === impl Gather ===
+
+impl Gather {
+    /// A command whose parts are on their way.
+    #[must_use]
+    pub fn new(
+        waiter: Waiter,
+        (means, protocol): (Means, Protocol),
+        parts: Vec<Part>,
+        order: Vec<u32>,
+        held_max: usize,
+    ) -> Self {
+        let missing = parts.len();
+        let (bytes, held, is_too_large) = (Vec::new(), 0, false);
+        Self { waiter, means, protocol, parts, order, bytes, missing, held, held_max, is_too_large }
+    }
+
+    /// The part of that number.
+    #[must_use]
+    pub fn part(&self, place: u16) -> Option<&Part> {
+        self.parts.get(usize::from(place))
+    }
+
+    /// Whether one of `count` parts from `place` on wants its reply.
+    #[must_use]
+    pub fn wants(&self, place: u16, count: u32) -> bool {
+        self.parts.iter().skip(usize::from(place)).take(count as usize).any(Part::is_open)
+    }
+
+    /// The part goes on by itself: what becomes of its former lane does not concern it.
+    pub fn send_away(&mut self, place: u16) {
+        if let Some(part) = self.parts.get_mut(usize::from(place)).filter(|part| part.is_open()) {
+            part.state = State::Away;
+        }
+    }
+
+    /// Whether the part goes on by itself.
+    #[must_use]
+    pub fn is_away(&self, place: u16) -> bool {
+        self.part(place).is_some_and(|part| matches!(part.state, State::Away))
+    }
+
+    /// A piece of a part's long reply.
+    pub fn piece(&mut self, place: u16, bytes: &[u8]) {
+        if !self.has_room(bytes.len()) {
+            return;
+        }
+        let Some(part) = self.parts.get_mut(usize::from(place)).filter(|part| part.is_open())
+        else {
+            return;
+        };
+        self.held += bytes.len();
+        match &mut part.state {
+            State::Begun(begun) => begun.extend_from_slice(bytes),
+            state => *state = State::Begun(bytes.to_vec()),
+        }
+    }
+
+    /// The waiter of one of several parts, as if it had been queued by itself; what has come of its reply is void.
+    pub fn alone(&mut self, many: &Waiter, index: u32) -> Option<Waiter> {
+        let own = many.one(index);
+        self.restart(own.part());
+        let request = &self.part(own.part())?.request;
+        let end = many.start() + u64::from(request.end);
+        Some(Waiter { end, length: request.end - request.start, ..own })
+    }
+
+    /// What has come of the part's reply is void: it is asked again.
+    pub fn restart(&mut self, place: u16) {
+        if let Some(part) = self.parts.get_mut(usize::from(place))
+            && let State::Begun(begun) = &part.state
+        {
+            self.held -= begun.len();
+            part.state = State::Waiting;
+        }
+    }
+
+    /// The part's reply, or the rest of it.
+    pub fn reply(&mut self, place: u16, bytes: &[u8]) {
+        let has_room = self.has_room(bytes.len());
+        let Some(part) = self.parts.get_mut(usize::from(place)).filter(|part| part.is_open())
+        else {
+            return;
+        };
+        self.missing -= 1;
+        let state = std::mem::replace(&mut part.state, State::Here { start: 0, end: 0 });
+        if !has_room {
+            return;
+        }
+        self.held += bytes.len();
+        part.state = if let State::Begun(mut begun) = state {
+            begun.extend_from_slice(bytes);
+            State::Long(begun)
+        } else {
+            let start = self.bytes.len();
+            self.bytes.extend_from_slice(bytes);
+            State::Here { start, end: self.bytes.len() }
+        };
+    }
+
+    /// Of `count` parts from `place` on, those without a reply get none; those that go on by themselves are not meant,
+    /// unless it is one of them alone.
+    pub fn fail(&mut self, place: u16, count: u32, refusal: &Refusal, outcome: Outcome) {
+        for part in self.parts.iter_mut().skip(usize::from(place)).take(count as usize) {
+            let is_meant = count == 1 || !matches!(part.state, State::Away);
+            if part.is_open() && is_meant {
+                part.state = State::Failed(Box::new((refusal.clone(), outcome)));
+                self.missing -= 1;
+            }
+        }
+    }
+
+    /// Whether so many bytes more may be held; if not, everything is dropped at once (INV-4).
+    fn has_room(&mut self, more: usize) -> bool {
+        if !self.is_too_large && self.held + more <= self.held_max {
+            return true;
+        }
+        if !self.is_too_large {
+            self.is_too_large = true;
+            self.bytes = Vec::new();
+            self.held = 0;
+            for part in &mut self.parts {
+                match part.state {
+                    State::Begun(_) => part.state = State::Waiting,
+                    State::Long(_) | State::Here { .. } => {
+                        part.state = State::Here { start: 0, end: 0 };
+                    }
+                    State::Waiting | State::Away | State::Failed(_) => {}
+                }
+            }
+        }
+        false
+    }
+
+    /// The reply of a part, if it has one.
+    fn bytes_of<'a>(&'a self, part: &'a Part) -> Option<&'a [u8]> {
+        match &part.state {
+            State::Here { start, end } => self.bytes.get(*start..*end),
+            State::Long(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// All replies that there are.
+    fn replies(&self) -> impl Iterator<Item = Reply<'_>> + Clone {
+        self.parts.iter().filter_map(|part| {
+            let range = part.keys.start as usize..part.keys.end as usize;
+            let places = self.order.get(range).unwrap_or_default();
+            Some(Reply { bytes: self.bytes_of(part)?, places })
+        })
+    }
+
+    /// The answer, when all parts are settled. `page` makes one of a page of a scan.
+    pub fn answer(
+        &self,
+        spec: &Spec,
+        chance: u64,
+        page: impl FnOnce(Visit, &[u8]) -> Result<Vec<u8>, Refusal>,
+    ) -> Answer {
+        let is_failed = |part: &Part| self.bytes_of(part).is_none_or(frames::is_error);
+        let failed = self.parts.iter().filter(|part| is_failed(part)).count();
+        let is_one_enough = self.means == Means::Merge(Merge::OneSucceeded);
+        if failed > 0 && !(is_one_enough && failed < self.parts.len()) {
+            return self.failure(spec, is_failed, failed);
+        }
+        if self.is_too_large {
+            let (command, most) = (spec.name.to_string(), self.held_max);
+            return Answer::Refusal(Refusal::TooLarge { command, most }, Outcome::Refused);
+        }
+        let good = self.replies().filter(|reply| !frames::is_error(reply.bytes));
+        let mut out = Vec::with_capacity(self.bytes.len() + 32);
+        let merged = match self.means {
+            Means::Page(visit) => {
+                let reply = good.clone().next().map_or(&[][..], |reply| reply.bytes);
+                match page(visit, reply) {
+                    Ok(bytes) => return Answer::Reply(bytes),
+                    Err(refusal) => return Answer::Refusal(refusal, Outcome::Refused),
+                }
+            }
+            Means::Merge(how) => {
+                how.write(good, (self.order.len(), chance), self.protocol, &mut out)
+            }
+        };
+        match merged {
+            Ok(()) => Answer::Reply(out),
+            Err(_) => {
+                let refusal = Refusal::Unmergeable { command: spec.name.to_string() };
+                Answer::Refusal(refusal, Outcome::Unknown)
+            }
+        }
+    }
+
+    /// The answer if parts have failed: what one of them was told, or, if something has been changed, how much.
+    fn failure(&self, spec: &Spec, is_failed: impl Fn(&Part) -> bool, failed: usize) -> Answer {
+        let severity = |part: &Part| match &part.state {
+            State::Failed(failure) if failure.1 == Outcome::Unknown => 2,
+            // That there was nothing to do (`NOTBUSY`) says less than any other error.
+            _ => u8::from(!self.bytes_of(part).is_some_and(|reply| reply.starts_with(b"-NOTBUSY"))),
+        };
+        let all = || self.parts.iter().filter(|part| is_failed(part));
+        // The first of the worst.
+        let Some(worst) = all().rev().max_by_key(|part| severity(part)) else {
+            return Answer::Reply(Vec::new());
+        };
+        let is_unknown = !spec.is_retry_safe() && severity(worst) == 2;
+        let alone = failed == self.parts.len() && (failed == 1 || !is_unknown);
+        if spec.is_retry_safe() || alone {
+            return match (&worst.state, self.bytes_of(worst)) {
+                (State::Failed(failure), _) => Answer::Refusal(failure.0.clone(), failure.1),
+                (_, reply) => Answer::Reply(reply.unwrap_or_default().to_vec()),
+            };
+        }
+        let names: Vec<String> = all().map(|part| self.name_of(part)).collect();
+        let why = match (&worst.state, self.bytes_of(worst)) {
+            (State::Failed(failure), _) => failure.0.text(),
+            (_, reply) => {
+                let text = reply.and_then(|reply| reply.get(1..)).unwrap_or_default();
+                String::from_utf8_lossy(text).trim_end().to_owned()
+            }
+        };
+        let partly = Partly {
+            done: self.parts.len() - failed,
+            parts: self.parts.len(),
+            is_unknown,
+            failed: names,
+            why,
+        };
+        let outcome = if is_unknown { Outcome::Unknown } else { Outcome::ErrorReply };
+        Answer::Refusal(Refusal::Partly(Box::new(partly)), outcome)
+    }
+
+    /// What a message calls a part: its keys by their numbers, or its node.
+    fn name_of(&self, part: &Part) -> String {
+        let range = part.keys.start as usize..part.keys.end as usize;
+        let keys = self.order.get(range).filter(|keys| !keys.is_empty());
+        keys.map_or_else(
+            || part.node.to_string(),
+            |keys| {
+                let numbers: Vec<String> =
+                    keys.iter().map(|key| format!("key {}", key + 1)).collect();
+                numbers.join(", ")
+            },
+        )
+    }
+}

@@ -1,0 +1,65 @@
+//! Slots move back and forth under clients of every kind, and nobody notices.
+//!
+//! Owns the proof that redirects are unseen: no error, no wrong value, and counters that are exactly what was
+//! acknowledged. Never counts a run that the servers did not redirect.
+//!
+//! What surprises: every move is complete before the next begins, as redis-cli does it, so that there is one slot
+//! half moved at any time and thousands whose owner has just changed.
+
+use std::time::Instant;
+
+use super::load::Load;
+use super::work::{self, Shared};
+use super::{scale, work::Work};
+use crate::support::Proxy;
+use crate::support::cluster::{Cluster, Mover};
+use crate::support::random::Random;
+
+#[test]
+fn slots_move_under_every_kind_of_work_and_nobody_notices() {
+    run(work::all);
+}
+
+/// Moves slots of the first node to the second and back, under clients that `work` makes.
+fn run(work: impl Fn(usize, &[u16], &Shared, &mut Random) -> Vec<Work>) {
+    let moving: Vec<u16> = (0..scale::number("SLOTS", 100) as u16).collect();
+    let clients = scale::number("CLIENTS", 36);
+    let mut random = Random::new(Random::seed_from("BREAKWATER_CLUSTER_SEED"));
+    let cluster = Cluster::start(3, 0);
+    let proxy = Proxy::before(&cluster.url()).ready();
+    let shared =
+        Shared::new(&[moving[0], moving[moving.len() / 2], moving[moving.len() - 1], 9_999]);
+    let load = Load::start(proxy.port(), work(clients, &moving, &shared, &mut random));
+    load.pass_round();
+    let (mut mover, begin, mut passes) = (cluster.mover(), Instant::now(), 0);
+    while !load.has_failed() && (passes < PASSES || begin.elapsed() < scale::duration()) {
+        pass(&mut mover, &load, &moving, passes % 2);
+        load.pass_round();
+        passes += 1;
+    }
+    let took = begin.elapsed().as_secs_f64();
+    let rounds = load.finish();
+    let redirects = ["MOVED", "ASK", "TRYAGAIN"].map(|code| cluster.errors(code));
+    eprintln!(
+        "{passes} times {} slots in {took:.1} s, {rounds} rounds of {clients} clients; \
+         MOVED, ASK, TRYAGAIN: {redirects:?}",
+        moving.len()
+    );
+    assert!(redirects[0] > 0 && redirects[1] > 0, "nobody was redirected: the run proves nothing");
+    let mut client = proxy.client();
+    shared.balance(|key| client.call(&["GET", key]));
+    assert_eq!(proxy.metric("breakwater_panics_total"), 0.0);
+}
+
+/// Moves all of them to the other node.
+fn pass(mover: &mut Mover, load: &Load, moving: &[u16], from: usize) {
+    for &slot in moving {
+        if load.has_failed() {
+            return;
+        }
+        mover.move_slot(slot, from, 1 - from);
+    }
+}
+
+/// How often the slots move, at least.
+const PASSES: usize = 4;
