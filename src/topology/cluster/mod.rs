@@ -72,8 +72,6 @@ struct Follower {
     tick: Interval,
     /// More often, while something is amiss.
     glance: Interval,
-    /// Whom we glanced at last, and what we saw.
-    seen: Option<(NodeId, Vec<u8>)>,
     /// The node whose facts were published.
     learnt_of: Option<NodeId>,
     /// The node that is being asked for its facts.
@@ -88,6 +86,8 @@ struct Acquaintance {
     was_up: bool,
     /// Whether it has been lost, or could not be made, since it was well.
     was_down: bool,
+    /// What was seen at the last glance.
+    sight: Option<Vec<u8>>,
 }
 
 // === impl Follower ===
@@ -108,7 +108,6 @@ impl Follower {
             pace: Pace::new(clock::micros()),
             tick: interval(TICK),
             glance: interval(GLANCE),
-            seen: None,
             learnt_of: topology.facts.is_some().then_some(topology.node.id),
             learning: None,
             assembled_at: 0,
@@ -129,7 +128,10 @@ impl Follower {
             }
             () = self.changed.notified() => self.note_standings(),
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
-            _ = self.tick.tick() => self.report(),
+            _ = self.tick.tick() => {
+                self.report();
+                self.glance().await;
+            }
             _ = self.glance.tick(), if self.is_anxious() => self.glance().await,
             // Without a node that could be asked there is no point in being due.
             () = sleep(pause), if self.contacts.values().any(Acquaintance::can_tell) => {
@@ -166,6 +168,7 @@ impl Follower {
                 contact: Contact::open(node, &self.shared, &self.changed),
                 was_up: false,
                 was_down: false,
+                sight: None,
             };
             let acquaintance = self.contacts.entry(node.id).or_insert_with(open);
             let member = map.members.get(node.id);
