@@ -11,8 +11,9 @@ use tokio::time::timeout;
 use super::contact::Standing;
 use super::{Acquaintance, Follower, GLANCE};
 use crate::clock;
+use crate::stats::control;
 use crate::stats::labels::RefreshTrigger;
-use crate::topology::slots::SlotMap;
+use crate::topology::slots::{Health, MemberRole, SlotMap};
 use crate::upstream::dial::DialError;
 
 // === impl Follower ===
@@ -92,7 +93,14 @@ impl Follower {
     /// Says whether we can serve, and how old the map is.
     pub(super) fn report(&mut self) {
         let map = self.map();
-        crate::stats::control::slot_map_age(clock::micros().saturating_sub(map.fetched_at));
+        control::slot_map_age(clock::micros().saturating_sub(map.fetched_at));
+        for role in MemberRole::ALL {
+            for health in Health::ALL {
+                let members = map.members.iter();
+                let count = members.filter(|it| it.role == role && it.health == health).count();
+                control::members(role.as_str(), health.as_str(), count);
+            }
+        }
         self.readiness.set_upstream(self.judge(&map));
     }
 
