@@ -30,8 +30,12 @@ fn all_nodes_are_replaced_under_every_kind_of_work() {
         let (first, last) = share(old, 3);
         cluster.mover().move_slots(&(first..=last).collect::<Vec<_>>(), old, new);
         load.pass_round();
-        // Whoever has not heard of it would send it away; it has no slots, and nobody is on the way to it.
         cluster.settle();
+        load.pass_round();
+        let before = cluster.errors_of(old, "MOVED");
+        load.pass_round();
+        let late = cluster.errors_of(old, "MOVED") - before;
+        assert_eq!(late, 0, "commands were sent to a node of which all slots are known to be gone");
         cluster.forget(old);
         load.pass_round();
     }

@@ -346,14 +346,20 @@ impl Cluster {
         self.sum("errorstats", &format!("errorstat_{code}:count="))
     }
 
-    /// Sum over all living nodes of the number behind `head` in a section of INFO.
+    /// How often one node answered such an error.
+    pub(crate) fn errors_of(&self, i: usize, code: &str) -> u64 {
+        self.count(i, "errorstats", &format!("errorstat_{code}:count="))
+    }
+
     fn sum(&self, section: &str, head: &str) -> u64 {
-        let counts = self.living().into_iter().map(|i| {
-            let stats = self.node(i).text(&format!("INFO {section}"));
-            let line = stats.lines().find_map(|line| line.strip_prefix(head));
-            line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
-        });
-        counts.sum()
+        self.living().into_iter().map(|i| self.count(i, section, head)).sum()
+    }
+
+    /// The number behind `head` in a section of the node's INFO.
+    fn count(&self, i: usize, section: &str, head: &str) -> u64 {
+        let stats = self.node(i).text(&format!("INFO {section}"));
+        let line = stats.lines().find_map(|line| line.strip_prefix(head));
+        line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
     }
 
     fn launch(&mut self) {
