@@ -18,4 +18,5 @@ mod reshard;
 mod scale;
 mod smart;
 mod stop;
+mod topology;
 mod work;
