@@ -9,14 +9,15 @@
 //! Breakwater's.
 
 mod failover;
-mod gather;
 mod harness;
 mod load;
+mod loops;
+mod nodes;
 mod order;
 mod probe;
 mod reshard;
 mod scale;
-mod smart;
 mod stop;
+mod storm;
 mod topology;
 mod work;
