@@ -19,4 +19,5 @@ mod reshard;
 mod scale;
 mod stop;
 mod storm;
+mod topology;
 mod work;

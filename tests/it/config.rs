@@ -94,6 +94,10 @@ fn the_examples_mean_what_their_comments_say() {
     let passwords: Vec<usize> = users.iter().map(|user| user.password_sha256.len()).collect();
     assert_eq!(passwords, [2, 1]);
     assert!(matches!(node.upstream.endpoint, Endpoint::Unix(_)));
+
+    let cluster = load("cluster.toml").upstream;
+    assert_eq!(cluster.cluster.map(|cluster| cluster.seeds.len()), Some(3));
+    assert!(cluster.restore_functions && cluster.tls.is_none());
 }
 
 #[test]
@@ -105,7 +109,7 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
          [[listener]]\n\
          address = \"6379\"\n\
          [upstream]\n\
-         url = \"redis-cluster://a:1\"\n\
+         url = \"redis-sentinel://a:1\"\n\
          retry_windw = \"400ms\"\n\
          connect_timeout = 1\n",
     );
@@ -114,8 +118,8 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
         "f:1:1: 'wrokers' is not a key; did you mean 'workers'?",
         "f:2:11: profile 'guard' needs the policy engine, which this build does not have; use 'open'",
         "f:4:11: '6379' is not an address to listen on; write 127.0.0.1:6379",
-        "f:6:7: redis-cluster:// names a Redis Cluster, and this build serves one standalone Redis only; \
-         write redis://HOST:6379, rediss://HOST:6379 (TLS) or unix:/PATH",
+        "f:6:7: redis-sentinel:// names a Redis behind Sentinel, and this build serves one Redis or a cluster; \
+         write redis://HOST:6379 or redis-cluster://HOST:6379,HOST:6379",
         "f:7:1: 'retry_windw' is not a key of [upstream]; did you mean 'retry_window'?",
         "f:8:19: the duration '1' has no unit; write \"1s\" or \"1ms\"",
     ];
