@@ -173,7 +173,7 @@ pub fn spread(
                 .iter()
                 .filter(|member| match member.role {
                     MemberRole::Primary => true,
-                    MemberRole::Replica => with_replicas && member.health == Health::Online,
+                    MemberRole::Replica => with_replicas && member.health != Health::Failed,
                 })
                 .map(|member| Arc::clone(&member.node))
                 .collect();
@@ -208,7 +208,8 @@ fn everywhere(
     let whole = waiter(worker.now, session, order.asked);
     let mut parts = Vec::with_capacity(ways.len());
     for (place, (node, way)) in ways.iter().enumerate() {
-        parts.push(Part::new(&node.name, 0..0, 0..0));
+        let part = Part::new(&node.name, 0..0, 0..0);
+        parts.push(if is_replica(node) { part.dispensable() } else { part });
         // There are fewer nodes than their numbers have room for.
         let own = Waiter { role: Role::Part { place: place as u16, is_bound: true }, ..whole };
         if let Ok(lane) = way {
@@ -234,10 +235,14 @@ fn scan(
         worker.shared.scans.lock().unwrap_or_else(PoisonError::into_inner).step(cursor, picture)
     });
     match step {
-        Ok(Step::Answer(cursor)) => {
-            // The client comes back at once; by then the map may be there.
+        Ok(Step::Wait) => {
+            // Looked at again in a moment; by then the map may be there.
             worker.shared.map_is_old.notify_one();
-            worker.answer(session, |line| write_page(line, cursor, b"*0\r\n"));
+            worker.detouring.mark(session.id);
+            Dispatched::Wait
+        }
+        Ok(Step::Done) => {
+            worker.answer(session, |line| write_page(line, 0, b"*0\r\n"));
             Dispatched::Done
         }
         Ok(Step::Ask(visit)) => {

@@ -7,7 +7,8 @@
 //! What surprises: the nodes of a scan are those that were there when it began. Keys that move meanwhile may arrive
 //! where the scan has been already, so behind the last node come, once more, those that own by then a slot that has
 //! moved, or are about to. A key that is there from beginning to end is returned at least once; one that moved, maybe
-//! twice. While slots are on the move a scan ends only when a map has come that is newer than its last step.
+//! twice. A scan of more than one page a node, and any while slots move, ends only when a map has come that is newer
+//! than its last page: what has moved unseen is in it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ struct Round {
     nodes: Arc<[NodeId]>,
     /// Version of the map when it began: what has moved since may have been missed.
     version: u32,
+    /// Epochs of the primaries' claims then. A slot that has left and come back unseen has raised its owner's.
+    claims: Arc<[(NodeId, u64)]>,
     /// For a round that repeats: the slots that it repeats for. What else moves has been visited where it was.
     slots: Option<Arc<Missed>>,
     /// When it was opened.
@@ -74,9 +77,10 @@ pub struct Picture<'a> {
 pub enum Step {
     /// A node is asked.
     Ask(Visit),
-    /// All nodes were visited: the client is given this cursor and no keys, while a newer map is fetched. 0: all is
-    /// done.
-    Answer(u64),
+    /// All nodes were visited, and it will be known what was missed when a newer map has come.
+    Wait,
+    /// All is done.
+    Done,
 }
 
 /// One question to one node.
@@ -90,6 +94,8 @@ pub struct Visit {
     pub node: NodeId,
     /// The node's own cursor.
     pub cursor: u64,
+    /// Whether a node of the scan had more than one page: it has taken long enough for slots to move.
+    is_long: bool,
 }
 
 /// Why a cursor leads nowhere.
@@ -114,13 +120,14 @@ impl Rounds {
         self.look(picture);
         if cursor == 0 {
             let round = self.begin(picture).ok_or(NoStep::NoNodes)?;
-            return self.visit(round, 0, 0, picture);
+            return self.visit(round, 0, (0, false), picture);
         }
         let number = (cursor & ROUND_MASK) as usize;
         let round = self.round(number).filter(|round| round.epoch == picture.epoch);
         let width = round.ok_or(NoStep::Invalid)?.width();
-        let place = ((cursor >> ROUND_BITS) & ((1 << width) - 1)) as usize;
-        self.visit(number, place, cursor >> (ROUND_BITS + width), picture)
+        let is_long = (cursor >> ROUND_BITS) & 1 == 1;
+        let place = ((cursor >> (ROUND_BITS + 1)) & ((1 << width) - 1)) as usize;
+        self.visit(number, place, (cursor >> (ROUND_BITS + 1 + width), is_long), picture)
     }
 
     /// The client's next cursor, when the node of `visit` has answered with the cursor `answer`. 0: all is done.
@@ -130,16 +137,19 @@ impl Rounds {
     pub fn next(&mut self, visit: Visit, answer: u64, picture: Picture<'_>) -> Result<u64, NoStep> {
         self.look(picture);
         match self.round(visit.round) {
-            _ if answer != 0 => self.cursor(visit.round, visit.place, answer),
+            _ if answer != 0 => self.cursor(visit.round, visit.place, (answer, true)),
             Some(round) if visit.place + 1 < round.nodes.len() => {
-                self.cursor(visit.round, visit.place + 1, 0)
+                self.cursor(visit.round, visit.place + 1, (0, visit.is_long))
             }
             Some(round) => {
-                let since = picture.now / MILLISECOND;
+                let ended = (picture.now / MILLISECOND, visit.is_long);
                 let behind = round.nodes.len();
-                match self.visit(visit.round, behind, since, picture)? {
-                    Step::Answer(cursor) => Ok(cursor),
-                    Step::Ask(visit) => self.cursor(visit.round, visit.place, visit.cursor),
+                match self.visit(visit.round, behind, ended, picture)? {
+                    Step::Done => Ok(0),
+                    Step::Wait => self.cursor(visit.round, behind, ended),
+                    Step::Ask(next) => {
+                        self.cursor(next.round, next.place, (next.cursor, next.is_long))
+                    }
                 }
             }
             None => Ok(0),
@@ -161,7 +171,7 @@ impl Rounds {
         &mut self,
         number: usize,
         place: usize,
-        cursor: u64,
+        (cursor, is_long): (u64, bool),
         picture: Picture<'_>,
     ) -> Result<Step, NoStep> {
         let round = self.round(number).ok_or(NoStep::Invalid)?;
@@ -172,33 +182,38 @@ impl Rounds {
             picture.map.members.get(*node).is_some_and(|member| member.role == MemberRole::Primary)
         };
         let skipped = round.nodes.iter().skip(place).take_while(|node| !serves(node)).count();
-        if let Some(&node) = round.nodes.get(place + skipped) {
-            let cursor = if skipped == 0 { cursor } else { 0 };
-            return Ok(Step::Ask(Visit { round: number, place: place + skipped, node, cursor }));
+        // Behind the last node the cursor is when that was reached.
+        let cursor = if skipped == 0 { cursor } else { 0 };
+        let place = place + skipped;
+        match round.nodes.get(place) {
+            Some(&node) => Ok(Step::Ask(Visit { round: number, place, node, cursor, is_long })),
+            None => self.end(number, (cursor, is_long), picture),
         }
-        let ended_at = if skipped == 0 { cursor } else { picture.now / MILLISECOND };
-        self.end(number, ended_at, picture)
     }
 
     /// All nodes of a round were visited, the last one at `ended_at` (milliseconds).
-    fn end(&mut self, number: usize, ended_at: u64, picture: Picture<'_>) -> Result<Step, NoStep> {
+    fn end(
+        &mut self,
+        number: usize,
+        (ended_at, is_long): (u64, bool),
+        picture: Picture<'_>,
+    ) -> Result<Step, NoStep> {
         let round = self.round(number).ok_or(NoStep::Invalid)?;
         let Picture { map, now, .. } = picture;
         let has_changed = self.changed_at.is_some_and(|then| now.saturating_sub(then) < UNREST);
-        let is_moving = has_changed || !map.migrations.is_empty();
+        let may_have_moved = is_long || has_changed || !map.migrations.is_empty();
         let is_known = map.fetched_at / MILLISECOND > ended_at;
         let waited = (now / MILLISECOND).saturating_sub(ended_at);
-        if is_moving && !is_known && waited < WAIT_MAX / MILLISECOND {
-            let behind = round.nodes.len();
-            return self.cursor(number, behind, ended_at).map(Step::Answer);
+        if may_have_moved && !is_known && waited < WAIT_MAX / MILLISECOND {
+            return Ok(Step::Wait);
         }
         let missed = round.missed(map);
         if missed.slots.is_empty() {
-            return Ok(Step::Answer(0));
+            return Ok(Step::Done);
         }
         match self.repeat(missed, picture) {
-            Some(repeat) => self.visit(repeat, 0, 0, picture),
-            None => Ok(Step::Answer(0)),
+            Some(repeat) => self.visit(repeat, 0, (0, is_long), picture),
+            None => Ok(Step::Done),
         }
     }
 
@@ -215,8 +230,9 @@ impl Rounds {
         };
         let shared = self.rounds.iter().position(|round| round.as_ref().is_some_and(fits));
         shared.or_else(|| {
-            let version = map.version;
-            self.open(Round { epoch, nodes, version, slots: None, opened_at: now }, now)
+            let (version, claims) = (map.version, claims(map));
+            let round = Round { epoch, nodes, version, claims, slots: None, opened_at: now };
+            self.open(round, now)
         })
     }
 
@@ -240,7 +256,8 @@ impl Rounds {
             return shared;
         }
         let slots = Some(Arc::new(missed));
-        let round = Round { epoch, nodes, version: map.version, slots, opened_at: now };
+        let (version, claims) = (map.version, claims(map));
+        let round = Round { epoch, nodes, version, claims, slots, opened_at: now };
         // With no number left, everything is visited once more: slow, and never wrong.
         self.open(round, now).or_else(|| self.begin(picture))
     }
@@ -274,13 +291,19 @@ impl Rounds {
     }
 
     /// The number that the client gets.
-    fn cursor(&self, round: usize, place: usize, cursor: u64) -> Result<u64, NoStep> {
+    fn cursor(
+        &self,
+        round: usize,
+        place: usize,
+        (cursor, is_long): (u64, bool),
+    ) -> Result<u64, NoStep> {
         let width = self.round(round).map_or(0, Round::width);
-        let shift = ROUND_BITS + width;
+        let shift = ROUND_BITS + 1 + width;
         if cursor >> (CURSOR_BITS - shift) != 0 {
             return Err(NoStep::TooLarge);
         }
-        Ok(cursor << shift | (place as u64) << ROUND_BITS | round as u64)
+        let head = u64::from(is_long) << ROUND_BITS | round as u64;
+        Ok(cursor << shift | (place as u64) << (ROUND_BITS + 1) | head)
     }
 }
 
@@ -296,8 +319,14 @@ impl Round {
     fn missed(&self, map: &SlotMap) -> Missed {
         let is_ours = |slot: u16| self.slots.as_ref().is_none_or(|ours| ours.slots.contains(slot));
         let mut missed = Missed { slots: SlotSet::empty(), leaving: Vec::new() };
+        let was = |node: NodeId| self.claims.iter().find(|(known, _)| *known == node);
+        let has_risen =
+            |(node, claim): &&(NodeId, u64)| was(*node).is_some_and(|(_, was)| claim > was);
+        let claims = claims(map);
+        let risen: Vec<NodeId> = claims.iter().filter(has_risen).map(|(node, _)| *node).collect();
         for (number, slot) in (0_u16..).zip(map.slots()) {
-            if slot.since > self.version && is_ours(number) {
+            let may_be_back = slot.owner.is_some_and(|owner| risen.contains(&owner));
+            if (slot.since > self.version || may_be_back) && is_ours(number) {
                 missed.slots.insert(number);
             }
         }
@@ -342,6 +371,11 @@ impl SlotSet {
     fn iter(&self) -> impl Iterator<Item = u16> {
         (0..SLOTS).filter(|slot| self.contains(*slot))
     }
+}
+
+/// Epochs of what each primary claims.
+fn claims(map: &SlotMap) -> Arc<[(NodeId, u64)]> {
+    map.members.primaries().map(|member| (member.node.id, member.config_epoch)).collect()
 }
 
 /// Bits of a cursor of ours: more are no exact number in JavaScript.

@@ -64,6 +64,8 @@ pub struct Part {
     pub keys: std::ops::Range<u32>,
     /// Where its command lies among the bytes that were queued in one piece.
     pub request: std::ops::Range<u32>,
+    /// Whether the answer can do without it: a replica that does not serve now will be told by nobody else.
+    is_dispensable: bool,
     state: State,
 }
 
@@ -137,7 +139,13 @@ impl Part {
     /// A part that is on its way.
     #[must_use]
     pub fn new(node: &str, keys: std::ops::Range<u32>, request: std::ops::Range<u32>) -> Self {
-        Self { node: node.into(), keys, request, state: State::Waiting }
+        Self { node: node.into(), keys, request, is_dispensable: false, state: State::Waiting }
+    }
+
+    /// The same, if the answer can do without it.
+    #[must_use]
+    pub fn dispensable(self) -> Self {
+        Self { is_dispensable: true, ..self }
     }
 
     /// Whether its reply may still come, as that of a command by itself or not.
@@ -305,7 +313,12 @@ impl Gather {
         chance: u64,
         page: impl FnOnce(Visit, &[u8]) -> Result<Vec<u8>, Refusal>,
     ) -> Answer {
-        let is_failed = |part: &Part| self.bytes_of(part).is_none_or(frames::is_error);
+        let is_failed = |part: &Part| {
+            let reply = self.bytes_of(part);
+            let is_away =
+                reply.is_none_or(|reply| NOT_SERVING.iter().any(|&code| reply.starts_with(code)));
+            reply.is_none_or(frames::is_error) && !(part.is_dispensable && is_away)
+        };
         let failed = self.parts.iter().filter(|part| is_failed(part)).count();
         let is_one_enough = self.means == Means::Merge(Merge::OneSucceeded);
         if failed > 0 && !(is_one_enough && failed < self.parts.len()) {
@@ -391,3 +404,6 @@ impl Gather {
         )
     }
 }
+
+/// How a replica says that it does not serve now.
+const NOT_SERVING: [&[u8]; 2] = [b"-LOADING ", b"-MASTERDOWN "];

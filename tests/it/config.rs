@@ -89,8 +89,6 @@ fn the_examples_mean_what_their_comments_say() {
     assert_eq!((sidecar.workers, sidecar.drain_timeout), (minimal.workers, minimal.drain_timeout));
 
     let cluster = load("cluster.toml");
-    let seeds = cluster.upstream.cluster.as_ref().map(|cluster| cluster.seeds.len());
-    assert_eq!(seeds, Some(3));
     // What it calls a default is one.
     let plain = RunFlags { upstream: Some("redis-cluster://a".to_owned()), ..RunFlags::default() };
     let plain = Settings::load(&plain).expect("it is a cluster").upstream;
@@ -109,6 +107,10 @@ fn the_examples_mean_what_their_comments_say() {
     let passwords: Vec<usize> = users.iter().map(|user| user.password_sha256.len()).collect();
     assert_eq!(passwords, [2, 1]);
     assert!(matches!(node.upstream.endpoint, Endpoint::Unix(_)));
+
+    let cluster = load("cluster.toml").upstream;
+    assert_eq!(cluster.cluster.map(|cluster| cluster.seeds.len()), Some(3));
+    assert!(cluster.restore_functions && cluster.tls.is_none());
 }
 
 #[test]
