@@ -9,7 +9,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::{Complaint, Settings};
@@ -129,6 +129,57 @@ pub fn generation_changed() {
     warn!(
         "the cluster was reset: most of its nodes have other ids and agree on a new slot map, which is used"
     );
+}
+
+/// A slot is open, and will not arrive without help.
+pub fn migration_failed(slot: u16, source: &str, target: &str, words: &str, repair: &str) {
+    error!(
+        slot,
+        source,
+        target,
+        "the slot is half moved: {words}. Never close it with CLUSTER SETSLOT STABLE. Repair, once both answer: {repair}"
+    );
+}
+
+/// A slot has been open for so many minutes.
+pub fn migration_stuck(slot: u16, source: &str, target: &str, minutes: u32, repair: &str) {
+    warn!(
+        slot,
+        source,
+        target,
+        "the slot has been open for {minutes} minutes. If nobody moves it any more, repair: {repair}"
+    );
+}
+
+/// A slot of which one of the above was said is closed.
+pub fn migration_closed(slot: u16) {
+    info!(slot, "the slot is closed");
+}
+
+/// Primaries claim the same slots, each for itself.
+pub fn slots_split(count: usize, slot: u16, one: &str, other: &str) {
+    error!(
+        count,
+        "slots have two masters, slot {slot} for instance {one} and {other}: the cluster is divided, or was put together \
+         wrongly. The claim with the higher config epoch is used; compare CLUSTER NODES on both"
+    );
+}
+
+/// Keys lie where nobody finds them.
+pub fn keys_orphaned(keys: u64, slot: u16, holder: &str, owner: Option<&str>, repair: &str) {
+    let owner = owner.unwrap_or("nobody");
+    error!(
+        keys,
+        slot,
+        holder,
+        owner,
+        "keys are on a node that does not serve their slot, and cannot be found. Repair: {repair}"
+    );
+}
+
+/// There are no more such keys on that node.
+pub fn keys_found_again(holder: &str) {
+    info!(holder, "all keys are on the nodes that serve their slots");
 }
 
 /// A certificate was read anew.

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use crate::clock::{self, SECOND};
 use crate::route::slot::SLOTS;
 use crate::topology::Topology;
-use crate::topology::slots::{Health, Member, MemberRole, NodeId, SlotMap};
+use crate::topology::slots::{Member, MemberRole, NodeId, SlotMap};
 
 /// The whole page, a fact a line.
 pub(super) fn page(topology: &Topology) -> String {
@@ -44,11 +44,7 @@ fn write_map(page: &mut String, map: &SlotMap) -> std::fmt::Result {
 }
 
 fn write_member(page: &mut String, map: &SlotMap, member: &Member) -> std::fmt::Result {
-    let health = match member.health {
-        Health::Online => "online",
-        Health::Loading => "loading",
-        Health::Failed => "failed",
-    };
+    let health = member.health.as_str();
     let (node, id, epoch) = (&member.node, &member.cluster_id, member.config_epoch);
     write!(page, "node {} {} {id} {health} epoch {epoch} ", node.id.0, node.name)?;
     if member.role == MemberRole::Replica {
@@ -77,7 +73,7 @@ fn name(map: &SlotMap, id: Option<NodeId>) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::slots::{Members, Migration, Slot};
+    use crate::topology::slots::{Health, Members, Migration, Slot};
     use std::sync::Arc;
 
     #[test]

@@ -72,7 +72,7 @@ pub fn forward(
         Place::Slot(slot) => to_slot(worker, slots, session, slot, order),
         Place::Anywhere => match Spread::of(spec) {
             Some(spread) => gather::spread(worker, slots, session, (spec, spread), command, &order),
-            None => to_node(worker, session, &topology.node, order),
+            None => to_node(worker, session, &anybody(worker, topology), order),
         },
         Place::Several => gather::split(worker, slots, session, spec, command, &order),
     }
@@ -82,7 +82,7 @@ pub fn forward(
 pub fn place(worker: &mut Worker, session: &mut Session, order: Order<'_>) -> Dispatched {
     match (order.slot, &order.topology.slots) {
         (Some(slot), Some(slots)) => to_slot(worker, slots, session, slot, order),
-        _ => to_node(worker, session, &order.topology.node, order),
+        _ => to_node(worker, session, &anybody(worker, order.topology), order),
     }
 }
 
@@ -109,6 +109,17 @@ pub fn to_slot(
             park(worker, session, order, refusal)
         }
     }
+}
+
+/// Who gets a command without a key: the node that gets all of them, or another primary while that one is known to be
+/// down; the control plane may take a second to agree, and until then commands that anybody could answer would wait.
+#[must_use]
+pub fn anybody(worker: &Worker, topology: &Topology) -> Arc<Node> {
+    let is_down = |node: &Arc<Node>| worker.reaches.last_error(node.id).is_some();
+    let slots = topology.slots.as_ref().filter(|_| is_down(&topology.node));
+    let primaries = slots.into_iter().flat_map(|slots| slots.members.primaries());
+    let another = primaries.map(|member| &member.node).find(|&node| !is_down(node));
+    Arc::clone(another.unwrap_or(&topology.node))
 }
 
 fn to_node(

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Settled, settle_guarded};
+use super::{Settled, cluster, settle_guarded};
 use crate::buffer::Piece;
 use crate::clock::{self, MILLISECOND, Micros};
 use crate::command::Command;
@@ -490,7 +490,7 @@ fn launch(
     detour: &mut Detour,
     to: Option<Aim>,
 ) -> bool {
-    let node = destination(topology, detour, to);
+    let node = destination(worker, topology, detour, to);
     let lane = lane_for(worker, topology, session, detour, &node);
     match lane {
         Ok(lane) => {
@@ -551,13 +551,18 @@ fn is_waiting(waiter: &Waiter) -> bool {
 }
 
 /// The node to be asked next.
-fn destination(topology: &Topology, detour: &Detour, to: Option<Aim>) -> Arc<Node> {
+fn destination(
+    worker: &Worker,
+    topology: &Topology,
+    detour: &Detour,
+    to: Option<Aim>,
+) -> Arc<Node> {
     let slots = topology.slots.as_ref();
     let named = to.and_then(|to| slots?.members.get(to.node));
     let owner = || detour.slot.and_then(|slot| slots?.owner(slot));
     let anybody = || slots?.members.primaries().next().filter(|_| detour.slot.is_some());
     let member = named.or_else(owner).or_else(anybody);
-    member.map_or_else(|| Arc::clone(&topology.node), |member| Arc::clone(&member.node))
+    member.map_or_else(|| cluster::anybody(worker, topology), |member| Arc::clone(&member.node))
 }
 
 /// A new map with the owners that redirects have named.

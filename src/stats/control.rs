@@ -8,6 +8,8 @@
 //! until the next scrape.
 
 use crate::clock::{Micros, SECOND};
+use crate::topology::cluster::survey::Totals;
+use crate::topology::slots::{Health, MemberRole};
 
 use super::labels::{RefreshOutcome, RefreshTrigger, Reload, TurnedAway};
 
@@ -60,9 +62,25 @@ pub fn slots_uncovered(count: usize) {
     metrics::gauge!(SLOTS_UNCOVERED).set(count as f64);
 }
 
-/// Slots that several primaries claim for themselves.
-pub fn slots_split(count: usize) {
-    metrics::gauge!(SLOTS_SPLIT).set(count as f64);
+/// Slots on the move, and those that several primaries claim for themselves.
+pub fn migrations(totals: &Totals) {
+    metrics::gauge!(SLOTS_SPLIT).set(totals.split as f64);
+    metrics::gauge!(MIGRATIONS).set(totals.open as f64);
+    metrics::gauge!(MIGRATIONS_FAILED).set(totals.failed as f64);
+    let [warning, critical] = totals.stuck;
+    metrics::gauge!(MIGRATIONS_STUCK, "severity" => "warning").set(warning as f64);
+    metrics::gauge!(MIGRATIONS_STUCK, "severity" => "critical").set(critical as f64);
+    metrics::gauge!(MIGRATION_AGE).set(totals.age as f64 / SECOND as f64);
+}
+
+/// Keys on a node, or on all, that lie in slots which somebody else serves.
+pub fn orphaned_keys(node: &str, keys: u64) {
+    metrics::gauge!(ORPHANED_KEYS, "node" => node.to_owned()).set(keys as f64);
+}
+
+/// Members of the cluster of that role and health.
+pub fn members(role: &'static str, health: &'static str, count: usize) {
+    metrics::gauge!(MEMBERS, "role" => role, "health" => health).set(count as f64);
 }
 
 /// The cluster has become another one behind the same addresses.
@@ -103,7 +121,13 @@ pub(super) fn register() {
     metrics::counter!(GENERATIONS).absolute(0);
     slot_map_age(0);
     slots_uncovered(0);
-    slots_split(0);
+    migrations(&Totals::default());
+    orphaned_keys("all", 0);
+    for role in MemberRole::ALL {
+        for health in Health::ALL {
+            members(role.as_str(), health.as_str(), 0);
+        }
+    }
     readiness(false, false, 0);
 }
 
@@ -115,6 +139,12 @@ const GENERATIONS: &str = "breakwater_cluster_generations_total";
 const LIBRARIES_RESTORED: &str = "breakwater_libraries_restored_total";
 const LOG_LINES_SUPPRESSED: &str = "breakwater_log_lines_suppressed_total";
 const MAP_REFRESHES: &str = "breakwater_slot_map_refreshes_total";
+const MEMBERS: &str = "breakwater_cluster_members";
+const MIGRATIONS: &str = "breakwater_migrations_open";
+const MIGRATIONS_FAILED: &str = "breakwater_migrations_failed";
+const MIGRATIONS_STUCK: &str = "breakwater_migrations_stuck";
+const MIGRATION_AGE: &str = "breakwater_migration_age_seconds";
+const ORPHANED_KEYS: &str = "breakwater_orphaned_keys";
 const SCRIPTS: &str = "breakwater_scripts";
 const SCRIPT_BYTES: &str = "breakwater_script_bytes";
 const SLOTS_SPLIT: &str = "breakwater_slots_split";

@@ -71,6 +71,12 @@ breakwater_slot_map_age_seconds          Seconds since the slot map was asked fo
 breakwater_slot_map_refreshes_total      Times that nodes were asked for the slot map, by reason.
 breakwater_slots_uncovered               Slots that no node of the cluster claims.
 breakwater_slots_split                   Slots that several nodes of the cluster claim.
+breakwater_cluster_members               Nodes of the cluster by role and health.
+breakwater_migrations_open               Slots that are being moved.
+breakwater_migrations_failed             Open slots that will not arrive without help.
+breakwater_migrations_stuck              Slots open for 5 (warning) and 15 minutes (critical).
+breakwater_migration_age_seconds         How long the oldest open slot has been open.
+breakwater_orphaned_keys                 Keys on a node that does not serve their slot.
 breakwater_cluster_generations_total     Times the cluster became another one at its addresses.
 breakwater_upstream_up                   1 if the upstream answers, else 0.
 breakwater_upstream_outages_total        Times the upstream went from up to down.

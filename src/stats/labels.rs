@@ -205,7 +205,7 @@ pub enum RefreshTrigger {
     Sign,
     /// A control connection was lost, or is back.
     Connection,
-    /// The cluster's epoch or state had changed while something was amiss.
+    /// A node's idea of the cluster's epoch, size or state had changed.
     Glance,
     /// The one before had brought nothing that could be used.
     Retry,

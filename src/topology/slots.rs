@@ -102,6 +102,39 @@ pub struct SlotMap {
     slots: Box<[Slot]>,
 }
 
+// === impl MemberRole ===
+
+impl MemberRole {
+    /// Every role, in the order of declaration.
+    pub const ALL: [Self; 2] = [Self::Primary, Self::Replica];
+
+    /// The word for metrics and people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+// === impl Health ===
+
+impl Health {
+    /// Every state, in the order of declaration.
+    pub const ALL: [Self; 3] = [Self::Online, Self::Loading, Self::Failed];
+
+    /// The word for metrics and people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Loading => "loading",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 // === impl Members ===
 
 impl Members {

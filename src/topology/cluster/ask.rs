@@ -100,7 +100,7 @@ async fn reply(replies: oneshot::Receiver<Vec<Bytes>>) -> Option<BytesFrame> {
 }
 
 /// The scanner has bounded its length and its nesting.
-fn decode(reply: &Bytes) -> Option<BytesFrame> {
+pub(super) fn decode(reply: &Bytes) -> Option<BytesFrame> {
     resp2::decode::decode_bytes(reply).ok()?.map(|(frame, _)| frame)
 }
 

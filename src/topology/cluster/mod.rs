@@ -8,14 +8,17 @@
 //! the same names, and a process must survive that without a restart.
 
 pub mod ask;
+pub mod census;
 pub mod contact;
 pub mod directory;
 pub mod nodes;
 pub mod pace;
 pub mod picture;
 mod publish;
+mod rounds;
 pub mod shards;
 mod standing;
+pub mod survey;
 pub mod verify;
 pub mod view;
 
@@ -45,6 +48,7 @@ use contact::Contact;
 use directory::Directory;
 use pace::Pace;
 use picture::{Answer, Picture, Unusable};
+use rounds::Rounds;
 
 /// Follows the cluster that is published as the upstream, until it is dropped.
 pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallible {
@@ -72,22 +76,23 @@ struct Follower {
     tick: Interval,
     /// More often, while something is amiss.
     glance: Interval,
-    /// Whom we glanced at last, and what we saw.
-    seen: Option<(NodeId, Vec<u8>)>,
     /// The node whose facts were published.
     learnt_of: Option<NodeId>,
     /// The node that is being asked for its facts.
     learning: Option<(Arc<Node>, oneshot::Receiver<Learnt>)>,
     /// When all nodes were asked last, because some did not know the others.
     assembled_at: Micros,
+    rounds: Rounds,
 }
 
 /// A contact and how it was when we looked last.
 struct Acquaintance {
-    contact: Contact,
+    contact: Rc<Contact>,
     was_up: bool,
     /// Whether it has been lost, or could not be made, since it was well.
     was_down: bool,
+    /// What was seen at the last glance.
+    sight: Option<Vec<u8>>,
 }
 
 // === impl Follower ===
@@ -108,10 +113,10 @@ impl Follower {
             pace: Pace::new(clock::micros()),
             tick: interval(TICK),
             glance: interval(GLANCE),
-            seen: None,
             learnt_of: topology.facts.is_some().then_some(topology.node.id),
             learning: None,
             assembled_at: 0,
+            rounds: Rounds::default(),
             shared,
             readiness,
         }
@@ -129,7 +134,11 @@ impl Follower {
             }
             () = self.changed.notified() => self.note_standings(),
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
-            _ = self.tick.tick() => self.report(),
+            _ = self.tick.tick() => {
+                self.report();
+                self.glance().await;
+                self.go_round().await;
+            }
             _ = self.glance.tick(), if self.is_anxious() => self.glance().await,
             // Without a node that could be asked there is no point in being due.
             () = sleep(pause), if self.contacts.values().any(Acquaintance::can_tell) => {
@@ -163,9 +172,10 @@ impl Follower {
         self.contacts.retain(|id, _| ids.contains(id));
         for node in &wanted {
             let open = || Acquaintance {
-                contact: Contact::open(node, &self.shared, &self.changed),
+                contact: Rc::new(Contact::open(node, &self.shared, &self.changed)),
                 was_up: false,
                 was_down: false,
+                sight: None,
             };
             let acquaintance = self.contacts.entry(node.id).or_insert_with(open);
             let member = map.members.get(node.id);
@@ -232,6 +242,7 @@ impl Follower {
         if !third.is_empty() && self.pace.may_spend(clock::micros()) {
             answers.extend(self.ask(&third, trigger).await);
         }
+        answers.iter().for_each(|answer| self.rounds.survey.note(&answer.view, &map));
         Picture::compose(&answers, &map, &mut self.directory, began)
     }
 
@@ -250,7 +261,7 @@ impl Follower {
     /// The views of those nodes that answer in time.
     async fn ask(&mut self, ids: &[NodeId], trigger: RefreshTrigger) -> Vec<Answer> {
         let contacts: Vec<&Contact> =
-            ids.iter().filter_map(|id| Some(&self.contacts.get(id)?.contact)).collect();
+            ids.iter().filter_map(|id| Some(&*self.contacts.get(id)?.contact)).collect();
         // Counted even where the budget is gone: assembling all nodes is worth more than it.
         for _ in &contacts {
             self.pace.spend(clock::micros());

@@ -126,6 +126,11 @@ impl Pace {
         self.calls.len() < CALLS_MAX
     }
 
+    /// Whether a question that is not urgent leaves enough for a refresh.
+    pub fn is_idle(&mut self, now: Micros) -> bool {
+        !self.is_wanted() && self.may_spend(now) && self.calls.len() + 2 < CALLS_MAX + 1
+    }
+
     /// A question is asked at `now`.
     pub fn spend(&mut self, now: Micros) {
         // More than the window holds are asked only to see which cluster has the majority.

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::directory::Directory;
-use super::view::{Open, Seen, View, Way};
+use super::view::{Seen, View};
 use crate::clock::Micros;
 use crate::config::Endpoint;
 use crate::route::slot::SLOTS;
@@ -38,8 +38,6 @@ pub struct Picture {
     claims: Vec<Option<Claim>>,
     /// Who answered for itself, by what it said of itself: its own claims can be taken at their word.
     spoke: HashSet<NodeId>,
-    /// Slots on the move, as far as those who answered have them open.
-    migrations: Vec<Migration>,
     /// The cluster is another one than that of the map: epochs of the two cannot be compared.
     is_new_generation: bool,
     /// When the first question was sent.
@@ -118,8 +116,7 @@ impl Picture {
         let spoke = spoke(answers.iter().copied())
             .filter_map(|seen| ids.get(&*seen.id).map(|(id, _)| *id))
             .collect();
-        let migrations = migrations(&answers, &ids);
-        Ok(Self { members, claims, spoke, migrations, is_new_generation, began })
+        Ok(Self { members, claims, spoke, is_new_generation, began })
     }
 
     /// Slots that nobody claims.
@@ -134,15 +131,14 @@ impl Picture {
         self.is_new_generation
     }
 
-    /// The map that follows `map`.
+    /// The map that follows `map`, with these slots on the move.
     #[must_use]
-    pub fn over(&self, map: &SlotMap) -> SlotMap {
+    pub fn over(&self, map: &SlotMap, migrations: Arc<[Migration]>) -> SlotMap {
         let version = map.version + 1;
         let slots = map.slots().iter().zip(&self.claims);
         let slots =
             slots.map(|(&slot, claim)| self.next(map, slot, claim.as_ref(), version)).collect();
         let fetched_at = map.fetched_at.max(self.began);
-        let migrations = self.migrations.as_slice().into();
         SlotMap::new(version, fetched_at, Arc::clone(&self.members), migrations, slots)
     }
 
@@ -350,28 +346,6 @@ fn claims(answers: &[&Answer], ids: &HashMap<&str, (NodeId, Endpoint)>) -> Vec<O
         }
     }
     claims
-}
-
-/// The open slots of those who answered, both ends joined.
-fn migrations(answers: &[&Answer], ids: &HashMap<&str, (NodeId, Endpoint)>) -> Vec<Migration> {
-    let mut joined: Vec<Migration> = Vec::new();
-    let opened = answers.iter().filter_map(|answer| Some((answer, answer.view.myself()?)));
-    for (answer, myself) in opened {
-        let Some(&(id, _)) = ids.get(&*myself.id) else { continue };
-        for Open { slot, way, .. } in &answer.view.open {
-            let place = joined.iter().position(|it| it.slot == *slot).unwrap_or_else(|| {
-                joined.push(Migration { slot: *slot, source: None, target: None });
-                joined.len() - 1
-            });
-            let Some(migration) = joined.get_mut(place) else { continue };
-            match way {
-                Way::Out => migration.source = Some(id),
-                Way::In => migration.target = Some(id),
-            }
-        }
-    }
-    joined.sort_by_key(|migration| migration.slot);
-    joined
 }
 
 #[cfg(test)]

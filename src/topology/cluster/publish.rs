@@ -21,15 +21,39 @@ impl Follower {
     /// Publishes the map that follows from `picture`. Returns whether anything in it is new.
     pub(super) fn publish(&self, picture: &Picture) -> bool {
         let mut is_news = false;
+        let migrations = self.rounds.survey.migrations();
         self.swap(|current| {
             let empty = SlotMap::empty();
             let map = current.slots.as_deref().unwrap_or(&empty);
-            let next = picture.over(map);
+            let next = picture.over(map, Arc::clone(&migrations));
             is_news = differ(map, &next);
             let node = self.keyless(&current.node, &next);
             Topology { node, ..current.with_slots(next) }
         });
         is_news
+    }
+
+    /// Publishes the slots on the move, if they are others than those of the map.
+    pub(super) fn publish_migrations(&self) {
+        let migrations = self.rounds.survey.migrations();
+        if self.map().migrations == migrations {
+            return;
+        }
+        self.swap(|current| match &current.slots {
+            Some(map) => {
+                let (members, slots) = (Arc::clone(&map.members), map.slots().to_vec());
+                let migrations = Arc::clone(&migrations);
+                let version = map.version + 1;
+                current.with_slots(SlotMap::new(
+                    version,
+                    map.fetched_at,
+                    members,
+                    migrations,
+                    slots,
+                ))
+            }
+            None => current.clone(),
+        });
     }
 
     /// Publishes what a node has told about itself.

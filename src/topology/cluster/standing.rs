@@ -6,14 +6,14 @@
 //! What surprises: a slot without an owner does not make us unready. A cluster with a dead shard serves the others, and
 //! taking every proxy out of its Service would turn one lost shard into an outage.
 
-use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::contact::Standing;
 use super::{Acquaintance, Follower, GLANCE};
 use crate::clock;
+use crate::stats::control;
 use crate::stats::labels::RefreshTrigger;
-use crate::topology::slots::{NodeId, SlotMap};
+use crate::topology::slots::{Health, MemberRole, SlotMap};
 use crate::upstream::dial::DialError;
 
 // === impl Follower ===
@@ -55,23 +55,22 @@ impl Follower {
         self.pace.is_puzzled(clock::micros()) || primaries.any(|primary| !is_up(primary.node.id))
     }
 
-    /// Looks whether the cluster's epochs or its state have changed. That costs a node next to nothing, so it may be done
-    /// ten times a second, and a failover is noticed when it happens.
+    /// Looks whether some node's idea of the cluster's epoch, size or state has changed. That costs a node next to nothing, so
+    /// it is done each second, and ten times a second while something is amiss.
     pub(super) async fn glance(&mut self) {
-        let before = self.seen.as_ref().map(|(id, _)| *id);
-        let able = |id: &NodeId| self.contacts.get(id).is_some_and(Acquaintance::can_tell);
-        let mut all = self.contacts.keys().copied();
-        let Some(id) = before.filter(able).or_else(|| all.find(able)) else {
+        let picked = self.pick(&[], 1);
+        let Some(acquaintance) = picked.first().and_then(|id| self.contacts.get_mut(id)) else {
             return;
         };
-        let replies = self.contacts.get(&id).and_then(|it| it.contact.ask(&[INFO]));
-        let Some(Ok(Ok(replies))) = timeout_if(replies).await else {
+        let Some(replies) = acquaintance.contact.ask(&[INFO]) else {
+            return;
+        };
+        let Ok(Ok(replies)) = timeout(GLANCE, replies).await else {
             return;
         };
         let sight = replies.first().map(|reply| sight(reply)).unwrap_or_default();
-        let is_news = self.seen.as_ref().is_some_and(|(from, seen)| *from == id && *seen != sight);
-        self.seen = Some((id, sight));
-        if is_news {
+        let before = acquaintance.sight.replace(sight);
+        if before.is_some() && before != acquaintance.sight {
             self.pace.hurry(RefreshTrigger::Glance, clock::micros());
         }
     }
@@ -94,7 +93,14 @@ impl Follower {
     /// Says whether we can serve, and how old the map is.
     pub(super) fn report(&mut self) {
         let map = self.map();
-        crate::stats::control::slot_map_age(clock::micros().saturating_sub(map.fetched_at));
+        control::slot_map_age(clock::micros().saturating_sub(map.fetched_at));
+        for role in MemberRole::ALL {
+            for health in Health::ALL {
+                let members = map.members.iter();
+                let count = members.filter(|it| it.role == role && it.health == health).count();
+                control::members(role.as_str(), health.as_str(), count);
+            }
+        }
         self.readiness.set_upstream(self.judge(&map));
     }
 
@@ -139,14 +145,6 @@ impl Acquaintance {
             Standing::Dialling | Standing::Up => None,
         }
     }
-}
-
-/// Waits for the replies, if there are any to come, for a glance's time.
-async fn timeout_if<T>(replies: Option<T>) -> Option<Result<T::Output, Elapsed>>
-where
-    T: Future + Unpin,
-{
-    Some(timeout(GLANCE, replies?).await)
 }
 
 /// The lines of CLUSTER INFO that change when the cluster does, and only then.

@@ -79,7 +79,7 @@ async fn map_of(contact: &Contact, directory: &mut Directory) -> anyhow::Result<
     let empty = SlotMap::empty();
     let picture = Picture::compose(&answers, &empty, directory, began);
     let picture = picture.map_err(|unusable| anyhow!(unusable.words()))?;
-    let map = picture.over(&empty);
+    let map = picture.over(&empty, Arc::from([]));
     if map.members.primaries().next().is_none() {
         bail!("it knows no primary");
     }

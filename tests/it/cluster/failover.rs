@@ -106,12 +106,17 @@ fn report(books: &Books, deaths: &[Death]) {
     for death in deaths {
         let (first, last) = books.served_after(0, death.promoted);
         let elected = death.promoted - death.killed;
-        eprintln!("promoted {elected:.0?} after the kill; served {first:.0?} to {last:.0?} later");
+        eprintln!("promoted {elected:.1?} after the kill; served {first:.3?} to {last:.3?} later");
     }
-    let endings = [Ending::Answered, Ending::NotExecuted, Ending::Unknown, Ending::ClusterDown];
-    for ending in endings {
-        let counts = (books.count(&[0], ending), books.count(&HEALTHY, ending));
-        eprintln!("{ending:?}: {} in the shard that dies, {} in the others", counts.0, counts.1);
+    for (shard, count, at) in books.lost() {
+        let since = deaths.iter().map(|death| at.saturating_duration_since(death.killed)).min();
+        eprintln!(
+            "shard {shard} lost {count} acknowledged increments, seen {since:?} after a kill"
+        );
+    }
+    for (whose, shards) in [("the shard that dies", &ALL[..1]), ("the others", &HEALTHY)] {
+        let answered = books.count(shards, Ending::Answered);
+        eprintln!("{whose}: {answered} answered, {:#?}", books.errors(shards));
     }
 }
 

@@ -4,19 +4,22 @@
 //! a list shows every inversion, the register the one that matters.
 //!
 //! What surprises: the others never write. They only get their redirects first, so that the map may change between
-//! two commands of the writer's pipeline.
+//! two commands of the writer's pipeline. A slot is not opened again before everybody who was on the way when it was
+//! closed has arrived: an ASK that is two moves old would make a second key of the same name, by any client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::scale;
 use crate::support::cluster::{Cluster, key_in};
-use crate::support::{Client, Proxy, command, shown};
+use crate::support::{Client, Proxy, command, shown, until};
 
 /// What the threads of a run share.
 struct Run {
     /// Rounds begun.
     begun: AtomicUsize,
+    /// Rounds that each writer and each reader has finished.
+    finished: Vec<AtomicUsize>,
     rounds: usize,
     is_over: AtomicBool,
 }
@@ -26,8 +29,7 @@ fn the_last_of_pipelined_writes_wins_while_the_slot_moves() {
     let cluster = Cluster::start(3, 0);
     let proxy = Proxy::before(&cluster.url()).ready();
     let rounds = scale::number("ROUNDS", 200);
-    let run = Run { begun: AtomicUsize::new(0), rounds, is_over: AtomicBool::new(false) };
-    let run = Arc::new(run);
+    let run = Arc::new(Run::new(rounds));
     let others: Vec<_> = (0..OTHERS)
         .map(|n| {
             let (run, client) = (Arc::clone(&run), proxy.client());
@@ -44,6 +46,8 @@ fn the_last_of_pipelined_writes_wins_while_the_slot_moves() {
     while !writers.iter().all(std::thread::JoinHandle::is_finished) {
         mover.move_slot(SLOT, moves % 2, 1 - moves % 2);
         moves += 1;
+        mover.agree();
+        run.pass(|| writers.iter().any(std::thread::JoinHandle::is_finished));
     }
     run.is_over.store(true, Ordering::Relaxed);
     let wrong: Vec<String> = writers
@@ -60,6 +64,24 @@ fn the_last_of_pipelined_writes_wins_while_the_slot_moves() {
 // === impl Run ===
 
 impl Run {
+    fn new(rounds: usize) -> Self {
+        Self {
+            begun: AtomicUsize::new(0),
+            finished: (0..WRITERS + OTHERS).map(|_| AtomicUsize::new(0)).collect(),
+            rounds,
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Waits until what everybody is doing has been done, or a writer has ended.
+    fn pass(&self, has_ended: impl Fn() -> bool) {
+        let counts = || self.finished.iter().map(|rounds| rounds.load(Ordering::Relaxed));
+        let before: Vec<usize> = counts().collect();
+        until("everybody gets on", || {
+            has_ended() || counts().zip(&before).all(|(now, old)| now > *old)
+        });
+    }
+
     /// Pipelines of writes to one key, each checked when it is answered.
     fn write(&self, mut client: Client, writer: usize) -> Result<(), String> {
         let (register, list) = (key_in(SLOT, writer), key_in(SLOT, 100 + writer));
@@ -88,6 +110,7 @@ impl Run {
             if all.lines().skip(2).step_by(2).ne(expected.iter().map(String::as_str)) {
                 return Err(format!("round {round}: out of order: {}", shown(all.as_bytes())));
             }
+            self.finished[writer].fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -99,6 +122,7 @@ impl Run {
             if reply != "$-1\r\n" {
                 return Err(format!("{words}: {reply}"));
             }
+            self.finished[WRITERS + n].fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! What surprises: Redis itself may lose what it acknowledged when a primary is killed, for it copies behind the
 //! reply. A client has one command in flight, so that is one increment for each client and death, and never more.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +40,11 @@ pub(crate) struct Book {
     pub(crate) shard: usize,
     key: String,
     samples: Vec<Sample>,
+    /// Errors, without their numbers, and how often each came.
+    errors: BTreeMap<String, usize>,
+    /// The counter's last value, and each time that it was less than before: by how much, and when.
+    last: usize,
+    lost: Vec<(usize, Instant)>,
     complaint: Option<String>,
 }
 
@@ -63,8 +69,7 @@ impl Probes {
         for (shard, slots) in shards.iter().enumerate() {
             for n in 0..each {
                 let slot = slots.start + (n * slots.len() / each) as u16;
-                let book =
-                    Book { shard, key: key_in(slot, n), samples: Vec::new(), complaint: None };
+                let book = Book::new(shard, key_in(slot, n));
                 let answered = Arc::new(AtomicU64::new(0));
                 probes.answered.push((shard, Arc::clone(&answered)));
                 let is_over = Arc::clone(&probes.is_over);
@@ -108,6 +113,11 @@ impl Drop for Probes {
 // === impl Book ===
 
 impl Book {
+    fn new(shard: usize, key: String) -> Self {
+        let (samples, errors) = (Vec::new(), BTreeMap::new());
+        Self { shard, key, samples, errors, last: 0, lost: Vec::new(), complaint: None }
+    }
+
     fn fill(mut self, port: u16, is_over: &AtomicBool, answered: &AtomicU64) -> Self {
         let words = format!("INCR {}", self.key);
         let mut client = Client::connect(port);
@@ -123,7 +133,9 @@ impl Book {
                     answered.fetch_add(u64::from(ending == Ending::Answered), Ordering::Relaxed);
                 }
                 Err(what) => {
-                    self.complaint = Some(format!("{words} of shard {}: {what}", self.shard));
+                    let took = sent.elapsed();
+                    let about = format!("{words} of shard {}, {took:?} after it", self.shard);
+                    self.complaint = Some(format!("{about} was sent: {what}"));
                     return self;
                 }
             }
@@ -134,16 +146,23 @@ impl Book {
     }
 
     /// The class of the reply; nothing is counted twice, whatever has happened before.
-    fn judge(&self, reply: &[u8]) -> Result<Ending, String> {
+    fn judge(&mut self, reply: &[u8]) -> Result<Ending, String> {
         let text = String::from_utf8_lossy(reply);
         if let Some(value) = text.strip_prefix(':') {
             let most = self.count(Ending::Answered) + self.count(Ending::Unknown) + 1;
             let value: usize = value.trim_end().parse().map_err(|_| text.to_string())?;
+            if value <= self.last {
+                self.lost.push((self.last + 1 - value, Instant::now()));
+            }
+            self.last = value;
             return match value <= most {
                 true => Ok(Ending::Answered),
                 false => Err(format!("it counts {value}, at most {most} can have run")),
             };
         }
+        let masked: String =
+            text.trim_end().chars().map(|c| if c.is_ascii_digit() { '#' } else { c }).collect();
+        *self.errors.entry(masked).or_default() += 1;
         let classes = [
             ("-ERR breakwater: not executed: ", Ending::NotExecuted),
             ("-ERR breakwater: outcome unknown: ", Ending::Unknown),
@@ -164,6 +183,24 @@ impl Books {
     /// How often a command of these shards ended so.
     pub(crate) fn count(&self, shards: &[usize], ending: Ending) -> usize {
         self.of(shards).map(|book| book.count(ending)).sum()
+    }
+
+    /// Each time that an acknowledged increment was lost: of which shard, how many, and when.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = (usize, usize, Instant)> {
+        let of = |book: &Book| {
+            let shard = book.shard;
+            book.lost.iter().map(move |&(count, at)| (shard, count, at)).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of)
+    }
+
+    /// The errors of these shards, and how often each came.
+    pub(crate) fn errors(&self, shards: &[usize]) -> BTreeMap<&str, usize> {
+        let mut errors = BTreeMap::new();
+        for (error, count) in self.of(shards).flat_map(|book| &book.errors) {
+            *errors.entry(error.as_str()).or_default() += count;
+        }
+        errors
     }
 
     /// All commands of these shards.

@@ -35,6 +35,7 @@ fn run(work: impl Fn(usize, &[u16], &Shared, &mut Random) -> Vec<Work>) {
     while !load.has_failed() && (passes < PASSES || begin.elapsed() < scale::duration()) {
         pass(&mut mover, &load, &moving, passes % 2);
         load.pass_round();
+        mover.agree();
         passes += 1;
     }
     let took = begin.elapsed().as_secs_f64();

@@ -231,6 +231,20 @@ fn ping_is_answered_while_any_shard_is_there() {
     });
 }
 
+#[test]
+fn ping_finds_a_shard_that_is_there() {
+    let mut cluster = Cluster::start_as(&Shape {
+        more: &["--cluster-require-full-coverage", "no"],
+        ..Shape::default()
+    });
+    for gone in [0, 1] {
+        // It has not spoken with any node yet but to ask for the others.
+        let proxy = Proxy::before(&cluster.url()).ready();
+        cluster.kill(gone);
+        assert_eq!(proxy.client().text("PING"), "+PONG\r\n", "without node {gone}");
+    }
+}
+
 // === impl Stage ===
 
 impl Stage {

@@ -125,15 +125,23 @@ impl Cluster {
                     && claims.iter().all(|(id, slots)| view.slots_of(id) == *slots)
                     && ids.iter().all(|id| view.primary_of(id) == views[0].primary_of(id))
             });
-            agree && living.iter().all(|&i| self.is_serving(i))
+            let replicas = |i: usize| {
+                let id = Some(&*ids[i]);
+                ids.iter().filter(|replica| views[0].primary_of(replica) == id).count()
+            };
+            agree && living.iter().enumerate().all(|(n, &i)| self.is_serving(i, replicas(n)))
         });
     }
 
-    /// Whether the node calls the cluster whole and, as a replica, has its primary's data.
-    fn is_serving(&self, i: usize) -> bool {
+    /// Whether the node calls the cluster whole and its replicas are in step.
+    fn is_serving(&self, i: usize, replicas: usize) -> bool {
         let mut client = self.node(i);
+        let replication = client.text("INFO replication");
+        // Only what the primary says counts: a replica that has copied everything is sent nothing more until the
+        // primary has heard of it, which takes up to a second.
         client.text("CLUSTER INFO").contains("cluster_state:ok")
-            && !client.text("INFO replication").contains("master_link_status:down")
+            && !replication.contains("master_link_status:down")
+            && replication.matches("state=online").count() == replicas
     }
 
     /// A client of the node itself, past any relay.

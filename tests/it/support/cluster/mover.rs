@@ -3,10 +3,11 @@
 //! Owns one connection to each node, so that thousands of slots move without thousands of dials, and so that a
 //! thread can move slots while the test does something else. Never waits for gossip: every living node is told.
 //!
-//! What surprises: a step that fails panics with the node's words, except `try_` ones, whose callers move slots of
-//! nodes that die.
+//! What surprises: a step that fails panics with the node's words. Who moves a slot back and forth calls
+//! [`Mover::agree`] in between.
 
-use crate::support::{Client, frames, shown};
+use super::View;
+use crate::support::{Client, frames, shown, until};
 
 /// Somebody with a connection to every node.
 pub(crate) struct Mover {
@@ -71,6 +72,17 @@ impl Mover {
                 self.ask(i, &words);
             }
         }
+    }
+
+    /// Waits until every node has heard of every owner and epoch. A slot must not move back before: a claim of its old
+    /// owner that is still on the way would win over the new owner's, whose epoch it was raised without knowing.
+    pub(crate) fn agree(&mut self) {
+        until("all nodes agree on owners and epochs", || {
+            let views =
+                self.ends.iter_mut().flatten().map(|end| View::of(&mut end.client).claims());
+            let views: Vec<_> = views.collect();
+            views.iter().all(|view| *view == views[0])
+        });
     }
 
     /// Slots without keys change their owner at once: one pipeline to each of the two, nobody else is told.

@@ -4,6 +4,8 @@
 //! only the line about the node itself tells which slots are open, and a slot that is being moved has one owner
 //! still: its source.
 
+use std::collections::BTreeMap;
+
 use crate::support::Client;
 
 /// The cluster as one node sees it.
@@ -45,8 +47,10 @@ impl View {
         self.entries.iter().find(|entry| entry.id == id)
     }
 
-    pub(crate) fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// Who claims which slots, with which epoch.
+    pub(crate) fn claims(self) -> BTreeMap<String, (u64, Vec<(u16, u16)>)> {
+        let claim = |entry: Entry| (entry.id, (entry.epoch, entry.slots));
+        self.entries.into_iter().map(claim).collect()
     }
 
     /// Empty for somebody who is unknown.
