@@ -9,6 +9,7 @@
 //! Breakwater's.
 
 mod failover;
+mod gather;
 mod harness;
 mod load;
 mod loops;
@@ -17,6 +18,7 @@ mod order;
 mod probe;
 mod reshard;
 mod scale;
+mod smart;
 mod stop;
 mod storm;
 mod topology;
