@@ -524,3 +524,6 @@ const MAP_YOUNG: Micros = 5 * SECOND;
 const INVALID_CURSOR: &str = "ERR invalid cursor";
 const PING: CommandId = builtin_id("ping");
 const SCAN: CommandId = builtin_id("scan");
+
+#[cfg(test)]
+mod tests;
