@@ -35,6 +35,11 @@ pub enum Refusal {
         /// Until the next dial.
         retry_in: Micros,
     },
+    /// It was not run: only a replica may serve it, and none is in step.
+    NoReplica {
+        /// Name of their primary.
+        node: String,
+    },
     /// It was not run: no node of the cluster has told the slot map yet.
     NoMap {
         /// A seed's name.
@@ -169,34 +174,10 @@ impl Refusal {
             Self::NotServed { command, why } => {
                 format!("ERR breakwater: '{command}' is not served: {why}")
             }
-            Self::ChangesCluster { command } => format!(
-                "NOPERM breakwater: '{command}' changes the cluster, which is hidden here behind one \
-                 address; send it to the node itself"
-            ),
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
             ),
-            Self::NoMap { seed } => format!(
-                "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
-                 yet; see /readyz of the admin port"
-            ),
-            Self::Partly(partly) => partly.text(),
-            Self::TooLarge { command, most } => format!(
-                "ERR breakwater: the replies of all nodes to {} exceed the {most} bytes that may be \
-                 held for one command; ask for less at a time, or raise memory.reply_bytes_total",
-                command.to_uppercase()
-            ),
-            Self::Unmergeable { command } => format!(
-                "ERR breakwater: {} has run on all nodes, but their replies cannot be made one; ask \
-                 the nodes themselves",
-                command.to_uppercase()
-            ),
-            Self::CursorTooLarge => {
-                "ERR breakwater: the node's cursor does not fit into one for all \
-                 nodes; scan the nodes themselves"
-                    .into()
-            }
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \
                  write of this client was unanswered; send it again once that is resolved"
@@ -226,6 +207,48 @@ impl Refusal {
                  belong to one client; use fewer blocked clients or raise upstream.pinned_max",
                 seconds(*wait)
             ),
+            _ => self.text_of_cluster(),
+        }
+    }
+
+    /// The words of what only a cluster refuses.
+    fn text_of_cluster(&self) -> String {
+        match self {
+            Self::ChangesCluster { command } => format!(
+                "NOPERM breakwater: '{command}' changes the cluster, which is hidden here behind one \
+                 address; send it to the node itself"
+            ),
+            Self::NoReplica { node } => format!(
+                "ERR breakwater: not executed: no replica of {node} is in step; use replica_reads = \
+                 prefer-replica, or see CLUSTER NODES there"
+            ),
+            Self::NoMap { seed } => format!(
+                "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
+                 yet; see /readyz of the admin port"
+            ),
+            Self::Partly(partly) => partly.text(),
+            Self::TooLarge { command, most } => format!(
+                "ERR breakwater: the replies of all nodes to {} exceed the {most} bytes that may be \
+                 held for one command; ask for less at a time, or raise memory.reply_bytes_total",
+                command.to_uppercase()
+            ),
+            Self::Unmergeable { command } => format!(
+                "ERR breakwater: {} has run on all nodes, but their replies cannot be made one; ask \
+                 the nodes themselves",
+                command.to_uppercase()
+            ),
+            Self::CursorTooLarge => {
+                "ERR breakwater: the node's cursor does not fit into one for all \
+                 nodes; scan the nodes themselves"
+                    .into()
+            }
+            _ => self.text_of_session(),
+        }
+    }
+
+    /// The words about what the client itself has begun.
+    fn text_of_session(&self) -> String {
+        match self {
             Self::StateLost { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost and the \
                  transaction or watched keys with it; begin again"
@@ -247,6 +270,8 @@ impl Refusal {
             Self::TooManyLanes => "ERR breakwater: not executed: all connections that this worker \
                  may open are busy with other databases or users; raise upstream.lanes_max"
                 .into(),
+            // All others have had their turn above.
+            _ => String::new(),
         }
     }
 }

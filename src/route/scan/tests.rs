@@ -36,7 +36,13 @@ fn members(claims: &[u64]) -> Arc<Members> {
     let member = |id: u16| {
         let config_epoch = claims[usize::from(id)];
         let (id, settings) = (NodeId(id), settings.clone());
-        let node = Arc::new(Node { id, name: String::new(), settings, tls: None });
+        let node = Arc::new(Node {
+            id,
+            name: String::new(),
+            settings,
+            tls: None,
+            in_step_until: Default::default(),
+        });
         let role = MemberRole::Primary;
         let (health, cluster_id) = (Health::Online, "".into());
         Member { node, cluster_id, role, primary: id, config_epoch, health, zone: None }
