@@ -7,7 +7,10 @@
 //! What surprises: nearly all of these begin with `ERR`, none with a word that asks for a repetition. A retryable first word (LOADING, CLUSTERDOWN) makes several
 //! libraries run a *whole pipeline* again, the commands that succeeded included.
 
+pub mod parts;
+
 use crate::clock::{Micros, SECOND};
+use parts::Parts;
 
 /// An error of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,22 +48,8 @@ pub enum Refusal {
         /// A seed's name.
         seed: String,
     },
-    /// Some parts of a command over several slots or nodes have run, others have not, or may have.
-    Partly(Box<Partly>),
-    /// The replies of the parts together are larger than what may be held.
-    TooLarge {
-        /// Full name of the command, lower case.
-        command: String,
-        /// How many bytes may be held.
-        most: usize,
-    },
-    /// The replies of the nodes do not have the shape that the command's policy speaks of.
-    Unmergeable {
-        /// Full name of the command, lower case.
-        command: String,
-    },
-    /// A node's own cursor of a scan has too many bits.
-    CursorTooLarge,
+    /// A command over several slots or nodes has no whole answer.
+    Parts(Box<Parts>),
     /// It was not run: an earlier write of the same client is in doubt, and order would be lost.
     NotInverted {
         /// The node's name.
@@ -132,21 +121,6 @@ pub enum Refusal {
     TooManyLanes,
 }
 
-/// How much of a command in parts has run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partly {
-    /// Parts that have run.
-    pub done: usize,
-    /// All parts.
-    pub parts: usize,
-    /// Whether more may have run.
-    pub is_unknown: bool,
-    /// What the other parts are called.
-    pub failed: Vec<String>,
-    /// What the worst of them was told.
-    pub why: String,
-}
-
 /// What is known of the effect of a command that got no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ran {
@@ -178,6 +152,14 @@ impl Refusal {
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
             ),
+<<<<<<< HEAD
+=======
+            Self::NoMap { seed } => format!(
+                "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
+                 yet; see /readyz of the admin port"
+            ),
+            Self::Parts(parts) => parts.text(),
+>>>>>>> gather
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \
                  write of this client was unanswered; send it again once that is resolved"
@@ -253,11 +235,7 @@ impl Refusal {
                 "ERR breakwater: not executed: the connection to {node} was lost and the \
                  transaction or watched keys with it; begin again"
             ),
-            Self::NoTransaction => {
-                "ERR breakwater: not executed: the MULTI or WATCH sent before it was \
-                 refused; begin again"
-                    .into()
-            }
+            Self::NoTransaction => NO_TRANSACTION.into(),
             Self::TransactionLost => "ERR breakwater: not executed: the connection of this \
                  transaction was lost; EXEC will fail, begin again"
                 .into(),
@@ -273,22 +251,6 @@ impl Refusal {
             // All others have had their turn above.
             _ => String::new(),
         }
-    }
-}
-
-// === impl Partly ===
-
-impl Partly {
-    fn text(&self) -> String {
-        let Self { done, parts, is_unknown, failed, why } = self;
-        let more = failed.len().saturating_sub(NAMED_MAX);
-        let mut names = failed.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
-        if more > 0 {
-            names += &format!(" and {more} more");
-        }
-        let verdict = if *is_unknown { "outcome unknown" } else { "partly executed" };
-        let why = why.strip_prefix("ERR breakwater: ").unwrap_or(why);
-        format!("ERR breakwater: {verdict}: {done} of {parts} parts executed; {names}: {why}")
     }
 }
 
@@ -316,8 +278,8 @@ fn seconds(time: Micros) -> String {
     format!("{}.{} s", tenths / 10, tenths % 10)
 }
 
-/// Parts that a message names one by one.
-const NAMED_MAX: usize = 8;
+const NO_TRANSACTION: &str = "ERR breakwater: not executed: the MULTI or WATCH sent before it was \
+     refused; begin again";
 
 #[cfg(test)]
 mod tests {

@@ -1,3 +1,8 @@
+//! Scans of a model of a cluster whose keys cross from node to node one by one, between any two calls.
+//!
+//! Owns the model: what is so, and what is known of it, which is older. What surprises: the clock moves by a millisecond
+//! a call, because a scan ends by the age of the map.
+
 use super::*;
 use crate::cli::RunFlags;
 use crate::config::Settings;
