@@ -152,14 +152,7 @@ impl Refusal {
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
             ),
-<<<<<<< HEAD
-=======
-            Self::NoMap { seed } => format!(
-                "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
-                 yet; see /readyz of the admin port"
-            ),
             Self::Parts(parts) => parts.text(),
->>>>>>> gather
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \
                  write of this client was unanswered; send it again once that is resolved"
@@ -208,22 +201,6 @@ impl Refusal {
                 "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
                  yet; see /readyz of the admin port"
             ),
-            Self::Partly(partly) => partly.text(),
-            Self::TooLarge { command, most } => format!(
-                "ERR breakwater: the replies of all nodes to {} exceed the {most} bytes that may be \
-                 held for one command; ask for less at a time, or raise memory.reply_bytes_total",
-                command.to_uppercase()
-            ),
-            Self::Unmergeable { command } => format!(
-                "ERR breakwater: {} has run on all nodes, but their replies cannot be made one; ask \
-                 the nodes themselves",
-                command.to_uppercase()
-            ),
-            Self::CursorTooLarge => {
-                "ERR breakwater: the node's cursor does not fit into one for all \
-                 nodes; scan the nodes themselves"
-                    .into()
-            }
             _ => self.text_of_session(),
         }
     }
