@@ -303,7 +303,13 @@ impl Rig {
 pub(crate) fn members(claims: &[u64], settings: &UpstreamSettings) -> Arc<Members> {
     let member = |(id, &config_epoch): (u16, &u64)| {
         let (id, settings) = (NodeId(id), settings.clone());
-        let node = Arc::new(Node { id, name: format!("node{}", id.0), settings, tls: None });
+        let node = Arc::new(Node {
+            id,
+            name: format!("node{}", id.0),
+            settings,
+            tls: None,
+            in_step_until: Default::default(),
+        });
         let role = MemberRole::Primary;
         let (health, cluster_id) = (Health::Online, "".into());
         let member =
