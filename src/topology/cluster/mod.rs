@@ -136,6 +136,7 @@ impl Follower {
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
             _ = self.tick.tick() => {
                 self.report();
+                self.publish_corrections();
                 self.glance().await;
                 self.go_round().await;
             }
