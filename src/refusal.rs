@@ -7,7 +7,10 @@
 //! What surprises: nearly all of these begin with `ERR`, none with a word that asks for a repetition. A retryable first word (LOADING, CLUSTERDOWN) makes several
 //! libraries run a *whole pipeline* again, the commands that succeeded included.
 
+pub mod parts;
+
 use crate::clock::{Micros, SECOND};
+use parts::Parts;
 
 /// An error of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,27 +38,18 @@ pub enum Refusal {
         /// Until the next dial.
         retry_in: Micros,
     },
+    /// It was not run: only a replica may serve it, and none is in step.
+    NoReplica {
+        /// Name of their primary.
+        node: String,
+    },
     /// It was not run: no node of the cluster has told the slot map yet.
     NoMap {
         /// A seed's name.
         seed: String,
     },
-    /// Some parts of a command over several slots or nodes have run, others have not, or may have.
-    Partly(Box<Partly>),
-    /// The replies of the parts together are larger than what may be held.
-    TooLarge {
-        /// Full name of the command, lower case.
-        command: String,
-        /// How many bytes may be held.
-        most: usize,
-    },
-    /// The replies of the nodes do not have the shape that the command's policy speaks of.
-    Unmergeable {
-        /// Full name of the command, lower case.
-        command: String,
-    },
-    /// A node's own cursor of a scan has too many bits.
-    CursorTooLarge,
+    /// A command over several slots or nodes has no whole answer.
+    Parts(Box<Parts>),
     /// It was not run: an earlier write of the same client is in doubt, and order would be lost.
     NotInverted {
         /// The node's name.
@@ -127,21 +121,6 @@ pub enum Refusal {
     TooManyLanes,
 }
 
-/// How much of a command in parts has run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partly {
-    /// Parts that have run.
-    pub done: usize,
-    /// All parts.
-    pub parts: usize,
-    /// Whether more may have run.
-    pub is_unknown: bool,
-    /// What the other parts are called.
-    pub failed: Vec<String>,
-    /// What the worst of them was told.
-    pub why: String,
-}
-
 /// What is known of the effect of a command that got no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ran {
@@ -169,34 +148,11 @@ impl Refusal {
             Self::NotServed { command, why } => {
                 format!("ERR breakwater: '{command}' is not served: {why}")
             }
-            Self::ChangesCluster { command } => format!(
-                "NOPERM breakwater: '{command}' changes the cluster, which is hidden here behind one \
-                 address; send it to the node itself"
-            ),
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
             ),
-            Self::NoMap { seed } => format!(
-                "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
-                 yet; see /readyz of the admin port"
-            ),
-            Self::Partly(partly) => partly.text(),
-            Self::TooLarge { command, most } => format!(
-                "ERR breakwater: the replies of all nodes to {} exceed the {most} bytes that may be \
-                 held for one command; ask for less at a time, or raise memory.reply_bytes_total",
-                command.to_uppercase()
-            ),
-            Self::Unmergeable { command } => format!(
-                "ERR breakwater: {} has run on all nodes, but their replies cannot be made one; ask \
-                 the nodes themselves",
-                command.to_uppercase()
-            ),
-            Self::CursorTooLarge => {
-                "ERR breakwater: the node's cursor does not fit into one for all \
-                 nodes; scan the nodes themselves"
-                    .into()
-            }
+            Self::Parts(parts) => parts.text(),
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \
                  write of this client was unanswered; send it again once that is resolved"
@@ -226,15 +182,37 @@ impl Refusal {
                  belong to one client; use fewer blocked clients or raise upstream.pinned_max",
                 seconds(*wait)
             ),
+            _ => self.text_of_cluster(),
+        }
+    }
+
+    /// The words of what only a cluster refuses.
+    fn text_of_cluster(&self) -> String {
+        match self {
+            Self::ChangesCluster { command } => format!(
+                "NOPERM breakwater: '{command}' changes the cluster, which is hidden here behind one \
+                 address; send it to the node itself"
+            ),
+            Self::NoReplica { node } => format!(
+                "ERR breakwater: not executed: no replica of {node} is in step; use replica_reads = \
+                 prefer-replica, or see CLUSTER NODES there"
+            ),
+            Self::NoMap { seed } => format!(
+                "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
+                 yet; see /readyz of the admin port"
+            ),
+            _ => self.text_of_session(),
+        }
+    }
+
+    /// The words about what the client itself has begun.
+    fn text_of_session(&self) -> String {
+        match self {
             Self::StateLost { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost and the \
                  transaction or watched keys with it; begin again"
             ),
-            Self::NoTransaction => {
-                "ERR breakwater: not executed: the MULTI or WATCH sent before it was \
-                 refused; begin again"
-                    .into()
-            }
+            Self::NoTransaction => NO_TRANSACTION.into(),
             Self::TransactionLost => "ERR breakwater: not executed: the connection of this \
                  transaction was lost; EXEC will fail, begin again"
                 .into(),
@@ -247,23 +225,9 @@ impl Refusal {
             Self::TooManyLanes => "ERR breakwater: not executed: all connections that this worker \
                  may open are busy with other databases or users; raise upstream.lanes_max"
                 .into(),
+            // All others have had their turn above.
+            _ => String::new(),
         }
-    }
-}
-
-// === impl Partly ===
-
-impl Partly {
-    fn text(&self) -> String {
-        let Self { done, parts, is_unknown, failed, why } = self;
-        let more = failed.len().saturating_sub(NAMED_MAX);
-        let mut names = failed.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
-        if more > 0 {
-            names += &format!(" and {more} more");
-        }
-        let verdict = if *is_unknown { "outcome unknown" } else { "partly executed" };
-        let why = why.strip_prefix("ERR breakwater: ").unwrap_or(why);
-        format!("ERR breakwater: {verdict}: {done} of {parts} parts executed; {names}: {why}")
     }
 }
 
@@ -291,8 +255,8 @@ fn seconds(time: Micros) -> String {
     format!("{}.{} s", tenths / 10, tenths % 10)
 }
 
-/// Parts that a message names one by one.
-const NAMED_MAX: usize = 8;
+const NO_TRANSACTION: &str = "ERR breakwater: not executed: the MULTI or WATCH sent before it was \
+     refused; begin again";
 
 #[cfg(test)]
 mod tests {

@@ -533,7 +533,13 @@ fn lane_for(
     node: &Arc<Node>,
 ) -> Result<LaneId, NoLane> {
     if !matches!(detour.waiter.role, Role::State { .. }) {
-        let key = LaneKey { epoch: topology.epoch, node: node.id, ..detour.key.clone() };
+        // It goes to its slot's owner, whoever was asked first: should that become a replica, it must say so.
+        let key = LaneKey {
+            epoch: topology.epoch,
+            node: node.id,
+            is_readonly: false,
+            ..detour.key.clone()
+        };
         let lane = pool::lane_of(worker, node, key)?;
         return pool::room_on(worker, lane, session);
     }

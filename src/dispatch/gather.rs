@@ -19,6 +19,7 @@ use crate::clock::{Micros, SECOND};
 use crate::command::Command;
 use crate::command::spec::{CommandId, RequestPolicy, Spec, builtin_id};
 use crate::refusal::Refusal;
+use crate::refusal::parts::Parts;
 use crate::resp::frames::{self, Elements};
 use crate::resp::write;
 use crate::route::merge::Merge;
@@ -489,7 +490,7 @@ fn page(
     visit: Visit,
     reply: &[u8],
 ) -> Result<Vec<u8>, Refusal> {
-    let odd = || Refusal::Unmergeable { command: "scan".into() };
+    let odd = || Refusal::Parts(Box::new(Parts::Unmergeable { command: "scan".into() }));
     let (_, mut elements) = Elements::within(reply).ok_or_else(odd)?;
     let cursor = elements.next().and_then(frames::string);
     let cursor = cursor.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
@@ -497,7 +498,9 @@ fn page(
     let map = topology.slots.as_ref().ok_or_else(odd)?;
     let picture = Picture { map, epoch: topology.epoch, now: worker.now };
     let mut scans = worker.shared.scans.lock().unwrap_or_else(PoisonError::into_inner);
-    let next = scans.next(visit, cursor, picture).map_err(|_| Refusal::CursorTooLarge)?;
+    let next = scans
+        .next(visit, cursor, picture)
+        .map_err(|_| Refusal::Parts(Box::new(Parts::CursorTooLarge)))?;
     if cursor == 0 && worker.now.saturating_sub(map.fetched_at) > MAP_YOUNG {
         // What has moved unseen should be known by the time that the scan ends.
         worker.shared.map_is_old.notify_one();

@@ -8,7 +8,8 @@
 //! if parts of a write failed and others have run, an error that says which, because no other words would be true.
 
 use crate::command::spec::Spec;
-use crate::refusal::{Partly, Refusal};
+use crate::refusal::Refusal;
+use crate::refusal::parts::Parts;
 use crate::resp::frames;
 use crate::resp::write::Protocol;
 use crate::route::merge::{Merge, Reply};
@@ -326,7 +327,8 @@ impl Gather {
         }
         if self.is_too_large {
             let (command, most) = (spec.name.to_string(), self.held_max);
-            return Answer::Refusal(Refusal::TooLarge { command, most }, Outcome::Refused);
+            let parts = Parts::TooLarge { command, most };
+            return Answer::Refusal(Refusal::Parts(Box::new(parts)), Outcome::Refused);
         }
         let good = self.replies().filter(|reply| !frames::is_error(reply.bytes));
         let mut out = Vec::with_capacity(self.bytes.len() + 32);
@@ -345,8 +347,8 @@ impl Gather {
         match merged {
             Ok(()) => Answer::Reply(out),
             Err(_) => {
-                let refusal = Refusal::Unmergeable { command: spec.name.to_string() };
-                Answer::Refusal(refusal, Outcome::Unknown)
+                let parts = Parts::Unmergeable { command: spec.name.to_string() };
+                Answer::Refusal(Refusal::Parts(Box::new(parts)), Outcome::Unknown)
             }
         }
     }
@@ -379,15 +381,15 @@ impl Gather {
                 String::from_utf8_lossy(text).trim_end().to_owned()
             }
         };
-        let partly = Partly {
+        let partly = Parts::Partly {
             done: self.parts.len() - failed,
-            parts: self.parts.len(),
+            of: self.parts.len(),
             is_unknown,
             failed: names,
             why,
         };
         let outcome = if is_unknown { Outcome::Unknown } else { Outcome::ErrorReply };
-        Answer::Refusal(Refusal::Partly(Box::new(partly)), outcome)
+        Answer::Refusal(Refusal::Parts(Box::new(partly)), outcome)
     }
 
     /// What a message calls a part: its keys by their numbers, or its node.

@@ -9,6 +9,7 @@
 
 use bytes::Bytes;
 
+use crate::clock::Micros;
 use crate::dispatch::{self, Settled, detour, gather};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
@@ -169,8 +170,7 @@ fn whole(
     let Some(waiter) = lane.finish_first(&mut worker.pool) else {
         return Err(Anomaly::Unexpected);
     };
-    worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
-    worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
+    note_times(worker, handed_at, &waiter);
     lane.settling = Some(waiter.session);
     if before.is_empty() {
         dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
@@ -180,6 +180,13 @@ fn whole(
     }
     lane.settling = None;
     Ok(())
+}
+
+/// How long a command waited here, and how long at its node.
+#[inline(always)]
+fn note_times(worker: &Worker, handed_at: Micros, waiter: &Waiter) {
+    worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
+    worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
 }
 
 /// One of the replies that the first waiter is owed for several parts; with the last one it leaves.
@@ -200,8 +207,7 @@ fn one_of_many(
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
     let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
-    worker.stats.queue_time.record(handed_at.saturating_sub(waiter.taken_at));
-    worker.stats.upstream_time.record(worker.now.saturating_sub(handed_at));
+    note_times(worker, handed_at, &waiter);
     Ok(())
 }
 

@@ -3,7 +3,9 @@
 //! Owns what needs the real binary or the files of `config/`. Never starts a server.
 
 use breakwater::cli::RunFlags;
-use breakwater::config::{Auth, Endpoint, ListenAddress, MemorySettings, Settings};
+use breakwater::config::{
+    Auth, Endpoint, ListenAddress, MemorySettings, Settings, UpstreamSettings,
+};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -85,6 +87,17 @@ fn the_examples_mean_what_their_comments_say() {
     clocks.credentials = None;
     assert_eq!(clocks, defaults);
     assert_eq!((sidecar.workers, sidecar.drain_timeout), (minimal.workers, minimal.drain_timeout));
+
+    let cluster = load("cluster.toml");
+    // What it calls a default is one.
+    let plain = RunFlags { upstream: Some("redis-cluster://a".to_owned()), ..RunFlags::default() };
+    let plain = Settings::load(&plain).expect("it is a cluster").upstream;
+    let shown = |upstream: &UpstreamSettings| {
+        (upstream.cluster.as_ref().map(|cluster| cluster.present_as), upstream.ping)
+    };
+    assert_eq!(shown(&cluster.upstream), shown(&plain));
+    let announced = cluster.listeners[0].announce.as_ref().expect("it announces an address");
+    assert_eq!((announced.host.as_str(), announced.port), ("redis.example", 7000));
 
     let node = load("node.toml");
     let [unix, tls] = node.listeners.as_slice() else { panic!("{:?}", node.listeners) };

@@ -1,3 +1,8 @@
+//! Scans of a model of a cluster whose keys cross from node to node one by one, between any two calls.
+//!
+//! Owns the model: what is so, and what is known of it, which is older. What surprises: the clock moves by a millisecond
+//! a call, because a scan ends by the age of the map.
+
 use super::*;
 use crate::cli::RunFlags;
 use crate::config::Settings;
@@ -36,7 +41,13 @@ fn members(claims: &[u64]) -> Arc<Members> {
     let member = |id: u16| {
         let config_epoch = claims[usize::from(id)];
         let (id, settings) = (NodeId(id), settings.clone());
-        let node = Arc::new(Node { id, name: String::new(), settings, tls: None });
+        let node = Arc::new(Node {
+            id,
+            name: String::new(),
+            settings,
+            tls: None,
+            in_step_until: Default::default(),
+        });
         let role = MemberRole::Primary;
         let (health, cluster_id) = (Health::Online, "".into());
         Member { node, cluster_id, role, primary: id, config_epoch, health, zone: None }

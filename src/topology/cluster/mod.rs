@@ -11,6 +11,7 @@ pub mod ask;
 pub mod census;
 pub mod contact;
 pub mod directory;
+pub mod freshness;
 pub mod nodes;
 pub mod pace;
 pub mod picture;
@@ -46,6 +47,7 @@ use crate::worker::Shared;
 use ask::Places;
 use contact::Contact;
 use directory::Directory;
+use freshness::History;
 use pace::Pace;
 use picture::{Answer, Picture, Unusable};
 use rounds::Rounds;
@@ -93,6 +95,8 @@ struct Acquaintance {
     was_down: bool,
     /// What was seen at the last glance.
     sight: Option<Vec<u8>>,
+    /// What it has had as a primary.
+    history: History,
 }
 
 // === impl Follower ===
@@ -137,6 +141,7 @@ impl Follower {
             _ = self.tick.tick() => {
                 self.report();
                 self.publish_corrections();
+                self.judge_replicas();
                 self.glance().await;
                 self.go_round().await;
             }
@@ -177,6 +182,7 @@ impl Follower {
                 was_up: false,
                 was_down: false,
                 sight: None,
+                history: History::default(),
             };
             let acquaintance = self.contacts.entry(node.id).or_insert_with(open);
             let member = map.members.get(node.id);

@@ -125,6 +125,18 @@ fn what_is_about_all_nodes_reaches_all_of_them() {
     assert!(client.text("RANDOMKEY").contains("key:"));
     assert!(client.text("INFO keyspace").contains("db0:keys=50,expires=0,avg_ttl=0\r\n"));
     assert!(client.text("INFO").contains("# Breakwater\r\n"));
+    assert_eq!(client.text("SLOWLOG RESET"), "+OK\r\n");
+    assert_eq!(client.text("FLUSHALL"), "+OK\r\n");
+    assert_eq!(client.text("DBSIZE"), ":0\r\n");
+    assert!((0..3).all(|i| cluster.node(i).text("DBSIZE") == ":0\r\n"));
+    assert_eq!(client.text("RANDOMKEY"), "$-1\r\n");
+}
+
+#[test]
+fn what_is_set_is_set_on_replicas_too() {
+    let cluster = Cluster::start(3, 1);
+    let proxy = before(&cluster);
+    let mut client = proxy.client();
     let sha = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
     assert_eq!(client.text("CONFIG SET slowlog-log-slower-than 0"), "+OK\r\n");
     assert!(String::from_utf8_lossy(&client.call(&["SCRIPT", "LOAD", "return 1"])).contains(sha));
@@ -142,11 +154,6 @@ fn what_is_about_all_nodes_reaches_all_of_them() {
     );
     assert!(client.text("SCRIPT KILL").starts_with("-NOTBUSY "));
     assert!(client.text("CONFIG SET nonsense 1").starts_with("-ERR Unknown option"));
-    assert_eq!(client.text("SLOWLOG RESET"), "+OK\r\n");
-    assert_eq!(client.text("FLUSHALL"), "+OK\r\n");
-    assert_eq!(client.text("DBSIZE"), ":0\r\n");
-    assert!((0..3).all(|i| cluster.node(i).text("DBSIZE") == ":0\r\n"));
-    assert_eq!(client.text("RANDOMKEY"), "$-1\r\n");
     assert_eq!(client.text("SCRIPT FLUSH"), "+OK\r\n");
     assert!((0..6).all(|i| cluster.node(i).text(&format!("SCRIPT EXISTS {sha}")).contains(":0")));
 }
