@@ -143,6 +143,7 @@ impl Follower {
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
             _ = self.tick.tick() => {
                 self.report();
+                self.publish_corrections();
                 self.judge_replicas();
                 self.glance().await;
                 self.go_round().await;
