@@ -10,6 +10,7 @@
 pub mod cluster;
 pub mod detour;
 pub mod gather;
+pub mod replicas;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -232,7 +232,13 @@ mod tests {
         let framed = |text: &str| format!("${}\r\n{text}\r\n", text.len()).into_bytes();
         for (present_as, want) in [(PresentAs::Standalone, bare), (PresentAs::Cluster, node)] {
             let mut rig = Rig::with(|settings| {
-                settings.cluster = Some(ClusterSettings { seeds: Vec::new(), present_as });
+                settings.cluster = Some(ClusterSettings {
+                    seeds: Vec::new(),
+                    present_as,
+                    replica_reads: crate::config::ReplicaReads::Primary,
+                    replica_max_lag: std::time::Duration::from_secs(1),
+                    zone: None,
+                });
             });
             let ann = rig.client();
             rig.say(ann, b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*1\r\n$4\r\nINFO\r\n");

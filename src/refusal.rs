@@ -38,6 +38,11 @@ pub enum Refusal {
         /// Until the next dial.
         retry_in: Micros,
     },
+    /// It was not run: only a replica may serve it, and none is in step.
+    NoReplica {
+        /// Name of their primary.
+        node: String,
+    },
     /// It was not run: no node of the cluster has told the slot map yet.
     NoMap {
         /// A seed's name.
@@ -143,17 +148,9 @@ impl Refusal {
             Self::NotServed { command, why } => {
                 format!("ERR breakwater: '{command}' is not served: {why}")
             }
-            Self::ChangesCluster { command } => format!(
-                "NOPERM breakwater: '{command}' changes the cluster, which is hidden here behind one \
-                 address; send it to the node itself"
-            ),
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
-            ),
-            Self::NoMap { seed } => format!(
-                "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
-                 yet; see /readyz of the admin port"
             ),
             Self::Parts(parts) => parts.text(),
             Self::NotInverted { node } => format!(
@@ -185,6 +182,32 @@ impl Refusal {
                  belong to one client; use fewer blocked clients or raise upstream.pinned_max",
                 seconds(*wait)
             ),
+            _ => self.text_of_cluster(),
+        }
+    }
+
+    /// The words of what only a cluster refuses.
+    fn text_of_cluster(&self) -> String {
+        match self {
+            Self::ChangesCluster { command } => format!(
+                "NOPERM breakwater: '{command}' changes the cluster, which is hidden here behind one \
+                 address; send it to the node itself"
+            ),
+            Self::NoReplica { node } => format!(
+                "ERR breakwater: not executed: no replica of {node} is in step; use replica_reads = \
+                 prefer-replica, or see CLUSTER NODES there"
+            ),
+            Self::NoMap { seed } => format!(
+                "ERR breakwater: not executed: the cluster behind {seed} has not told its slot map \
+                 yet; see /readyz of the admin port"
+            ),
+            _ => self.text_of_session(),
+        }
+    }
+
+    /// The words about what the client itself has begun.
+    fn text_of_session(&self) -> String {
+        match self {
             Self::StateLost { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost and the \
                  transaction or watched keys with it; begin again"
@@ -202,6 +225,8 @@ impl Refusal {
             Self::TooManyLanes => "ERR breakwater: not executed: all connections that this worker \
                  may open are busy with other databases or users; raise upstream.lanes_max"
                 .into(),
+            // All others have had their turn above.
+            _ => String::new(),
         }
     }
 }

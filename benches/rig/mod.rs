@@ -173,6 +173,7 @@ fn worker() -> Worker {
         name: settings.endpoint.to_string(),
         settings,
         tls: None,
+        in_step_until: Default::default(),
     });
     let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
     let shared = Shared::new(published, MemorySettings::default());

@@ -150,6 +150,12 @@ pub(super) struct WrittenUpstream {
     pub(super) url: Option<Spanned<String>>,
     /// "cluster" or "standalone"; only with a cluster.
     pub(super) present_as: Option<Spanned<String>>,
+    /// "primary", "prefer-replica" or "replica"; only with a cluster.
+    pub(super) replica_reads: Option<Spanned<String>>,
+    /// How far such a replica may be behind.
+    pub(super) replica_max_lag: Spanned<Time>,
+    /// Our availability zone.
+    pub(super) zone: Option<String>,
     /// "local" or "upstream"; absent: "local" with a cluster.
     pub(super) ping: Option<Spanned<String>>,
     /// Where the URL has none.
@@ -512,6 +518,9 @@ impl Default for WrittenUpstream {
         Self {
             url: None,
             present_as: None,
+            replica_reads: None,
+            replica_max_lag: default(Time::secs(10)),
+            zone: None,
             ping: None,
             db: None,
             user: None,

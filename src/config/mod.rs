@@ -211,6 +211,24 @@ pub struct ClusterSettings {
     pub seeds: Vec<Endpoint>,
     /// What clients are shown of it.
     pub present_as: PresentAs,
+    /// Who serves reads.
+    pub replica_reads: ReplicaReads,
+    /// How far a replica may be behind that serves any; 1 second to 1 hour.
+    pub replica_max_lag: Duration,
+    /// Where we are: replicas in the same availability zone come first.
+    pub zone: Option<String>,
+}
+
+/// Who serves reads in a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplicaReads {
+    /// The primary, unless the client has said READONLY.
+    #[default]
+    Primary,
+    /// A replica that is in step, else the primary.
+    PreferReplica,
+    /// A replica that is in step, else nobody.
+    Replica,
 }
 
 /// What a cluster looks like to clients.

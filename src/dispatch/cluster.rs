@@ -17,6 +17,7 @@ use super::{Asked, Dispatched, not_executed, refuse_doubtful, send, waiter, want
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::Spec;
+use crate::dispatch::replicas;
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::route::{self, Place};
@@ -101,6 +102,20 @@ pub fn to_slot(
         return Dispatched::Wait;
     }
     let owner = slots.owner(slot);
+    if let Some(owner) = owner
+        && let Some(wish) = replicas::wish(session, &owner.node, &order.asked)
+    {
+        match replicas::choose(worker, slots, session, owner, wish) {
+            Ok(Some(node)) => return to(worker, session, &node, (order, true)),
+            Ok(None) => {}
+            Err(refusal) => {
+                let Some(spec) = order.topology.table.spec(order.asked.command) else {
+                    return Dispatched::Wait;
+                };
+                return not_executed(worker, session, spec, &refusal);
+            }
+        }
+    }
     // Whoever else is asked knows the owner, or says in Redis's words that there is none.
     match owner.or_else(|| slots.members.primaries().next()) {
         Some(member) => to_node(worker, session, &member.node, order),
@@ -128,7 +143,16 @@ fn to_node(
     node: &Arc<Node>,
     order: Order<'_>,
 ) -> Dispatched {
-    let kind = (order.is_bulk, false);
+    to(worker, session, node, (order, false))
+}
+
+fn to(
+    worker: &mut Worker,
+    session: &mut Session,
+    node: &Arc<Node>,
+    (order, is_readonly): (Order<'_>, bool),
+) -> Dispatched {
+    let kind = (order.is_bulk, is_readonly);
     match pool::lane_to(worker, order.topology, session, order.identity, node, kind) {
         Ok(lane) => send(worker, session, lane, order.asked, order.frame),
         Err(NoLane::Wait) => Dispatched::Wait,

@@ -50,6 +50,7 @@ pub fn node(settings: &UpstreamSettings) -> anyhow::Result<Node> {
         name: settings.endpoint.to_string(),
         settings: settings.clone(),
         tls,
+        in_step_until: Default::default(),
     })
 }
 

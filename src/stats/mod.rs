@@ -109,6 +109,8 @@ pub struct WorkerStats {
     pub script_loads: Counter,
     /// Those that the node refused.
     pub script_loads_refused: Counter,
+    /// Commands that were sent to a replica.
+    pub replica_reads: Counter,
     /// Panics that were caught at the edge of a session or a lane.
     pub panics: Counter,
     /// From the arrival of a command to the moment it was handed to the kernel, in µs.
@@ -221,6 +223,7 @@ impl WorkerStats {
             messages_delivered: Counter::default(),
             subscription_gaps: Counter::default(),
             subscriptions_moved: Counter::default(),
+            replica_reads: Counter::default(),
             script_loads: Counter::default(),
             script_loads_refused: Counter::default(),
             panics: Counter::default(),

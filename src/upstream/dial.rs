@@ -9,6 +9,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 
 use rustls::pki_types::ServerName;
 use tokio::time::timeout;
@@ -33,6 +34,8 @@ pub struct Node {
     pub settings: UpstreamSettings,
     /// TLS, if the scheme asks for it, and the name to be verified.
     pub tls: Option<(ClientTlsReloader, ServerName<'static>)>,
+    /// Of a replica: until when it may serve reads, as far as the control plane has seen; 0: not at all.
+    pub in_step_until: AtomicU64,
 }
 
 /// What a new connection is for.

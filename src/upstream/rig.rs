@@ -60,6 +60,7 @@ impl Rig {
             name: settings.endpoint.to_string(),
             settings,
             tls: None,
+            in_step_until: Default::default(),
         });
         let topology = Topology::unknown(1, Arc::clone(&node));
         let published = Arc::new(ArcSwap::from_pointee(topology));

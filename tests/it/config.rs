@@ -3,7 +3,9 @@
 //! Owns what needs the real binary or the files of `config/`. Never starts a server.
 
 use breakwater::cli::RunFlags;
-use breakwater::config::{Auth, Endpoint, ListenAddress, MemorySettings, Settings};
+use breakwater::config::{
+    Auth, Endpoint, ListenAddress, MemorySettings, Settings, UpstreamSettings,
+};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -86,6 +88,17 @@ fn the_examples_mean_what_their_comments_say() {
     assert_eq!(clocks, defaults);
     assert_eq!((sidecar.workers, sidecar.drain_timeout), (minimal.workers, minimal.drain_timeout));
 
+    let cluster = load("cluster.toml");
+    // What it calls a default is one.
+    let plain = RunFlags { upstream: Some("redis-cluster://a".to_owned()), ..RunFlags::default() };
+    let plain = Settings::load(&plain).expect("it is a cluster").upstream;
+    let shown = |upstream: &UpstreamSettings| {
+        (upstream.cluster.as_ref().map(|cluster| cluster.present_as), upstream.ping)
+    };
+    assert_eq!(shown(&cluster.upstream), shown(&plain));
+    let announced = cluster.listeners[0].announce.as_ref().expect("it announces an address");
+    assert_eq!((announced.host.as_str(), announced.port), ("redis.example", 7000));
+
     let node = load("node.toml");
     let [unix, tls] = node.listeners.as_slice() else { panic!("{:?}", node.listeners) };
     assert!(matches!(unix.address, ListenAddress::Unix { mode: 0o660, .. }));
@@ -94,6 +107,10 @@ fn the_examples_mean_what_their_comments_say() {
     let passwords: Vec<usize> = users.iter().map(|user| user.password_sha256.len()).collect();
     assert_eq!(passwords, [2, 1]);
     assert!(matches!(node.upstream.endpoint, Endpoint::Unix(_)));
+
+    let cluster = load("cluster.toml").upstream;
+    assert_eq!(cluster.cluster.map(|cluster| cluster.seeds.len()), Some(3));
+    assert!(cluster.restore_functions && cluster.tls.is_none());
 }
 
 #[test]
@@ -105,7 +122,7 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
          [[listener]]\n\
          address = \"6379\"\n\
          [upstream]\n\
-         url = \"redis-cluster://a:1\"\n\
+         url = \"redis-sentinel://a:1\"\n\
          retry_windw = \"400ms\"\n\
          connect_timeout = 1\n",
     );
@@ -114,8 +131,8 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
         "f:1:1: 'wrokers' is not a key; did you mean 'workers'?",
         "f:2:11: profile 'guard' needs the policy engine, which this build does not have; use 'open'",
         "f:4:11: '6379' is not an address to listen on; write 127.0.0.1:6379",
-        "f:6:7: redis-cluster:// names a Redis Cluster, and this build serves one standalone Redis only; \
-         write redis://HOST:6379, rediss://HOST:6379 (TLS) or unix:/PATH",
+        "f:6:7: redis-sentinel:// names a Redis behind Sentinel, and this build serves one Redis or a cluster; \
+         write redis://HOST:6379 or redis-cluster://HOST:6379,HOST:6379",
         "f:7:1: 'retry_windw' is not a key of [upstream]; did you mean 'retry_window'?",
         "f:8:19: the duration '1' has no unit; write \"1s\" or \"1ms\"",
     ];

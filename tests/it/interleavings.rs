@@ -59,8 +59,10 @@ fn three_hundred_clients_in_any_order_lose_mix_up_and_leave_nothing() {
     let is_direct = variable("BREAKWATER_INTERLEAVINGS_DIRECT").is_some();
     let mut seeds = Random::new(Random::seed_from("BREAKWATER_INTERLEAVINGS_SEED"));
     let redis = RedisServer::start();
+    // A machine that is busy with others may take its time for a connection as well.
     let proxy = Proxy::configured(&format!(
-        "workers = 2\n[upstream]\nurl = \"{}\"\npinned_max = {PINNED_MAX}\npinned_wait = \"60s\"\n",
+        "workers = 2\n[upstream]\nurl = \"{}\"\npinned_max = {PINNED_MAX}\npinned_wait = \"60s\"\n\
+         connect_timeout = \"60s\"\n",
         redis.url()
     ))
     .ready();

@@ -134,7 +134,7 @@ impl World {
             id: breakwater::topology::slots::NodeId::default(),
             name: "node:6379".into(),
             settings: ground.upstream.clone(),
-            tls: None,
+            tls: None, in_step_until: Default::default(),
         };
         let node = Arc::new(node);
         let memory = MemorySettings {

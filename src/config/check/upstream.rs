@@ -10,7 +10,9 @@
 use super::super::address::{self, UpstreamUrl};
 use super::super::file::{Table, WrittenClientTls, WrittenUpstream};
 use super::super::quantity::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, Time, ZERO};
-use super::super::{ClientTls, ClusterSettings, Endpoint, Ping, PresentAs, UpstreamSettings};
+use super::super::{
+    ClientTls, ClusterSettings, Endpoint, Ping, PresentAs, ReplicaReads, UpstreamSettings,
+};
 use super::credentials::credentials;
 use super::{Checker, NoUpstream, Place, UPSTREAM, one_of};
 use crate::cli::RunFlags;
@@ -57,10 +59,20 @@ pub(super) fn check(
     let lane_idle = checker.time("lane_idle", &written.lane_idle, SECOND..=DAY);
     let present_as = present_as(checker, written.present_as.as_ref(), &url);
     let ping = ping(checker, written.ping.as_ref(), &url);
+    let replica_reads = replica_reads(checker, written.replica_reads.as_ref());
+    let hour = SECOND..=HOUR;
+    let replica_max_lag = checker.time("replica_max_lag", &written.replica_max_lag, hour);
+    let zone = written.zone.clone();
     let UpstreamUrl { endpoint, seeds, .. } = url.url?;
     Some(UpstreamSettings {
         endpoint,
-        cluster: seeds.map(|seeds| ClusterSettings { seeds, present_as }),
+        cluster: seeds.map(|seeds| ClusterSettings {
+            seeds,
+            present_as,
+            replica_reads,
+            replica_max_lag,
+            zone,
+        }),
         ping,
         db,
         tls,
@@ -154,6 +166,23 @@ fn present_as(checker: &mut Checker, written: Option<&Spanned<String>>, url: &Ur
         "standalone" => PresentAs::Standalone,
         other => {
             let fault = one_of("way to present the upstream", other, &["cluster", "standalone"]);
+            checker.keep(word, Err(fault)).unwrap_or_default()
+        }
+    }
+}
+
+/// Who serves reads. Before one Redis it has no effect, so that a file can be tried there.
+fn replica_reads(checker: &mut Checker, written: Option<&Spanned<String>>) -> ReplicaReads {
+    let Some(word) = written else {
+        return ReplicaReads::default();
+    };
+    match word.get_ref().as_str() {
+        "primary" => ReplicaReads::Primary,
+        "prefer-replica" => ReplicaReads::PreferReplica,
+        "replica" => ReplicaReads::Replica,
+        other => {
+            let known = ["primary", "prefer-replica", "replica"];
+            let fault = one_of("way to serve reads", other, &known);
             checker.keep(word, Err(fault)).unwrap_or_default()
         }
     }

@@ -69,7 +69,13 @@ impl Rig {
         let settings = Settings::load(&RunFlags { upstream, ..RunFlags::default() }).unwrap();
         let mut settings = settings.upstream;
         change(&mut settings);
-        let node = Node { id: NodeId::default(), name: "node:1".into(), settings, tls: None };
+        let node = Node {
+            id: NodeId::default(),
+            name: "node:1".into(),
+            settings,
+            tls: None,
+            in_step_until: Default::default(),
+        };
         let mut topology = Topology::unknown(1, Arc::new(node));
         let wants_auth = auth == Auth::Passthrough;
         let version = "7.0.15".into();
@@ -247,6 +253,7 @@ fn some_lane() -> LaneId {
         name: String::new(),
         settings: settings.unwrap().upstream,
         tls: None,
+        in_step_until: Default::default(),
     };
     lanes.insert(|id| crate::upstream::lane::Lane::new(id, key, Arc::new(node), 0))
 }

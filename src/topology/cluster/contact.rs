@@ -13,10 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use redis_protocol::resp2;
+use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use super::freshness::Data;
 use crate::clock::{self, Micros};
 use crate::events;
 use crate::resp::write::{self, Protocol};
@@ -61,6 +64,8 @@ struct State {
     version: Option<String>,
     /// Since when an answer is due.
     asked_at: Option<Micros>,
+    /// What it said last of its data.
+    data: Option<Data>,
     /// Whether the map calls it a primary; only those are given libraries of functions.
     is_primary: bool,
 }
@@ -124,6 +129,12 @@ impl Contact {
     /// What the map says of it.
     pub fn set_primary(&self, is_primary: bool) {
         self.state.borrow_mut().is_primary = is_primary;
+    }
+
+    /// What it said last of its data; `None` if it has not, or is not connected.
+    #[must_use]
+    pub fn data(&self) -> Option<Data> {
+        self.state.borrow().data
     }
 
     /// The version of the server, once it has told.
@@ -195,6 +206,7 @@ impl Task {
     fn set(&self, standing: Standing) {
         let mut state = self.state.borrow_mut();
         (state.standing, state.asked_at) = (standing, None);
+        state.data = None;
         self.changed.notify_one();
     }
 
@@ -253,18 +265,43 @@ impl Task {
 
     /// Any reply will do. If it is that strangers are not welcome, and a client has proven a name, that name is lent.
     async fn ping(&self, exchange: &mut Exchange) -> Result<(), DialError> {
-        let reply = answered(ask(exchange, &[b"PING"])).await?;
+        let mut bytes = Vec::new();
+        write::command(&mut bytes, &[b"PING"]);
+        write::command(&mut bytes, &[b"ROLE"]);
+        let replies = answered(converse(exchange, &bytes, 2)).await?;
+        let reply = replies.first().cloned().unwrap_or_default();
         let mut is_stranger = reply.starts_with(b"-NOAUTH");
         if is_stranger && let Some(presented) = self.shared.identities.any() {
             let auth: [&[u8]; 3] = [b"AUTH", presented.user(), &presented.password];
             is_stranger = answered(ask(exchange, &auth)).await?.first() != Some(&b'+');
         }
         let mut state = self.state.borrow_mut();
+        state.data = replies.get(1).and_then(data);
         state.wants_auth |= reply.starts_with(b"-NOAUTH");
         if std::mem::replace(&mut state.is_stranger, is_stranger) != is_stranger {
             self.changed.notify_one();
         }
         Ok(())
+    }
+}
+
+/// What a reply to ROLE says of a node's data.
+fn data(reply: &Bytes) -> Option<Data> {
+    let (frame, _) = resp2::decode::decode_bytes(reply).ok()??;
+    let BytesFrame::Array(parts) = frame else {
+        return None;
+    };
+    let number = |place: usize| match parts.get(place) {
+        Some(BytesFrame::Integer(number)) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    match parts.first()?.as_bytes()? {
+        b"master" => Some(Data { is_apart: false, offset: number(1)? }),
+        b"slave" => {
+            let is_apart = parts.get(3)?.as_bytes()? != b"connected";
+            Some(Data { is_apart, offset: number(4).unwrap_or(0) })
+        }
+        _ => None,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod ask;
 pub mod census;
 pub mod contact;
 pub mod directory;
+pub mod freshness;
 pub mod nodes;
 pub mod pace;
 pub mod picture;
@@ -46,6 +47,7 @@ use crate::worker::Shared;
 use ask::Places;
 use contact::Contact;
 use directory::Directory;
+use freshness::History;
 use pace::Pace;
 use picture::{Answer, Picture, Unusable};
 use rounds::Rounds;
@@ -93,6 +95,8 @@ struct Acquaintance {
     was_down: bool,
     /// What was seen at the last glance.
     sight: Option<Vec<u8>>,
+    /// What it has had as a primary.
+    history: History,
 }
 
 // === impl Follower ===
@@ -132,10 +136,14 @@ impl Follower {
             () = self.shared.map_is_old.notified(), if !self.pace.is_wanted() => {
                 self.pace.want(RefreshTrigger::Sign);
             }
+            () = self.shared.stranger_named.notified() => {
+                self.pace.hurry(RefreshTrigger::Sign, clock::micros());
+            }
             () = self.changed.notified() => self.note_standings(),
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
             _ = self.tick.tick() => {
                 self.report();
+                self.judge_replicas();
                 self.glance().await;
                 self.go_round().await;
             }
@@ -176,6 +184,7 @@ impl Follower {
                 was_up: false,
                 was_down: false,
                 sight: None,
+                history: History::default(),
             };
             let acquaintance = self.contacts.entry(node.id).or_insert_with(open);
             let member = map.members.get(node.id);

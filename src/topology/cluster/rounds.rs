@@ -91,6 +91,7 @@ impl Follower {
                 self.rounds.survey.note(&view, map);
             }
         }
+        self.judge_open_slots(map);
         for contact in contacts {
             let id = contact.node.id;
             let leaving: Vec<u16> = self.rounds.survey.leaving(id).take(COUNTED_MAX).collect();

@@ -44,8 +44,15 @@ async function keys_of_all_shards() {
   assert.equal(await redis.del(tagged), 50);
 }
 
+async function the_one_node_has_all_keys() {
+  const [node] = redis.nodes();
+  const seen = new Set();
+  for await (const keys of node.scanStream({ match: `${PREFIX}*`, count: 30 })) keys.forEach((key) => seen.add(key));
+  assert.ok(KEYS.every((key) => seen.has(key)));
+  assert.equal(await node.dbsize(), seen.size);
+}
+
 async function pipelines() {
-  // One pipeline is of one slot to the library, or rather of one node: here that is every slot.
   const key = `${PREFIX}{pipe}`;
   const pipeline = redis.pipeline();
   for (const number of times(500)) pipeline.set(`${key}:${number}`, number).get(`${key}:${number}`);
@@ -120,6 +127,7 @@ perform(
   [
     there_is_one_node_and_it_is_where_we_called,
     keys_of_all_shards,
+    the_one_node_has_all_keys,
     pipelines,
     automatic_pipelines,
     transactions,

@@ -41,6 +41,14 @@ async function keys_of_all_shards() {
   assert.equal(await redis.del(tagged), 50);
 }
 
+async function the_one_node_has_all_keys() {
+  const node = await redis.nodeClient(redis.masters[0]);
+  const seen = new Set();
+  for await (const keys of node.scanIterator({ MATCH: `${PREFIX}*`, COUNT: 30 })) keys.forEach((key) => seen.add(key));
+  assert.ok(KEYS.every((key) => seen.has(key)));
+  assert.equal(await node.dbSize(), seen.size);
+}
+
 async function transactions_and_pipelines() {
   const key = `${PREFIX}{block}`;
   const replies = await redis.multi().set(key, "1").incrBy(key, 41).get(key).incr(`${key}:other`).exec();
@@ -114,6 +122,7 @@ perform(
   [
     there_is_one_node_and_it_is_where_we_called,
     keys_of_all_shards,
+    the_one_node_has_all_keys,
     transactions_and_pipelines,
     scripts,
     blocking_pops,

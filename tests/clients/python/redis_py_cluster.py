@@ -64,6 +64,17 @@ def keys_of_many_slots_at_once():
     expect(client.exists(*KEYS[:20]), 20)
 
 
+def the_one_node_has_all_keys():
+    wanted = set(KEYS)
+    expect(client.mset_nonatomic({key: "x" for key in KEYS}) != [], True)
+    expect(set(client.scan_iter(match=PREFIX + "*", count=30)) >= wanted, True)
+    expect(set(client.keys(PREFIX + "*")) >= wanted, True)
+    expect(client.dbsize(), len(client.keys("*")))
+    slot = client.cluster_keyslot(KEYS[5])
+    expect(client.cluster_countkeysinslot(slot), len(client.cluster_get_keys_in_slot(slot, 100)))
+    expect(KEYS[5] in client.cluster_get_keys_in_slot(slot, 100), True)
+
+
 def pipelines():
     with client.pipeline() as pipe:
         for number, key in enumerate(KEYS):
@@ -180,6 +191,7 @@ perform(
     keys_of_all_shards,
     keys_of_one_slot,
     keys_of_many_slots_at_once,
+    the_one_node_has_all_keys,
     pipelines,
     pipelines_of_many_threads,
     transactions,

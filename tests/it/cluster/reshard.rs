@@ -9,31 +9,38 @@
 use std::time::Instant;
 
 use super::load::Load;
+use super::scale;
 use super::work::{self, Shared};
-use super::{scale, work::Work};
-use crate::support::Proxy;
 use crate::support::cluster::{Cluster, Mover};
 use crate::support::random::Random;
 
 #[test]
 fn slots_move_under_every_kind_of_work_and_nobody_notices() {
-    run(work::all);
+    let slots = scale::number("SLOTS", 100) as u16;
+    run(&(0..slots).collect::<Vec<_>>(), 4);
 }
 
-/// Moves slots of the first node to the second and back, under clients that `work` makes.
-fn run(work: impl Fn(usize, &[u16], &Shared, &mut Random) -> Vec<Work>) {
-    let moving: Vec<u16> = (0..scale::number("SLOTS", 100) as u16).collect();
+#[test]
+fn slots_that_stay_half_moved_are_served_from_both_nodes() {
+    // So few that all clients have keys in each, and that each is open for long.
+    run(&[42, 43, 44, 5_000], 8);
+}
+
+/// Moves slots of the first node to the second and back, so often at least, under clients of all kinds.
+fn run(moving: &[u16], at_least: usize) {
     let clients = scale::number("CLIENTS", 36);
     let mut random = Random::new(Random::seed_from("BREAKWATER_CLUSTER_SEED"));
     let cluster = Cluster::start(3, 0);
-    let proxy = Proxy::before(&cluster.url()).ready();
+    let proxy = super::before(&cluster);
     let shared =
         Shared::new(&[moving[0], moving[moving.len() / 2], moving[moving.len() - 1], 9_999]);
-    let load = Load::start(proxy.port(), work(clients, &moving, &shared, &mut random));
+    let load = Load::start(proxy.port(), work::all(clients, moving, &shared, &mut random));
     load.pass_round();
     let (mut mover, begin, mut passes) = (cluster.mover(), Instant::now(), 0);
-    while !load.has_failed() && (passes < PASSES || begin.elapsed() < scale::duration()) {
-        pass(&mut mover, &load, &moving, passes % 2);
+    while !load.has_failed() && (passes < at_least || begin.elapsed() < scale::duration()) {
+        // Key by key there and by tens back: commands with two keys find one of them here and one there.
+        mover.batch = [1, 10][passes % 2];
+        pass(&mut mover, &load, moving, passes % 2);
         load.pass_round();
         mover.agree();
         passes += 1;
@@ -61,6 +68,3 @@ fn pass(mover: &mut Mover, load: &Load, moving: &[u16], from: usize) {
         mover.move_slot(slot, from, 1 - from);
     }
 }
-
-/// How often the slots move, at least.
-const PASSES: usize = 4;

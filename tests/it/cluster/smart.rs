@@ -201,9 +201,17 @@ fn a_cluster_can_be_presented_as_one_redis() {
         assert_eq!(client.text(asked), no_cluster, "{asked}");
     }
     assert!(client.text("HELLO 3").contains("mode\r\n$10\r\nstandalone\r\n"));
-    let info = client.text("INFO everything");
-    assert!(info.contains("\r\nredis_mode:standalone\r\n"), "{info}");
-    assert!(info.contains("\r\ncluster_enabled:0\r\n"), "{info}");
+    for (asked, told) in [
+        ("INFO", "redis_mode:standalone"),
+        ("INFO everything", "cluster_enabled:0"),
+        ("INFO server", "redis_mode:standalone"),
+        ("INFO cluster", "cluster_enabled:0"),
+    ] {
+        let info = client.text(asked);
+        assert!(info.contains(&format!("\r\n{told}\r\n")), "{asked}: {info}");
+        assert!(!info.contains("redis_mode:cluster"), "{asked}: {info}");
+        assert!(!info.contains("cluster_enabled:1"), "{asked}: {info}");
+    }
     assert_eq!(client.text("SELECT 1"), "-ERR DB index is out of range\r\n");
 }
 

@@ -80,6 +80,10 @@ impl FakeUpstream {
         Self { port, shared }
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// As `--upstream` wants it.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)

@@ -12,6 +12,8 @@ use crate::support::{Client, frames, shown, until};
 /// Somebody with a connection to every node.
 pub(crate) struct Mover {
     ends: Vec<Option<End>>,
+    /// Keys of one MIGRATE.
+    pub(crate) batch: usize,
 }
 
 struct End {
@@ -25,14 +27,49 @@ struct End {
 impl Mover {
     pub(super) fn new(ends: Vec<Option<(Client, u16, String)>>) -> Self {
         let end = |(client, port, id)| End { client, port, id };
-        Self { ends: ends.into_iter().map(|known| known.map(end)).collect() }
+        Self { ends: ends.into_iter().map(|known| known.map(end)).collect(), batch: BATCH }
     }
 
     /// The slot with its keys: opened, emptied, closed.
     pub(crate) fn move_slot(&mut self, slot: u16, from: usize, to: usize) {
         self.open(slot, from, to);
-        while self.move_keys(slot, from, to, BATCH) > 0 {}
+        while self.move_keys(slot, from, to, self.batch) > 0 {}
         self.close(slot, from, to);
+    }
+
+    /// As [`Self::move_slot`] for many, a few hundred open at a time, each step in one pipeline.
+    pub(crate) fn move_slots(&mut self, slots: &[u16], from: usize, to: usize) {
+        let (source, target) = (self.id(from), self.id(to));
+        for slots in slots.chunks(OPEN_MAX) {
+            self.setslots(to, slots, &format!("IMPORTING {source}"));
+            self.setslots(from, slots, &format!("MIGRATING {target}"));
+            let words = |slot: &u16| format!("CLUSTER COUNTKEYSINSLOT {slot}\r\n");
+            let client = &mut self.end(from).client;
+            client.send(slots.iter().map(words).collect::<String>());
+            let counts = client.frames(slots.len());
+            // A slot that is open at its source gets no more keys there.
+            for (&slot, _) in slots.iter().zip(&counts).filter(|(_, count)| *count != b":0\r\n") {
+                while self.move_keys(slot, from, to, self.batch) > 0 {}
+            }
+            // The new owner first, then the old one, then whoever is left.
+            let others = (0..self.ends.len()).filter(|&i| i != from && i != to);
+            let others: Vec<usize> = others.filter(|&i| self.ends[i].is_some()).collect();
+            for i in [to, from].into_iter().chain(others) {
+                self.setslots(i, slots, &format!("NODE {target}"));
+            }
+        }
+    }
+
+    /// The same for each of the slots at one node. Only replicas may refuse.
+    fn setslots(&mut self, i: usize, slots: &[u16], what: &str) {
+        let words = |slot: &u16| format!("CLUSTER SETSLOT {slot} {what}\r\n");
+        let client = &mut self.end(i).client;
+        client.send(slots.iter().map(words).collect::<String>());
+        for (slot, reply) in slots.iter().zip(client.frames(slots.len())) {
+            let is_fine =
+                reply == b"+OK\r\n" || reply.starts_with(b"-ERR You can use SETSLOT only with");
+            assert!(is_fine, "SETSLOT {slot} {what}: {}", shown(&reply));
+        }
     }
 
     /// Both ends know that the slot is to move; the target first, so that no ASK leads to a node that knows nothing.
@@ -85,18 +122,12 @@ impl Mover {
         });
     }
 
-    /// Slots without keys change their owner at once: one pipeline to each of the two, nobody else is told.
+    /// Slots without keys change their owner at once, as in a cluster that has long forgotten who they belonged to:
+    /// the two nodes are told in one pipeline each, all others learn it by and by.
     pub(crate) fn give_empty(&mut self, slots: &[u16], from: usize, to: usize) {
-        let id = self.id(to);
-        let word = |slot: &u16| format!("CLUSTER SETSLOT {slot} NODE {id}\r\n");
-        let words: String = slots.iter().map(word).collect();
-        for i in [to, from] {
-            let client = &mut self.end(i).client;
-            client.send(&words);
-            for (slot, reply) in slots.iter().zip(client.frames(slots.len())) {
-                assert_eq!(reply, b"+OK\r\n", "SETSLOT {slot} NODE: {}", shown(&reply));
-            }
-        }
+        let what = format!("NODE {}", self.id(to));
+        self.setslots(to, slots, &what);
+        self.setslots(from, slots, &what);
         // An owner that takes slots by itself must win against older claims.
         let reply = self.ask(to, "CLUSTER BUMPEPOCH");
         assert!(reply.starts_with(b"+"), "{}", shown(&reply));
@@ -126,7 +157,9 @@ impl Mover {
     }
 }
 
-/// Keys of one MIGRATE: redis-cli's own number.
+/// Keys of one MIGRATE where nobody says another number: redis-cli's own.
 const BATCH: usize = 10;
+/// Slots that are open at once.
+const OPEN_MAX: usize = 500;
 /// What a MIGRATE may take, in milliseconds.
 const MIGRATE_MS: &str = "60000";

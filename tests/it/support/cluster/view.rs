@@ -53,6 +53,11 @@ impl View {
         self.entries.into_iter().map(claim).collect()
     }
 
+    /// The node that announces that port.
+    pub(crate) fn at(&self, port: u16) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.port == port)
+    }
+
     /// Empty for somebody who is unknown.
     pub(crate) fn slots_of(&self, id: &str) -> Vec<(u16, u16)> {
         self.entry(id).map(|entry| entry.slots.clone()).unwrap_or_default()
