@@ -17,6 +17,7 @@ use super::{Asked, Dispatched, not_executed, refuse_doubtful, send, waiter, want
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::Spec;
+use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::route::{self, Place};
@@ -65,7 +66,8 @@ pub fn forward(
         return refuse_doubtful(worker, topology, session, spec);
     }
     let is_bulk = wants_bulk(session, spec, &command);
-    let asked = Asked { role, ..Asked::of(spec) };
+    let recount = Recount::of(&worker.shared.tally, spec, &command);
+    let asked = Asked { role, recount, ..Asked::of(spec) };
     let slot = if let Place::Slot(slot) = place { Some(slot) } else { None };
     let order = Order { topology, identity, slot, is_bulk, asked, frame };
     match place {
