@@ -404,4 +404,53 @@ mod tests {
         drop(book);
         assert!(tally.is_empty());
     }
+
+    #[test]
+    fn a_copy_is_wanted_without_holders_and_takes_itself_off_the_count() {
+        let (mut book, tally) = book();
+        let [ann] = sessions(1)[..] else { unreachable!() };
+        let name = book.name(Kind::Pattern, b"*");
+        assert!(book.copy(Kind::Pattern, &name));
+        book.asked(Kind::Pattern, &name);
+        assert!(!book.copy(Kind::Pattern, &name), "it is asked for");
+        book.answered(Kind::Pattern, &name, Answer::Subscribed);
+        assert_eq!(tally.of(Kind::Pattern, &name), -1);
+        book.count(false);
+        assert!(tally.is_empty(), "the node that counts does not see this link");
+        book.join(Kind::Pattern, &name, ann);
+        assert_eq!(tally.of(Kind::Pattern, &name), 1);
+        book.count(true);
+        assert!(tally.is_empty());
+        book.leave(Kind::Pattern, &name, ann);
+        assert_eq!(book.idle(Kind::Pattern, &name), Idle::Busy);
+        assert!(book.disconnect());
+        assert_eq!((book.held(Kind::Pattern).count(), book.copies(Kind::Pattern).len()), (1, 1));
+        book.drop_copy(Kind::Pattern, &name);
+        assert_eq!(book.idle(Kind::Pattern, &name), Idle::Forgotten);
+        assert!(tally.is_empty() && book.copies(Kind::Pattern).is_empty());
+    }
+
+    #[test]
+    fn clients_that_go_to_another_link_take_their_count_with_them() {
+        let (mut here, tally) = book();
+        let mut there = Book::new(Arc::clone(&tally));
+        let ids = sessions(3);
+        let name = here.name(Kind::Shard, b"s");
+        here.asked(Kind::Shard, &name);
+        here.answered(Kind::Shard, &name, Answer::Subscribed);
+        for &id in &ids {
+            here.join(Kind::Shard, &name, id);
+        }
+        assert!(here.ended(Kind::Shard, &name) && tally.is_empty());
+        let holders = here.hand_over(Kind::Shard, &name);
+        assert_eq!(here.idle(Kind::Shard, &name), Idle::Forgotten);
+        there.take_over(Kind::Shard, &name, holders);
+        for _ in 0..2 {
+            there.note_gap(Kind::Shard, &name);
+        }
+        there.asked(Kind::Shard, &name);
+        there.answered(Kind::Shard, &name, Answer::Subscribed);
+        assert_eq!(tally.of(Kind::Shard, &name), 2);
+        assert_eq!((there.take_gaps().len(), there.take_gaps().len()), (1, 0));
+    }
 }

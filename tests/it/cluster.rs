@@ -14,6 +14,7 @@ mod harness;
 mod load;
 mod order;
 mod probe;
+mod pubsub;
 mod reshard;
 mod scale;
 mod smart;
