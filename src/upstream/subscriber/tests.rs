@@ -18,6 +18,7 @@ use crate::upstream::dial::DialError;
 use crate::upstream::identity::Presented;
 use crate::upstream::receive::Anomaly;
 use crate::upstream::rig::{Rig, bytes_of};
+use crate::worker::Worker;
 
 /// The node: what the link is subscribed to there, and what it will send.
 #[derive(Default)]
