@@ -332,11 +332,8 @@ fn follow_redirect(
     let now = worker.now;
     let (reason, to) = match redirect {
         Redirect::Moved(to) => {
-            let aim = member_at(worker, topology, asked, &to);
+            let aim = learn(worker, topology, asked, &to);
             worker.shared.map_is_old.notify_one();
-            if let Some(node) = aim {
-                worker.detouring.patches.push((to.slot, node));
-            }
             (Redirected::Moved, aim.map(|node| Aim { node, is_asking: false }))
         }
         Redirect::Ask(to) => {
@@ -357,6 +354,19 @@ fn follow_redirect(
     let at = if waits { now + pause(detour) } else { now };
     detour.stage = Stage::Due { at, to };
     detour.waits = detour.waits.saturating_add(u8::from(waits));
+}
+
+/// The member that a MOVED of the node `asked` names; the map is about to learn of it.
+pub fn learn(
+    worker: &mut Worker,
+    topology: &Topology,
+    asked: &Node,
+    to: &redirect::Elsewhere<'_>,
+) -> Option<NodeId> {
+    let node = member_at(worker, topology, asked, to)?;
+    worker.detouring.patches.push((to.slot, node));
+    worker.detouring.wake();
+    Some(node)
 }
 
 /// The member that a redirect names. A node that only an error reply names is not dialled; but it is reason enough to ask.
@@ -645,6 +655,10 @@ impl Detouring {
         if !self.sessions.contains(&session) {
             self.sessions.push(session);
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
