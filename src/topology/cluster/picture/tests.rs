@@ -1,4 +1,8 @@
-//! Whom the picture believes. Views are written as CLUSTER NODES, in short.
+//! Whom the picture believes.
+//!
+//! Owns a story: a cluster, what its nodes say in one refresh after the other, and the map that follows. Views are written
+//! as CLUSTER NODES has them, in short. What surprises: a host is called by its id, and a node that was reset by its old
+//! one with a 2.
 
 use super::*;
 use crate::topology::cluster::nodes;
