@@ -94,6 +94,7 @@ pub async fn places_of(contact: &Contact) -> Option<View> {
     Some(view)
 }
 
+/// The one reply that is due, if it comes in time and can be read.
 async fn reply(replies: oneshot::Receiver<Vec<Bytes>>) -> Option<BytesFrame> {
     let replies = timeout(ANSWER_WITHIN, replies).await.ok()?.ok()?;
     decode(replies.first()?)

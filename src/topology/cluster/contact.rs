@@ -163,6 +163,8 @@ impl Contact {
         Some(learnt)
     }
 
+    /// Hands the question over. A contact that is busy with another one already is not waited for: whoever asks has others
+    /// to turn to.
     fn send(&self, question: Question) -> Option<()> {
         if !self.is_up() {
             return None;
@@ -205,6 +207,7 @@ impl Task {
         }
     }
 
+    /// Changes the standing and tells the follower. Nothing is due on a connection that has just been made or lost.
     fn set(&self, standing: Standing) {
         let mut state = self.state.borrow_mut();
         (state.standing, state.asked_at) = (standing, None);
@@ -212,6 +215,7 @@ impl Task {
         self.changed.notify_one();
     }
 
+    /// One connection, from the dial to its loss; `failures` is set back as soon as the node has answered.
     async fn converse(
         &mut self,
         failures: &mut u32,
@@ -253,10 +257,12 @@ impl Task {
         }
     }
 
+    /// Notes since when the node lets us wait, so that nobody else turns to it meanwhile.
     fn awaits_answer(&self, does: bool) {
         self.state.borrow_mut().asked_at = does.then(clock::micros);
     }
 
+    /// Loads what a primary has forgotten, where that is allowed. A replica gets it from its primary.
     async fn restore(&mut self, exchange: &mut Exchange) -> Result<(), DialError> {
         let is_due = {
             let state = self.state.borrow();

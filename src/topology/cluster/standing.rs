@@ -172,6 +172,7 @@ fn sight(reply: &[u8]) -> Vec<u8> {
     telling.flatten().copied().collect()
 }
 
+/// What `/readyz` says of a connection that failed: the cause is the word that the operations manual explains.
 fn words(node: &str, error: &DialError) -> String {
     format!("{node} is down ({}: {})", error.cause(), error.text)
 }

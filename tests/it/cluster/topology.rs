@@ -125,35 +125,32 @@ fn a_reload_moves_to_a_cluster_and_back() {
 }
 
 #[test]
-fn a_third_of_the_slots_at_once_costs_four_questions_a_second() {
-    let cluster = Cluster::start(3, 0);
+fn however_much_is_amiss_four_questions_a_second_are_enough() {
+    let mut cluster = Cluster::start(3, 0);
     let proxy = Proxy::before(&cluster.url()).ready();
     until("the map is there", || owner(&proxy, 0) == Some(cluster.port(0)));
-    let slots: Vec<u16> = (0..5461).collect();
     let mut mover = cluster.mover();
-    let questions = || -> u64 {
-        ["cluster|nodes", "cluster|shards", "cluster|slots"]
-            .map(|it| cluster.calls(it))
-            .iter()
-            .sum()
+    cluster.kill(2);
+    let questions = |cluster: &Cluster| -> u64 {
+        let all = ["cluster|nodes", "cluster|shards", "cluster|slots"];
+        all.iter().map(|command| cluster.calls(command)).sum()
     };
-    let (before, began) = (questions(), Instant::now());
-    mover.give_empty(&slots, 0, 1);
+    let (before, began) = (questions(&cluster), Instant::now());
+    // A third of the slots changes its owner at once, another third has none that lives.
+    mover.give_empty(&(0..5461).collect::<Vec<u16>>(), 0, 1);
     let mut client = proxy.client();
-    // Every key is looked for again and again: each slot's first time is a redirect.
     while began.elapsed() < Duration::from_secs(4) {
         let words: String = (0..500).map(|i| format!("GET key{i}\r\n")).collect();
         client.send(&words);
-        for reply in client.frames(500) {
-            assert_eq!(reply, b"$-1\r\n", "{}", String::from_utf8_lossy(&reply));
-        }
+        // Errors are due: a third of the keys cannot be reached.
+        drop(client.frames(500));
     }
     until("the map has the new owner", || owner(&proxy, 5460) == Some(cluster.port(1)));
-    let asked = questions() - before;
-    // Counted from whole seconds on: the window may lie anywhere.
+    let asked = questions(&cluster).saturating_sub(before);
+    // The first and the last second may lie anywhere.
     let most = 4 * (began.elapsed().as_secs() + 2);
     println!("{asked} questions in {:?}, at most {most}", began.elapsed());
-    assert!(asked <= most, "{asked} questions, at most {most}");
+    assert!((1..=most).contains(&asked), "{asked} questions, at most {most}");
 }
 
 /// What the log tells to be done, as a shell would be given it.

@@ -157,6 +157,20 @@ fn a_redirect_is_older_or_younger_than_a_question() {
 }
 
 #[test]
+fn a_redirect_stands_against_lower_epochs_but_not_against_its_own_owner() {
+    let mut story = Story::of_three();
+    let told = |by: &str| answer(by, "a 1 0-4999; b 2 5000-9999; c 3 10000-16383");
+    story.moved(7, "c", 25);
+    // A question that is younger than the redirect, and an answer that may not know of it yet.
+    story.told(30, &[told("b")]).unwrap();
+    assert_eq!(story.owner(7), Some("c"), "a lower epoch has replaced a higher one");
+    assert_eq!(story.map.slot(7).patched_at, 25, "nobody has confirmed it");
+    story.moved(8, "c", 35);
+    story.told(40, &[told("c")]).unwrap();
+    assert_eq!((story.owner(7), story.owner(8)), (Some("a"), Some("a")));
+}
+
+#[test]
 fn another_cluster_at_the_same_addresses_needs_the_majority() {
     let mut story = Story::of_three();
     let number = story.id("a");
