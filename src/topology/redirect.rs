@@ -17,7 +17,7 @@ pub enum Redirect<'a> {
     Ask(Elsewhere<'a>),
     /// The slot is on its way, and some of the keys are there already.
     TryAgain,
-    /// The node cannot serve it for now.
+    /// The node cannot serve it at the moment.
     NotNow(NotNow),
 }
 
@@ -31,7 +31,7 @@ pub struct Elsewhere<'a> {
     port: u16,
 }
 
-/// Why a node cannot serve for now.
+/// Why a node cannot serve at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
     /// The cluster misses a primary, or the slot has none.
