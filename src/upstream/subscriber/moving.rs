@@ -192,6 +192,7 @@ fn forward_waiting(worker: &mut Worker, topology: &Topology, link: &mut Link) {
             None => link.asks.push_back(ask),
         }
     }
+    link.asked_bytes = link.asks.iter().map(|ask| ask.bytes).sum();
 }
 
 /// Sends topics to the links where they belong.
