@@ -16,6 +16,7 @@ mod loops;
 mod nodes;
 mod order;
 mod probe;
+mod pubsub;
 mod reshard;
 mod scale;
 mod smart;
@@ -23,3 +24,18 @@ mod stop;
 mod storm;
 mod topology;
 mod work;
+
+use crate::support::Proxy;
+use crate::support::cluster::Cluster;
+
+/// Breakwater before `cluster`, for applications that wait: what waits for the cluster waits as long as it ever does.
+fn before(cluster: &Cluster) -> Proxy {
+    let url = cluster.url();
+    let toml = |port| {
+        format!(
+            "[[listener]]\naddress = \"127.0.0.1:{port}\"\nclient_timeout = \"60s\"\n\
+             [upstream]\nurl = \"{url}\"\n"
+        )
+    };
+    Proxy::listening(|port, _| toml(port)).ready()
+}

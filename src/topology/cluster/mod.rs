@@ -137,6 +137,9 @@ impl Follower {
             () = self.shared.map_is_old.notified(), if !self.pace.is_wanted() => {
                 self.pace.want(RefreshTrigger::Sign);
             }
+            () = self.shared.stranger_named.notified() => {
+                self.pace.hurry(RefreshTrigger::Sign, clock::micros());
+            }
             () = self.changed.notified() => self.note_standings(),
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
             _ = self.tick.tick() => {

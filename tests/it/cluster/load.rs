@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::work::Work;
 use crate::support::{Client, until};
@@ -86,8 +87,10 @@ fn labour(
     let mut client = connect().map_err(|error| format!("{} cannot connect: {error}", work.name))?;
     while !is_over.load(Ordering::Relaxed) {
         let round = rounds.load(Ordering::Relaxed);
-        (work.round)(&mut client, round)
-            .map_err(|what| format!("{}, round {round}: {what}", work.name))?;
+        let begin = Instant::now();
+        (work.round)(&mut client, round).map_err(|what| {
+            format!("{}, {:?} into round {round}: {what}", work.name, begin.elapsed())
+        })?;
         rounds.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())

@@ -14,13 +14,13 @@ use super::scale;
 use super::work::{self, Shared};
 use crate::support::cluster::{Cluster, SLOTS, Shape, key_in, share};
 use crate::support::random::Random;
-use crate::support::{Proxy, until};
+use crate::support::until;
 
 #[test]
 fn all_nodes_are_replaced_under_every_kind_of_work() {
     let mut random = Random::new(Random::seed_from("BREAKWATER_CLUSTER_SEED"));
     let mut cluster = Cluster::start(3, 0);
-    let proxy = Proxy::before(&cluster.url()).ready();
+    let proxy = super::before(&cluster);
     let shared = Shared::new(&[0, 6_000, 12_000]);
     let clients = scale::number("CLIENTS", 24);
     let load = Load::start(proxy.port(), work::all(clients, &[], &shared, &mut random));
@@ -30,8 +30,12 @@ fn all_nodes_are_replaced_under_every_kind_of_work() {
         let (first, last) = share(old, 3);
         cluster.mover().move_slots(&(first..=last).collect::<Vec<_>>(), old, new);
         load.pass_round();
-        // Whoever has not heard of it would send it away; it has no slots, and nobody is on the way to it.
         cluster.settle();
+        load.pass_round();
+        let before = cluster.errors_of(old, "MOVED");
+        load.pass_round();
+        let late = cluster.errors_of(old, "MOVED") - before;
+        assert_eq!(late, 0, "commands were sent to a node of which all slots are known to be gone");
         cluster.forget(old);
         load.pass_round();
     }
@@ -59,7 +63,7 @@ fn with_full_coverage_all_is_served_again_when_all_is_back() {
 #[test]
 fn a_cluster_that_is_created_anew_is_found_again() {
     let cluster = Cluster::start(3, 0);
-    let proxy = Proxy::before(&cluster.url()).ready();
+    let proxy = super::before(&cluster);
     let mut client = proxy.client();
     let keys = [100, 8_000, 16_000].map(|slot| key_in(slot, 0));
     for key in &keys {
@@ -85,7 +89,7 @@ fn a_cluster_that_is_created_anew_is_found_again() {
 /// A primary without a replica dies and comes back empty, under load.
 fn lose_one(more: &[&str]) -> super::probe::Books {
     let mut cluster = Cluster::start_as(&Shape { more, ..Shape::default() });
-    let proxy = Proxy::before(&cluster.url()).ready();
+    let proxy = super::before(&cluster);
     let shards = [0, 1, 2].map(|i| share(i, 3)).map(|(first, last)| first..last + 1);
     let probes = Probes::start(proxy.port(), &shards, 4);
     probes.pass(50, &[0, 1, 2]);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::scale;
 use crate::support::cluster::{Cluster, key_in};
-use crate::support::{Client, Proxy, command, shown, until};
+use crate::support::{Client, command, shown, until};
 
 /// What the threads of a run share.
 struct Run {
@@ -27,7 +27,7 @@ struct Run {
 #[test]
 fn the_last_of_pipelined_writes_wins_while_the_slot_moves() {
     let cluster = Cluster::start(3, 0);
-    let proxy = Proxy::before(&cluster.url()).ready();
+    let proxy = super::before(&cluster);
     let rounds = scale::number("ROUNDS", 200);
     let run = Arc::new(Run::new(rounds));
     let others: Vec<_> = (0..OTHERS)

@@ -11,7 +11,6 @@ use std::time::Instant;
 use super::load::Load;
 use super::scale;
 use super::work::{self, Shared};
-use crate::support::Proxy;
 use crate::support::cluster::{Cluster, Mover};
 use crate::support::random::Random;
 
@@ -32,7 +31,7 @@ fn run(moving: &[u16], at_least: usize) {
     let clients = scale::number("CLIENTS", 36);
     let mut random = Random::new(Random::seed_from("BREAKWATER_CLUSTER_SEED"));
     let cluster = Cluster::start(3, 0);
-    let proxy = Proxy::before(&cluster.url()).ready();
+    let proxy = super::before(&cluster);
     let shared =
         Shared::new(&[moving[0], moving[moving.len() / 2], moving[moving.len() - 1], 9_999]);
     let load = Load::start(proxy.port(), work::all(clients, moving, &shared, &mut random));

@@ -18,7 +18,7 @@ use crate::support::{Client, Proxy, line, shown};
 #[test]
 fn a_third_of_all_slots_changes_hands_and_nobody_notices() {
     let cluster = Cluster::start(3, 0);
-    let proxy = Proxy::before(&cluster.url()).ready();
+    let proxy = super::before(&cluster);
     let slots: Vec<u16> = (0..=share(0, 3).1).collect();
     let mut client = proxy.client();
     ask_each(&mut client, &slots);

@@ -136,12 +136,19 @@ impl Cluster {
     /// Whether the node calls the cluster whole and its replicas are in step.
     fn is_serving(&self, i: usize, replicas: usize) -> bool {
         let mut client = self.node(i);
-        let replication = client.text("INFO replication");
-        // Only what the primary says counts: a replica that has copied everything is sent nothing more until the
-        // primary has heard of it, which takes up to a second.
-        client.text("CLUSTER INFO").contains("cluster_state:ok")
-            && !replication.contains("master_link_status:down")
-            && replication.matches("state=online").count() == replicas
+        let first = self.view(i).own().slots.first().copied();
+        // What INFO calls online may have copied everything and be sent nothing more for a second: only a write that
+        // has arrived is a proof.
+        let is_in_step = replicas == 0
+            || first.is_none_or(|(slot, _)| {
+                let key = key_in(slot, 0) + ":in-step";
+                client.text(&format!("SET {key} 1"));
+                client.text(&format!("DEL {key}"));
+                client.text(&format!("WAIT {replicas} 100")) == format!(":{replicas}\r\n")
+            });
+        is_in_step
+            && client.text("CLUSTER INFO").contains("cluster_state:ok")
+            && !client.text("INFO replication").contains("master_link_status:down")
     }
 
     /// A client of the node itself, past any relay.
@@ -346,14 +353,20 @@ impl Cluster {
         self.sum("errorstats", &format!("errorstat_{code}:count="))
     }
 
-    /// Sum over all living nodes of the number behind `head` in a section of INFO.
+    /// How often one node answered such an error.
+    pub(crate) fn errors_of(&self, i: usize, code: &str) -> u64 {
+        self.count(i, "errorstats", &format!("errorstat_{code}:count="))
+    }
+
     fn sum(&self, section: &str, head: &str) -> u64 {
-        let counts = self.living().into_iter().map(|i| {
-            let stats = self.node(i).text(&format!("INFO {section}"));
-            let line = stats.lines().find_map(|line| line.strip_prefix(head));
-            line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
-        });
-        counts.sum()
+        self.living().into_iter().map(|i| self.count(i, section, head)).sum()
+    }
+
+    /// The number behind `head` in a section of the node's INFO.
+    fn count(&self, i: usize, section: &str, head: &str) -> u64 {
+        let stats = self.node(i).text(&format!("INFO {section}"));
+        let line = stats.lines().find_map(|line| line.strip_prefix(head));
+        line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
     }
 
     fn launch(&mut self) {
