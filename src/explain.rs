@@ -14,12 +14,18 @@ use crate::command::errors;
 use crate::command::keys::{self, KeyPosition};
 use crate::command::spec::{Class, Lane, Spec};
 use crate::command::table::Table;
-use crate::config::Settings;
+use crate::config::{PresentAs, Settings, UpstreamSettings};
+use crate::dispatch;
+use crate::dispatch::gather::Spread;
 use crate::resp::limits::Limits;
 use crate::resp::request::{RequestScanner, Scanned};
 use crate::resp::write;
 use crate::route::slot::slot;
+use crate::route::split::Split;
+use crate::route::{self, Place};
+use crate::session::local::cluster;
 use crate::topology;
+use crate::topology::slots::NodeId;
 
 /// Explains the command of `flags`. True if it would be served, so that the exit code can be used in scripts.
 ///
@@ -47,15 +53,29 @@ pub fn run(flags: &ExplainFlags, out: &mut impl Write) -> io::Result<bool> {
             }
         }
     }
-    let target = upstream.map_or_else(|| "the upstream".to_owned(), |it| it.endpoint.to_string());
-    explain(&table, &flags.arguments(), &target, out)
+    let place = match &upstream {
+        Some(UpstreamSettings { cluster: Some(cluster), .. }) => {
+            Upstream::Cluster(cluster.present_as)
+        }
+        Some(upstream) => Upstream::One(upstream.endpoint.to_string()),
+        None => Upstream::One("the upstream".to_owned()),
+    };
+    explain(&table, &flags.arguments(), &place, out)
+}
+
+/// What stands behind, as far as the answer depends on it.
+enum Upstream {
+    /// One Redis, by its name.
+    One(String),
+    /// A cluster: where a command goes depends on its keys.
+    Cluster(PresentAs),
 }
 
 /// The answer for one command.
 fn explain(
     table: &Table,
     arguments: &[Vec<u8>],
-    target: &str,
+    upstream: &Upstream,
     out: &mut impl Write,
 ) -> io::Result<bool> {
     let mut frame = Vec::new();
@@ -79,7 +99,7 @@ fn explain(
             errors::wrong_arity(&mut line, spec);
             answered_with(&line, out)
         }
-        Ok(spec) => known(spec, &command, target, out),
+        Ok(spec) => known(spec, &command, upstream, out),
     }
 }
 
@@ -91,12 +111,19 @@ fn answered_with(line: &[u8], out: &mut impl Write) -> io::Result<bool> {
 fn known(
     spec: &Spec,
     command: &Command<'_>,
-    target: &str,
+    upstream: &Upstream,
     out: &mut impl Write,
 ) -> io::Result<bool> {
     writeln!(out, "command: {} ({})", spec.name, nature(spec))?;
     print_keys(spec, command, out)?;
     writeln!(out, "rule: none (profile open)")?;
+    let target = match upstream.target(spec, command) {
+        Ok(target) => target,
+        Err(line) => {
+            write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
+            return Ok(false);
+        }
+    };
     let is_served = match spec.class_for(command) {
         Class::Shared => {
             let lane = match spec.lane_for(command) {
@@ -120,7 +147,7 @@ fn known(
         }
         Class::Structural => {
             let mut line = Vec::new();
-            crate::dispatch::not_served(spec).write(&mut line);
+            dispatch::not_served(spec).write(&mut line);
             write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
             false
         }
@@ -130,6 +157,42 @@ fn known(
         writeln!(out, "if the connection is lost after it was sent: {again}")?;
     }
     Ok(is_served)
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Who gets a command, in words; the error is the whole line that its client gets instead.
+    fn target(&self, spec: &Spec, command: &Command<'_>) -> Result<String, Vec<u8>> {
+        let present_as = match self {
+            Self::One(name) => return Ok(name.clone()),
+            Self::Cluster(present_as) => *present_as,
+        };
+        let mut line = Vec::new();
+        if let Some(refusal) = cluster::refusal(spec).filter(|_| present_as == PresentAs::Cluster) {
+            refusal.write(&mut line);
+            return Err(line);
+        }
+        let mut keys = Vec::new();
+        Ok(match route::place(spec, command, &mut keys) {
+            Place::Slot(slot) => format!("the owner of slot {slot}"),
+            Place::Several => {
+                // By the same cut as of a running proxy, with every slot on a node of its own.
+                let cut = Split::default().cut(spec, command, &keys, |slot| Some(NodeId(slot)));
+                if cut.is_err() {
+                    dispatch::cluster::cross_slot(&mut line);
+                    return Err(line);
+                }
+                "the owners of its slots, a part to each".to_owned()
+            }
+            Place::Anywhere => match Spread::of(spec) {
+                Some(Spread::Everywhere { with_replicas: false }) => "every primary".to_owned(),
+                Some(Spread::Everywhere { with_replicas: true }) => "every node".to_owned(),
+                Some(Spread::Scan) => "one primary after the other".to_owned(),
+                None => "any primary".to_owned(),
+            },
+        })
+    }
 }
 
 fn nature(spec: &Spec) -> &'static str {
@@ -161,8 +224,42 @@ mod tests {
     fn explained(words: &[&str]) -> (bool, String) {
         let arguments: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         let mut out = Vec::new();
-        let is_served = explain(&Table::builtin(), &arguments, "h:1", &mut out).unwrap();
+        let upstream = Upstream::One("h:1".to_owned());
+        let is_served = explain(&Table::builtin(), &arguments, &upstream, &mut out).unwrap();
         (is_served, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn in_a_cluster_the_keys_decide() {
+        for (line, want) in [
+            ("get foo", "goes to: the owner of slot 12182, on the shared fast lane"),
+            (
+                "blpop foo 0",
+                "goes to: the owner of slot 12182, on a connection of its client's own",
+            ),
+            ("mget foo bar", "goes to: the owners of its slots, a part to each, on the shared"),
+            ("dbsize", "goes to: every primary, "),
+            ("scan 0", "goes to: one primary after the other, "),
+            ("echo x", "goes to: nowhere"),
+            ("time", "goes to: any primary, "),
+            ("cluster countkeysinslot 7", "goes to: the owner of slot 7, "),
+            ("cluster slots", "goes to: nowhere"),
+            ("cluster meet h 1", "refused: -NOPERM breakwater: 'cluster|meet' changes the cluster"),
+            ("rename foo bar", "refused: -CROSSSLOT Keys in request don't hash to the same slot"),
+        ] {
+            let url = Some("redis-cluster://h".to_owned());
+            let flags = crate::cli::RunFlags { upstream: url, ..Default::default() };
+            let settings = Settings::load(&flags).unwrap().upstream;
+            let table = topology::with_our_answers(Table::builtin(), &settings);
+            let arguments: Vec<Vec<u8>> =
+                line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+            let mut out = Vec::new();
+            let upstream = Upstream::Cluster(PresentAs::Cluster);
+            let is_served = explain(&table, &arguments, &upstream, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.contains(want), "{line}: {text}");
+            assert_eq!(is_served, want.starts_with("goes"), "{line}");
+        }
     }
 
     #[test]

@@ -231,7 +231,7 @@ mod tests {
         let bare = "# Server\r\nredis_mode:standalone\r\nx:redis_mode:cluster\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n";
         let framed = |text: &str| format!("${}\r\n{text}\r\n", text.len()).into_bytes();
         for (present_as, want) in [(PresentAs::Standalone, bare), (PresentAs::Cluster, node)] {
-            let mut rig = Rig::with(|settings| {
+            let rig = Rig::with(|settings| {
                 settings.cluster = Some(ClusterSettings {
                     seeds: Vec::new(),
                     present_as,
@@ -240,15 +240,15 @@ mod tests {
                     zone: None,
                 });
             });
-            let ann = rig.client();
-            rig.say(ann, b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*1\r\n$4\r\nINFO\r\n");
-            rig.hand_over_all();
-            rig.answer(&framed(node)).unwrap();
-            assert_eq!(rig.take(ann), framed(want));
-            rig.answer(&framed(node)).unwrap();
-            let told = String::from_utf8(rig.take(ann)).unwrap();
+            let bytes = &framed(node)[..];
+            let said = Settled::Reply { bytes, kind: b'$', earlier: 0 };
+            assert_eq!(retold(&rig.worker, &said, false), Some(framed(want)));
+            let told = String::from_utf8(retold(&rig.worker, &said, true).unwrap()).unwrap();
             let (_, text) = told.split_once("\r\n").unwrap();
             assert!(text.starts_with(&format!("{want}\r\n# Breakwater\r\n")), "{told}");
+            let request = Request::words("INFO server");
+            let role = role(&rig.worker.shared.topology.load(), &request.command());
+            assert_eq!(role != Role::Plain, present_as == PresentAs::Standalone);
         }
     }
 

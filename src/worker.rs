@@ -135,6 +135,8 @@ pub struct Shared {
     pub names: Names,
     /// Rung by whoever has met a sign that the slot map is old; the control plane fetches a new one.
     pub map_is_old: tokio::sync::Notify,
+    /// Rung if that sign names a node that the map does not know: then no patience with fruitless fetches is due.
+    pub stranger_named: tokio::sync::Notify,
     /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
     pub stats: Mutex<Vec<Arc<WorkerStats>>>,
 }
@@ -189,6 +191,7 @@ impl Shared {
             scans: Mutex::default(),
             names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),
+            stranger_named: tokio::sync::Notify::new(),
             stats: Mutex::default(),
         }
     }

@@ -332,18 +332,12 @@ fn follow_redirect(
     let now = worker.now;
     let (reason, to) = match redirect {
         Redirect::Moved(to) => {
-            let aim = member_at(topology, asked, &to);
+            let aim = learn(worker, topology, asked, &to);
             worker.shared.map_is_old.notify_one();
-            if let Some(node) = aim {
-                worker.detouring.patches.push((to.slot, node));
-            }
             (Redirected::Moved, aim.map(|node| Aim { node, is_asking: false }))
         }
         Redirect::Ask(to) => {
-            let aim = member_at(topology, asked, &to);
-            if aim.is_none() {
-                worker.shared.map_is_old.notify_one();
-            }
+            let aim = member_at(worker, topology, asked, &to);
             // Who watches a key there would have to ask for all that follows, too: that waits for the slot to settle.
             let is_state = matches!(detour.waiter.role, Role::State { .. });
             let aim = aim.filter(|_| !is_state || is_waiting(&detour.waiter));
@@ -362,13 +356,35 @@ fn follow_redirect(
     detour.waits = detour.waits.saturating_add(u8::from(waits));
 }
 
-/// The member that a redirect names. A node that only an error reply names is not dialled.
-fn member_at(topology: &Topology, asked: &Node, to: &redirect::Elsewhere<'_>) -> Option<NodeId> {
+/// The member that a MOVED of the node `asked` names; the map is about to learn of it.
+pub fn learn(
+    worker: &mut Worker,
+    topology: &Topology,
+    asked: &Node,
+    to: &redirect::Elsewhere<'_>,
+) -> Option<NodeId> {
+    let node = member_at(worker, topology, asked, to)?;
+    worker.detouring.patches.push((to.slot, node));
+    worker.detouring.wake();
+    Some(node)
+}
+
+/// The member that a redirect names. A node that only an error reply names is not dialled; but it is reason enough to ask.
+fn member_at(
+    worker: &Worker,
+    topology: &Topology,
+    asked: &Node,
+    to: &redirect::Elsewhere<'_>,
+) -> Option<NodeId> {
     let Endpoint::Tcp { host, .. } = &asked.settings.endpoint else {
         return None;
     };
-    let member = topology.slots.as_ref()?.members.at(&to.address(host)?)?;
-    Some(member.node.id)
+    let address = to.address(host);
+    let member = address.and_then(|address| topology.slots.as_ref()?.members.at(&address));
+    if member.is_none() {
+        worker.shared.stranger_named.notify_one();
+    }
+    member.map(|member| member.node.id)
 }
 
 /// Doubling from 2 to 50 ms, with jitter from the command's own number so that a fleet does not ask in step.
@@ -639,6 +655,10 @@ impl Detouring {
         if !self.sessions.contains(&session) {
             self.sessions.push(session);
         }
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }

@@ -60,6 +60,10 @@ impl Spread {
         match spec.request_policy {
             // What a health check asks; it must not fail because one of many nodes does.
             _ if spec.id == PING => None,
+            // Each primary knows the shard channels of its own slots.
+            _ if spec.id == PUBSUB_SHARDCHANNELS || spec.id == PUBSUB_SHARDNUMSUB => {
+                Some(Self::Everywhere { with_replicas: false })
+            }
             RequestPolicy::AllShards => Some(Self::Everywhere { with_replicas: false }),
             RequestPolicy::AllNodes => Some(Self::Everywhere { with_replicas: true }),
             RequestPolicy::Special if spec.id == SCAN => Some(Self::Scan),
@@ -81,7 +85,7 @@ pub fn split(
     let keys = std::mem::take(&mut worker.keys);
     // Whoever else is asked knows the owner, or says in Redis's words that there is none.
     let anybody = slots.members.primaries().next().map(|member| member.node.id);
-    let owner = |slot| slots.slot(slot).owner.or(anybody);
+    let owner = |slot| slots.owner(slot).map(|member| member.node.id).or(anybody);
     let cut = split.cut(spec, &command, &keys, owner);
     worker.keys = keys;
     let done = match cut {
@@ -132,7 +136,7 @@ fn send_parts(
         for part in run {
             let start = bytes.len() as u32;
             split.write(part, spec, &command, &mut bytes);
-            parts.push(Part::new(&node.name, part.keys.clone(), start..bytes.len() as u32));
+            parts.push(Part::new(node.id, part.keys.clone(), start..bytes.len() as u32));
         }
         let role = Role::Part { place: first, is_bound: false };
         let own = Waiter { role, frames: run.len() as u32, ..whole };
@@ -147,7 +151,7 @@ fn send_parts(
     }
     worker.line = bytes;
     let means = Means::Merge(Merge::of(spec));
-    keep(worker, session, whole, means, (parts, split.order().to_vec()));
+    keep(worker, session, (whole, means), nodes, (parts, split.order().to_vec()));
     Dispatched::Done
 }
 
@@ -169,15 +173,12 @@ pub fn spread(
     match spread {
         Spread::Scan => scan(worker, slots, session, spec, command, order),
         Spread::Everywhere { with_replicas } => {
-            let nodes: Vec<Arc<Node>> = slots
-                .members
-                .iter()
-                .filter(|member| match member.role {
-                    MemberRole::Primary => true,
-                    MemberRole::Replica => with_replicas && member.health != Health::Failed,
-                })
-                .map(|member| Arc::clone(&member.node))
-                .collect();
+            let replicas = slots.members.iter().filter(|member| {
+                let is_replica = with_replicas && member.role == MemberRole::Replica;
+                is_replica && member.health != Health::Failed
+            });
+            let all = slots.shards().chain(replicas);
+            let nodes: Vec<Arc<Node>> = all.map(|member| Arc::clone(&member.node)).collect();
             let means = Means::Merge(Merge::of(spec));
             everywhere(worker, slots, session, (spec, means), &nodes, order)
         }
@@ -209,7 +210,7 @@ fn everywhere(
     let whole = waiter(worker.now, session, order.asked);
     let mut parts = Vec::with_capacity(ways.len());
     for (place, (node, way)) in ways.iter().enumerate() {
-        let part = Part::new(&node.name, 0..0, 0..0);
+        let part = Part::new(node.id, 0..0, 0..0);
         parts.push(if is_replica(node) { part.dispensable() } else { part });
         // There are fewer nodes than their numbers have room for.
         let own = Waiter { role: Role::Part { place: place as u16, is_bound: true }, ..whole };
@@ -217,7 +218,8 @@ fn everywhere(
             queue(worker, *lane, order.frame.clone(), own);
         }
     }
-    keep(worker, session, whole, means, (parts, Vec::new()));
+    let nodes = ways.into_iter().map(|(node, _)| node).collect();
+    keep(worker, session, (whole, means), nodes, (parts, Vec::new()));
     Dispatched::Done
 }
 
@@ -361,12 +363,12 @@ fn queue(worker: &mut Worker, id: LaneId, frame: Piece<'_>, own: Waiter) {
 fn keep(
     worker: &Worker,
     session: &mut Session,
-    whole: Waiter,
-    means: Means,
+    (whole, means): (Waiter, Means),
+    nodes: Vec<Arc<Node>>,
     (parts, order): (Vec<Part>, Vec<u32>),
 ) {
     let most = worker.shared.memory.reply_bytes_total / HELD_SHARE;
-    let gather = Gather::new(whole, (means, session.protocol), parts, order, most);
+    let gather = Gather::new(whole, (means, session.protocol), nodes, (parts, order), most);
     session.gathers.get_or_insert_default().push(gather);
     session.in_flight += 1;
     session.end_of_command();
@@ -523,4 +525,9 @@ const HELD_SHARE: usize = 4;
 const MAP_YOUNG: Micros = 5 * SECOND;
 const INVALID_CURSOR: &str = "ERR invalid cursor";
 const PING: CommandId = builtin_id("ping");
+const PUBSUB_SHARDCHANNELS: CommandId = builtin_id("pubsub|shardchannels");
+const PUBSUB_SHARDNUMSUB: CommandId = builtin_id("pubsub|shardnumsub");
 const SCAN: CommandId = builtin_id("scan");
+
+#[cfg(test)]
+mod tests;

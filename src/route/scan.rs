@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use super::slot::SLOTS;
 use crate::clock::{Micros, SECOND};
-use crate::topology::slots::{MemberRole, NodeId, SlotMap};
+use crate::topology::slots::{NodeId, SlotMap};
 
 /// What a scan visits, and since when: common to all scans that began at about the same time.
 #[derive(Clone, Debug)]
@@ -178,9 +178,9 @@ impl Rounds {
         if place > round.nodes.len() {
             return Err(NoStep::Invalid);
         }
-        let serves = |node: &NodeId| {
-            picture.map.members.get(*node).is_some_and(|member| member.role == MemberRole::Primary)
-        };
+        let map = picture.map;
+        let serves =
+            |node: &NodeId| map.members.get(*node).is_some_and(|member| map.is_shard(member));
         let skipped = round.nodes.iter().skip(place).take_while(|node| !serves(node)).count();
         // Behind the last node the cursor is when that was reached.
         let cursor = if skipped == 0 { cursor } else { 0 };
@@ -219,7 +219,7 @@ impl Rounds {
 
     /// The round that a scan begins now: one that is open already, if that makes no or little difference.
     fn begin(&mut self, Picture { map, epoch, now }: Picture<'_>) -> Option<usize> {
-        let nodes: Arc<[NodeId]> = map.members.primaries().map(|member| member.node.id).collect();
+        let nodes: Arc<[NodeId]> = map.shards().map(|member| member.node.id).collect();
         if nodes.is_empty() {
             return None;
         }

@@ -87,7 +87,8 @@ pub struct Ahead {
 impl Detours {
     /// Adds a command, in its place.
     pub fn push(&mut self, detour: Detour) {
-        let place = self.0.partition_point(|other| other.waiter.slot < detour.waiter.slot);
+        let order = |detour: &Detour| (detour.waiter.slot, detour.waiter.part());
+        let place = self.0.partition_point(|other| order(other) < order(&detour));
         self.0.insert(place, detour);
     }
 

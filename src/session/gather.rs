@@ -7,6 +7,8 @@
 //! What surprises: an answer that is not whole is none. If a part of a read failed, the client gets that part's error;
 //! if parts of a write failed and others have run, an error that says which, because no other words would be true.
 
+use std::sync::Arc;
+
 use crate::command::spec::Spec;
 use crate::refusal::Refusal;
 use crate::refusal::parts::Parts;
@@ -16,6 +18,8 @@ use crate::route::merge::{Merge, Reply};
 use crate::route::scan::Visit;
 use crate::session::replies::Sequence;
 use crate::stats::labels::Outcome;
+use crate::topology::slots::NodeId;
+use crate::upstream::dial::Node;
 use crate::upstream::lane::Waiter;
 
 /// The commands of one session that wait for several replies, in the order of its commands.
@@ -31,6 +35,8 @@ pub struct Gather {
     pub means: Means,
     /// Version in which the replies are spelled.
     pub protocol: Protocol,
+    /// Where its parts went.
+    nodes: Vec<Arc<Node>>,
     /// Its parts.
     parts: Vec<Part>,
     /// Number of each key among the command's keys, in the order of the parts; empty if the parts are whole commands.
@@ -59,8 +65,8 @@ pub enum Means {
 /// One place that the command went to.
 #[derive(Debug)]
 pub struct Part {
-    /// What a message calls it: the node.
-    pub node: Box<str>,
+    /// The node.
+    pub node: NodeId,
     /// Which of [`Gather::order`] are its keys.
     pub keys: std::ops::Range<u32>,
     /// Where its command lies among the bytes that were queued in one piece.
@@ -139,8 +145,8 @@ impl Gathers {
 impl Part {
     /// A part that is on its way.
     #[must_use]
-    pub fn new(node: &str, keys: std::ops::Range<u32>, request: std::ops::Range<u32>) -> Self {
-        Self { node: node.into(), keys, request, is_dispensable: false, state: State::Waiting }
+    pub fn new(node: NodeId, keys: std::ops::Range<u32>, request: std::ops::Range<u32>) -> Self {
+        Self { node, keys, request, is_dispensable: false, state: State::Waiting }
     }
 
     /// The same, if the answer can do without it.
@@ -163,13 +169,25 @@ impl Gather {
     pub fn new(
         waiter: Waiter,
         (means, protocol): (Means, Protocol),
-        parts: Vec<Part>,
-        order: Vec<u32>,
+        nodes: Vec<Arc<Node>>,
+        (parts, order): (Vec<Part>, Vec<u32>),
         held_max: usize,
     ) -> Self {
         let missing = parts.len();
         let (bytes, held, is_too_large) = (Vec::new(), 0, false);
-        Self { waiter, means, protocol, parts, order, bytes, missing, held, held_max, is_too_large }
+        Self {
+            waiter,
+            means,
+            protocol,
+            nodes,
+            parts,
+            order,
+            bytes,
+            missing,
+            held,
+            held_max,
+            is_too_large,
+        }
     }
 
     /// The part of that number.
@@ -397,7 +415,10 @@ impl Gather {
         let range = part.keys.start as usize..part.keys.end as usize;
         let keys = self.order.get(range).filter(|keys| !keys.is_empty());
         keys.map_or_else(
-            || part.node.to_string(),
+            || {
+                let node = self.nodes.iter().find(|node| node.id == part.node);
+                node.map_or_else(String::new, |node| node.name.clone())
+            },
             |keys| {
                 let numbers: Vec<String> =
                     keys.iter().map(|key| format!("key {}", key + 1)).collect();

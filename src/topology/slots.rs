@@ -226,6 +226,19 @@ impl SlotMap {
         self.slot(slot).owner.and_then(|id| self.members.get(id))
     }
 
+    /// Every primary that there is something to ask of.
+    pub fn shards(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.iter().filter(|member| self.is_shard(member))
+    }
+
+    /// Whether there is something to ask of this member: it is a primary, and not one that has failed and been
+    /// replaced.
+    #[must_use]
+    pub fn is_shard(&self, member: &Member) -> bool {
+        let owns_some = || self.slots.iter().any(|slot| slot.owner == Some(member.node.id));
+        member.role == MemberRole::Primary && (member.health != Health::Failed || owns_some())
+    }
+
     /// Slots that nobody serves.
     #[must_use]
     pub fn uncovered(&self) -> usize {

@@ -17,6 +17,7 @@ use crate::cli::RunFlags;
 use crate::config::{Auth, MemorySettings, PubsubSettings, Settings, UpstreamSettings};
 use crate::net::WriteHalf;
 use crate::resp::limits::Limits;
+use crate::route::slot::SLOTS;
 use crate::session::admission::Bounds;
 use crate::session::gate::Gate;
 use crate::session::registry::{Client, Home};
@@ -25,7 +26,7 @@ use crate::session::{self, feed};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, DialFailure};
 use crate::topology::Topology;
-use crate::topology::slots::NodeId;
+use crate::topology::slots::{Health, Member, MemberRole, Members, NodeId, Slot, SlotMap};
 use crate::upstream::dial::{DialError, Node};
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneState, Waiter};
@@ -79,6 +80,32 @@ impl Rig {
         let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));
         let worker = Worker::new(Arc::new(shared), stats);
         Self { worker, gate: Rc::new(gate), node, focus: None }
+    }
+
+    /// Before a cluster of so many primaries, which share the slots in the order of their numbers.
+    pub(crate) fn before_cluster(primaries: u16) -> Self {
+        let flags =
+            RunFlags { upstream: Some("redis-cluster://node:6379".into()), ..RunFlags::default() };
+        let settings = Settings::load(&flags).unwrap().upstream;
+        let rig = Self::with(|own| *own = settings.clone());
+        let claims: Vec<u64> = (1..=u64::from(primaries)).collect();
+        let share = SLOTS.div_ceil(primaries);
+        let slot = |slot| Slot { owner: Some(NodeId(slot / share)), since: 1, patched_at: 0 };
+        let slots = (0..SLOTS).map(slot).collect();
+        let map = SlotMap::new(1, 0, members(&claims, &settings), Arc::from([]), slots);
+        let published = &rig.worker.shared.topology;
+        published.store(Arc::new(published.load_full().with_slots(map)));
+        rig
+    }
+
+    /// From here on "the lane" is the one to that node of a cluster, the one with commands on it if there are two.
+    pub(crate) fn focus_on_node(&mut self, node: u16) -> &mut Self {
+        let lanes = &self.worker.lanes;
+        let leads_there = |id: &LaneId| lanes.get(*id).unwrap().key.node == NodeId(node);
+        let is_idle = |id: &LaneId| lanes.get(*id).unwrap().is_idle();
+        self.focus = lanes.keys().filter(leads_there).min_by_key(is_idle);
+        assert!(self.focus.is_some(), "no lane leads to node {node}");
+        self
     }
 
     /// A client connects.
@@ -270,6 +297,26 @@ impl Rig {
         let id = self.lane_id();
         self.worker.lanes.get_mut(id).unwrap()
     }
+}
+
+/// Primaries of a cluster, one a claim.
+pub(crate) fn members(claims: &[u64], settings: &UpstreamSettings) -> Arc<Members> {
+    let member = |(id, &config_epoch): (u16, &u64)| {
+        let (id, settings) = (NodeId(id), settings.clone());
+        let node = Arc::new(Node {
+            id,
+            name: format!("node{}", id.0),
+            settings,
+            tls: None,
+            in_step_until: Default::default(),
+        });
+        let role = MemberRole::Primary;
+        let (health, cluster_id) = (Health::Online, "".into());
+        let member =
+            Member { node, cluster_id, role, primary: id, config_epoch, health, zone: None };
+        (Arc::new(member), Vec::new())
+    };
+    Arc::new(Members::new((0_u16..).zip(claims).map(member)))
 }
 
 pub(crate) fn bytes_of(buffer: &crate::buffer::SendBuffer) -> Vec<u8> {

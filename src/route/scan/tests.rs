@@ -6,8 +6,8 @@
 use super::*;
 use crate::cli::RunFlags;
 use crate::config::Settings;
-use crate::topology::slots::{Health, Member, Members, Migration, Slot};
-use crate::upstream::dial::Node;
+use crate::topology::slots::{Members, Migration, Slot};
+use crate::upstream::rig;
 use proptest::prelude::*;
 use std::collections::HashSet;
 
@@ -37,23 +37,7 @@ struct Model {
 
 fn members(claims: &[u64]) -> Arc<Members> {
     let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
-    let settings = Settings::load(&flags).unwrap().upstream;
-    let member = |id: u16| {
-        let config_epoch = claims[usize::from(id)];
-        let (id, settings) = (NodeId(id), settings.clone());
-        let node = Arc::new(Node {
-            id,
-            name: String::new(),
-            settings,
-            tls: None,
-            in_step_until: Default::default(),
-        });
-        let role = MemberRole::Primary;
-        let (health, cluster_id) = (Health::Online, "".into());
-        Member { node, cluster_id, role, primary: id, config_epoch, health, zone: None }
-    };
-    let nodes = 0..claims.len() as u16;
-    Arc::new(Members::new(nodes.map(|id| (Arc::new(member(id)), Vec::new()))))
+    rig::members(claims, &Settings::load(&flags).unwrap().upstream)
 }
 
 impl Model {

@@ -100,6 +100,37 @@ fn no_cluster(line: &mut Vec<u8>) {
     write::error(line, "ERR This instance has cluster support disabled");
 }
 
+/// Why a command is refused where clients are shown a cluster, if it is: whatever is not answered changes something.
+/// So is what only a newer server knows; as a question it would be about nodes that are not to be seen.
+#[must_use]
+pub fn refusal(spec: &Spec) -> Option<Refusal> {
+    let word = spec.name.strip_prefix("cluster|")?;
+    (!ANSWERED.contains(&word)).then(|| changes_cluster(&spec.name))
+}
+
+fn changes_cluster(command: &str) -> Refusal {
+    Refusal::ChangesCluster { command: command.into() }
+}
+
+/// Subcommands that have an answer, here or from the nodes.
+const ANSWERED: [&str; 15] = [
+    "count-failure-reports",
+    "countkeysinslot",
+    "getkeysinslot",
+    "help",
+    "info",
+    "keyslot",
+    "links",
+    "myid",
+    "myshardid",
+    "nodes",
+    "replicas",
+    "shards",
+    "slaves",
+    "slot-stats",
+    "slots",
+];
+
 // === impl Names ===
 
 impl Default for Names {
@@ -153,8 +184,7 @@ impl<'a> View<'a> {
                 self.about(out, word, |out| write::array_header(out, 0));
             }
             "cluster|help" => super::lines(out, &cluster_help::LINES),
-            // Also what only a newer server knows: as a question it would be about nodes that are not to be seen.
-            name => Refusal::ChangesCluster { command: name.into() }.write(out),
+            name => changes_cluster(name).write(out),
         }
     }
 

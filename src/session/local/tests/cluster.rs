@@ -6,6 +6,7 @@
 use super::*;
 use crate::command::spec::Class;
 use crate::config::{Announced, Ping, PresentAs};
+use crate::session::local::cluster::refusal;
 use crate::upstream::lane::LaneState;
 
 const CLUSTER: &str = "redis-cluster://127.0.0.1:1";
@@ -141,6 +142,21 @@ fn nobody_changes_the_cluster_from_here() {
         assert_eq!(reply, want);
     }
     assert!(rig.worker.to_dial.is_empty(), "nothing went to a node");
+}
+
+#[test]
+fn what_explain_calls_refused_is_refused() {
+    let mut rig = before_cluster();
+    let id = rig.connect();
+    let topology = rig.worker.begin_batch();
+    for spec in topology.table.specs().filter(|spec| spec.class == Class::Local) {
+        let mut words: Vec<&str> = spec.name.split('|').collect();
+        words.resize(spec.arity.unsigned_abs() as usize, "1");
+        if !spec.is_container && words[0] == "cluster" {
+            let reply = String::from_utf8(rig.say(id, &[&words])).unwrap();
+            assert_eq!(reply.starts_with("-NOPERM "), refusal(spec).is_some(), "{}", spec.name);
+        }
+    }
 }
 
 #[test]
