@@ -96,6 +96,8 @@ fn a_relay_is_what_the_nodes_announce_and_can_be_made_bad() {
     assert!(client.try_frame().is_err());
     relay.mend();
     client.patience(crate::support::PATIENCE);
+    assert_eq!(client.rest(), b"");
+    let mut client = Client::connect(relay.port());
     assert_eq!(client.text("ECHO heard"), "$5\r\nheard\r\n");
     relay.refuse();
     assert_eq!(client.rest(), b"");
