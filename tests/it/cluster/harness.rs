@@ -12,7 +12,7 @@ use crate::support::{Client, until};
 #[test]
 fn a_cluster_forms_and_its_slots_move() {
     let cluster = Cluster::start(3, 1);
-    assert_eq!(cluster.owners(), (0..16_384).map(|slot| by_share(slot)).collect::<Vec<_>>());
+    assert_eq!(cluster.owners(), (0..16_384).map(by_share).collect::<Vec<_>>());
     assert_eq!((0..3).map(|i| cluster.replicas_of(i)).collect::<Vec<_>>(), [[3], [4], [5]]);
     let slot = slot_of(&key_in(42, 0));
     assert_eq!(slot, 42);
