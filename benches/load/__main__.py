@@ -12,6 +12,7 @@ import sys
 sys.dont_write_bytecode = True
 
 import argparse  # noqa: E402
+import dataclasses  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
@@ -20,6 +21,7 @@ from pathlib import Path  # noqa: E402
 
 import bars  # noqa: E402
 import cells  # noqa: E402
+import clustered  # noqa: E402
 import idle  # noqa: E402
 import measure  # noqa: E402
 import peers  # noqa: E402
@@ -39,7 +41,9 @@ def main():
     arguments = _arguments()
     if arguments.list:
         return _list_cells()
-    loads, wants_idle, wants_slow = _chosen_cells(arguments)
+    chosen, wants_idle, wants_slow = _chosen_cells(arguments)
+    clustering = [cell for cell in chosen if cell in cells.cluster()]
+    loads = [cell for cell in chosen if cell not in clustering]
     for tool in ("redis-server", "redis-benchmark"):
         if shutil.which(tool) is None:
             sys.exit(f"{tool} is not installed (Debian: redis-server and redis-tools)")
@@ -48,27 +52,39 @@ def main():
     results = bars.Results(arguments.subject, int(arguments.slow_reader_mib * bars.MIB))
     versions = _versions(arguments)
     report.heading(arguments, versions)
-    with servers.Fleet(_plan(arguments)) as fleet:
-        report.missing_block(fleet.missing)
-        counts = measure.can_count_system_calls()
-        if not counts:
-            print("*** perf cannot count system calls here (it needs linux-perf and root)")
-        for cell in loads:
-            found = rounds.run_cell(fleet, cell, arguments.rounds, arguments.seconds, counts)
-            results.loads[cell.name] = found
-            report.load_table(found, arguments.subject)
-        if wants_idle:
-            results.idle = idle.run(fleet, _single_names(fleet))
-            report.idle_table(results.idle)
-        if wants_slow:
-            results.slow_reader = slow_reader.run(fleet, _single_names(fleet))
-            report.slow_reader_table(results.slow_reader)
-        results.missing = dict(fleet.missing)
+    if loads or wants_idle or wants_slow:
+        with servers.Fleet(_plan(arguments)) as fleet:
+            _run_loads(fleet, loads, arguments, results)
+            if wants_idle:
+                results.idle = idle.run(fleet, _single_names(fleet))
+                report.idle_table(results.idle)
+            if wants_slow:
+                results.slow_reader = slow_reader.run(fleet, _single_names(fleet))
+                report.slow_reader_table(results.slow_reader)
+            results.missing.update(fleet.missing)
+    if clustering:
+        plan = dataclasses.replace(
+            _plan(arguments), names=clustered.names("breakwater", arguments.without))
+        with clustered.ClusterFleet(plan) as fleet:
+            _run_loads(fleet, clustering, arguments, results)
+            results.missing.update(fleet.missing)
     report.missing_block(results.missing)
     report.bars_table(results)
     if arguments.json:
         report.write_json(arguments.json, results, versions)
     return 0
+
+
+def _run_loads(fleet, loads, arguments, results):
+    """Measures the cells one by one and prints each as soon as it is done."""
+    report.missing_block(fleet.missing)
+    counts = measure.can_count_system_calls()
+    if not counts:
+        print("*** perf cannot count system calls here (it needs linux-perf and root)")
+    for cell in loads:
+        found = rounds.run_cell(fleet, cell, arguments.rounds, arguments.seconds, counts)
+        results.loads[cell.name] = found
+        report.load_table(found, arguments.subject)
 
 
 def _arguments():
@@ -101,14 +117,14 @@ def _arguments():
 
 def _chosen_cells(arguments):
     """The load cells to run, and whether the idle and the slow-reader cell are wanted."""
-    loads = cells.full() if arguments.full else cells.default()
+    loads = (cells.full() if arguments.full else cells.default()) + cells.cluster()
     if not arguments.cell:
         if arguments.full and cells.left_out():
             print("left out, replies in flight beyond "
                   f"{bars.bytes_text(cells.REPLIES_IN_FLIGHT_BYTES_MAX)}: "
                   + ", ".join(cells.left_out()))
         return loads, True, True
-    known = {cell.name: cell for cell in cells.full()}
+    known = {cell.name: cell for cell in cells.full() + cells.cluster()}
     unknown = set(arguments.cell) - {*known, cells.IDLE, cells.SLOW_READER}
     if unknown:
         sys.exit(f"unknown cell {', '.join(sorted(unknown))}; --list prints all names")
@@ -117,8 +133,8 @@ def _chosen_cells(arguments):
 
 
 def _list_cells():
-    default = {cell.name for cell in cells.default()}
-    for cell in cells.full():
+    default = {cell.name for cell in cells.default() + cells.cluster()}
+    for cell in cells.full() + cells.cluster():
         print(("" if cell.name in default else "--full  ").rjust(8) + cell.title())
     for name, module in ((cells.IDLE, idle), (cells.SLOW_READER, slow_reader)):
         print(" " * 8 + f"{name}: {module.__doc__.splitlines()[0].split(': ', 1)[1]}")

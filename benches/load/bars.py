@@ -81,6 +81,10 @@ def all_bars(slow_reader_bytes_max):
              for cell in ("p16", "p64", "c1000")]
     lone = _ratio("c1", "p50_ms", "direct")
     bars.append(_below("c1", "median latency ÷ direct Redis's", 2.2, lone))
+    for cell, bound in (("cluster-p1", 1.15), ("cluster-p16", 1.45), ("cluster-p64", 1.2)):
+        bars.append(_below(cell, "CPU a request ÷ before one server", bound,
+                           _cpu(cell, cells.STANDALONE)))
+    bars += [_cpu_bar(cell, "envoy", 0.40) for cell in ("cluster-mget10", "cluster-mget100")]
     idle, slow = cells.IDLE, cells.SLOW_READER
     bars += [
         _below(idle, "resident memory without clients", 8 * MIB, _idle_memory, "bytes"),

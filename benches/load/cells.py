@@ -2,7 +2,8 @@
 
 Owns names and shapes only. The default set is the cells that the bars speak of, plus one for 1 KiB
 values; `full()` adds the cross product of pipelines, clients and sizes, and some SETs.
-Two cells are no redis-benchmark load: `idle` (10,000 idle clients) and `slow-reader`.
+Two cells are no redis-benchmark load: `idle` (10,000 idle clients) and `slow-reader`. Those of
+`cluster()` run before three primaries, beside the same binary before one server.
 Shapes whose replies in flight would not fit a small machine's memory are left out of the cross
 product by a named bound, since a swapping machine measures its disk; `left_out()` says which.
 """
@@ -20,6 +21,8 @@ REPLIES_IN_FLIGHT_BYTES_MAX = 256 << 20
 
 IDLE = "idle"
 SLOW_READER = "slow-reader"
+# What the binary under test is called where it stands before one server, in the cells of a cluster.
+STANDALONE = "before-one"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Cell:
     def title(self):
         load = self.load
         clients = "1 client" if load.clients == 1 else f"{load.clients} clients"
-        text = f"{load.verb} {size_text(load.size)}, P={load.pipeline}, {clients}"
+        verb = load.verb if load.width == 1 else f"{load.verb} of {load.width}"
+        text = f"{verb} {size_text(load.size)}, P={load.pipeline}, {clients}"
         return f"{self.name}: {text}" + (f" ({self.note})" if self.note else "")
 
 
@@ -49,6 +53,14 @@ def default():
         _cell("c1", 1, 1, 64, note="latency: of a blocking client, to the last byte"),
         _cell("c1000", 1, 1000, 64),
     ]
+
+
+def cluster():
+    """The load cells before a Redis Cluster: the keys of all loads lie in all its slots."""
+    gets = [_cell(f"cluster-p{pipeline}", pipeline, 50, 64) for pipeline in PIPELINES]
+    mgets = [Cell(f"cluster-mget{width}", measure.Load("MGET", 1, 50, 64, KEYS_MAX, width))
+             for width in (10, 100)]
+    return gets + mgets
 
 
 def full():

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import lone
-import resp
 
 # Time for the last replies and the closing of the clients' sockets to be worked off and billed.
 SETTLE_SECONDS = 0.02
@@ -31,18 +30,31 @@ class RunError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """One redis-benchmark run: its shape without a target. Sizes in bytes."""
+    """One redis-benchmark run: its shape without a target. Sizes in bytes; `width` is the number of
+    keys of each command, and more than one are asked for by MGET."""
 
     verb: str
     pipeline: int
     clients: int
     size: int
     keys: int
+    width: int = 1
 
     def argv(self, port, requests):
-        return ["redis-benchmark", "-h", "127.0.0.1", "-p", str(port), "-t", self.verb.lower(),
+        argv = ["redis-benchmark", "-h", "127.0.0.1", "-p", str(port),
                 "-c", str(self.clients), "-P", str(self.pipeline), "-d", str(self.size),
                 "-r", str(self.keys), "-n", str(requests), "--csv"]
+        if self.width == 1:
+            return [*argv, "-t", self.verb.lower()]
+        # Each of them is replaced by a key of its own.
+        return [*argv, self.verb, *["key:__rand_int__"] * self.width]
+
+    def requests_of(self, arrived, sent):
+        """How many requests `arrived` commands at Redis are: a proxy may cut one of many keys into
+        several, but whoever answers without asking has not served it. Raises RunError."""
+        if arrived < sent:
+            raise RunError(f"only {arrived} of {sent} requests reached Redis")
+        return arrived if self.width == 1 else sent
 
     def is_lone(self):
         """Whether there is never more than one request in flight, so that `lone.py` can time it."""
@@ -70,15 +82,13 @@ class Sample:
 def sample(load, requests, target, redis):
     """Runs `load` once against `target` (a Server) and returns a Sample. Raises RunError."""
     proxy = None if target is redis else target
-    calls_before = resp.calls_of(redis.port, load.verb)
+    calls_before = redis.calls()
     time.sleep(SETTLE_SECONDS)
-    cpu_before = [cpu_ns(redis.pid), cpu_ns(proxy.pid) if proxy else 0]
+    cpu_before = [redis.cpu_ns(), proxy.cpu_ns() if proxy else 0]
     row = _benchmark(load.argv(target.port, requests))
     time.sleep(SETTLE_SECONDS)
-    cpu = [cpu_ns(redis.pid) - cpu_before[0], (cpu_ns(proxy.pid) if proxy else 0) - cpu_before[1]]
-    calls = resp.calls_of(redis.port, load.verb) - calls_before
-    if calls < requests:
-        raise RunError(f"only {calls} of {requests} requests reached Redis")
+    cpu = [redis.cpu_ns() - cpu_before[0], (proxy.cpu_ns() if proxy else 0) - cpu_before[1]]
+    calls = load.requests_of(redis.calls() - calls_before, requests)
     p50_ms, p99_ms = float(row["p50_latency_ms"]), float(row["p99_latency_ms"])
     if load.is_lone():
         latencies = lone.latencies_ms(load, target.port, LONE_SECONDS)
@@ -131,10 +141,10 @@ def can_count_system_calls():
 def system_calls_a_request(load, requests, target, redis):
     """System calls of `target` divided by the requests that reached Redis meanwhile, connecting and
     closing of the clients included. Raises RunError."""
-    calls_before = resp.calls_of(redis.port, load.verb)
+    calls_before = redis.calls()
     counted = _perf(load.argv(target.port, requests), ["-p", str(target.pid)])
-    calls = resp.calls_of(redis.port, load.verb) - calls_before
-    if counted is None or calls < requests:
+    calls = load.requests_of(redis.calls() - calls_before, requests)
+    if counted is None:
         raise RunError("perf counted nothing")
     return counted / calls
 

@@ -66,13 +66,25 @@ def redis_server(port):
                    "--maxclients", "30000", "--tcp-backlog", "4096"], port)
 
 
+def cluster_node(directory, port, bus):
+    """The same as a node of a cluster, which keeps its configuration in a file of its own."""
+    one = redis_server(port)
+    return Launch([*one.argv, "--cluster-enabled", "yes", "--cluster-port", str(bus),
+                   "--dir", str(directory)], port)
+
+
 def breakwater(plan, _directory, port, redis_port):
+    """Before one redis-server."""
+    return breakwater_before(plan, port, f"redis://127.0.0.1:{redis_port}")
+
+
+def breakwater_before(plan, port, url):
     """Everything of the product switched on but the admin port. Variables that would change the
     configuration behind the command line's back are taken out of the environment."""
     if not plan.breakwater.exists():
         raise NotInstalled(f"{plan.breakwater} does not exist; `cargo build --release` makes it")
     argv = [str(plan.breakwater), "run", "--listen", f"127.0.0.1:{port}",
-            "--upstream", f"redis://127.0.0.1:{redis_port}", "--admin", "off", "--workers", "1"]
+            "--upstream", url, "--admin", "off", "--workers", "1"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("BREAKWATER_")}
     return Launch(argv + shlex.split(plan.breakwater_args), port, environment)
 
@@ -126,10 +138,22 @@ def haproxy_clients_max():
 
 def envoy(plan, directory, port, redis_port):
     """Envoy's redis_proxy: one worker thread, a static cluster of one node, defaults otherwise."""
+    return _envoy_with(plan, directory, port, {"type": "STATIC", **_envoy_cluster(redis_port)})
+
+
+def envoy_in_cluster_mode(plan, directory, port, redis_port):
+    """The same before a Redis Cluster, which it discovers from one of its nodes."""
+    extension = "type.googleapis.com/envoy.extensions.clusters.redis.v3.RedisClusterConfig"
+    discovery = {"name": "envoy.clusters.redis", "typed_config": {"@type": extension}}
+    return _envoy_with(plan, directory, port, {
+        "cluster_type": discovery, "lb_policy": "CLUSTER_PROVIDED", **_envoy_cluster(redis_port)})
+
+
+def _envoy_with(plan, directory, port, cluster):
     binary = plan.envoy or Path(shutil.which("envoy") or _fetch_envoy())
     config = directory / "envoy.json"
     config.write_text(json.dumps({"static_resources": {
-        "listeners": [_envoy_listener(port)], "clusters": [_envoy_cluster(redis_port)]}}))
+        "listeners": [_envoy_listener(port)], "clusters": [cluster]}}))
     return Launch([str(binary), "--config-path", str(config), "--concurrency", "1",
                    "--disable-hot-restart", "--log-level", "error"], port)
 
@@ -158,7 +182,7 @@ def _envoy_listener(port):
 
 def _envoy_cluster(redis_port):
     limits = {"max_connections": 30000, "max_pending_requests": 100000, "max_requests": 100000}
-    return {"name": "redis", "type": "STATIC", "connect_timeout": "1s",
+    return {"name": "redis", "connect_timeout": "1s",
             "circuit_breakers": {"thresholds": [limits]},
             "load_assignment": {"cluster_name": "redis", "endpoints": [{"lb_endpoints": [
                 {"endpoint": {"address": _envoy_address(redis_port)}}]}]}}

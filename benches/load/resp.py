@@ -114,12 +114,21 @@ def verify(port, keys, size):
                 raise ReplyError(f"GET {key_of(index)} gave {got}, not the {size} bytes stored")
 
 
-def calls_of(port, verb):
-    """How often the server at `port` has executed `verb`: the exact number of requests that
-    arrived, whatever the load generator believes to have sent."""
+def verify_many(port, count, size):
+    """Reads the first `count` keys through `port` with one MGET. Raises ReplyError if a byte
+    differs."""
+    with Client(port) as client:
+        answers = client.call("MGET", *[key_of(index) for index in range(count)])
+    wrong = [i for i, answer in enumerate(answers) if answer != value_of(i, size)]
+    if wrong or len(answers) != count:
+        raise ReplyError(f"MGET of {count} keys gave {len(answers)} values, {len(wrong)} wrong")
+
+
+def calls_of(port):
+    """How often the server at `port` has executed the commands of the loads: the exact number of
+    those that arrived, whatever the load generator believes to have sent."""
     with Client(port) as client:
         info = client.call("INFO", "commandstats").decode()
-    for line in info.splitlines():
-        if line.startswith(f"cmdstat_{verb.lower()}:"):
-            return int(line.split("calls=")[1].split(",")[0])
-    return 0
+    heads = tuple(f"cmdstat_{verb}:" for verb in ("get", "set", "mget"))
+    lines = [line for line in info.splitlines() if line.startswith(heads)]
+    return sum(int(line.split("calls=")[1].split(",")[0]) for line in lines)

@@ -54,8 +54,8 @@ class CellResult:
 
 def run_cell(fleet, cell, rounds, seconds, counts_system_calls):
     """Measures `cell` for every target of `fleet` over `rounds` rounds of about `seconds` a run."""
-    load, redis = cell.load, fleet.redis
-    resp.preload(redis.port, load.keys, load.size)
+    load = cell.load
+    fleet.preload(load)
     result = CellResult(cell, {name: Outcome() for name in fleet.targets()})
     requests = {}
     for name, target in fleet.targets().items():
@@ -73,6 +73,7 @@ def run_cell(fleet, cell, rounds, seconds, counts_system_calls):
         target, outcome = fleet.targets().get(name), result.outcomes[name]
         if target is not None and any(outcome.samples):
             outcome.memory_bytes = measure.memory_bytes(target.pid)
+            redis = fleet.behind(name)
             if counts_system_calls and target is not redis:
                 progress.show(f"{cell.name}: counting system calls of {name}")
                 outcome.system_calls = _system_calls(outcome, load, requests[name], target, redis)
@@ -84,6 +85,8 @@ def _prepare(load, target, seconds):
     """Makes sure that the target's replies carry the stored values, and finds its pace."""
     if load.verb == "GET":
         resp.verify(target.port, load.keys, load.size)
+    elif load.verb == "MGET":
+        resp.verify_many(target.port, load.width, load.size)
     return measure.calibrate(load, target.port, seconds)
 
 
@@ -94,7 +97,7 @@ def _one_round(fleet, outcome, load, requests, name):
         outcome.samples.append(None)
         return
     outcome.samples.append(
-        _attempt(outcome, lambda: measure.sample(load, requests, target, fleet.redis)))
+        _attempt(outcome, lambda: measure.sample(load, requests, target, fleet.behind(name))))
 
 
 def _system_calls(outcome, load, requests, target, redis):

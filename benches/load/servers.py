@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import measure
 import peers
 import progress
 import resp
@@ -24,6 +25,8 @@ import resp
 START_SECONDS_MAX = 15.0
 STOP_SECONDS_MAX = 3.0
 PR_SET_PDEATHSIG = 1
+# A GET and not a PING: several proxies answer PING themselves, which says nothing about their upstream.
+FIRST_QUESTION = ("GET", "no-such-key")
 
 
 class StartError(Exception):
@@ -48,9 +51,16 @@ class Server:
     def is_alive(self):
         return self.process.poll() is None
 
-    def wait_until_it_answers(self):
-        """Asks for a key until a bulk reply comes. A GET and not a PING: several proxies answer
-        PING themselves, which says nothing about their upstream."""
+    def cpu_ns(self):
+        """CPU time that it has used so far."""
+        return measure.cpu_ns(self.pid)
+
+    def calls(self):
+        """Commands of the loads that it, a redis-server, has executed so far."""
+        return resp.calls_of(self.port)
+
+    def wait_until_it_answers(self, question):
+        """Asks until a reply comes that is no error."""
         deadline = time.monotonic() + START_SECONDS_MAX
         why = "no answer"
         while time.monotonic() < deadline:
@@ -59,7 +69,7 @@ class Server:
                 raise StartError(f"ended with status {status}: {self.last_words()}")
             try:
                 with resp.Client(self.port, timeout=2.0) as client:
-                    client.call("GET", "no-such-key")
+                    client.call(*question)
                     return
             except (OSError, resp.ReplyError) as error:
                 why = str(error)
@@ -113,6 +123,14 @@ class Fleet:
             server.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def preload(self, load):
+        """Stores the values that `load` asks for."""
+        resp.preload(self.redis.port, load.keys, load.size)
+
+    def behind(self, _name):
+        """The redis-server that this target's requests arrive at."""
+        return self.redis
+
     def targets(self):
         """Name → Server of everything a cell compares, direct Redis first. Dead proxies are left
         out and reported as missing."""
@@ -138,22 +156,25 @@ class Fleet:
         progress.warn(f"MISSING: {name}: {reason}")
 
     def _configure(self, name, port):
-        kind = name.removesuffix("-aa")
         directory = self.directory / f"{name}-{port}"
         directory.mkdir()
         try:
-            return peers.CONFIGURE[kind](self.plan, directory, port, self.redis.port)
+            return self._configuration(name, directory, port)
         except peers.NotInstalled as error:
             raise StartError(str(error)) from error
 
-    def _launch(self, name, configure):
+    def _configuration(self, name, directory, port):
+        kind = name.removesuffix("-aa")
+        return peers.CONFIGURE[kind](self.plan, directory, port, self.redis.port)
+
+    def _launch(self, name, configure, question=FIRST_QUESTION):
         launch = configure(peers.free_port())
         if shutil.which(launch.argv[0]) is None:
             raise StartError(f"{launch.argv[0]} is not installed or not executable")
         server = Server(name, launch, self.directory / f"{name}-{launch.port}.log")
         self._started.append(server)
         try:
-            server.wait_until_it_answers()
+            server.wait_until_it_answers(question)
         except BaseException:
             server.stop()
             raise

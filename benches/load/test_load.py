@@ -91,15 +91,29 @@ class Verdicts(unittest.TestCase):
         self.assertEqual({verdict.holds for verdict in verdicts}, {None})
 
     def test_every_bar_names_a_cell_that_exists(self):
-        names = {cell.name for cell in cells.default()} | {cells.IDLE, cells.SLOW_READER}
+        names = {cell.name for cell in cells.default() + cells.cluster()}
+        names |= {cells.IDLE, cells.SLOW_READER}
         self.assertLessEqual({bar.cell for bar in bars.all_bars(1)}, names)
+
+
+class Counting(unittest.TestCase):
+    def test_a_command_of_many_keys_counts_once_however_it_is_cut(self):
+        many, one = (measure.Load("MGET", 1, 50, 64, 100, width) for width in (10, 1))
+        self.assertEqual((many.requests_of(30, 10), one.requests_of(30, 10)), (10, 30))
+        with self.assertRaises(measure.RunError):
+            many.requests_of(9, 10)
+
+    def test_each_key_of_a_command_is_chosen_by_itself(self):
+        argv = measure.Load("MGET", 1, 50, 64, 100, 3).argv(1, 10)
+        self.assertEqual(argv[-4:], ["MGET", *["key:__rand_int__"] * 3])
 
 
 class Shapes(unittest.TestCase):
     def test_cells_have_names_and_loads_of_their_own(self):
         full = cells.full()
-        self.assertEqual(len({cell.name for cell in full}), len(full))
         self.assertEqual(len({cell.load for cell in full}), len(full))
+        everything = full + cells.cluster()
+        self.assertEqual(len({cell.name for cell in everything}), len(everything))
 
     def test_every_shape_of_the_matrix_is_run_or_named_as_left_out(self):
         gets = [cell for cell in cells.full() if cell.load.verb == "GET"]

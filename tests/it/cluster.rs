@@ -15,6 +15,7 @@ mod load;
 mod loops;
 mod nodes;
 mod order;
+mod partition;
 mod probe;
 mod pubsub;
 mod reshard;

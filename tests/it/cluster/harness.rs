@@ -12,7 +12,7 @@ use crate::support::{Client, until};
 #[test]
 fn a_cluster_forms_and_its_slots_move() {
     let cluster = Cluster::start(3, 1);
-    assert_eq!(cluster.owners(), (0..16_384).map(|slot| by_share(slot)).collect::<Vec<_>>());
+    assert_eq!(cluster.owners(), (0..16_384).map(by_share).collect::<Vec<_>>());
     assert_eq!((0..3).map(|i| cluster.replicas_of(i)).collect::<Vec<_>>(), [[3], [4], [5]]);
     let slot = slot_of(&key_in(42, 0));
     assert_eq!(slot, 42);
@@ -96,6 +96,8 @@ fn a_relay_is_what_the_nodes_announce_and_can_be_made_bad() {
     assert!(client.try_frame().is_err());
     relay.mend();
     client.patience(crate::support::PATIENCE);
+    assert_eq!(client.rest(), b"");
+    let mut client = Client::connect(relay.port());
     assert_eq!(client.text("ECHO heard"), "$5\r\nheard\r\n");
     relay.refuse();
     assert_eq!(client.rest(), b"");

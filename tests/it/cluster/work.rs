@@ -96,7 +96,7 @@ impl Keys {
     /// So many keys, every second in a slot that moves.
     fn take(&mut self, count: usize) -> Vec<String> {
         let one = |n: usize| {
-            let slot = self.slot(n % 2 == 0);
+            let slot = self.slot(n.is_multiple_of(2));
             self.key(slot)
         };
         (0..count).map(one).collect()
@@ -192,7 +192,7 @@ fn transaction(mut keys: Keys, _: Shared) -> Work {
         let exec = [b"*3\r\n", &results[..]].concat();
         let queued = b"+QUEUED\r\n".to_vec();
         let replies = [b"+OK\r\n".to_vec(), queued.clone(), queued.clone(), queued, exec];
-        talk(client, &steps, &replies, (round / 4) % 2 == 0)
+        talk(client, &steps, &replies, (round / 4).is_multiple_of(2))
     };
     keys.named("transaction", Box::new(round))
 }
@@ -211,7 +211,7 @@ fn blocking(mut keys: Keys, _: Shared) -> Work {
         };
         let (push, pop) = (["RPUSH", list, &element], ["BLPOP", list, "60"]);
         let popped = [b"*2\r\n", &bulk(list.as_bytes())[..], &bulk(element.as_bytes())].concat();
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             ask(pusher, &push, b":1\r\n")?;
             return ask(client, &pop, &popped);
         }

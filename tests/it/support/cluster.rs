@@ -313,13 +313,6 @@ impl Cluster {
         last
     }
 
-    /// Makes node `replica` copy `primary`; the former must have no slots.
-    pub(crate) fn replicate(&self, replica: usize, primary: usize) {
-        let id = self.id(primary);
-        ok(&mut self.node(replica), &format!("CLUSTER REPLICATE {id}"));
-        self.settle();
-    }
-
     /// Takes a node without slots out of the cluster, and ends it.
     pub(crate) fn forget(&mut self, i: usize) {
         let id = self.id(i);

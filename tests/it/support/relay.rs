@@ -4,7 +4,7 @@
 //! bytes, swallows one direction silently, resets. Never changes a byte, never reorders.
 //!
 //! What surprises: a fault holds for all connections that are open and all that come, until [`Relay::mend`]. Bytes
-//! that were swallowed never come again; a connection that was starved stays dead for its two ends.
+//! that were swallowed never come again, and no real wire goes on behind a gap: those connections are reset then.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -108,10 +108,13 @@ impl Relay {
     pub(crate) fn mend(&self) {
         self.wire.delay_us.store(0, Ordering::Relaxed);
         self.wire.bytes_left.store(-1, Ordering::Relaxed);
+        self.wire.refuses.store(false, Ordering::Relaxed);
+        if self.wire.is_black.iter().any(|way| way.load(Ordering::Relaxed)) {
+            self.wire.reset_all();
+        }
         for way in &self.wire.is_black {
             way.store(false, Ordering::Relaxed);
         }
-        self.wire.refuses.store(false, Ordering::Relaxed);
     }
 
     /// Bytes carried this way.
