@@ -84,9 +84,18 @@ impl Rig {
 
     /// Before a cluster of so many primaries, which share the slots in the order of their numbers.
     pub(crate) fn before_cluster(primaries: u16) -> Self {
+        Self::before_cluster_with(primaries, |_| {})
+    }
+
+    /// The same with other settings.
+    pub(crate) fn before_cluster_with(
+        primaries: u16,
+        change: impl FnOnce(&mut UpstreamSettings),
+    ) -> Self {
         let flags =
             RunFlags { upstream: Some("redis-cluster://node:6379".into()), ..RunFlags::default() };
-        let settings = Settings::load(&flags).unwrap().upstream;
+        let mut settings = Settings::load(&flags).unwrap().upstream;
+        change(&mut settings);
         let rig = Self::with(|own| *own = settings.clone());
         let claims: Vec<u64> = (1..=u64::from(primaries)).collect();
         let share = SLOTS.div_ceil(primaries);
@@ -303,7 +312,13 @@ impl Rig {
 pub(crate) fn members(claims: &[u64], settings: &UpstreamSettings) -> Arc<Members> {
     let member = |(id, &config_epoch): (u16, &u64)| {
         let (id, settings) = (NodeId(id), settings.clone());
-        let node = Arc::new(Node { id, name: format!("node{}", id.0), settings, tls: None });
+        let node = Arc::new(Node {
+            id,
+            name: format!("node{}", id.0),
+            settings,
+            tls: None,
+            in_step_until: Default::default(),
+        });
         let role = MemberRole::Primary;
         let (health, cluster_id) = (Health::Online, "".into());
         let member =
