@@ -20,6 +20,18 @@ fn before(cluster: &Cluster) -> Proxy {
     proxy
 }
 
+/// A proxy that waits for as long as it ever does, because its clients have patience.
+fn patient(cluster: &Cluster) -> Proxy {
+    let url = cluster.url();
+    let toml = |port: u16, _: &Folder| {
+        format!(
+            "[upstream]\nurl = \"{url}\"\n\n[[listener]]\naddress = \"127.0.0.1:{port}\"\n\
+             client_timeout = \"30s\"\n"
+        )
+    };
+    Proxy::listening(toml).ready()
+}
+
 /// A frame as a client of this version gets it.
 fn pushed(version: u8, words: &[&str]) -> Vec<u8> {
     let mut frame = command(words);
@@ -167,15 +179,7 @@ fn a_channel_survives_that_the_node_of_its_link_hangs() {
 fn a_shard_channel_waits_for_its_slot_to_be_served() {
     let more = ["--cluster-require-full-coverage", "no"];
     let cluster = Cluster::start_as(&Shape { more: &more, ..Shape::default() });
-    // A client with patience: Breakwater waits for as long as it ever does.
-    let toml = |port: u16, _: &Folder| {
-        let url = cluster.url();
-        format!(
-            "[upstream]\nurl = \"{url}\"\n\n[[listener]]\naddress = \"127.0.0.1:{port}\"\n\
-             client_timeout = \"30s\"\n"
-        )
-    };
-    let proxy = Proxy::listening(toml).ready();
+    let proxy = patient(&cluster);
     let (channel, key) = (key_in(42, 0), key_in(42, 1));
     let mut other = client(&proxy, 3);
     until("the slot map is there", || other.text(&format!("GET {key}")) == "_\r\n");
@@ -339,32 +343,28 @@ fn notifications_come_from_every_primary_and_each_once() {
 fn shard_channels_come_and_go_while_their_slots_move() {
     const SLOTS: u16 = 40;
     let cluster = Cluster::start(3, 0);
-    let proxy = before(&cluster);
+    let proxy = patient(&cluster);
     let channels: Vec<String> = (0..SLOTS).map(|slot| key_in(slot, 0)).collect();
     let mut keeper = client(&proxy, 2);
     for (place, channel) in channels.iter().enumerate() {
         keeper.send(format!("SSUBSCRIBE {channel}\r\n"));
         expect(&mut keeper, &confirmed(2, "ssubscribe", channel, place + 1), "all of them");
     }
-    let mut mover = cluster.mover();
-    std::thread::scope(|scope| {
-        let moving = scope.spawn(move || {
-            for (from, to) in [(0, 1), (1, 2), (2, 0), (0, 2)] {
-                (0..SLOTS).for_each(|slot| mover.move_slot(slot, from, to));
+    for (from, to) in [(0, 1), (1, 2)] {
+        let mut mover = cluster.mover();
+        std::thread::scope(|scope| {
+            let moving =
+                scope.spawn(move || (0..SLOTS).for_each(|slot| mover.move_slot(slot, from, to)));
+            let mut guest = client(&proxy, 2);
+            let mut rounds = 0;
+            while !moving.is_finished() || rounds == 0 {
+                come_and_go(&mut guest, &channels);
+                rounds += 1;
             }
         });
-        let mut guest = client(&proxy, 2);
-        let mut rounds = 0;
-        while !moving.is_finished() || rounds == 0 {
-            for channel in &channels {
-                guest.send(format!("SSUBSCRIBE {channel}\r\n"));
-                expect(&mut guest, &confirmed(2, "ssubscribe", channel, 1), "it comes");
-                guest.send(format!("SUNSUBSCRIBE {channel}\r\n"));
-                expect(&mut guest, &confirmed(2, "sunsubscribe", channel, 0), "and goes");
-            }
-            rounds += 1;
-        }
-    });
+        // Nodes that have not heard of the last move yet would take the next one for a mistake.
+        cluster.settle();
+    }
     let mut publisher = proxy.client();
     for channel in &channels {
         until("it is subscribed at the last owner, by one client", || {
@@ -378,4 +378,13 @@ fn shard_channels_come_and_go_while_their_slots_move() {
     drop(keeper);
     until("nothing is left on the servers", || nothing_left(&cluster, &[]));
     assert_eq!(proxy.metric("breakwater_subscriber_links_lost_total"), 0.0);
+}
+
+fn come_and_go(guest: &mut Client, channels: &[String]) {
+    for channel in channels {
+        guest.send(format!("SSUBSCRIBE {channel}\r\n"));
+        expect(guest, &confirmed(2, "ssubscribe", channel, 1), "it comes");
+        guest.send(format!("SUNSUBSCRIBE {channel}\r\n"));
+        expect(guest, &confirmed(2, "sunsubscribe", channel, 0), "and goes");
+    }
 }
