@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use crate::support::cluster::{Cluster, Failover, Shape, key_in, share, slot_of};
+use crate::support::process::Folder;
 use crate::support::{Client, Proxy, bulk, command, shown, until};
 
 /// A proxy that has seen the whole map.
@@ -17,6 +18,18 @@ fn before(cluster: &Cluster) -> Proxy {
     let mut client = proxy.client();
     until("the slot map is there", || client.text("GET x") == "$-1\r\n");
     proxy
+}
+
+/// A proxy that waits for as long as it ever does, because its clients have patience.
+fn patient(cluster: &Cluster) -> Proxy {
+    let url = cluster.url();
+    let toml = |port: u16, _: &Folder| {
+        format!(
+            "[upstream]\nurl = \"{url}\"\n\n[[listener]]\naddress = \"127.0.0.1:{port}\"\n\
+             client_timeout = \"30s\"\n"
+        )
+    };
+    Proxy::listening(toml).ready()
 }
 
 /// A frame as a client of this version gets it.
@@ -166,8 +179,10 @@ fn a_channel_survives_that_the_node_of_its_link_hangs() {
 fn a_shard_channel_waits_for_its_slot_to_be_served() {
     let more = ["--cluster-require-full-coverage", "no"];
     let cluster = Cluster::start_as(&Shape { more: &more, ..Shape::default() });
-    let proxy = before(&cluster);
-    let channel = key_in(42, 0);
+    let proxy = patient(&cluster);
+    let (channel, key) = (key_in(42, 0), key_in(42, 1));
+    let mut other = client(&proxy, 3);
+    until("the slot map is there", || other.text(&format!("GET {key}")) == "_\r\n");
     for i in 0..3 {
         assert_eq!(cluster.node(i).text("CLUSTER DELSLOTS 42"), "+OK\r\n");
     }
@@ -322,4 +337,54 @@ fn notifications_come_from_every_primary_and_each_once() {
     expect(&mut subscriber, &pushed(3, &["pmessage", "*", &channel, "set"]), "key");
     expect(&mut subscriber, &pushed(3, &["pmessage", "*", "__keyevent@0__:set", &key]), "event");
     expect_nothing(&mut subscriber);
+}
+
+#[test]
+fn shard_channels_come_and_go_while_their_slots_move() {
+    const SLOTS: u16 = 40;
+    let cluster = Cluster::start(3, 0);
+    let proxy = patient(&cluster);
+    let channels: Vec<String> = (0..SLOTS).map(|slot| key_in(slot, 0)).collect();
+    let mut keeper = client(&proxy, 2);
+    for (place, channel) in channels.iter().enumerate() {
+        keeper.send(format!("SSUBSCRIBE {channel}\r\n"));
+        expect(&mut keeper, &confirmed(2, "ssubscribe", channel, place + 1), "all of them");
+    }
+    for (from, to) in [(0, 1), (1, 2)] {
+        let mut mover = cluster.mover();
+        std::thread::scope(|scope| {
+            let moving =
+                scope.spawn(move || (0..SLOTS).for_each(|slot| mover.move_slot(slot, from, to)));
+            let mut guest = client(&proxy, 2);
+            let mut rounds = 0;
+            while !moving.is_finished() || rounds == 0 {
+                come_and_go(&mut guest, &channels);
+                rounds += 1;
+            }
+        });
+        // Nodes that have not heard of the last move yet would take the next one for a mistake.
+        cluster.settle();
+    }
+    let mut publisher = proxy.client();
+    for channel in &channels {
+        until("it is subscribed at the last owner, by one client", || {
+            publisher.text(&format!("PUBSUB SHARDNUMSUB {channel}")).ends_with(":1\r\n")
+                && cluster.node(2).text("PUBSUB SHARDCHANNELS").contains(channel)
+        });
+        assert_eq!(publisher.text(&format!("SPUBLISH {channel} x")), ":1\r\n");
+        expect(&mut keeper, &pushed(2, &["smessage", channel, "x"]), "once");
+    }
+    expect_nothing(&mut keeper);
+    drop(keeper);
+    until("nothing is left on the servers", || nothing_left(&cluster, &[]));
+    assert_eq!(proxy.metric("breakwater_subscriber_links_lost_total"), 0.0);
+}
+
+fn come_and_go(guest: &mut Client, channels: &[String]) {
+    for channel in channels {
+        guest.send(format!("SSUBSCRIBE {channel}\r\n"));
+        expect(guest, &confirmed(2, "ssubscribe", channel, 1), "it comes");
+        guest.send(format!("SUNSUBSCRIBE {channel}\r\n"));
+        expect(guest, &confirmed(2, "sunsubscribe", channel, 0), "and goes");
+    }
 }
