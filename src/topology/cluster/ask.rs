@@ -48,6 +48,7 @@ pub async fn views_of(contacts: &[&Contact]) -> Vec<(usize, Option<View>)> {
     for (place, contact) in contacts.iter().enumerate() {
         let Some(replies) = contact.ask(&[NODES]) else { continue };
         let asked = contact.node.settings.endpoint.clone();
+        // Each on its own: one that is hung holds up itself.
         pending.spawn_local(async move {
             let reply = replies.await.ok()?.into_iter().next()?;
             let mut view = decode(&reply).as_ref().and_then(BytesFrame::as_str).map(nodes::read);
@@ -87,6 +88,7 @@ pub async fn places_of(contact: &Contact) -> Option<View> {
     let shards = reply(contact.ask(&[SHARDS])?).await;
     let view = match shards.as_ref().and_then(|reply| shards::read_shards(reply, is_tls)) {
         Some(view) => Some(view),
+        // An error reply, or something that is no list: older than 7.0, or not permitted.
         None => shards::read_slots(&reply(contact.ask(&[SLOTS])?).await?),
     };
     let mut view = view?;

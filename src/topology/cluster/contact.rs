@@ -87,6 +87,7 @@ impl Contact {
     /// Opens the connection; `changed` is notified whenever its standing changes.
     #[must_use]
     pub fn open(node: &Arc<Node>, shared: &Arc<Shared>, changed: &Rc<Notify>) -> Self {
+        // One place: whoever finds it taken asks another node (INV-4).
         let (questions, asked) = mpsc::channel(1);
         let state = Rc::default();
         let task = Task {
@@ -229,6 +230,7 @@ impl Task {
             is_readonly: false,
             label: "breakwater:control".into(),
         };
+        // Within connect_timeout, the handshake included.
         let mut exchange = dial::dial(&self.node, &purpose).await?;
         self.state.borrow_mut().wants_auth = false;
         self.restorer.connected();
@@ -237,6 +239,7 @@ impl Task {
         self.restore(&mut exchange).await?;
         let version = answered(facts::version(&mut exchange)).await?;
         self.state.borrow_mut().version = version;
+        // Only a node that answers ends the growing pauses: one that accepts and says nothing does not.
         *failures = 0;
         self.set(Standing::Up);
         loop {
@@ -264,6 +267,7 @@ impl Task {
 
     /// Loads what a primary has forgotten, where that is allowed. A replica gets it from its primary.
     async fn restore(&mut self, exchange: &mut Exchange) -> Result<(), DialError> {
+        // The borrow must end before the first await.
         let is_due = {
             let state = self.state.borrow();
             state.is_primary && !state.is_stranger
@@ -279,6 +283,7 @@ impl Task {
         let replies = answered(converse(exchange, &bytes, 2)).await?;
         let reply = replies.first().cloned().unwrap_or_default();
         let mut is_stranger = reply.starts_with(b"-NOAUTH");
+        // What a client has proven to this deployment may be refused by this node: its ACL is its own.
         let mut is_refused = false;
         if is_stranger && let Some(presented) = self.shared.identities.any() {
             let auth: [&[u8]; 3] = [b"AUTH", presented.user(), &presented.password];

@@ -131,6 +131,7 @@ impl Follower {
     async fn step(&mut self) {
         self.keep_contacts();
         self.keep_learning();
+        // Events may come faster than this; each goes through here, so that contacts follow the newest map.
         let pause = Duration::from_micros(self.pace.due().saturating_sub(clock::micros()));
         tokio::select! {
             // One is enough; what comes until then is the same wish.
@@ -169,16 +170,19 @@ impl Follower {
     /// A connection to each member, primaries first; and to the seeds while no member answers.
     fn keep_contacts(&mut self) {
         let map = self.map();
+        // Replicas too: when all primaries are lost, only they can tell who takes over.
         let replicas = map.members.iter().filter(|member| member.role == MemberRole::Replica);
         let members = map.members.primaries().chain(replicas).take(CONTACTS_MAX);
         let mut wanted: Vec<Arc<Node>> = members.map(|member| Arc::clone(&member.node)).collect();
         let is_up =
             |node: &Arc<Node>| self.contacts.get(&node.id).is_some_and(|it| it.contact.is_up());
+        // Also before there is a map, and each time that all members fall silent at once.
         if !wanted.iter().any(is_up) {
             let seeds = self.seeds.iter().take(SEEDS_MAX);
             wanted.extend(seeds.filter_map(|seed| self.directory.node(seed)));
         }
         let ids: HashSet<NodeId> = wanted.iter().map(|node| node.id).collect();
+        // Who has left is not dialled any more: its address may be somebody else's tomorrow.
         self.contacts.retain(|id, _| ids.contains(id));
         for node in &wanted {
             let open = || Acquaintance {
@@ -218,6 +222,7 @@ impl Follower {
             }
         };
         control::map_refreshed(trigger, outcome);
+        // Nothing usable came: whoever wanted it still does. The pace sees to it that this does not become a storm.
         let has_failed = !matches!(outcome, RefreshOutcome::Changed | RefreshOutcome::Same);
         self.pace.end(outcome == RefreshOutcome::Changed);
         if has_failed {
@@ -236,6 +241,7 @@ impl Follower {
         let mut asked = self.pick(&[], at_once);
         let mut answers = self.ask(&asked, trigger).await;
         let map = self.map();
+        // One node that was reset and left alone must not make us ask everybody each time.
         let is_due = began >= self.assembled_at + ASSEMBLE_EVERY || self.assembled_at == 0;
         if is_due && picture::has_stranger(&answers, &map) {
             self.assembled_at = began;
@@ -244,6 +250,7 @@ impl Follower {
             asked.extend(everybody);
         }
         // Whom the others speak against is heard itself.
+        // Its own word may be that it serves the slot (then the others are behind), or that it does not.
         let witness = picture::witness(&answers, &map).filter(|id| self.contacts.contains_key(id));
         let third = match witness {
             Some(witness) => vec![witness],
@@ -260,6 +267,7 @@ impl Follower {
     /// So many nodes that could tell something, at random, and none of `besides`.
     fn pick(&self, besides: &[NodeId], count: usize) -> Vec<NodeId> {
         let able = self.contacts.iter().filter(|(id, it)| it.can_tell() && !besides.contains(id));
+        // At random: whoever is asked first every time would be asked by the whole fleet.
         let mut able: Vec<NodeId> = able.map(|(id, _)| *id).collect();
         let mut picked = Vec::new();
         while picked.len() < count && !able.is_empty() {
@@ -292,6 +300,7 @@ impl Follower {
                     self.places.lay_over(&mut view);
                     Some(view)
                 }
+                // CLUSTER NODES is not permitted: without epochs, but better than nothing.
                 None => ask::places_of(contact).await,
             };
             answers.extend(view.map(|view| Answer { from: contact.node.id, view }));

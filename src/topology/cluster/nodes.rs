@@ -31,17 +31,21 @@ fn read_line(line: &str, open: &mut Vec<Open>) -> Option<Seen> {
     let address = words.next()?;
     let flags = words.next()?;
     let primary = words.next()?;
+    // When it was heard of is the cluster's own affair: its flags say what follows from that.
     let (_ping, _pong) = (words.next()?, words.next()?);
     let epoch = words.next()?.parse().ok()?;
+    // Whether the bus between the two is connected says nothing of whether we can reach it.
     let _link = words.next()?;
     let has = |flag| flags.split(',').any(|it| it == flag);
     // Nodes in handshake have a random id that they will not keep.
     if has("handshake") {
         return None;
     }
+    // `fail?` is one node's suspicion, and does not count; `fail` is agreed upon.
     let is_myself = has("myself");
     let (host, port, aliases) = read_address(address, is_myself, has("noaddr"))?;
     let is_replica = has("slave") || has("replica");
+    // Everything that is left are slots, in ranges or one by one, and behind them the open ones.
     let mut ranges = Vec::new();
     for word in words.take(RANGES_MAX) {
         match read_open(word) {
@@ -74,6 +78,7 @@ fn read_address(
     let mut parts = text.split(',');
     let address = parts.next()?;
     let address = address.split_once('@').map_or(address, |(address, _bus)| address);
+    // The bus port behind the @ is for nodes alone.
     let (host, port) = address.rsplit_once(':')?;
     let port = port.parse().ok()?;
     let host = match Host::read(host) {

@@ -212,6 +212,7 @@ fn of_one_generation<'a>(
         map.members.iter().map(|member| (&*member.cluster_id, member)).collect();
     let is_known =
         |answer: &&Answer| answer.view.nodes.iter().any(|seen| known.contains_key(&*seen.id));
+    // An empty answer cannot be here: every node lists itself.
     let (ours, foreign): (Vec<&Answer>, Vec<&Answer>) = answers.iter().partition(is_known);
     let allied = allied(&foreign);
     if known.is_empty() || allied.len() * 2 > answers.len() {
@@ -296,6 +297,7 @@ fn addresses<'a>(
     let mut ids = HashMap::new();
     let mut taken = HashSet::new();
     for seen in nodes {
+        // Such a node is a member for the others, and none for us.
         let Some(host) = seen.host.name() else { continue };
         let endpoint = Endpoint::Tcp { host: host.to_owned(), port: seen.port };
         let Some(node) = directory.node(&endpoint) else { continue };
@@ -315,6 +317,7 @@ fn members(
 ) -> Members {
     let all = nodes.iter().filter_map(|seen| {
         let (id, endpoint) = ids.get(&*seen.id)?;
+        // A replica whose primary is not known is its own for the moment, and serves nothing.
         let primary = seen.primary.as_deref().and_then(|primary| ids.get(primary));
         let member = Member {
             node: directory.node(endpoint)?,

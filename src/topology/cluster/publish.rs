@@ -27,6 +27,7 @@ impl Follower {
             let map = current.slots.as_deref().unwrap_or(&empty);
             let next = picture.over(map, Arc::clone(&migrations));
             is_news = differ(map, &next);
+            // Chosen with the map, so that both change at once for the workers.
             let node = self.keyless(&current.node, &next);
             Topology { node, ..current.with_slots(next) }
         });
@@ -36,6 +37,7 @@ impl Follower {
     /// Publishes the slots on the move, if they are others than those of the map.
     pub(super) fn publish_migrations(&self) {
         let migrations = self.rounds.survey.migrations();
+        // Each snapshot makes all workers look again: not without need.
         if self.map().migrations == migrations {
             return;
         }
@@ -62,7 +64,9 @@ impl Follower {
             return;
         };
         self.learnt_of = Some(node.id);
+        // SELECT of anything but 0 is refused by every cluster; what was counted by trying is not needed.
         learnt.facts.databases = 1;
+        // It may have left while it was answering; then what it said is published all the same, and replaced soon.
         let contact = self.contacts.get(&node.id).map(|it| &it.contact);
         // Strangers still have to authenticate themselves, even if we no longer have to.
         learnt.facts.wants_auth |= contact.is_some_and(|contact| contact.wants_auth());
@@ -131,6 +135,7 @@ impl Follower {
         if map.members.get(present.id).is_some_and(|member| is_fit(member)) {
             return Arc::clone(present);
         }
+        // The first by number, so that all workers, and all turns, agree.
         let fit = map.members.primaries().find(|member| is_fit(member));
         let any = || map.members.primaries().find(|member| member.health == Health::Online);
         fit.or_else(any).map_or_else(|| Arc::clone(present), |member| Arc::clone(&member.node))
@@ -143,6 +148,7 @@ fn differ(map: &SlotMap, next: &SlotMap) -> bool {
         let all = map.members.iter();
         all.map(|it| (it.node.id, it.cluster_id.clone(), it.role, it.primary, it.health)).collect()
     };
+    // Compared by number: a node that was replaced at the same address is another member, below.
     let owners = map.slots().iter().zip(next.slots()).any(|(a, b)| a.owner != b.owner);
     owners || members(map) != members(next)
 }

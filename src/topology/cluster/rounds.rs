@@ -54,6 +54,7 @@ impl Follower {
         self.begin_round(&map, now);
         let share = (map.members.primaries().count() / ROUND_TICKS).max(2);
         let mut batch = Vec::new();
+        // Refreshes come first: this can wait.
         while batch.len() < share && self.pace.is_idle(now) {
             let Some(id) = self.rounds.left.pop_front() else { break };
             if self.contacts.get(&id).is_some_and(Acquaintance::can_tell) {
@@ -98,6 +99,7 @@ impl Follower {
         for contact in contacts {
             let id = contact.node.id;
             let leaving: Vec<u16> = self.rounds.survey.leaving(id).take(COUNTED_MAX).collect();
+            // What cannot be counted stays as it was, and is called standing still in the end; that is what it looks like.
             for (slot, keys) in
                 leaving.iter().zip(census::keys_in(&contact, &leaving).await.unwrap_or_default())
             {
@@ -156,6 +158,7 @@ impl Follower {
             let soon = || now + CENSUS_FIRST / 2 + random() % CENSUS_FIRST;
             self.rounds.census_at.entry(id).or_insert_with(soon);
         }
+        // One at a time over the whole cluster.
         let due = self.rounds.census_at.iter().filter(|(_, at)| **at <= now);
         let Some((&id, _)) = due.min_by_key(|(_, at)| **at) else {
             return;
@@ -179,6 +182,7 @@ impl Follower {
         let Some(holder) = map.members.get(id) else {
             return;
         };
+        // Whoever repairs wants to see that it helped.
         if !found.is_empty() {
             self.rounds.census_at.insert(id, now + CENSUS_AGAIN);
         }
@@ -268,6 +272,7 @@ fn repair_of_orphans(holder: &Node, slot: u16, owner: Option<&str>) -> String {
         return fix;
     };
     match owner {
+        // Opened on the holder first: only then does the tool see that the keys there belong to a move.
         Some(owner) => format!(
             "redis-cli -h {host} -p {port} CLUSTER SETSLOT {slot} IMPORTING {owner} && {fix}"
         ),

@@ -19,6 +19,7 @@ pub fn read_shards(reply: &BytesFrame, is_tls: bool) -> Option<View> {
     };
     let mut view = View::default();
     for shard in shards.iter().take(NODES_MAX) {
+        // A shard without slots is one that is empty, or about to be taken out: its nodes are members all the same.
         let ranges = field(shard, "slots").map(read_ranges).unwrap_or_default();
         let Some(BytesFrame::Array(nodes)) = field(shard, "nodes") else {
             continue;
@@ -38,6 +39,7 @@ pub fn read_shards(reply: &BytesFrame, is_tls: bool) -> Option<View> {
         }
         view.nodes.append(&mut nodes);
     }
+    // Each shard is bounded, and so is their number; their product must be as well.
     view.nodes.truncate(NODES_MAX);
     Some(view)
 }
@@ -53,6 +55,7 @@ pub fn read_slots(reply: &BytesFrame) -> Option<View> {
         let BytesFrame::Array(parts) = entry else {
             continue;
         };
+        // What stands behind the two numbers is the primary, and then its replicas in no order.
         let [first, last, nodes @ ..] = parts.as_slice() else {
             continue;
         };
@@ -68,6 +71,7 @@ pub fn read_slots(reply: &BytesFrame) -> Option<View> {
 fn read_entry(view: &mut View, range: (u16, u16), nodes: &[BytesFrame]) {
     let mut primary: Option<Box<str>> = None;
     for (place, node) in nodes.iter().enumerate() {
+        // A replica that makes no sense is one replica fewer.
         let Some(mut seen) = read_slots_node(node) else {
             // Without its primary the range belongs to nobody.
             if place == 0 {
@@ -81,6 +85,7 @@ fn read_entry(view: &mut View, range: (u16, u16), nodes: &[BytesFrame]) {
         } else {
             primary = Some(seen.id.clone());
         }
+        // A node is named again with each of its ranges; it is one node.
         let has_room = view.nodes.len() < NODES_MAX;
         match view.nodes.iter_mut().find(|it| it.id == seen.id) {
             Some(known) if place == 0 => known.ranges.push(range),
@@ -101,6 +106,7 @@ fn read_slots_node(node: &BytesFrame) -> Option<Seen> {
     };
     let host = read_host(parts.first()?);
     let port = port(parts.get(1)?)?;
+    // Versions differ from here on.
     let id = parts.get(2).and_then(text).filter(|id| is_id(id));
     // Before 4.0 a node has no name there; its address is as good, as long as nothing else names it.
     let id = match (id, host.name()) {
@@ -128,15 +134,18 @@ fn read_node(node: &BytesFrame, is_tls: bool) -> Option<Seen> {
     let port = if is_tls { tls.or(plain) } else { plain.or(tls) }?;
     let host = read_host(field(node, "endpoint").or_else(|| field(node, "ip"))?);
     let aliases = ["ip", "hostname"].into_iter().filter_map(named).map(Host::read);
+    // A role that is not known yet serves no slots as far as we are concerned.
     let role = match named("role") {
         Some("master" | "primary") => MemberRole::Primary,
         _ => MemberRole::Replica,
     };
+    // Whoever does not say that it is ill is taken to be well: a dial will tell.
     let health = match named("health") {
         Some("fail" | "failed") => Health::Failed,
         Some("loading") => Health::Loading,
         _ => Health::Online,
     };
+    // Only some servers have it, and most leave it empty.
     let zone = named("availability-zone").filter(|zone| !zone.is_empty());
     Some(Seen {
         aliases: aliases.filter_map(|host| host.name().map(Into::into)).collect(),
@@ -169,6 +178,7 @@ fn field<'f>(pairs: &'f BytesFrame, name: &str) -> Option<&'f BytesFrame> {
     let BytesFrame::Array(pairs) = pairs else {
         return None;
     };
+    // A key without its value at the end is left out.
     pairs.chunks_exact(2).find_map(|pair| match pair {
         [key, value] if text(key) == Some(name) => Some(value),
         _ => None,
@@ -188,7 +198,7 @@ fn text(frame: &BytesFrame) -> Option<&str> {
     std::str::from_utf8(frame.as_bytes()?).ok()
 }
 
-/// A port that can be dialled. A node without TLS has a `tls-port` of 0 in some versions.
+/// A port that can be dialled: 0 is none.
 fn port(frame: &BytesFrame) -> Option<u16> {
     number(frame).filter(|&port| port > 0)
 }

@@ -21,6 +21,7 @@ use crate::upstream::dial::DialError;
 impl Follower {
     /// Some contact has changed its standing.
     pub(super) fn note_standings(&mut self) {
+        // Before the first map each node that answers is news, afterwards only one that had been lost.
         let is_map_empty = self.map().members.iter().next().is_none();
         let (mut is_recovered, mut is_lost, mut is_first) = (false, false, false);
         for acquaintance in self.contacts.values_mut() {
@@ -37,6 +38,7 @@ impl Follower {
                 Standing::Dialling | Standing::Up | Standing::Down(_) => {}
             }
         }
+        // Otherwise clients would wait for the rest of a back-off that has no reason any more.
         if is_recovered {
             self.publish_recovery();
         }
@@ -58,6 +60,7 @@ impl Follower {
     /// Looks whether some node's idea of the cluster's epoch, size or state has changed. That costs a node next to nothing, so
     /// it is done each second, and ten times a second while something is amiss.
     pub(super) async fn glance(&mut self) {
+        // Another one each time: one that is cut off would never show us a change.
         let picked = self.pick(&[], 1);
         let Some(acquaintance) = picked.first().and_then(|id| self.contacts.get_mut(id)) else {
             return;
@@ -69,6 +72,7 @@ impl Follower {
             return;
         };
         let sight = replies.first().map(|reply| sight(reply)).unwrap_or_default();
+        // Compared with what the same node said before: two nodes may differ for long in how many others they know.
         let before = acquaintance.sight.replace(sight);
         if before.is_some() && before != acquaintance.sight {
             self.pace.hurry(RefreshTrigger::Glance, clock::micros());
@@ -81,6 +85,7 @@ impl Follower {
         if self.learning.is_some() || topology.epoch != self.epoch {
             return;
         }
+        // The command table is large, and hardly differs between members: one of them is asked, once.
         let is_known = self.learnt_of == Some(topology.node.id) && topology.facts.is_some();
         let acquaintance = self.contacts.get(&topology.node.id);
         if is_known || acquaintance.is_none_or(|it| !it.contact.is_up()) {
@@ -112,6 +117,7 @@ impl Follower {
         let hole = (uncovered > 0 && is_known).then(|| {
             format!("{uncovered} slots are served by nobody: redis-cli --cluster check tells which")
         });
+        // Counted only for primaries in trouble, which are few.
         let owns = |id| map.slots().iter().filter(|slot| slot.owner == Some(id)).count();
         let lost = map.members.primaries().filter_map(|primary| {
             let trouble = self.contacts.get(&primary.node.id)?.trouble()?;
@@ -130,6 +136,7 @@ impl Follower {
         }
         let of = |id| self.contacts.get(&id);
         let mut primaries = map.members.primaries();
+        // One is enough: the commands of the other shards are refused one by one, with reasons.
         if primaries.any(|it| of(it.node.id).is_some_and(|it| it.contact.is_up())) {
             return Ok(());
         }

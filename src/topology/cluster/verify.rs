@@ -46,6 +46,7 @@ pub async fn verify(node: &Arc<Node>, shared: &Arc<Shared>) -> anyhow::Result<To
     let learnt = contact.learn().context("the connection was lost")?;
     let mut learnt = timeout(ANSWER_WITHIN, learnt).await.context("no answer in time")??;
     learnt.facts.databases = 1;
+    // Which one does not matter: the follower takes another if it turns out not to be well.
     let keyless = map.members.primaries().next().map_or(node, |member| &member.node);
     Ok(single::learnt_topology(0, 0, &Arc::clone(keyless), learnt).with_slots(map))
 }
