@@ -85,17 +85,13 @@ pub fn split(
     let keys = std::mem::take(&mut worker.keys);
     // Whoever else is asked knows the owner, or says in Redis's words that there is none.
     let anybody = slots.members.primaries().next().map(|member| member.node.id);
-    let owner = |slot| slots.owner(slot).map(|member| member.node.id).or(anybody);
+    let owner = |slot| slots.owner_id(slot).or(anybody);
     let cut = split.cut(spec, &command, &keys, owner);
     worker.keys = keys;
     let done = match cut {
         Ok(()) => send_parts(worker, slots, session, (spec, command), &split, order),
         Err(NoSplit::CrossSlot) => refuse_with(worker, session, Some(spec), cluster::cross_slot),
-        Err(NoSplit::Uncovered(_)) => {
-            let refusal = Refusal::NoMap { seed: order.topology.node.name.clone() };
-            worker.shared.map_is_old.notify_one();
-            not_executed(worker, session, spec, &refusal)
-        }
+        Err(NoSplit::Uncovered(_)) => no_map(worker, session, spec, order),
     };
     worker.split = split;
     done
@@ -117,8 +113,10 @@ fn send_parts(
         return Dispatched::Wait;
     }
     let nodes = split.parts().chunk_by(|a, b| a.node == b.node).filter_map(|run| run.first());
-    let nodes = nodes.filter_map(|part| slots.members.get(part.node));
-    let nodes: Vec<Arc<Node>> = nodes.map(|member| Arc::clone(&member.node)).collect();
+    let nodes = nodes.map(|part| Some(Arc::clone(&slots.members.get(part.node)?.node)));
+    let Some(nodes) = nodes.collect::<Option<Vec<Arc<Node>>>>() else {
+        return no_map(worker, session, spec, order);
+    };
     let Some(ways) = ways(worker, session, &nodes, order) else {
         return Dispatched::Wait;
     };
@@ -153,6 +151,19 @@ fn send_parts(
     let means = Means::Merge(Merge::of(spec));
     keep(worker, session, (whole, means), nodes, (parts, split.order().to_vec()));
     Dispatched::Done
+}
+
+/// Nothing is known of who serves these keys.
+#[cold]
+fn no_map(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    order: &Order<'_>,
+) -> Dispatched {
+    worker.shared.map_is_old.notify_one();
+    let refusal = Refusal::NoMap { seed: order.topology.node.name.clone() };
+    not_executed(worker, session, spec, &refusal)
 }
 
 /// A command that is for every node, or for the next one of a scan.
@@ -264,10 +275,7 @@ fn scan(
             let nodes = [Arc::clone(&member.node)];
             everywhere(worker, slots, session, (spec, Means::Page(visit)), &nodes, &order)
         }
-        Err(NoStep::NoNodes) => {
-            let refusal = Refusal::NoMap { seed: order.topology.node.name.clone() };
-            not_executed(worker, session, spec, &refusal)
-        }
+        Err(NoStep::NoNodes) => no_map(worker, session, spec, order),
         Err(_) => {
             refuse_with(worker, session, Some(spec), |line| write::error(line, INVALID_CURSOR))
         }

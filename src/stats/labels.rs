@@ -179,7 +179,7 @@ pub enum Redirected {
     Ask,
     /// Some of its keys are there already.
     TryAgain,
-    /// The cluster, or this node of it, cannot serve for now.
+    /// The cluster, or this node of it, cannot serve at the moment.
     NotNow,
     /// The node could not be reached, or its connection was lost before the command had left us.
     Unreachable,

@@ -17,7 +17,7 @@ pub enum Redirect<'a> {
     Ask(Elsewhere<'a>),
     /// The slot is on its way, and some of the keys are there already.
     TryAgain,
-    /// The node cannot serve it for now.
+    /// The node cannot serve it at the moment.
     NotNow(NotNow),
 }
 
@@ -31,7 +31,7 @@ pub struct Elsewhere<'a> {
     port: u16,
 }
 
-/// Why a node cannot serve for now.
+/// Why a node cannot serve at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
     /// The cluster misses a primary, or the slot has none.
@@ -68,6 +68,20 @@ pub fn read(reply: &[u8]) -> Option<Redirect<'_>> {
         b"READONLY" => Some(Redirect::NotNow(NotNow::ReadOnly)),
         _ => None,
     }
+}
+
+/// What an error reply says about routing; of a block's replies `before` are the earlier ones. Whatever EXEC says, a
+/// block whose command was redirected when it was to be queued has not run.
+#[must_use]
+pub fn of_block<'a>(before: &'a [u8], reply: &'a [u8]) -> Option<Redirect<'a>> {
+    if let Some(redirect) = read(reply) {
+        return Some(redirect);
+    }
+    if !reply.starts_with(b"-EXECABORT") {
+        return None;
+    }
+    // Replies to MULTI and to what is queued are lines.
+    before.split_inclusive(|&byte| byte == b'\n').find_map(read)
 }
 
 fn elsewhere(rest: &[u8]) -> Option<Elsewhere<'_>> {

@@ -100,6 +100,8 @@ pub struct SlotMap {
     /// Slots on the move.
     pub migrations: Arc<[Migration]>,
     slots: Box<[Slot]>,
+    /// Their owners once more, [`NOBODY`] where there is none: what every command asks fits a small cache.
+    owners: Box<[u16]>,
 }
 
 // === impl MemberRole ===
@@ -204,7 +206,8 @@ impl SlotMap {
         mut slots: Vec<Slot>,
     ) -> Self {
         slots.resize(usize::from(SLOTS), Slot::default());
-        Self { version, fetched_at, members, migrations, slots: slots.into_boxed_slice() }
+        let owners = slots.iter().map(|slot| slot.owner.map_or(NOBODY, |owner| owner.0)).collect();
+        Self { version, fetched_at, members, migrations, slots: slots.into_boxed_slice(), owners }
     }
 
     /// Who serves `slot` (below [`SLOTS`]), and since when.
@@ -223,7 +226,15 @@ impl SlotMap {
     /// The primary of `slot`.
     #[must_use]
     pub fn owner(&self, slot: u16) -> Option<&Arc<Member>> {
-        self.slot(slot).owner.and_then(|id| self.members.get(id))
+        self.owner_id(slot).and_then(|id| self.members.get(id))
+    }
+
+    /// The number of the primary of `slot`.
+    #[inline]
+    #[must_use]
+    pub fn owner_id(&self, slot: u16) -> Option<NodeId> {
+        let owner = self.owners.get(usize::from(slot)).copied().filter(|&owner| owner != NOBODY);
+        owner.map(NodeId)
     }
 
     /// Every primary that there is something to ask of.
@@ -271,3 +282,6 @@ impl SlotMap {
         slots.map(|slots| Self::new(version, self.fetched_at, members, migrations, slots))
     }
 }
+
+/// No node has this number.
+const NOBODY: u16 = u16::MAX;

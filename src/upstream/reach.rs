@@ -37,7 +37,7 @@ pub struct Reach {
     last_error: Option<DialError>,
     /// Since when no dial has succeeded; 0 while all is well.
     down_since: Micros,
-    /// Since when it has said that it cannot serve for now, and when it did so last.
+    /// Since when it has said that it cannot serve at the moment, and when it did so last.
     trouble: (Micros, Micros),
     /// State of the jitter's generator.
     jitter: u64,
@@ -157,7 +157,7 @@ impl Reach {
         self.last_error = Some(error);
     }
 
-    /// The node says that it cannot serve for now. Returns since when it has been saying so.
+    /// The node says that it cannot serve at the moment. Returns since when it has been saying so.
     pub fn note_trouble(&mut self, now: Micros) -> Micros {
         let (since, last) = self.trouble;
         let is_new = now.saturating_sub(last) > SECOND;

@@ -304,6 +304,8 @@ fn every_label_value_is_documented() {
     values.extend(Resent::ALL.map(Resent::as_str));
     values.extend(crate::stats::labels::TurnedAway::ALL.map(|it| it.as_str()));
     values.extend(crate::stats::labels::Reload::ALL.map(|it| it.as_str()));
+    values.extend(crate::stats::labels::RefreshTrigger::ALL.map(|it| it.as_str()));
+    values.extend(crate::stats::labels::RefreshOutcome::ALL.map(|it| it.as_str()));
     for value in values {
         assert!(documentation.contains(&format!("`{value}`")), "{value} is not documented");
     }

@@ -58,6 +58,7 @@ fn put(
         if !missing.is_empty() && misses(member) {
             missing.iter().for_each(|name| link.book.note_gap(kind, name));
         }
+        // A connection that is to come begins with everything that is wanted, copies included.
         if link.is_open && !missing.is_empty() {
             again(worker, &mut link, kind, missing, 0);
         }
@@ -77,6 +78,7 @@ pub fn must_wait(worker: &Worker, topology: &Topology, identity: Identity, ask: 
     primaries(slots).any(|member| {
         let id = find(&worker.links, LinkKey { identity, leads: to(topology, member) });
         let Some(link) = id.and_then(|id| worker.links.get(id)) else {
+            // The map is newer than the copies; the tick will place one there.
             return false;
         };
         if link.is_open {
@@ -108,6 +110,7 @@ pub fn release_on(worker: &mut Worker, link: &mut Link) {
     for ask in mem::take(&mut link.held_back) {
         let since = ask.asker.as_ref().map_or(0, |asker| asker.taken_at);
         let is_over = worker.now.saturating_sub(since) >= WAIT_MAX;
+        // The order among those that wait does not matter: each is of another client.
         if !is_over && must_wait(worker, &topology, link.key.identity, &ask) {
             link.held_back.push(ask);
         } else {
@@ -125,6 +128,7 @@ pub fn reconcile(worker: &mut Worker, topology: &Topology, link: &mut Link, is_f
     if !is_first && link.told_by == told_by {
         return;
     }
+    // Who asks at this moment counts as well: by the time of the answer nobody looks at the map again.
     link.told_by = told_by;
     let identity = link.key.identity;
     for kind in [Kind::Channel, Kind::Pattern] {
@@ -156,6 +160,7 @@ pub fn prune(worker: &mut Worker, topology: &Topology, link: &mut Link) {
         }
         return;
     }
+    // Somebody may have come back to a topic since it was put on the list.
     let strays = mem::take(&mut link.strays);
     if strays.is_empty() {
         return;
@@ -172,6 +177,7 @@ pub fn prune(worker: &mut Worker, topology: &Topology, link: &mut Link) {
     }
 }
 
+/// Ends copies of one link. A topic that somebody else has there (there is none of these kinds) would stay.
 fn withdraw(worker: &mut Worker, link: &mut Link, kind: Kind, names: &[Name]) {
     if names.is_empty() {
         return;
@@ -197,9 +203,11 @@ pub fn audience<'a>(
     if link.key.leads != Leads::Anywhere {
         // A replica tells what its primary tells.
         let is_due = is_notification && is_primary(topology, link);
+        // Its holders are known to the other link alone, so that joining and leaving are one place's business.
         let main = main_of(links, link.key.identity).filter(|_| is_due)?;
         return links.get(main)?.book.holders(kind, topic);
     }
+    // Without a map there are no copies yet, and what this node tells is better than nothing.
     let is_told_elsewhere =
         is_notification && topology.slots.as_ref().is_some_and(|it| primaries(it).next().is_some());
     link.book.holders(kind, topic).filter(|_| !is_told_elsewhere)
@@ -226,6 +234,7 @@ fn wants(link: &Link, kind: Kind, name: &Name) -> bool {
         || waiting.any(|ask| ask.kind == kind && ask.names.contains(name))
 }
 
+/// Whether any of the topics is of the sort that is copied; most subscriptions end their visit here.
 fn notifies(kind: Kind, names: &[Name]) -> bool {
     names.iter().any(|name| keyspace::may_notify(kind, name))
 }
@@ -235,6 +244,8 @@ fn primaries(slots: &SlotMap) -> impl Iterator<Item = &Arc<Member>> {
     slots.members.primaries().filter(|member| member.health != Health::Failed)
 }
 
+/// Whether what the node tells is told by nobody else. A primary that has been replaced tells the same as its successor
+/// until the map says so, which is when its copies go.
 fn is_primary(topology: &Topology, link: &Link) -> bool {
     let slots = topology.slots.as_ref().filter(|_| link.epoch == topology.epoch);
     slots
@@ -242,6 +253,7 @@ fn is_primary(topology: &Topology, link: &Link) -> bool {
         .is_some_and(|member| member.role == MemberRole::Primary && member.health != Health::Failed)
 }
 
+/// Whether the node serves any slot, so that keys of clients change there.
 fn has_slots(topology: &Topology, member: &Member) -> bool {
     let slots = topology.slots.as_ref();
     slots.is_some_and(|slots| slots.slots().iter().any(|it| it.owner == Some(member.node.id)))

@@ -193,6 +193,7 @@ pub fn tick(worker: &mut Worker, link: &mut Link) {
     if !link.held_back.is_empty() {
         copies::release_on(worker, link);
     }
+    // PUBLISH is answered by this node, which counts the links that it has itself.
     let node = worker.topology.load().node.id;
     link.book.count(link.node.id == node);
     if link.is_open {

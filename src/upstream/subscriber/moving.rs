@@ -43,6 +43,7 @@ pub fn redirected(
         worker.stats.redirected(Redirected::NotNow).increment();
         None
     };
+    // A node that only an error reply names is not dialled: the map must know it.
     let member = owner.and_then(|id| topology.slots.as_ref()?.members.get(id));
     // Nodes that point at each other are asked in the pace of the tick.
     let way = member
@@ -77,6 +78,7 @@ pub fn settle_ended(worker: &mut Worker, link: &mut Link) {
     if held.is_empty() {
         return;
     }
+    // A slot's channels end in one burst of pushes, which is one gap.
     worker.stats.subscription_gaps.increment();
     worker.shared.map_is_old.notify_one();
     for name in &held {
@@ -91,6 +93,7 @@ pub fn follow_map(worker: &mut Worker, link: &mut Link) {
     let topology = Arc::clone(worker.topology.load());
     let seen = (topology.epoch, topology.slots.as_ref().map_or(0, |slots| slots.version));
     if link.seen != seen {
+        // A link that has just lost its connection looks at the map as if for the first time.
         let is_first = mem::replace(&mut link.seen, seen) == (0, 0);
         link.seen_at = worker.now;
         if let Some(slots) = &topology.slots {
@@ -106,6 +109,7 @@ pub fn follow_map(worker: &mut Worker, link: &mut Link) {
     if link.seen_at == 0 || (is_trusted && worker.now.saturating_sub(link.seen_at) < MAP_TRUST) {
         return;
     }
+    // Until the map is news again there is nothing to compare.
     link.seen_at = 0;
     if !is_trusted {
         forward_waiting(worker, &topology, link);
@@ -126,6 +130,7 @@ fn is_foreign(topology: &Topology, link: &Link) -> bool {
 
 /// A node that is no member any more, or that the others have given up, has no messages.
 fn leave_lost_node(topology: &Topology, slots: &SlotMap, link: &mut Link) {
+    // Before the first map nobody is a member, and whoever answers is good enough.
     let is_lost = match slots.members.get(link.node.id) {
         Some(member) => member.health == Health::Failed,
         None => slots.members.primaries().next().is_some(),
@@ -141,9 +146,11 @@ fn ask_deferred(worker: &mut Worker, topology: &Topology, link: &mut Link) {
         let Some(asker) = ask.asker.take() else {
             continue;
         };
+        // Nothing is asked for somebody who has gone.
         let Some(session) = worker.sessions.get(asker.session) else {
             continue;
         };
+        // Such an error does not say whether a node is missing or a slot is on the move.
         let limit = to_micros(session.gate.failover_wait.max(session.gate.migration_wait));
         if worker.now.saturating_sub(asker.taken_at) >= limit {
             pubsub::refused(worker, asker, &error);
@@ -164,6 +171,7 @@ fn ask_later(worker: &mut Worker, topology: &Topology, link: &mut Link) {
     }
     let mut shards = Vec::new();
     for (kind, name) in mem::take(&mut link.later) {
+        // Counted again when it is asked for again, here or on another link.
         link.restoring = link.restoring.saturating_sub(1);
         match kind {
             Kind::Shard => shards.push(name),
@@ -192,6 +200,7 @@ fn forward_waiting(worker: &mut Worker, topology: &Topology, link: &mut Link) {
             None => link.asks.push_back(ask),
         }
     }
+    link.asked_bytes = link.asks.iter().map(|ask| ask.bytes).sum();
 }
 
 /// Sends topics to the links where they belong.
@@ -208,7 +217,7 @@ fn send_home(worker: &mut Worker, topology: &Topology, link: &mut Link, names: V
 fn carry(worker: &mut Worker, link: &mut Link, names: Vec<Name>, way: &Way, hops: u8) {
     let (leads, node) = way;
     if *leads == link.key.leads {
-        // A connection that is to come begins with everything that is held.
+        // It is where it belongs. A connection that is to come begins with everything that is held.
         if link.is_open {
             again(worker, link, Kind::Shard, names, hops);
         }
@@ -223,6 +232,7 @@ fn carry(worker: &mut Worker, link: &mut Link, names: Vec<Name>, way: &Way, hops
     let mut moved = Vec::new();
     for name in &names {
         let holders = link.book.hand_over(Kind::Shard, name);
+        // They may have left while the question was on its way.
         if holders.is_empty() {
             continue;
         }
@@ -232,6 +242,7 @@ fn carry(worker: &mut Worker, link: &mut Link, names: Vec<Name>, way: &Way, hops
                 held.move_to(Kind::Shard, name, id);
             }
         }
+        // Both books change in one turn, so that the sum of the counts is right at any moment.
         target.book.take_over(Kind::Shard, name, holders);
         target.book.note_gap(Kind::Shard, name);
         moved.push(Name::clone(name));
@@ -240,6 +251,7 @@ fn carry(worker: &mut Worker, link: &mut Link, names: Vec<Name>, way: &Way, hops
         again(worker, &mut target, Kind::Shard, moved, hops);
     }
     worker.links.restore(id, target);
+    // Where this node still sends them, it is to stop.
     tidy(worker, link, Kind::Shard, &names);
 }
 

@@ -42,6 +42,7 @@ pub fn link_for(
             return Ok(id);
         }
     }
+    // The link's own choice: a node that is known to be down need not be waited for while there are others.
     if leads == Leads::Anywhere {
         node = anchor(worker, topology, found.and_then(|id| worker.links.get(id)));
     }

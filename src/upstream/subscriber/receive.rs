@@ -218,6 +218,7 @@ fn reply(worker: &mut Worker, link: &mut Link, kind: u8, frame: &[u8]) -> Result
     let Some(mut ask) = link.pop() else {
         return Err(Anomaly::Unexpected);
     };
+    // Behind a question about shard channels this is the PING's answer: it is over, whatever the PING was told.
     let is_ended = ask.is_fenced() && !ask.is_refused;
     let answer = if is_ended { Answer::Unsubscribed } else { Answer::Refused };
     for name in &ask.names {
@@ -250,6 +251,7 @@ fn is_refused_before_fence(worker: &mut Worker, link: &mut Link, error: &[u8]) -
         ask.answered = ask.names.len();
         return true;
     }
+    // All topics have been answered: this is the PING's error, which says nothing about them.
     if ask.answered >= ask.names.len() {
         return false;
     }
@@ -264,6 +266,7 @@ fn is_refused_before_fence(worker: &mut Worker, link: &mut Link, error: &[u8]) -
 fn not_subscribed(worker: &mut Worker, link: &mut Link, mut ask: Ask, error: &[u8]) {
     let redirect = redirect::read(error).filter(|_| link.is_in_cluster());
     if let Some(redirect) = redirect.filter(|_| ask.kind == Kind::Shard) {
+        // Whoever asked may have been told that it takes too long.
         let is_wanted = ask.is_again || ask.asker.is_some();
         if is_wanted {
             moving::redirected(worker, link, ask, error, redirect);

@@ -153,6 +153,50 @@ fn however_much_is_amiss_four_questions_a_second_are_enough() {
     assert!((1..=most).contains(&asked), "{asked} questions, at most {most}");
 }
 
+#[test]
+fn functions_are_loaded_into_primaries_that_have_none() {
+    let mut cluster = Cluster::start(3, 0);
+    let upstream = format!("[upstream]\nurl = \"{}\"\nrestore_functions = true\n", cluster.url());
+    let proxy = Proxy::configured(&upstream).ready();
+    until("the map is there", || owner(&proxy, 0) == Some(cluster.port(0)));
+    let code = "#!lua name=mylib\nredis.register_function('f', function() return 1 end)";
+    assert_eq!(proxy.client().call(&["FUNCTION", "LOAD", code]), b"$5\r\nmylib\r\n");
+    let has_it = |cluster: &Cluster, i| cluster.node(i).text("FUNCTION LIST").contains("mylib");
+    until("every shard has it", || (0..3).all(|i| has_it(&cluster, i)));
+    // One comes back without its memory, another one joins that never had any.
+    cluster.kill(1);
+    cluster.restart(1);
+    until("the one that came back has it again", || has_it(&cluster, 1));
+    let new = cluster.add_node();
+    until("the one that joined has it", || has_it(&cluster, new));
+    // Somebody who deletes it there means it.
+    assert_eq!(cluster.node(2).text("FUNCTION DELETE mylib"), "+OK\r\n");
+    assert!(!has_it(&cluster, 2));
+    until("it is counted", || proxy.metric("breakwater_libraries_restored_total") == 2.0);
+}
+
+#[test]
+fn a_cluster_may_move_away_from_its_seeds_and_come_back_to_them() {
+    let mut cluster = Cluster::start(1, 0);
+    let proxy = Proxy::before(&cluster.url()).ready();
+    let everything: Vec<u16> = (0..16384).collect();
+    let new = cluster.add_node();
+    cluster.mover().give_empty(&everything, 0, new);
+    until("the slots have moved", || owner(&proxy, 0) == Some(cluster.port(new)));
+    cluster.settle();
+    cluster.forget(0);
+    let old = format!("127.0.0.1:{} ", cluster.port(0));
+    until("the seed is no member", || !shows(&proxy, "node ", &[&old]));
+    assert_eq!(proxy.http("/readyz").0, 200);
+    // Everybody who is known dies, and at the seed's address there is somebody again.
+    cluster.restart(0);
+    assert!(cluster.node(0).text("CLUSTER RESET HARD").starts_with("+OK"));
+    assert!(cluster.node(0).text("CLUSTER ADDSLOTSRANGE 0 16383").starts_with("+OK"));
+    cluster.kill(new);
+    until("the seed is asked again", || owner(&proxy, 0) == Some(cluster.port(0)));
+    assert_eq!(proxy.metric("breakwater_cluster_generations_total"), 1.0);
+}
+
 /// What the log tells to be done, as a shell would be given it.
 fn repairs(proxy: &Proxy, about: &str) -> Vec<String> {
     let log = proxy.log();
