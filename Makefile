@@ -13,7 +13,7 @@ T ?= 60
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: install-redis ## Build, start Redis and Breakwater, take a short tour with redis-cli
+demo: install-redis ## Build, start a Redis Cluster and Breakwater, take a short tour with redis-cli
 	@bash deploy/demo.sh
 
 test: install-redis clients ## Run all tests, against a real redis-server where they need one

@@ -8,6 +8,7 @@
 //! and it is dispatched again when the reason is gone: order matters more than speed (INV-12).
 
 pub mod cluster;
+pub mod departure;
 pub mod detour;
 pub mod gather;
 pub mod replicas;

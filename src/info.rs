@@ -226,23 +226,29 @@ mod tests {
 
     #[test]
     fn a_cluster_that_is_hidden_is_not_told_of() {
-        use crate::config::PresentAs;
+        use crate::config::{ClusterSettings, PresentAs};
         let node = "# Server\r\nredis_mode:cluster\r\nx:redis_mode:cluster\r\n\r\n# Cluster\r\ncluster_enabled:1\r\n";
         let bare = "# Server\r\nredis_mode:standalone\r\nx:redis_mode:cluster\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n";
         let framed = |text: &str| format!("${}\r\n{text}\r\n", text.len()).into_bytes();
         for (present_as, want) in [(PresentAs::Standalone, bare), (PresentAs::Cluster, node)] {
-            let mut rig = Rig::before_cluster_with(1, |settings| {
-                settings.cluster.as_mut().unwrap().present_as = present_as;
+            let rig = Rig::with(|settings| {
+                settings.cluster = Some(ClusterSettings {
+                    seeds: Vec::new(),
+                    present_as,
+                    replica_reads: crate::config::ReplicaReads::Primary,
+                    replica_max_lag: std::time::Duration::from_secs(1),
+                    zone: None,
+                });
             });
-            let ann = rig.client();
-            rig.say(ann, b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*1\r\n$4\r\nINFO\r\n");
-            rig.hand_over_all();
-            rig.answer(&framed(node)).unwrap();
-            assert_eq!(rig.take(ann), framed(want));
-            rig.answer(&framed(node)).unwrap();
-            let told = String::from_utf8(rig.take(ann)).unwrap();
+            let bytes = &framed(node)[..];
+            let said = Settled::Reply { bytes, kind: b'$', earlier: 0 };
+            assert_eq!(retold(&rig.worker, &said, false), Some(framed(want)));
+            let told = String::from_utf8(retold(&rig.worker, &said, true).unwrap()).unwrap();
             let (_, text) = told.split_once("\r\n").unwrap();
             assert!(text.starts_with(&format!("{want}\r\n# Breakwater\r\n")), "{told}");
+            let request = Request::words("INFO server");
+            let role = role(&rig.worker.shared.topology.load(), &request.command());
+            assert_eq!(role != Role::Plain, present_as == PresentAs::Standalone);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::buffer::ChunkPool;
 use crate::clock::{self, Micros};
 use crate::command::keys::KeyPosition;
 use crate::config::MemorySettings;
-use crate::dispatch::detour::Detouring;
+use crate::dispatch::departure::Detouring;
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
 use crate::route::scan::Rounds;

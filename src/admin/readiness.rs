@@ -21,6 +21,8 @@ struct State {
     upstream: Upstream,
     /// Times that `upstream` went from up to down.
     outages: u64,
+    /// What is amiss although it can serve, a line each.
+    notes: Vec<String>,
 }
 
 /// What is known about the upstream.
@@ -57,11 +59,22 @@ impl Readiness {
         let was_up = matches!(state.upstream, Upstream::Up);
         state.upstream = match upstream {
             Ok(()) => Upstream::Up,
-            Err(words) => Upstream::Down(words.replace(|c: char| c.is_control(), " ")),
+            Err(words) => Upstream::Down(one_line(&words)),
         };
         if was_up && matches!(state.upstream, Upstream::Down(_)) {
             state.outages += 1;
         }
+    }
+
+    /// Reports what is amiss although the process can serve: a lost shard of a cluster, for instance. The same rules as for
+    /// the reason of [`Self::set_upstream`].
+    pub fn set_notes(&self, notes: Vec<String>) {
+        self.state().notes = notes.iter().map(|words| one_line(words)).collect();
+    }
+
+    /// What is amiss although the process can serve.
+    pub fn notes(&self) -> Vec<String> {
+        self.state().notes.clone()
     }
 
     /// Why the process cannot serve, a line each; empty if it can.
@@ -90,6 +103,11 @@ impl Readiness {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Line ends and the like become spaces.
+fn one_line(words: &str) -> String {
+    words.replace(|c: char| c.is_control(), " ")
 }
 
 /// The reason before the first dial has ended.

@@ -72,7 +72,8 @@ fn healthz(_: &AdminState) -> Answer {
 fn readyz(state: &AdminState) -> Answer {
     let reasons = state.readiness.reasons();
     if reasons.is_empty() {
-        return text(StatusCode::OK, "ready\n".to_owned());
+        let notes = state.readiness.notes().into_iter().map(|note| format!("but: {note}\n"));
+        return text(StatusCode::OK, "ready\n".to_owned() + &notes.collect::<String>());
     }
     text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
 }
@@ -130,6 +131,9 @@ mod tests {
         let state = AdminState::for_tests();
         state.readiness.set_upstream(Ok(()));
         assert_eq!(ask(Method::GET, "/readyz", &state), (200, "ready\n".to_owned()));
+        state.readiness.set_notes(vec!["a shard\nis lost".to_owned()]);
+        let told = "ready\nbut: a shard is lost\n".to_owned();
+        assert_eq!(ask(Method::GET, "/readyz", &state), (200, told));
         state.readiness.set_upstream(Err("upstream a:1 is down (refused): start it".to_owned()));
         state.readiness.set_draining();
         let (status, body) = ask(Method::GET, "/readyz", &state);

@@ -18,6 +18,7 @@ use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::Spec;
 use crate::dispatch::replicas;
+use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::route::{self, Place};
@@ -66,7 +67,8 @@ pub fn forward(
         return refuse_doubtful(worker, topology, session, spec);
     }
     let is_bulk = wants_bulk(session, spec, &command);
-    let asked = Asked { role, ..Asked::of(spec) };
+    let recount = Recount::of(&worker.shared.tally, spec, &command);
+    let asked = Asked { role, recount, ..Asked::of(spec) };
     let slot = if let Place::Slot(slot) = place { Some(slot) } else { None };
     let order = Order { topology, identity, slot, is_bulk, asked, frame };
     match place {

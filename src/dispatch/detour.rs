@@ -1,55 +1,36 @@
 //! What follows from a redirect, a lost lane or a node that is down: the command is routed again, or its client is told.
 //!
-//! Owns the decisions about [`Detour`]s: [`take`] takes a command off its lane upon a redirect, [`adopt`] upon a loss,
-//! [`due`] sends what may be sent. Never sends what may have run (INV-3): what a server redirects it has not run, and
+//! Owns the decisions about [`Detour`]s: [`take`] takes a command off its lane upon a redirect, [`adopt`] upon a loss.
+//! When they are sent `departure` decides. Never sends what may have run (INV-3): what a server redirects it has not run, and
 //! `loss` has judged the rest. Hops and waits are bounded in number and in time; what is told then is what the node
 //! said last.
 //!
 //! What surprises: a script can return the very text of a redirect after it has written. For commands that run the
 //! user's code the same node is asked an EXISTS of the same keys first; only what it redirects as well was real.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Settled, cluster, settle_guarded};
+use super::{Settled, departure, settle_guarded};
 use crate::buffer::Piece;
 use crate::clock::{self, MILLISECOND, Micros};
-use crate::command::Command;
-use crate::command::table::Table;
 use crate::config::Endpoint;
 use crate::refusal::Refusal;
-use crate::resp::limits::Limits;
-use crate::resp::request::{RequestScanner, Scanned};
 use crate::resp::write;
-use crate::route::{self, Place};
-use crate::scripts::follow;
-use crate::session::detour::{Ahead, Aim, Answer, Detour, Stage};
-use crate::session::flush;
+use crate::route;
+use crate::session::detour::{Aim, Answer, Detour, Stage};
 use crate::session::pin::Pending;
-use crate::session::remaining;
-use crate::session::state::{Session, SessionId};
+use crate::session::state::Session;
 use crate::stats::labels::{Outcome, Redirected};
 use crate::topology::Topology;
 use crate::topology::redirect::{self, Redirect};
 use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
-use crate::upstream::lane::{Lane, LaneId, LaneKey, Patience, Role, Waiter};
+use crate::upstream::lane::{Lane, LaneKey, Patience, Role, Waiter};
 use crate::upstream::loss;
-use crate::upstream::pinned::{self, Need};
-use crate::upstream::pool::{self, NoLane};
-use crate::worker::{SharedWorker, Worker};
-
-/// Sessions with detours that may be due, and owners of slots that redirects have named since the last look.
-#[derive(Debug, Default)]
-pub struct Detouring {
-    sessions: Vec<SessionId>,
-    patches: Vec<(u16, NodeId)>,
-    waker: Option<Waker>,
-}
+use crate::upstream::pinned;
+use crate::worker::Worker;
 
 /// What a command waits for, which decides for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,32 +39,6 @@ pub enum Waiting {
     Migration,
     /// A node that is to come back, or to be replaced.
     Failover,
-}
-
-/// Sends what is due, for as long as the worker lives.
-pub async fn run(worker: SharedWorker) {
-    loop {
-        poll_fn(|cx| worker.borrow_mut().detouring.poll_any(cx)).await;
-        // Only in times of trouble: a look at a few lists costs less than a precise alarm clock.
-        tokio::time::sleep(LOOK_EVERY).await;
-        let mut worker = worker.borrow_mut();
-        worker.now = clock::micros();
-        due(&mut worker);
-        flush::touched(&mut worker);
-    }
-}
-
-/// Publishes what redirects have taught, and sends what may be sent. Not to be called while a lane is lent.
-pub fn due(worker: &mut Worker) {
-    if !worker.detouring.patches.is_empty() {
-        publish(worker);
-    }
-    if worker.detouring.sessions.is_empty() {
-        return;
-    }
-    for id in std::mem::take(&mut worker.detouring.sessions) {
-        advance(worker, id);
-    }
 }
 
 /// Upon an error reply to the first waiter of a lane in a cluster: if it is a redirect, the command leaves the lane.
@@ -96,7 +51,7 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
     let is_free = lane.pinned.is_none() || has_left_nothing(worker, lane, &first);
     let is_candidate = is_free && !lane.streaming && first.role != Role::Probe && !first.is_bound();
     let before = if first.frames > 1 { lane.block.1.clone() } else { Vec::new() };
-    let Some(redirect) = meaning(&before, reply).filter(|_| is_candidate) else {
+    let Some(redirect) = redirect::of_block(&before, reply).filter(|_| is_candidate) else {
         return false;
     };
     let Some(frame) = lane.send.piece(first.start(), first.end).map(owned) else {
@@ -260,20 +215,6 @@ pub fn is_over(now: Micros, session: &Session, since: Micros, waiting: Waiting) 
     now.saturating_sub(since) >= clock::to_micros(limit)
 }
 
-/// What an error reply says about routing; of a block's replies `before` are the earlier ones. Whatever EXEC says, a
-/// block whose command was redirected when it was to be queued has not run.
-#[must_use]
-pub fn meaning<'a>(before: &'a [u8], reply: &'a [u8]) -> Option<Redirect<'a>> {
-    if let Some(redirect) = redirect::read(reply) {
-        return Some(redirect);
-    }
-    if !reply.starts_with(b"-EXECABORT") {
-        return None;
-    }
-    // Replies to MULTI and to what is queued are lines.
-    before.split_inclusive(|&byte| byte == b'\n').find_map(redirect::read)
-}
-
 /// A redirect for another slot than the command's is not about this command.
 fn is_about(redirect: &Redirect<'_>, slot: Option<u16>) -> bool {
     match redirect {
@@ -297,7 +238,7 @@ fn detour_of(
     if let Some(known) = known {
         return Detour { key, answer, ..known };
     }
-    let slot = slot_of(&topology.table, &frame);
+    let slot = route::frame::slot_of(&topology.table, &frame);
     let stage = Stage::OnTheRoad;
     let since = worker.now;
     Detour { waiter: *waiter, frame, key, slot, stage, since, hops: 0, waits: 0, answer }
@@ -332,18 +273,15 @@ fn follow_redirect(
     let now = worker.now;
     let (reason, to) = match redirect {
         Redirect::Moved(to) => {
-            let aim = member_at(worker, topology, asked, &to);
+            let aim = learn(worker, topology, asked, &to);
             worker.shared.map_is_old.notify_one();
-            if let Some(node) = aim {
-                worker.detouring.patches.push((to.slot, node));
-            }
             (Redirected::Moved, aim.map(|node| Aim { node, is_asking: false }))
         }
         Redirect::Ask(to) => {
             let aim = member_at(worker, topology, asked, &to);
             // Who watches a key there would have to ask for all that follows, too: that waits for the slot to settle.
             let is_state = matches!(detour.waiter.role, Role::State { .. });
-            let aim = aim.filter(|_| !is_state || is_waiting(&detour.waiter));
+            let aim = aim.filter(|_| !is_state || departure::is_waiting(&detour.waiter));
             (Redirected::Ask, aim.map(|node| Aim { node, is_asking: true }))
         }
         Redirect::TryAgain => (Redirected::TryAgain, None),
@@ -357,6 +295,19 @@ fn follow_redirect(
     let at = if waits { now + pause(detour) } else { now };
     detour.stage = Stage::Due { at, to };
     detour.waits = detour.waits.saturating_add(u8::from(waits));
+}
+
+/// The member that a MOVED of the node `asked` names; the map is about to learn of it.
+pub fn learn(
+    worker: &mut Worker,
+    topology: &Topology,
+    asked: &Node,
+    to: &redirect::Elsewhere<'_>,
+) -> Option<NodeId> {
+    let node = member_at(worker, topology, asked, to)?;
+    worker.detouring.patches.push((to.slot, node));
+    worker.detouring.wake();
+    Some(node)
 }
 
 /// The member that a redirect names. A node that only an error reply names is not dialled; but it is reason enough to ask.
@@ -378,7 +329,7 @@ fn member_at(
 }
 
 /// Doubling from 2 to 50 ms, with jitter from the command's own number so that a fleet does not ask in step.
-fn pause(detour: &Detour) -> Micros {
+pub(super) fn pause(detour: &Detour) -> Micros {
     let ceiling = (WAIT_FIRST << detour.waits.min(8)).min(WAIT_MAX);
     let jitter = detour.waiter.taken_at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     ceiling / 2 + jitter % (ceiling / 2 + 1)
@@ -388,7 +339,9 @@ fn pause(detour: &Detour) -> Micros {
 fn keep_or_tell(worker: &mut Worker, detour: Detour) {
     let (now, node) = (worker.now, detour.key.node);
     let is_not_now = match &detour.answer {
-        Answer::Reply(bytes) => matches!(meaning(bytes, bytes), Some(Redirect::NotNow(_))),
+        Answer::Reply(bytes) => {
+            matches!(redirect::of_block(bytes, bytes), Some(Redirect::NotNow(_)))
+        }
         Answer::Refusal(_) => true,
     };
     let (since, waiting) = if is_not_now {
@@ -404,7 +357,7 @@ fn keep_or_tell(worker: &mut Worker, detour: Detour) {
 }
 
 /// The client gets what was said last.
-fn tell(worker: &mut Worker, detour: Detour) {
+pub(super) fn tell(worker: &mut Worker, detour: Detour) {
     let waiter = Waiter { is_detour: false, ..detour.waiter };
     worker.detouring.mark(waiter.session);
     match detour.answer {
@@ -421,7 +374,7 @@ fn tell(worker: &mut Worker, detour: Detour) {
 
 /// Asks the node whether it redirects these keys itself.
 fn probe(worker: &mut Worker, topology: &Topology, lane: &mut Lane, detour: Detour) {
-    let question = with_command(&topology.table, &detour.frame, |command, spec| {
+    let question = route::frame::with_command(&topology.table, &detour.frame, |command, spec| {
         route::place(spec, command, &mut worker.keys);
         let mut words: Vec<&[u8]> = vec![b"EXISTS"];
         if let Some(index) = spec.only_key() {
@@ -449,186 +402,6 @@ fn probe(worker: &mut Worker, topology: &Topology, lane: &mut Lane, detour: Deto
     restore(worker, detour);
 }
 
-/// Sends what of one session may be sent.
-fn advance(worker: &mut Worker, id: SessionId) {
-    let topology = Arc::clone(worker.topology.load());
-    let Some(mut session) = worker.sessions.lend(id) else {
-        return;
-    };
-    let mut over = Vec::new();
-    let mut is_waiting = false;
-    if let Some(mut detours) = session.detours.take() {
-        let mut ahead = Ahead::default();
-        for detour in detours.iter_mut() {
-            let may_go = ahead.lets_pass(detour.slot);
-            let Stage::Due { at, to } = detour.stage else {
-                continue;
-            };
-            if !may_go {
-                continue;
-            }
-            if at <= worker.now && !launch(worker, &topology, &mut session, detour, to) {
-                over.push((detour.waiter.slot, detour.waiter.part()));
-            }
-            is_waiting |= detour.stage != Stage::OnTheRoad;
-        }
-        let told: Vec<Detour> = over.iter().filter_map(|&which| detours.remove(which)).collect();
-        session.detours = Some(detours).filter(|detours| !detours.is_empty());
-        worker.sessions.restore(id, session);
-        told.into_iter().for_each(|detour| tell(worker, detour));
-    } else {
-        worker.sessions.restore(id, session);
-    }
-    if is_waiting {
-        worker.detouring.mark(id);
-    }
-    // Its later commands may be free to go.
-    if let Some(session) = worker.sessions.get_mut(id) {
-        worker.touched.mark(session);
-    }
-}
-
-/// Sends one. Returns false if that is not possible and its time is up.
-fn launch(
-    worker: &mut Worker,
-    topology: &Topology,
-    session: &mut Session,
-    detour: &mut Detour,
-    to: Option<Aim>,
-) -> bool {
-    let node = destination(worker, topology, detour, to);
-    let lane = lane_for(worker, topology, session, detour, &node);
-    match lane {
-        Ok(lane) => {
-            let Some(lane) = worker.lanes.get_mut(lane) else {
-                return true;
-            };
-            detour.stage = Stage::OnTheRoad;
-            detour.hops = detour.hops.saturating_add(1);
-            let waiter = Waiter { is_detour: true, ..detour.waiter };
-            // What waits for others has waited for a part of its time.
-            let waited = worker.now.saturating_sub(waiter.taken_at);
-            let rest = remaining::of(&detour.frame, waited).filter(|_| is_waiting(&waiter));
-            let frame = Piece::Borrowed(rest.as_deref().unwrap_or(&detour.frame));
-            lane.used_at = worker.now;
-            worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
-            let Worker { shared, stats, pool, .. } = worker;
-            let is_asking = to.is_some_and(|to| to.is_asking);
-            follow::enqueue(shared, stats, pool, lane, frame, waiter, is_asking);
-        }
-        Err(NoLane::Wait) => detour.stage = Stage::Due { at: worker.now + WAIT_FIRST, to },
-        Err(NoLane::Refused(refusal)) => {
-            worker.shared.map_is_old.notify_one();
-            detour.answer = Answer::Refusal(refusal);
-            // Where the redirect pointed nobody is: its slot's owner may be somebody else by then.
-            detour.stage = Stage::Due { at: worker.now + pause(detour), to: None };
-            detour.waits = detour.waits.saturating_add(1);
-            let since = worker.reaches.down_since(node.id).unwrap_or(detour.since);
-            return !is_over(worker.now, session, since, Waiting::Failover);
-        }
-    }
-    true
-}
-
-/// The lane of a detour to `node`: a connection of its own if it was on one.
-fn lane_for(
-    worker: &mut Worker,
-    topology: &Topology,
-    session: &mut Session,
-    detour: &Detour,
-    node: &Arc<Node>,
-) -> Result<LaneId, NoLane> {
-    if !matches!(detour.waiter.role, Role::State { .. }) {
-        // It goes to its slot's owner, whoever was asked first: should that become a replica, it must say so.
-        let key = LaneKey {
-            epoch: topology.epoch,
-            node: node.id,
-            is_readonly: false,
-            ..detour.key.clone()
-        };
-        let lane = pool::lane_of(worker, node, key)?;
-        return pool::room_on(worker, lane, session);
-    }
-    let need = if is_waiting(&detour.waiter) { Need::Lasting } else { Need::Brief };
-    let lane = pinned::lend(worker, (topology, node), session, detour.key.identity, need)?;
-    if let Some(pin) = &mut session.pin {
-        pin.lane = Some(lane);
-    }
-    Ok(lane)
-}
-
-/// Whether a command waits for what other clients do.
-fn is_waiting(waiter: &Waiter) -> bool {
-    waiter.patience == Patience::Endless
-}
-
-/// The node to be asked next.
-fn destination(
-    worker: &Worker,
-    topology: &Topology,
-    detour: &Detour,
-    to: Option<Aim>,
-) -> Arc<Node> {
-    let slots = topology.slots.as_ref();
-    let named = to.and_then(|to| slots?.members.get(to.node));
-    let owner = || detour.slot.and_then(|slot| slots?.owner(slot));
-    let anybody = || slots?.members.primaries().next().filter(|_| detour.slot.is_some());
-    let member = named.or_else(owner).or_else(anybody);
-    member.map_or_else(|| cluster::anybody(worker, topology), |member| Arc::clone(&member.node))
-}
-
-/// A new map with the owners that redirects have named.
-fn publish(worker: &mut Worker) {
-    let patches = std::mem::take(&mut worker.detouring.patches);
-    let (now, epoch) = (worker.now, worker.topology.load().epoch);
-    worker.shared.topology.rcu(|current| {
-        let slots = current.slots.as_ref().filter(|_| current.epoch == epoch);
-        match slots.and_then(|slots| slots.patched(&patches, now)) {
-            Some(slots) => Arc::new(current.with_slots(slots)),
-            None => Arc::clone(current),
-        }
-    });
-}
-
-/// The slot of a whole command, or of the first command of a block that has a key.
-pub fn slot_of(table: &Table, frame: &[u8]) -> Option<u16> {
-    let mut rest = frame;
-    let mut keys = Vec::new();
-    loop {
-        let (place, used) = next_command(table, rest, |command, spec| {
-            spec.map(|spec| route::place(spec, command, &mut keys))
-        })?;
-        if let Some(Place::Slot(slot)) = place {
-            return Some(slot);
-        }
-        rest = rest.get(used..)?;
-    }
-}
-
-/// Calls `then` with the command that `frame` is, if it is known.
-fn with_command<T>(
-    table: &Table,
-    frame: &[u8],
-    then: impl FnOnce(&Command<'_>, &crate::command::spec::Spec) -> T,
-) -> Option<T> {
-    next_command(table, frame, |command, spec| spec.map(|spec| then(command, spec)))?.0
-}
-
-/// Calls `then` with the command at the beginning of `frame`; returns its length as well.
-fn next_command<T>(
-    table: &Table,
-    frame: &[u8],
-    then: impl FnOnce(&Command<'_>, Option<&crate::command::spec::Spec>) -> T,
-) -> Option<(T, usize)> {
-    let mut scanner = RequestScanner::default();
-    let Ok(Scanned::Command { length }) = scanner.scan(frame, &Limits::default(), true) else {
-        return None;
-    };
-    let (frame, spans) = scanner.arguments(frame, length);
-    let command = Command::new(frame, spans);
-    Some((then(&command, table.resolve(&command).ok()), length))
-}
-
 /// A copy that outlives its lane.
 pub fn owned(frame: Piece<'_>) -> Bytes {
     match frame {
@@ -637,35 +410,9 @@ pub fn owned(frame: Piece<'_>) -> Bytes {
     }
 }
 
-// === impl Detouring ===
-
-impl Detouring {
-    /// The session may have something to be sent.
-    pub fn mark(&mut self, session: SessionId) {
-        if !self.sessions.contains(&session) {
-            self.sessions.push(session);
-        }
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
-    }
-
-    fn poll_any(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if !self.sessions.is_empty() || !self.patches.is_empty() {
-            return Poll::Ready(());
-        }
-        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            self.waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-}
-
 /// Redirects that are followed at once; after that each waits a little.
 const HOPS_AT_ONCE: u8 = 5;
 /// First wait for a slot on the move; doubles.
-const WAIT_FIRST: Micros = 2 * MILLISECOND;
+pub(super) const WAIT_FIRST: Micros = 2 * MILLISECOND;
 /// Longest such wait.
 const WAIT_MAX: Micros = 50 * MILLISECOND;
-/// How often the list is looked at while there is anything on it.
-const LOOK_EVERY: Duration = Duration::from_millis(1);

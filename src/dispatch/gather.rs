@@ -60,6 +60,10 @@ impl Spread {
         match spec.request_policy {
             // What a health check asks; it must not fail because one of many nodes does.
             _ if spec.id == PING => None,
+            // Each primary knows the shard channels of its own slots.
+            _ if spec.id == PUBSUB_SHARDCHANNELS || spec.id == PUBSUB_SHARDNUMSUB => {
+                Some(Self::Everywhere { with_replicas: false })
+            }
             RequestPolicy::AllShards => Some(Self::Everywhere { with_replicas: false }),
             RequestPolicy::AllNodes => Some(Self::Everywhere { with_replicas: true }),
             RequestPolicy::Special if spec.id == SCAN => Some(Self::Scan),
@@ -529,6 +533,8 @@ const HELD_SHARE: usize = 4;
 const MAP_YOUNG: Micros = 5 * SECOND;
 const INVALID_CURSOR: &str = "ERR invalid cursor";
 const PING: CommandId = builtin_id("ping");
+const PUBSUB_SHARDCHANNELS: CommandId = builtin_id("pubsub|shardchannels");
+const PUBSUB_SHARDNUMSUB: CommandId = builtin_id("pubsub|shardnumsub");
 const SCAN: CommandId = builtin_id("scan");
 
 #[cfg(test)]

@@ -49,6 +49,16 @@ pub fn read(frame: &[u8]) -> Push<'_> {
     Push::Other
 }
 
+/// The channel of a message: what it was published to, whatever pattern has matched.
+#[must_use]
+pub fn channel(frame: &[u8]) -> Option<&[u8]> {
+    let header = memchr::memchr(b'\n', frame)?;
+    let (word, rest) = bulk(frame.get(header + 1..)?)?;
+    let (first, rest) = bulk(rest)?;
+    let is_pattern = word == Kind::Pattern.message().as_bytes();
+    if is_pattern { bulk(rest).map(|(channel, _)| channel) } else { Some(first) }
+}
+
 /// The content of the bulk string that `bytes` begins with, and what is behind it.
 #[must_use]
 pub fn bulk(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

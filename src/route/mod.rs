@@ -4,6 +4,7 @@
 //! never knows which node owns a slot. One node serves all slots of a standalone Redis, so its data path has nothing
 //! to ask here.
 
+pub mod frame;
 pub mod merge;
 pub mod scan;
 pub mod slot;

@@ -21,7 +21,7 @@ use tokio::task::spawn_local;
 use super::listener::{Accepted, Socket};
 use super::tick;
 use crate::clock;
-use crate::dispatch::detour;
+use crate::dispatch::departure;
 use crate::net::{self, Halves, TcpStream, UnixStream};
 use crate::session::gate::Gate;
 use crate::session::registry::{Client, Home};
@@ -116,7 +116,7 @@ async fn run(
     let verifying = Rc::new(Semaphore::new(1));
     let bench = Bench { worker, gates, doors, handle, dialling, verifying };
     spawn_local(flush::run(Rc::clone(&bench.worker)));
-    spawn_local(detour::run(Rc::clone(&bench.worker)));
+    spawn_local(departure::run(Rc::clone(&bench.worker)));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut draining = false;

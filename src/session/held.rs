@@ -15,7 +15,7 @@ use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, Lane as LaneKind, RequestPolicy, Spec};
 use crate::dispatch::cluster::{self, Order};
-use crate::dispatch::{self, Asked, Dispatched, Settled, detour};
+use crate::dispatch::{self, Asked, Dispatched, Settled};
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::route::{self, Place};
@@ -24,6 +24,7 @@ use crate::session::state::Session;
 use crate::session::{local, pinned, transaction};
 use crate::stats::labels::Outcome;
 use crate::topology::Topology;
+use crate::topology::redirect;
 use crate::upstream::dial::Node;
 use crate::upstream::lane::{Lane, LaneId, Patience, Role};
 use crate::upstream::pool;
@@ -416,7 +417,7 @@ pub fn watch_is_lost(
         return None;
     };
     let pin = session.pin.as_mut().filter(|pin| pin.has_watches && pin.watched_slot.is_some())?;
-    if *pending != Pending::Watch || detour::meaning(&[], bytes).is_none() {
+    if *pending != Pending::Watch || redirect::of_block(&[], bytes).is_none() {
         return None;
     }
     pin.watch_is_lost = true;
@@ -428,7 +429,7 @@ pub fn watch_is_lost(
 #[must_use]
 pub fn verdict(before: &[u8], last: &[u8], lane: &Lane) -> Option<Vec<u8>> {
     let mut line = Vec::new();
-    if lane.pinned.is_some() && detour::meaning(before, last).is_some() {
+    if lane.pinned.is_some() && redirect::of_block(before, last).is_some() {
         // What was watched is on its way to another node, and nothing of the block has run.
         write::null_array(&mut line, lane.key.protocol);
         return Some(line);

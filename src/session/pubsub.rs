@@ -15,16 +15,19 @@ use crate::command::Command;
 use crate::command::errors;
 use crate::command::spec::{Class, Spec};
 use crate::config::PubsubSettings;
+use crate::dispatch::cluster::cross_slot;
 use crate::dispatch::{self, Dispatched};
+use crate::pubsub::book::Holders;
 use crate::pubsub::{Kind, Name, push};
 use crate::refusal::Refusal;
 use crate::resp::write::{self, Protocol};
+use crate::route::{self, Place};
 use crate::session::state::{Closing, Session, SessionId};
 use crate::session::subscriptions::{Subscriptions, weight};
 use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
-use crate::upstream::subscriber::{self, Ask, Asker, Link, LinkId, Want, Wire};
+use crate::upstream::subscriber::{Ask, Asker, Link, LinkId, Want, Wire, copies, place};
 use crate::worker::Worker;
 
 /// A message on its way to any number of clients.
@@ -78,14 +81,23 @@ fn subscribe(
     if let Some(refusal) = exceeds(worker, session, kind, command) {
         return dispatch::refuse(worker, session, spec, &refusal);
     }
-    let id = match subscriber::link_for(worker, topology, identity) {
+    let is_spread = topology.slots.is_some()
+        && route::place(spec, &command, &mut worker.keys) == Place::Several;
+    if is_spread {
+        return dispatch::refuse_with(worker, session, Some(spec), cross_slot);
+    }
+    let topic = (kind, command.argument(1).unwrap_or_default());
+    let patience = to_micros(session.gate.failover_wait);
+    let id = match place::link_for(worker, topology, identity, topic, patience) {
         Ok(id) => id,
         Err(refusal) => return dispatch::not_executed(worker, session, spec, &refusal),
     };
     let Some(link) = worker.links.get_mut(id) else {
         return Dispatched::Wait;
     };
-    let names = command.arguments().skip(1).map(|name| link.book.name(kind, name)).collect();
+    let names = command.arguments().skip(1).map(|name| link.book.name(kind, name));
+    let names: Vec<Name> = names.collect();
+    copies::place(worker, topology, identity, (kind, &names));
     ask(worker, topology, session, id, spec, Ask::new(Wire::Subscribe, kind, names), Want::Join)
 }
 
@@ -112,11 +124,11 @@ fn unsubscribe(
         return leave_now(worker, topology, session, kind, &names);
     };
     // The last client's question ends the link's subscription as well; for the others it only marks the place.
-    let last: Vec<Name> = names
-        .iter()
-        .filter(|name| link.book.is_last(kind, name, session.id))
-        .map(|name| link.book.name(kind, name))
-        .collect();
+    let last = names.iter().filter(|name| link.book.is_last(kind, name, session.id));
+    let last: Vec<Name> = last.map(|name| link.book.name(kind, name)).collect();
+    // In a cluster one question speaks of one slot; the other ones follow when this is answered.
+    let last = place::askable(link.is_in_cluster(), kind, last).into_iter().next();
+    let last = last.unwrap_or_default();
     let wire = if last.is_empty() { Wire::Mark(None) } else { Wire::Unsubscribe };
     let (id, want) = (link.id, Want::Leave(kind, names));
     ask(worker, topology, session, id, spec, Ask::new(wire, kind, last), want)
@@ -132,6 +144,10 @@ fn ask(
     ask: Ask,
     want: Want,
 ) -> Dispatched {
+    let waits = worker
+        .links
+        .get(link)
+        .is_some_and(|link| copies::must_wait(worker, topology, link.key.identity, &ask));
     let Some(link) = worker.links.get_mut(link) else {
         return Dispatched::Wait;
     };
@@ -153,7 +169,11 @@ fn ask(
     session.suspended = true;
     session.end_of_command();
     let ask = Ask { asker: Some(asker), ..ask };
-    link.ask(&mut worker.pool, &topology.table, ask, worker.now);
+    if waits {
+        link.held_back.push(ask);
+    } else {
+        link.ask(&mut worker.pool, &topology.table, ask, worker.now);
+    }
     Dispatched::Done
 }
 
@@ -237,8 +257,8 @@ fn ping(
     let Some(link) = link else {
         return Dispatched::Wait;
     };
-    let is_open = worker.links.get(link).is_some_and(|link| link.is_open);
-    if !is_open && let Some(refusal) = worker.reaches.refusal(&topology.node, worker.now) {
+    let closed = worker.links.get(link).filter(|link| !link.is_open && !link.is_in_cluster());
+    if let Some(refusal) = closed.and_then(|it| worker.reaches.refusal(&it.node, worker.now)) {
         return dispatch::not_executed(worker, session, spec, &refusal);
     }
     let mark = Wire::Mark(command.argument(1).map(Into::into));
@@ -446,9 +466,13 @@ pub fn leave_all(worker: &mut Worker, topology: &Topology, session: &mut Session
     }
 }
 
-/// Whoever speaks RESP3 is told that messages may be missing: see decision 0010.
-pub fn announce_gap(worker: &mut Worker, link: &Link) {
-    for id in link.book.everybody() {
+/// Whoever has missed messages and speaks RESP3 is told that some may be missing: see decision 0010.
+pub fn announce_gap(worker: &mut Worker, link: &mut Link) {
+    let mut missed = Holders::default();
+    for (kind, name) in link.book.take_gaps() {
+        missed.extend(copies::holders(&worker.links, link, kind, &name).flatten());
+    }
+    for id in missed {
         if let Some(session) = worker.sessions.get_mut(id)
             && session.protocol == Protocol::Resp3
             && session.closing.is_none()

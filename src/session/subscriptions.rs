@@ -54,6 +54,13 @@ impl Subscriptions {
         Some(held.link)
     }
 
+    /// A topic that the client has gets its messages from another link.
+    pub fn move_to(&mut self, kind: Kind, name: &[u8], link: LinkId) {
+        if let Some(held) = self.topics[kind as usize].get_mut(name) {
+            held.link = link;
+        }
+    }
+
     /// Whether the client has the topic.
     #[must_use]
     pub fn holds(&self, kind: Kind, name: &[u8]) -> bool {

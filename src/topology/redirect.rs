@@ -70,6 +70,20 @@ pub fn read(reply: &[u8]) -> Option<Redirect<'_>> {
     }
 }
 
+/// What an error reply says about routing; of a block's replies `before` are the earlier ones. Whatever EXEC says, a
+/// block whose command was redirected when it was to be queued has not run.
+#[must_use]
+pub fn of_block<'a>(before: &'a [u8], reply: &'a [u8]) -> Option<Redirect<'a>> {
+    if let Some(redirect) = read(reply) {
+        return Some(redirect);
+    }
+    if !reply.starts_with(b"-EXECABORT") {
+        return None;
+    }
+    // Replies to MULTI and to what is queued are lines.
+    before.split_inclusive(|&byte| byte == b'\n').find_map(read)
+}
+
 fn elsewhere(rest: &[u8]) -> Option<Elsewhere<'_>> {
     let (slot, address) = std::str::from_utf8(rest).ok()?.split_once(' ')?;
     let (host, port) = address.rsplit_once(':')?;

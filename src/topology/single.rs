@@ -31,6 +31,8 @@ pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallibl
     let mut failures = 0_u32;
     let mut restorer = Restorer::default();
     let node = Arc::clone(&shared.topology.load().node);
+    // What a cluster left behind that was followed before.
+    readiness.set_notes(Vec::new());
     loop {
         let talk = converse(&shared, &node, &readiness, &mut failures, &mut restorer);
         let Err(error) = talk.await;

@@ -17,6 +17,7 @@ use crate::dispatch::{self, Settled, detour};
 use crate::net::WriteHalf;
 use crate::refusal::{Ran, Refusal};
 use crate::resp::reply::ReplyScanner;
+use crate::route;
 use crate::scripts::follow;
 use crate::session::state::{Closing, SessionId};
 use crate::stats::labels::{ClosedReason, Outcome, Resent};
@@ -144,7 +145,7 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
 fn doubt(worker: &mut Worker, old: &SendBuffer, waiter: &Waiter) {
     let slot = worker.topology.load().slots.is_some().then(|| {
         let frame = old.piece(waiter.start(), waiter.end);
-        frame.and_then(|frame| detour::slot_of(&worker.topology.load().table, frame.bytes()))
+        frame.and_then(|frame| route::frame::slot_of(&worker.topology.load().table, frame.bytes()))
     });
     if let Some(session) = worker.sessions.get_mut(waiter.session) {
         session.lacks_transaction = false;

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::dispatch::detour;
+use crate::dispatch::departure;
 use crate::events;
 use crate::net::{ReadHalf, WriteHalf};
 use crate::session::state::Closing;
@@ -211,7 +211,7 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
         // The place of a pinned connection is free again.
         wake_next(&mut worker);
     }
-    detour::due(&mut worker);
+    departure::due(&mut worker);
     flush::touched(&mut worker);
     // Never at once: an error that concerns this lane alone sets no back-off for all.
     let pause = worker.reaches.pause(node.id, worker.now).max(FRUITLESS_PAUSE);
@@ -243,7 +243,7 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
         // The place of a pinned connection is free again.
         wake_next(&mut worker);
     }
-    detour::due(&mut worker);
+    departure::due(&mut worker);
     flush::touched(&mut worker);
     !is_done
 }
@@ -271,7 +271,7 @@ fn poll_lane(
     pinned::after_turn(&mut worker, &mut lane);
     let is_over = lane.retired && lane.is_idle();
     worker.lanes.restore(id, lane);
-    detour::due(&mut worker);
+    departure::due(&mut worker);
     flush::touched(&mut worker);
     match result {
         Err(end) => Poll::Ready(end),

@@ -16,6 +16,7 @@ mod loops;
 mod nodes;
 mod order;
 mod probe;
+mod pubsub;
 mod reshard;
 mod scale;
 mod smart;

@@ -123,7 +123,7 @@ fn of_a_write_that_is_lost_on_its_way_each_part_is_what_became_of_it() {
         }
         rig.lose();
         let at_once = told(&mut rig, ann);
-        detour::due(&mut rig.worker);
+        crate::dispatch::departure::due(&mut rig.worker);
         let unsent: Vec<u8> = (handed..3)
             .flat_map(|part| line(&format!("MSET {} {}", keys[part], part + 1)))
             .collect();
@@ -172,7 +172,7 @@ fn a_read_that_is_lost_is_asked_again_and_what_had_come_of_it_is_forgotten() {
     rig.answer(begun.as_bytes()).unwrap();
     rig.lose();
     assert!(rig.closing(ann).is_none(), "nothing of it has reached the client");
-    detour::due(&mut rig.worker);
+    crate::dispatch::departure::due(&mut rig.worker);
     assert_eq!(rig.focus_on_node(2).queued(), line("MGET a"));
     answer(&mut rig, 2, b"*1\r\n:2\r\n");
     assert_eq!(told(&mut rig, ann), "*2\r\n:2\r\n:0\r\n");
@@ -186,7 +186,7 @@ fn a_part_that_is_redirected_goes_on_by_itself() {
     answer(&mut rig, 2, b"-TRYAGAIN Multiple keys request during rehashing of slot\r\n");
     assert_eq!(told(&mut rig, ann), "");
     rig.worker.now += SECOND / 10;
-    detour::due(&mut rig.worker);
+    crate::dispatch::departure::due(&mut rig.worker);
     assert_eq!(rig.focus_on_node(2).queued(), line("DEL a"));
     answer(&mut rig, 2, b":1\r\n");
     assert_eq!(told(&mut rig, ann), ":2\r\n");

@@ -43,6 +43,8 @@ pub enum Merge {
     Texts,
     /// What runs where: the first that tells of something.
     Running,
+    /// Names and numbers by turns, the same names in all: the numbers are added.
+    Counts,
 }
 
 /// What is done with integers.
@@ -76,6 +78,8 @@ impl Merge {
     #[must_use]
     pub fn of(spec: &Spec) -> Self {
         match spec.response_policy {
+            // No server publishes a policy for it, because clients of a cluster ask each node themselves.
+            _ if spec.id == PUBSUB_SHARDNUMSUB => Self::Counts,
             ResponsePolicy::Default if spec.has_keys() => Self::ByKey,
             ResponsePolicy::Default => Self::Concatenated,
             ResponsePolicy::AllSucceeded => Self::First,
@@ -123,6 +127,7 @@ impl Merge {
             Self::Info => write::verbatim(out, protocol, &info::merged(bare).ok_or(Odd)?),
             Self::Texts => write::verbatim(out, protocol, &texts(bare)?),
             Self::Maps => return maps::merged(bare, out),
+            Self::Counts => return counts(bare, out),
             Self::Running => {
                 let first = bare.clone().next().ok_or(Odd)?;
                 out.extend_from_slice(bare.find(|reply| runs(reply)).unwrap_or(first));
@@ -244,6 +249,32 @@ fn logical<'a>(
     Ok(())
 }
 
+/// The first reply with the numbers of all added to its own.
+fn counts<'a>(
+    mut replies: impl Iterator<Item = &'a [u8]> + Clone,
+    out: &mut Vec<u8>,
+) -> Result<(), Odd> {
+    let all = replies.clone();
+    let (head, elements) = replies.next().and_then(Elements::within).ok_or(Odd)?;
+    let names: Vec<&[u8]> = elements.step_by(2).collect();
+    let mut sums = vec![0_i64; names.len()];
+    for reply in all {
+        let (its, elements) = Elements::within(reply).ok_or(Odd)?;
+        if its.number != head.number {
+            return Err(Odd);
+        }
+        for (sum, count) in sums.iter_mut().zip(elements.skip(1).step_by(2)) {
+            *sum = sum.saturating_add(frames::integer(count).ok_or(Odd)?);
+        }
+    }
+    write::array_header(out, 2 * names.len());
+    for (name, sum) in names.into_iter().zip(sums) {
+        out.extend_from_slice(name);
+        write::integer(out, sum);
+    }
+    Ok(())
+}
+
 /// Any reply that is not null, each with the same chance, however many keys its node has.
 fn random<'a>(
     replies: impl Iterator<Item = &'a [u8]> + Clone,
@@ -290,6 +321,7 @@ const LATENCY_LATEST: CommandId = builtin_id("latency|latest");
 const MEMORY_DOCTOR: CommandId = builtin_id("memory|doctor");
 const MEMORY_MALLOC_STATS: CommandId = builtin_id("memory|malloc-stats");
 const MEMORY_STATS: CommandId = builtin_id("memory|stats");
+const PUBSUB_SHARDNUMSUB: CommandId = builtin_id("pubsub|shardnumsub");
 const RANDOMKEY: CommandId = builtin_id("randomkey");
 
 #[cfg(test)]

@@ -198,3 +198,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn subscribers_of_each_shard_channel_are_added_over_the_nodes() {
+    let (one, two) =
+        ("*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n:0\r\n", "*4\r\n$1\r\na\r\n:2\r\n$1\r\nb\r\n:5\r\n");
+    let sum = "*4\r\n$1\r\na\r\n:3\r\n$1\r\nb\r\n:5\r\n";
+    assert_eq!(merge("pubsub|shardnumsub", &[one, two]).unwrap(), sum);
+    assert_eq!(merge("pubsub|shardnumsub", &["*0\r\n", "*0\r\n"]).unwrap(), "*0\r\n");
+    assert_eq!(merge("pubsub|shardnumsub", &[one, "*0\r\n"]), Err(Odd));
+    let (one, two) = ("*1\r\n$1\r\na\r\n", "*1\r\n$1\r\nb\r\n");
+    assert_eq!(merge("pubsub|shardchannels", &[one, two]).unwrap(), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+}

@@ -94,6 +94,7 @@ pub async fn places_of(contact: &Contact) -> Option<View> {
     Some(view)
 }
 
+/// The one reply that is due, if it comes in time and can be read.
 async fn reply(replies: oneshot::Receiver<Vec<Bytes>>) -> Option<BytesFrame> {
     let replies = timeout(ANSWER_WITHIN, replies).await.ok()?.ok()?;
     decode(replies.first()?)
@@ -140,10 +141,14 @@ impl Places {
     pub fn lay_over(&self, view: &mut View) {
         for seen in &mut view.nodes {
             let Some(Place { seen: known, .. }) = self.0.get(&seen.id) else { continue };
-            let other = std::mem::replace(&mut seen.host, known.host.clone());
-            seen.aliases.extend(other.name().map(Into::into));
+            // A node that has no name for clients (`?`) still has the address that the others use: better reached by
+            // that than not at all.
+            if known.host != Host::Unknown {
+                let other = std::mem::replace(&mut seen.host, known.host.clone());
+                seen.aliases.extend(other.name().map(Into::into));
+                seen.port = known.port;
+            }
             seen.aliases.extend(known.aliases.iter().cloned());
-            seen.port = known.port;
             seen.zone.clone_from(&known.zone);
             // What CLUSTER NODES says of failures is from today; that a node loads its data it does not say.
             if seen.health == Health::Online && known.health == Health::Loading {
@@ -157,3 +162,46 @@ impl Places {
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How long the others are waited for when one has answered.
 const STRAGGLERS_WITHIN: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(text: &str) -> View {
+        nodes::read(&format!("{text} myself,master - 0 0 1 connected 0-5\n"))
+    }
+
+    /// What clients are told of the node `abc`.
+    fn told(host: Host) -> View {
+        let mut told = view("abc h:7@8");
+        (told.nodes[0].host, told.nodes[0].port) = (host, 9);
+        told
+    }
+
+    #[test]
+    fn clients_go_where_they_are_told_and_know_the_other_names() {
+        let mut places = Places::default();
+        let mut seen = view("abc 10.0.0.1:7@8");
+        assert!(places.is_old_for(&seen));
+        places.learn(&seen, Some(told(Host::read("h"))));
+        assert!(!places.is_old_for(&seen));
+        places.lay_over(&mut seen);
+        let node = &seen.nodes[0];
+        assert_eq!((node.host.name(), node.port), (Some("h"), 9));
+        assert_eq!(node.aliases, [Box::<str>::from("10.0.0.1")]);
+        // It has moved: what was told is told of its old place.
+        assert!(places.is_old_for(&view("abc 10.0.0.2:7@8")));
+    }
+
+    #[test]
+    fn a_node_without_a_name_for_clients_is_reached_as_the_others_reach_it() {
+        let mut places = Places::default();
+        let mut seen = view("abc 10.0.0.1:7@8");
+        places.learn(&seen, Some(told(Host::Unknown)));
+        places.lay_over(&mut seen);
+        assert_eq!((seen.nodes[0].host.name(), seen.nodes[0].port), (Some("10.0.0.1"), 7));
+        // Nor is one lost that CLUSTER SLOTS leaves out, or a whole reply that is not permitted.
+        places.learn(&seen, None);
+        assert!(!places.is_old_for(&seen));
+    }
+}

@@ -58,6 +58,8 @@ struct State {
     standing: Standing,
     /// The node wants AUTH and nobody has lent a name: it answers PING with an error and nothing else.
     is_stranger: bool,
+    /// It would take a name, and has not been lent one that the node refused.
+    may_borrow: bool,
     /// The node has wanted AUTH of this connection, which had no credentials.
     wants_auth: bool,
     /// Its version, as far as it told.
@@ -161,6 +163,8 @@ impl Contact {
         Some(learnt)
     }
 
+    /// Hands the question over. A contact that is busy with another one already is not waited for: whoever asks has others
+    /// to turn to.
     fn send(&self, question: Question) -> Option<()> {
         if !self.is_up() {
             return None;
@@ -203,6 +207,7 @@ impl Task {
         }
     }
 
+    /// Changes the standing and tells the follower. Nothing is due on a connection that has just been made or lost.
     fn set(&self, standing: Standing) {
         let mut state = self.state.borrow_mut();
         (state.standing, state.asked_at) = (standing, None);
@@ -210,6 +215,7 @@ impl Task {
         self.changed.notify_one();
     }
 
+    /// One connection, from the dial to its loss; `failures` is set back as soon as the node has answered.
     async fn converse(
         &mut self,
         failures: &mut u32,
@@ -241,7 +247,7 @@ impl Task {
                     self.awaits_answer(true);
                     answer(&mut exchange, question).await?;
                 }
-                () = sleep(PING_EVERY) => {
+                () = until_ping(&self.state, &self.shared) => {
                     self.awaits_answer(true);
                     self.ping(&mut exchange).await?;
                     self.restore(&mut exchange).await?;
@@ -251,10 +257,12 @@ impl Task {
         }
     }
 
+    /// Notes since when the node lets us wait, so that nobody else turns to it meanwhile.
     fn awaits_answer(&self, does: bool) {
         self.state.borrow_mut().asked_at = does.then(clock::micros);
     }
 
+    /// Loads what a primary has forgotten, where that is allowed. A replica gets it from its primary.
     async fn restore(&mut self, exchange: &mut Exchange) -> Result<(), DialError> {
         let is_due = {
             let state = self.state.borrow();
@@ -271,17 +279,36 @@ impl Task {
         let replies = answered(converse(exchange, &bytes, 2)).await?;
         let reply = replies.first().cloned().unwrap_or_default();
         let mut is_stranger = reply.starts_with(b"-NOAUTH");
+        let mut is_refused = false;
         if is_stranger && let Some(presented) = self.shared.identities.any() {
             let auth: [&[u8]; 3] = [b"AUTH", presented.user(), &presented.password];
             is_stranger = answered(ask(exchange, &auth)).await?.first() != Some(&b'+');
+            is_refused = is_stranger;
         }
         let mut state = self.state.borrow_mut();
+        state.may_borrow = is_stranger && !is_refused;
         state.data = replies.get(1).and_then(data);
         state.wants_auth |= reply.starts_with(b"-NOAUTH");
         if std::mem::replace(&mut state.is_stranger, is_stranger) != is_stranger {
             self.changed.notify_one();
         }
         Ok(())
+    }
+}
+
+/// A second; less if a client proves a name that a mute connection needs. Its next command wants the slot map.
+async fn until_ping(state: &RefCell<State>, shared: &Shared) {
+    let ping_at = clock::micros() + PING_EVERY;
+    loop {
+        sleep(LOAN_EVERY).await;
+        let may_borrow = state.borrow().may_borrow;
+        let is_lent = may_borrow && shared.identities.any().is_some();
+        if is_lent || clock::micros() >= ping_at {
+            return;
+        }
+        if !may_borrow {
+            return sleep(Duration::from_micros(ping_at.saturating_sub(clock::micros()))).await;
+        }
     }
 }
 
@@ -335,7 +362,9 @@ async fn converse(
 }
 
 /// How often an idle connection is used; any reply is a sign of life.
-const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_EVERY: Micros = clock::SECOND;
+/// How often a mute connection looks for a name that it could borrow.
+const LOAN_EVERY: Duration = Duration::from_millis(10);
 /// Whoever lets us wait for so long is not asked anything else.
 const SILENT_AFTER: Micros = clock::SECOND;
 /// First pause after a failure; doubles five times.

@@ -58,6 +58,7 @@ impl Directory {
         Some(node)
     }
 
+    /// A node as the model, but for its number, its address and the name that TLS asks for.
     fn make(&self, id: NodeId, endpoint: &Endpoint) -> Option<Node> {
         let tls = match (&self.model.tls, endpoint) {
             (Some((config, _)), Endpoint::Tcp { host, .. }) => Some(with_name(config, host)?),

@@ -102,6 +102,7 @@ struct Acquaintance {
 // === impl Follower ===
 
 impl Follower {
+    /// Begins with what is published: after a reload that may be a whole map, otherwise only the first seed.
     fn new(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Self {
         let topology = shared.topology.load_full();
         let settings = &topology.node.settings;
@@ -143,6 +144,7 @@ impl Follower {
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
             _ = self.tick.tick() => {
                 self.report();
+                self.publish_corrections();
                 self.judge_replicas();
                 self.glance().await;
                 self.go_round().await;
@@ -297,6 +299,7 @@ impl Follower {
         answers
     }
 
+    /// A reset cluster is followed like any other change, but somebody should know: its data is gone.
     fn note_generation(&self, picture: &Picture) {
         if picture.is_new_generation() {
             control::generation_changed();

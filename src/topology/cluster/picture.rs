@@ -147,12 +147,11 @@ impl Picture {
         let stays = slot.owner.filter(|&owner| self.members.get(owner).is_some());
         let owner = match (stays, claim) {
             // The redirect is younger than the question.
-            (Some(owner), _) if slot.patched_at > self.began => {
-                return Slot { owner: Some(owner), ..slot };
-            }
+            (Some(_), _) if slot.patched_at > self.began => return slot,
+            (Some(owner), Some(claim)) if claim.owner == owner => Some(owner),
             (Some(owner), Some(claim)) if self.may_replace(map, owner, claim) => Some(claim.owner),
-            // A map with holes never replaces a whole one.
-            (Some(owner), _) => Some(owner),
+            // A map with holes never replaces a whole one; and what a redirect has said is still not confirmed.
+            (Some(_), _) => return slot,
             (None, claim) => claim.map(|claim| claim.owner),
         };
         let since = if owner == slot.owner { slot.since } else { version };
@@ -308,6 +307,7 @@ fn addresses<'a>(
     ids
 }
 
+/// All who have an address, each with every name that a redirect may use for it.
 fn members(
     nodes: &[&Seen],
     ids: &HashMap<&str, (NodeId, Endpoint)>,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::picture::Picture;
 use super::{Follower, Topology};
-use crate::topology::facts::Learnt;
+use crate::topology::facts::{Facts, Learnt};
 use crate::topology::single;
 use crate::topology::slots::{Health, Member, MemberRole, NodeId, SlotMap};
 use crate::upstream::dial::Node;
@@ -66,11 +66,7 @@ impl Follower {
         let contact = self.contacts.get(&node.id).map(|it| &it.contact);
         // Strangers still have to authenticate themselves, even if we no longer have to.
         learnt.facts.wants_auth |= contact.is_some_and(|contact| contact.wants_auth());
-        let versions = self.contacts.values().filter_map(|it| it.contact.version());
-        // Clients choose commands by it, so all nodes must know them.
-        if let Some(lowest) = versions.min_by_key(|version| ordinal(version)) {
-            learnt.facts.version = lowest;
-        }
+        learnt.facts.version = self.lowest_version().unwrap_or(learnt.facts.version);
         let table = Arc::new(single::table(&node, learnt.commands));
         let facts = Arc::new(learnt.facts);
         self.swap(|current| Topology {
@@ -79,6 +75,36 @@ impl Follower {
             ..current.clone()
         });
         self.report();
+    }
+
+    /// Publishes what has changed without a word from the cluster: the node for commands without a key has fallen silent,
+    /// or a member with an older version has joined.
+    pub(super) fn publish_corrections(&self) {
+        let topology = self.shared.topology.load();
+        let Some(map) = topology.slots.as_ref().filter(|_| topology.epoch == self.epoch) else {
+            return;
+        };
+        let node = self.keyless(&topology.node, map);
+        if node.id != topology.node.id {
+            self.swap(|current| Topology { node: Arc::clone(&node), ..current.clone() });
+        }
+        let known = topology.facts.as_ref().map(|facts| &facts.version);
+        let lowest = self.lowest_version();
+        if let (Some(known), Some(lowest)) = (known, lowest)
+            && *known != lowest
+        {
+            self.swap(|current| {
+                let version = lowest.clone();
+                let facts = current.facts.as_ref().map(|it| Facts { version, ..(**it).clone() });
+                Topology { facts: facts.map(Arc::new), ..current.clone() }
+            });
+        }
+    }
+
+    /// Clients choose commands by the version that HELLO shows, so every node must know them.
+    fn lowest_version(&self) -> Option<String> {
+        let versions = self.contacts.values().filter_map(|it| it.contact.version());
+        versions.min_by_key(|version| ordinal(version))
     }
 
     /// A node is well that was not: the workers' back-off ends.

@@ -68,6 +68,7 @@ impl Follower {
         self.keep_census(&map);
     }
 
+    /// Begins another round when the last one is over and it is time.
     fn begin_round(&mut self, map: &SlotMap, now: Micros) {
         if now < self.rounds.round_at || !self.rounds.left.is_empty() {
             return;
@@ -79,6 +80,8 @@ impl Follower {
         self.rounds.left = map.members.primaries().map(|member| member.node.id).collect();
     }
 
+    /// Asks these primaries for their own lines, then for the keys that are left in slots which they give away, and for the
+    /// counters that tell whether slots were moved since the last time.
     async fn ask_for_open_slots(&mut self, ids: &[NodeId], map: &SlotMap) {
         let contacts: Vec<_> = ids
             .iter()
@@ -110,6 +113,7 @@ impl Follower {
         }
     }
 
+    /// Says what has to be said, and brings the metrics and the published map up to date.
     fn judge_open_slots(&mut self, map: &SlotMap) {
         let now = clock::micros();
         let contacts = &self.contacts;
@@ -165,6 +169,7 @@ impl Follower {
         }
     }
 
+    /// Takes what was counted on a primary. What was said of a slot once is not said again while it lasts.
     fn note_census(&mut self, id: NodeId, found: Option<Vec<Found>>, map: &SlotMap, now: Micros) {
         let Some(mut found) = found else {
             return;
@@ -246,6 +251,7 @@ fn say(finding: &Finding, map: &SlotMap) {
     }
 }
 
+/// How people call the node.
 fn name(map: &SlotMap, id: NodeId) -> &str {
     map.members.get(id).map_or("a node that has left", |member| &member.node.name)
 }

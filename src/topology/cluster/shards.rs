@@ -183,14 +183,17 @@ fn read_host(frame: &BytesFrame) -> Host {
     }
 }
 
+/// Words; `None` for anything else, and for bytes that are no UTF-8.
 fn text(frame: &BytesFrame) -> Option<&str> {
     std::str::from_utf8(frame.as_bytes()?).ok()
 }
 
+/// A port that can be dialled. A node without TLS has a `tls-port` of 0 in some versions.
 fn port(frame: &BytesFrame) -> Option<u16> {
     number(frame).filter(|&port| port > 0)
 }
 
+/// A number up to 65,535, however it is spelled.
 fn number(frame: &BytesFrame) -> Option<u16> {
     match frame {
         BytesFrame::Integer(number) => u16::try_from(*number).ok(),
@@ -207,6 +210,7 @@ fn read_ranges(frame: &BytesFrame) -> Vec<(u16, u16)> {
     pairs.filter_map(|pair| range(pair.first()?, pair.get(1)?)).collect()
 }
 
+/// A range that exists. Whoever claims slots beyond the last is not believed in the others of that range either.
 fn range(first: &BytesFrame, last: &BytesFrame) -> Option<(u16, u16)> {
     let (first, last) = (number(first)?, number(last)?);
     (first <= last && last < SLOTS).then_some((first, last))

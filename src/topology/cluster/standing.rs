@@ -102,6 +102,24 @@ impl Follower {
             }
         }
         self.readiness.set_upstream(self.judge(&map));
+        self.readiness.set_notes(self.notes(&map));
+    }
+
+    /// What is amiss although we can serve: slots of nobody, and primaries that cannot be reached.
+    fn notes(&self, map: &SlotMap) -> Vec<String> {
+        let uncovered = map.uncovered();
+        let is_known = map.members.iter().next().is_some();
+        let hole = (uncovered > 0 && is_known).then(|| {
+            format!("{uncovered} slots are served by nobody: redis-cli --cluster check tells which")
+        });
+        let owns = |id| map.slots().iter().filter(|slot| slot.owner == Some(id)).count();
+        let lost = map.members.primaries().filter_map(|primary| {
+            let trouble = self.contacts.get(&primary.node.id)?.trouble()?;
+            // A primary without slots is missed by nobody.
+            let slots = Some(owns(primary.node.id)).filter(|&slots| slots > 0)?;
+            Some(format!("{slots} slots are down: {trouble}"))
+        });
+        hole.into_iter().chain(lost).take(WORDS_MAX).collect()
     }
 
     /// Whether a shard can be reached; if not, why.
@@ -154,6 +172,7 @@ fn sight(reply: &[u8]) -> Vec<u8> {
     telling.flatten().copied().collect()
 }
 
+/// What `/readyz` says of a connection that failed: the cause is the word that the operations manual explains.
 fn words(node: &str, error: &DialError) -> String {
     format!("{node} is down ({}: {})", error.cause(), error.text)
 }

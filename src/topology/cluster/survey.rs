@@ -266,6 +266,7 @@ impl Survey {
 // === impl OpenSlot ===
 
 impl OpenSlot {
+    /// Nothing is held against a slot that has just been seen.
     fn new(now: Micros) -> Self {
         Self {
             ends: Ends::default(),
@@ -277,6 +278,7 @@ impl OpenSlot {
         }
     }
 
+    /// The worst that is true at `now`. Each sign must last for a while: while a slot is opened and closed, its ends differ.
     fn judge(&mut self, now: Micros, is_reachable: impl Fn(NodeId) -> bool) -> Verdict {
         let is_lonely = self.ends.source.is_none() || self.ends.target.is_none();
         // Another end that is no member is as good as unreachable.
@@ -302,6 +304,7 @@ impl OpenSlot {
         }
     }
 
+    /// What is to be said. The end that does not have the slot open is named by the other one.
     fn finding(&self, slot: u16, verdict: Option<Verdict>) -> Finding {
         let Ends { source, target, named } = self.ends;
         let source = source.or(named.filter(|_| target.is_some()));

@@ -71,6 +71,7 @@ async fn first_up<'c>(
     }
 }
 
+/// The first map. Nothing is known that it could contradict, so one node's word is enough; the follower asks others.
 async fn map_of(contact: &Contact, directory: &mut Directory) -> anyhow::Result<SlotMap> {
     let began = clock::micros();
     let view = ask::view_of(contact).await;

@@ -11,8 +11,9 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
+use super::place::askable;
 use super::receive::{again, evict};
-use super::{Ask, Asker, Link, Want};
+use super::{Ask, Asker, Link, Want, copies, moving};
 use crate::buffer::SendBuffer;
 use crate::clock::{Micros, SECOND, to_micros};
 use crate::net::WriteHalf;
@@ -37,8 +38,8 @@ pub fn opened(worker: &mut Worker, link: &mut Link, socket: WriteHalf) {
     link.asked_bytes = 0;
     for kind in Kind::ALL {
         let held: Vec<Name> = link.book.held(kind).cloned().collect();
-        for names in batches(held) {
-            again(worker, link, kind, names);
+        for names in askable(link.is_in_cluster(), kind, held).into_iter().flat_map(batches) {
+            again(worker, link, kind, names, 0);
         }
     }
     let table = Arc::clone(&worker.topology.load().table);
@@ -72,7 +73,6 @@ fn batches(names: Vec<Name>) -> Vec<Vec<Name>> {
 pub fn lost(worker: &mut Worker, link: &mut Link) {
     reset(link);
     if link.book.disconnect() {
-        link.has_gap = true;
         worker.stats.subscription_gaps.increment();
     }
     let mut waiting = VecDeque::new();
@@ -104,6 +104,9 @@ fn reset(link: &mut Link) {
     link.restoring = 0;
     link.has_unwanted = false;
     link.later = Vec::new();
+    link.ended = Vec::new();
+    // What the map says counts from here on, whether it is news or not.
+    link.seen = (0, 0);
 }
 
 /// No connection: who has waited longer than `retry_window` is told.
@@ -118,11 +121,16 @@ pub fn dial_failed(worker: &mut Worker, link: &mut Link, node: &Node, error: &Di
     }
     // Waiting does not help somebody without a password.
     let (refusal, window) = if error.is_stranger() {
-        (Refusal::NoAuth, 0)
+        (Refusal::NoAuth, Some(0))
     } else {
-        (worker.reaches.down(node, error, worker.now), to_micros(node.settings.retry_window))
+        // In a cluster another node may take its place, which takes as long as the client's listener says.
+        let window = to_micros(node.settings.retry_window);
+        let window = Some(window).filter(|_| !link.is_in_cluster());
+        (worker.reaches.down(node, error, worker.now), window)
     };
-    give_up(worker, link, |_, age| (age >= window).then(|| refusal.clone()));
+    give_up(worker, link, |patience, _, age| {
+        (age >= window.unwrap_or(patience)).then(|| refusal.clone())
+    });
     link.asks.retain(|ask| ask.asker.is_some());
     link.asked_bytes = link.asks.iter().map(|ask| ask.bytes).sum();
 }
@@ -135,7 +143,7 @@ pub fn expire(worker: &mut Worker, link: &mut Link) {
     let slow = to_micros(settings.reply_deadline_slow);
     let (node, table) = (link.node.name.clone(), Arc::clone(&worker.topology.load().table));
     let stats = Arc::clone(&worker.stats);
-    give_up(worker, link, |asker, age| {
+    give_up(worker, link, |_, asker, age| {
         let after = if asker.is_fast { fast } else { slow };
         (age >= after).then(|| {
             stats.deadlines_passed.increment();
@@ -146,11 +154,12 @@ pub fn expire(worker: &mut Worker, link: &mut Link) {
     });
 }
 
-/// Settles every asker for whom `verdict` has a refusal. Who wants to leave has left.
+/// Settles every asker for whom `verdict` has a refusal; it is told how long the client waits for a failover. Who wants to
+/// leave has left.
 fn give_up(
     worker: &mut Worker,
     link: &mut Link,
-    verdict: impl Fn(&Asker, Micros) -> Option<Refusal>,
+    verdict: impl Fn(Micros, &Asker, Micros) -> Option<Refusal>,
 ) {
     let mut asks = mem::take(&mut link.asks);
     for ask in &mut asks {
@@ -158,7 +167,9 @@ fn give_up(
             continue;
         };
         let age = worker.now.saturating_sub(asker.taken_at);
-        let Some(refusal) = verdict(asker, age) else {
+        let session = worker.sessions.get(asker.session);
+        let patience = session.map_or(0, |session| to_micros(session.gate.failover_wait));
+        let Some(refusal) = verdict(patience, asker, age) else {
             continue;
         };
         match ask.asker.take() {
@@ -178,11 +189,13 @@ fn give_up(
 pub fn tick(worker: &mut Worker, link: &mut Link) {
     expire(worker, link);
     link.follow(worker.topology.load().epoch);
+    moving::follow_map(worker, link);
+    if !link.held_back.is_empty() {
+        copies::release_on(worker, link);
+    }
+    let node = worker.topology.load().node.id;
+    link.book.count(link.node.id == node);
     if link.is_open {
-        for (kind, name) in mem::take(&mut link.later) {
-            link.restoring = link.restoring.saturating_sub(1);
-            again(worker, link, kind, vec![name]);
-        }
         ask_to_end_again(worker, link);
         bury_if_dead(worker, link);
     }

@@ -1,14 +1,19 @@
 //! A subscriber link: one RESP3 connection of a worker that carries the subscriptions of all its clients.
 //!
 //! Owns what is asked of the node and in which order, and the book of who gets which messages. Never touches a socket
-//! (`task` does), never writes to a client: answers leave through `session::pubsub`, messages through `receive`.
+//! (`task` does), never writes to a client: answers leave through `session::pubsub`, messages through `receive`. In a
+//! cluster there are more links: `place` knows which topic belongs on which, `moving` carries shard channels after
+//! their slots, `copies` has every primary tell its keyspace notifications.
 //!
 //! What surprises: a second client's SUBSCRIBE is sent as well, although the node has the link subscribed already,
 //! and an UNSUBSCRIBE that leaves others behind is sent as a PING. The answer's place among the messages is where the
 //! subscription begins or ends, exactly as with a connection of its own; without it a client could get what was
 //! published before it came, or miss what was published before it left (decision 0010).
 
+pub mod copies;
 pub mod loss;
+pub mod moving;
+pub mod place;
 pub mod receive;
 pub mod task;
 #[cfg(test)]
@@ -26,27 +31,41 @@ use crate::command::spec::CommandId;
 use crate::command::table::Table;
 use crate::net::WriteHalf;
 use crate::pubsub::book::{Book, Idle};
-use crate::pubsub::{Kind, Name};
-use crate::refusal::Refusal;
+use crate::pubsub::tally::Tally;
+use crate::pubsub::{Kind, Name, keyspace};
 use crate::resp::reply::ReplyScanner;
 use crate::resp::write;
 use crate::session::replies::Sequence;
 use crate::session::state::SessionId;
 use crate::session::subscriptions::weight;
-use crate::topology::Topology;
+use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
-use crate::worker::Worker;
 
 /// Key of a link on its worker.
 pub type LinkId = Key<Link>;
 
-/// What makes two links different. Channels have ACLs, so each user has a link; a cluster will have one for each
-/// shard as well, chosen by the slot of a shard channel.
+/// What makes two links different. Channels have ACLs, so each user has links of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkKey {
     /// Who the link is to the node.
     pub identity: Identity,
+    /// Where it leads.
+    pub leads: Leads,
+}
+
+/// Where a link leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leads {
+    /// To the one node there is, or to any of a cluster: its bus carries channels and patterns everywhere.
+    Anywhere,
+    /// To this node and no other, for shard channels and notifications; a number means something in its epoch only.
+    To {
+        /// Epoch of the deployment.
+        epoch: u64,
+        /// The node.
+        node: NodeId,
+    },
 }
 
 /// One question to the node.
@@ -68,6 +87,10 @@ pub struct Ask {
     pub asker: Option<Asker>,
     /// Whether clients hold the topics already and only the node must learn of them (again).
     pub is_again: bool,
+    /// The node has refused it, and the answer to the PING behind it is still to come.
+    pub is_refused: bool,
+    /// How often a redirect was followed.
+    pub hops: u8,
 }
 
 /// What is asked.
@@ -146,8 +169,20 @@ pub struct Link {
     pub later: Vec<(Kind, Name)>,
     /// The node has refused to end a subscription that nobody holds; the tick asks again.
     pub has_unwanted: bool,
-    /// Messages may have been missed since everybody was last told.
-    pub has_gap: bool,
+    /// Shard channels that the node has ended of its own accord, until the end of the turn.
+    pub ended: Vec<Name>,
+    /// Questions that the cluster could not answer now, with what it said; asked again by the tick.
+    pub deferred: Vec<(Ask, Box<[u8]>)>,
+    /// Questions that wait until every primary tells its notifications.
+    pub held_back: Vec<Ask>,
+    /// Topics whose copies on the primaries may not be wanted any more.
+    pub strays: Vec<(Kind, Name)>,
+    /// Primaries that tell it their notifications.
+    pub told_by: Vec<NodeId>,
+    /// Epoch and version of the slot map that its topics were last compared with, and when it was news.
+    pub seen: (u64, u32),
+    /// When that map was first seen; 0: everything is where that map wants it.
+    pub seen_at: Micros,
     /// Sessions that wait until the queue has room.
     pub backlog: Vec<SessionId>,
     /// Where its bytes go; detached while dialling.
@@ -170,74 +205,56 @@ pub struct Link {
     pub fruitless: u32,
 }
 
-/// The link for a client that acts as `identity`; it is dialled if there is none.
-///
-/// # Errors
-/// What the client is told while the node is known to be down.
-pub fn link_for(
-    worker: &mut Worker,
-    topology: &Topology,
-    identity: Identity,
-) -> Result<LinkId, Refusal> {
-    let key = LinkKey { identity };
-    let found = find(worker, key);
-    if let Some(id) = found
-        && let Some(link) = worker.links.get_mut(id)
-    {
-        link.follow(topology.epoch);
-        if link.is_open {
-            return Ok(id);
-        }
-    }
-    // While the node is known to be down, those who come wait for nobody.
-    if let Some(refusal) = worker.reaches.refusal(&topology.node, worker.now) {
-        return Err(refusal);
-    }
-    if let Some(id) = found {
-        return Ok(id);
-    }
-    let (now, tally) = (worker.now, Arc::clone(&worker.shared.tally));
-    let id = worker.links.insert(|id| Link {
-        id,
-        key,
-        epoch: topology.epoch,
-        node: Arc::clone(&topology.node),
-        is_open: false,
-        book: Book::new(tally),
-        asks: VecDeque::new(),
-        asked_bytes: 0,
-        send: SendBuffer::default(),
-        scanner: ReplyScanner::default(),
-        carry: Vec::new(),
-        scanned: 0,
-        is_skipping: false,
-        restoring: 0,
-        later: Vec::new(),
-        has_unwanted: false,
-        has_gap: false,
-        backlog: Vec::new(),
-        socket: WriteHalf::Detached,
-        write_blocked: false,
-        broken: None,
-        retired: false,
-        waker: None,
-        heard_at: now,
-        used_at: now,
-        has_answered: false,
-        fruitless: 0,
-    });
-    worker.links_to_dial.push(id);
-    Ok(id)
-}
-
-/// As many links as there are identities: few enough to look at each.
-fn find(worker: &Worker, key: LinkKey) -> Option<LinkId> {
-    worker.links.keys().find(|&id| worker.links.get(id).is_some_and(|link| link.key == key))
-}
-
 // === impl Link ===
 
 impl Link {
+    /// A link without a connection.
+    #[must_use]
+    pub fn new(
+        id: LinkId,
+        key: LinkKey,
+        epoch: u64,
+        node: Arc<Node>,
+        tally: Arc<Tally>,
+        now: Micros,
+    ) -> Self {
+        Self {
+            id,
+            key,
+            epoch,
+            node,
+            is_open: false,
+            book: Book::new(tally),
+            asks: VecDeque::new(),
+            asked_bytes: 0,
+            send: SendBuffer::default(),
+            scanner: ReplyScanner::default(),
+            carry: Vec::new(),
+            scanned: 0,
+            is_skipping: false,
+            restoring: 0,
+            later: Vec::new(),
+            has_unwanted: false,
+            ended: Vec::new(),
+            deferred: Vec::new(),
+            held_back: Vec::new(),
+            strays: Vec::new(),
+            told_by: Vec::new(),
+            seen: (0, 0),
+            seen_at: 0,
+            backlog: Vec::new(),
+            socket: WriteHalf::Detached,
+            write_blocked: false,
+            broken: None,
+            retired: false,
+            waker: None,
+            heard_at: now,
+            used_at: now,
+            has_answered: false,
+            fruitless: 0,
+        }
+    }
+
     /// Queues a question. While there is no connection it only waits: the next one begins with what is due then.
     pub fn ask(&mut self, pool: &mut ChunkPool, table: &Table, mut ask: Ask, now: Micros) {
         self.used_at = now;
@@ -250,6 +267,7 @@ impl Link {
             self.send.append(pool, &frame);
             ask.end = self.send.end();
         }
+        ask.answered = 0;
         ask.bytes = ask.weight();
         self.asked_bytes += ask.bytes;
         self.asks.push_back(ask);
@@ -281,9 +299,19 @@ impl Link {
         // A client may have said a topic twice.
         unwanted.sort_unstable();
         unwanted.dedup();
-        if !unwanted.is_empty() {
-            self.ask(pool, table, Ask::new(Wire::Unsubscribe, kind, unwanted), now);
+        for names in place::askable(self.is_in_cluster(), kind, unwanted) {
+            self.ask(pool, table, Ask::new(Wire::Unsubscribe, kind, names), now);
         }
+        if self.is_in_cluster() && self.key.leads == Leads::Anywhere {
+            let copied = names.iter().filter(|name| keyspace::may_notify(kind, name));
+            self.strays.extend(copied.map(|name| (kind, Name::clone(name))));
+        }
+    }
+
+    /// Whether its node is one of many.
+    #[must_use]
+    pub fn is_in_cluster(&self) -> bool {
+        self.node.settings.cluster.is_some()
     }
 
     /// Whether one more question may be queued (INV-4).
@@ -296,8 +324,15 @@ impl Link {
 
     /// The deployment has changed: the connection is given up, and the next one leads to the new node.
     pub fn follow(&mut self, epoch: u64) {
-        if self.is_open && self.epoch != epoch && self.broken.is_none() {
-            self.broken = Some(io::Error::other("the upstream has changed"));
+        if self.epoch != epoch && self.key.leads == Leads::Anywhere {
+            self.give_up("the upstream has changed");
+        }
+    }
+
+    /// Another connection is to take the place of this one.
+    pub fn give_up(&mut self, why: &'static str) {
+        if self.is_open && self.broken.is_none() {
+            self.broken = Some(io::Error::other(why));
             self.wake();
         }
     }
@@ -305,7 +340,8 @@ impl Link {
     /// Whether anybody needs it.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        !self.asks.is_empty() || !self.book.is_empty()
+        let waiting = self.asks.len() + self.deferred.len() + self.held_back.len();
+        waiting > 0 || !self.book.is_empty()
     }
 
     /// Wakes its task, to write, to read or to end.
@@ -322,7 +358,27 @@ impl Ask {
     /// A question whose answer nobody waits for.
     #[must_use]
     pub fn new(wire: Wire, kind: Kind, names: Vec<Name>) -> Self {
-        Self { wire, kind, names, answered: 0, end: 0, bytes: 0, asker: None, is_again: false }
+        let (answered, end, bytes, hops) = (0, 0, 0, 0);
+        let (asker, is_again, is_refused) = (None, false, false);
+        Self { wire, kind, names, answered, end, bytes, asker, is_again, is_refused, hops }
+    }
+
+    /// Whether a PING stands behind it. A node ends subscriptions to shard channels also of its own accord, in the
+    /// same words; only what comes behind shows whether it was the answer, and where the answer ends.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(self.wire, Wire::Unsubscribe) && self.kind == Kind::Shard
+    }
+
+    /// The same question for the same topics, asked by nobody.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let wire = match &self.wire {
+            Wire::Subscribe => Wire::Subscribe,
+            Wire::Unsubscribe => Wire::Unsubscribe,
+            Wire::Mark(text) => Wire::Mark(text.clone()),
+        };
+        Self { hops: self.hops, ..Self::new(wire, self.kind, self.names.clone()) }
     }
 
     /// Memory of its topics, those that its client leaves included.
@@ -341,16 +397,23 @@ impl Ask {
             Wire::Unsubscribe => self.kind.unsubscribe(),
             Wire::Mark(_) => "ping",
         };
-        let renamed = table.find(name).and_then(|spec| spec.wire_name.as_deref());
-        let mut arguments = vec![renamed.unwrap_or(name.as_bytes())];
+        let mut arguments = vec![wire_name(table, name)];
         match &self.wire {
             Wire::Mark(text) => arguments.extend(text.as_deref()),
             _ => arguments.extend(self.names.iter().map(|name| &**name)),
         }
         let mut frame = Vec::new();
         write::command(&mut frame, &arguments);
+        if self.is_fenced() {
+            write::command(&mut frame, &[wire_name(table, "ping")]);
+        }
         frame
     }
+}
+
+/// The node's own name of a command.
+fn wire_name<'a>(table: &'a Table, name: &'a str) -> &'a [u8] {
+    table.find(name).and_then(|spec| spec.wire_name.as_deref()).unwrap_or(name.as_bytes())
 }
 
 /// Bytes of questions that may wait for the link's socket, and of topics in questions that are not answered; clients

@@ -7,9 +7,11 @@
 //! What surprises: the topics of one SUBSCRIBE are answered one by one, but nothing comes between these answers, so
 //! the client is told once, behind the last.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Ask, Link, Wire};
+use super::{Ask, Link, Wire, copies, moving};
 use crate::buffer::LARGE_BYTES;
 use crate::pubsub::book::Answer;
 use crate::pubsub::push::{self, Push};
@@ -19,6 +21,7 @@ use crate::session::flush;
 use crate::session::pubsub::{self, Parcel};
 use crate::session::state::Closing;
 use crate::stats::labels::ClosedReason;
+use crate::topology::redirect;
 use crate::upstream::receive::Anomaly;
 use crate::worker::Worker;
 
@@ -30,6 +33,12 @@ pub fn receive(worker: &mut Worker, link: &mut Link, input: &[u8]) -> Result<(),
     worker.stats.upstream_bytes_in.add(input.len() as u64);
     link.heard_at = worker.now;
     link.has_answered = true;
+    take(worker, link, input)?;
+    moving::settle_ended(worker, link);
+    Ok(())
+}
+
+fn take(worker: &mut Worker, link: &mut Link, input: &[u8]) -> Result<(), Anomaly> {
     if link.carry.is_empty() {
         let used = frames(worker, link, input)?;
         link.carry.extend_from_slice(input.get(used..).unwrap_or_default());
@@ -109,10 +118,12 @@ fn whole(worker: &mut Worker, link: &mut Link, kind: u8, frame: &[u8]) -> Result
             }
             answered(worker, link, kind, name, Answer::Subscribed);
         }
+        Push::Unsubscribed(Kind::Shard, name) => ended(worker, link, name),
         Push::Unsubscribed(kind, name) if answers(link, kind, name, false) => {
             answered(worker, link, kind, name, Answer::Unsubscribed);
         }
-        Push::Unsubscribed(kind, name) => ended(worker, link, kind, name),
+        // Nothing but a slot's move ends a subscription unasked.
+        Push::Unsubscribed(..) => return Err(Anomaly::Unexpected),
         Push::Other => worker.stats.pushes_dropped.increment(),
     }
     Ok(())
@@ -121,15 +132,17 @@ fn whole(worker: &mut Worker, link: &mut Link, kind: u8, frame: &[u8]) -> Result
 /// Gives a message to everybody who holds its topic.
 fn message(worker: &mut Worker, link: &Link, kind: Kind, topic: &[u8], frame: &[u8]) {
     worker.stats.messages_received.increment();
-    let Some(holders) = link.book.holders(kind, topic) else {
+    let topology = Arc::clone(worker.topology.load());
+    let Worker { links, sessions, pool, stats, touched, now, .. } = worker;
+    let Some(holders) = copies::audience(links, &topology, link, (kind, topic), frame) else {
         return;
     };
     let mut parcel = Parcel::new(frame);
     for &id in holders {
-        if let Some(session) = worker.sessions.get_mut(id) {
-            let is_given = pubsub::give(session, &mut worker.pool, &mut parcel, worker.now);
-            worker.stats.messages_delivered.add(u64::from(is_given));
-            worker.touched.mark(session);
+        if let Some(session) = sessions.get_mut(id) {
+            let is_given = pubsub::give(session, pool, &mut parcel, *now);
+            stats.messages_delivered.add(u64::from(is_given));
+            touched.mark(session);
         }
     }
     worker.pushed_bytes += frame.len() * holders.len();
@@ -175,16 +188,17 @@ fn answered(worker: &mut Worker, link: &mut Link, kind: Kind, name: &[u8], answe
     tidy(worker, link, ask.kind, &ask.names);
 }
 
-/// The node has ended a subscription of its own accord, because a slot has moved: it is asked for again, unseen by
-/// the clients. What was published in between is missed.
-fn ended(worker: &mut Worker, link: &mut Link, kind: Kind, name: &[u8]) {
-    if !link.book.is_upstream(kind, name) {
-        return;
-    }
-    if link.book.ended(kind, name) {
+/// The node has ended a subscription to a shard channel: it was asked to, or the slot has moved. In the latter case the
+/// clients keep it, on the link of the slot's new owner.
+fn ended(worker: &mut Worker, link: &mut Link, name: &[u8]) {
+    let sent = link.send.sent();
+    let asked = link.asks.front_mut().filter(|ask| ask.is_fenced() && ask.end <= sent);
+    if let Some(ask) = asked.filter(|ask| ask.names.iter().any(|its| **its == *name)) {
+        ask.answered += 1;
+        link.book.ended(Kind::Shard, name);
+    } else if link.book.is_upstream(Kind::Shard, name) && link.book.ended(Kind::Shard, name) {
         worker.stats.subscriptions_moved.increment();
-        let name = link.book.name(kind, name);
-        again(worker, link, kind, vec![name]);
+        link.ended.push(link.book.name(Kind::Shard, name));
     }
 }
 
@@ -192,27 +206,73 @@ fn ended(worker: &mut Worker, link: &mut Link, kind: Kind, name: &[u8]) {
 fn reply(worker: &mut Worker, link: &mut Link, kind: u8, frame: &[u8]) -> Result<(), Anomaly> {
     let is_error = matches!(kind, b'-' | b'!');
     let is_due = link.asks.front().is_some_and(|ask| {
-        let is_mark = matches!(ask.wire, Wire::Mark(_));
+        let is_mark = matches!(ask.wire, Wire::Mark(_)) || ask.is_fenced();
         (is_mark || (is_error && ask.answered == 0)) && ask.end <= link.send.sent()
     });
-    let Some(mut ask) = link.pop().filter(|_| is_due) else {
+    if !is_due {
+        return Err(Anomaly::Unexpected);
+    }
+    if is_error && is_refused_before_fence(worker, link, frame) {
+        return Ok(());
+    }
+    let Some(mut ask) = link.pop() else {
         return Err(Anomaly::Unexpected);
     };
+    let is_ended = ask.is_fenced() && !ask.is_refused;
+    let answer = if is_ended { Answer::Unsubscribed } else { Answer::Refused };
     for name in &ask.names {
-        link.book.answered(ask.kind, name, Answer::Refused);
+        link.book.answered(ask.kind, name, answer);
     }
+    let (kind, names) = (ask.kind, ask.names.clone());
     match (ask.asker.take(), &ask.wire) {
         (Some(asker), Wire::Mark(_)) => pubsub::marked(worker, link, asker, frame),
+        (asker, Wire::Subscribe) => not_subscribed(worker, link, Ask { asker, ..ask }, frame),
+        (Some(asker), _) if is_ended => pubsub::confirm(worker, link, asker, &ask),
         (Some(asker), _) => pubsub::refused(worker, asker, frame),
-        (None, Wire::Subscribe) if ask.is_again => not_restored(worker, link, &ask, frame),
-        (None, _) => {
-            // What the node does not end stays until the tick asks again.
+        // What the node does not end stays until the tick asks again.
+        (None, _) if !is_ended => {
             link.has_unwanted = true;
             return Ok(());
         }
+        (None, _) => {}
     }
-    tidy(worker, link, ask.kind, &ask.names);
+    tidy(worker, link, kind, &names);
     Ok(())
+}
+
+/// Whether an error is about the end of a subscription, and not about the PING behind it.
+fn is_refused_before_fence(worker: &mut Worker, link: &mut Link, error: &[u8]) -> bool {
+    let Some(ask) = link.asks.front_mut().filter(|ask| ask.is_fenced() && !ask.is_refused) else {
+        return false;
+    };
+    if redirect::read(error).is_some() {
+        // The slot has moved, and the subscription has ended with it.
+        ask.answered = ask.names.len();
+        return true;
+    }
+    if ask.answered >= ask.names.len() {
+        return false;
+    }
+    ask.is_refused = true;
+    if let Some(asker) = ask.asker.take() {
+        pubsub::refused(worker, asker, error);
+    }
+    true
+}
+
+/// The node does not subscribe the link to what a client asks for, or to what clients hold.
+fn not_subscribed(worker: &mut Worker, link: &mut Link, mut ask: Ask, error: &[u8]) {
+    let redirect = redirect::read(error).filter(|_| link.is_in_cluster());
+    if let Some(redirect) = redirect.filter(|_| ask.kind == Kind::Shard) {
+        let is_wanted = ask.is_again || ask.asker.is_some();
+        if is_wanted {
+            moving::redirected(worker, link, ask, error, redirect);
+        }
+    } else if let Some(asker) = ask.asker.take() {
+        pubsub::refused(worker, asker, error);
+    } else if ask.is_again {
+        not_restored(worker, link, &ask, error);
+    }
 }
 
 /// The node does not take what clients hold. One bad topic fails a whole question, so they are asked for one by one;
@@ -230,15 +290,15 @@ fn not_restored(worker: &mut Worker, link: &mut Link, ask: &Ask, error: &[u8]) {
         return;
     }
     for name in &ask.names {
-        again(worker, link, ask.kind, vec![Name::clone(name)]);
+        again(worker, link, ask.kind, vec![Name::clone(name)], 0);
     }
 }
 
-/// Asks for topics that clients hold already.
-pub fn again(worker: &mut Worker, link: &mut Link, kind: Kind, names: Vec<Name>) {
-    let table = std::sync::Arc::clone(&worker.topology.load().table);
+/// Asks for topics that clients hold already, after so many redirects.
+pub fn again(worker: &mut Worker, link: &mut Link, kind: Kind, names: Vec<Name>, hops: u8) {
+    let table = Arc::clone(&worker.topology.load().table);
     link.restoring += 1;
-    let ask = Ask { is_again: true, ..Ask::new(Wire::Subscribe, kind, names) };
+    let ask = Ask { is_again: true, hops, ..Ask::new(Wire::Subscribe, kind, names) };
     link.ask(&mut worker.pool, &table, ask, worker.now);
 }
 
@@ -249,14 +309,15 @@ fn restored(worker: &mut Worker, link: &mut Link) {
 }
 
 /// When everything is subscribed again, whoever can be told is told that messages may be missing.
-fn finish_restoring(worker: &mut Worker, link: &mut Link) {
-    if link.restoring == 0 && std::mem::take(&mut link.has_gap) {
+pub fn finish_restoring(worker: &mut Worker, link: &mut Link) {
+    if link.restoring == 0 {
         pubsub::announce_gap(worker, link);
     }
 }
 
-fn tidy(worker: &mut Worker, link: &mut Link, kind: Kind, names: &[Name]) {
-    let table = std::sync::Arc::clone(&worker.topology.load().table);
+/// Ends at the node what nobody wants any more among these topics.
+pub fn tidy(worker: &mut Worker, link: &mut Link, kind: Kind, names: &[Name]) {
+    let table = Arc::clone(&worker.topology.load().table);
     link.tidy(&mut worker.pool, &table, kind, names, worker.now);
 }
 

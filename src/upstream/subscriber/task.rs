@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::{Link, LinkId, loss, receive};
+use super::{Leads, Link, LinkId, LinkKey, copies, loss, place, receive};
 use crate::buffer::SLICES;
 use crate::clock;
 use crate::events;
@@ -47,13 +47,17 @@ pub async fn run(worker: SharedWorker, id: LinkId, dialling: Rc<Dialling>) {
     }
 }
 
-/// The node of the deployment in force, which is where the next connection leads.
+/// Where the next connection leads: to the link's own node, or to any of the deployment in force.
 fn aim(worker: &SharedWorker, id: LinkId) -> Option<Arc<Node>> {
     let mut worker = worker.borrow_mut();
     let topology = worker.begin_batch();
+    let anchor = place::anchor(&worker, &topology, worker.links.get(id));
     let link = worker.links.get_mut(id)?;
-    link.epoch = topology.epoch;
-    link.node = Arc::clone(&topology.node);
+    if link.key.leads == Leads::Anywhere {
+        link.epoch = topology.epoch;
+        link.node = anchor;
+    }
+    link.book.count(link.node.id == topology.node.id);
     Some(Arc::clone(&link.node))
 }
 
@@ -141,8 +145,13 @@ fn give_up(worker: &SharedWorker, id: LinkId, node: &Node, error: &DialError) ->
     worker.now = clock::micros();
     let mut link = worker.links.lend(id)?;
     loss::dial_failed(&mut worker, &mut link, node, error);
+    worker.shared.map_is_old.notify_one();
     let is_wanted = end_turn(&mut worker, id, link);
-    let pause = worker.reaches.pause(node.id, worker.now).max(FRUITLESS_PAUSE);
+    let topology = Arc::clone(worker.topology.load());
+    let link = worker.links.get(id).filter(|link| link.key.leads == Leads::Anywhere);
+    // Whoever may lead anywhere tries the next node at once.
+    let next = link.map_or(node.id, |link| place::anchor(&worker, &topology, Some(link)).id);
+    let pause = worker.reaches.pause(next, worker.now).max(FRUITLESS_PAUSE);
     is_wanted.then_some(pause)
 }
 
@@ -159,6 +168,7 @@ fn outlives(worker: &SharedWorker, id: LinkId, end: End) -> bool {
         events::lane_lost(&link.node.name, cause.as_str(), &text);
         link.fruitless = if link.has_answered { 0 } else { link.fruitless + 1 };
     }
+    worker.shared.map_is_old.notify_one();
     loss::lost(&mut worker, &mut link);
     end_turn(&mut worker, id, link)
 }
@@ -170,11 +180,12 @@ fn end_turn(worker: &mut Worker, id: LinkId, mut link: Box<Link>) -> bool {
             session.wake();
         }
     }
-    let is_wanted = link.is_wanted();
+    let (is_wanted, key) = (link.is_wanted(), link.key);
     worker.links.restore(id, link);
     if !is_wanted {
         worker.links.remove(id);
     }
+    release(worker, key);
     flush::touched(worker);
     is_wanted
 }
@@ -207,13 +218,21 @@ fn poll_link(
             }
         }
     }
-    let is_over = link.retired && !link.is_wanted();
+    let (is_over, key) = (link.retired && !link.is_wanted(), link.key);
     worker.links.restore(id, link);
+    release(&mut worker, key);
     flush::touched(&mut worker);
     match result {
         Err(end) => Poll::Ready(end),
         Ok(()) if is_over => Poll::Ready(End::Retired),
         Ok(()) => Poll::Pending,
+    }
+}
+
+/// What waited for a primary's link may go on.
+fn release(worker: &mut Worker, key: LinkKey) {
+    if key.leads != Leads::Anywhere {
+        copies::release(worker, key.identity);
     }
 }
 

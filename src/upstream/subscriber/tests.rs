@@ -18,6 +18,7 @@ use crate::upstream::dial::DialError;
 use crate::upstream::identity::Presented;
 use crate::upstream::receive::Anomaly;
 use crate::upstream::rig::{Rig, bytes_of};
+use crate::worker::Worker;
 
 /// The node: what the link is subscribed to there, and what it will send.
 #[derive(Default)]
@@ -508,8 +509,36 @@ fn a_subscription_that_the_node_ends_is_asked_for_again() {
     world.node.output = b">3\r\n$12\r\nsunsubscribe\r\n$1\r\ns\r\n:0\r\n".to_vec();
     world.settle();
     assert!(world.node.topics[Kind::Shard as usize].contains(&b"s"[..]));
-    assert_eq!(world.told(ann), before, "silently");
-    assert_eq!(world.rig.worker.stats.subscriptions_moved.get(), 1);
+    let gap = ">2\r\n$4\r\npong\r\n$14\r\nbreakwater:gap\r\n";
+    assert_eq!(world.told(ann), format!("{before}{gap}"), "silently, but for the gap");
+    let stats = &world.rig.worker.stats;
+    assert_eq!((stats.subscriptions_moved.get(), stats.subscription_gaps.get()), (1, 1));
+}
+
+#[test]
+fn the_end_of_a_shard_subscription_is_told_from_a_slot_that_moves_at_that_moment() {
+    // The node ends it of its own accord, and what was asked meanwhile is redirected; or the other way round.
+    let ended = &b">3\r\n$12\r\nsunsubscribe\r\n$1\r\ns\r\n:0\r\n"[..];
+    let moved = &b"-MOVED 1 127.0.0.1:1\r\n"[..];
+    for answers in [vec![ended, moved], vec![moved], vec![ended]] {
+        let mut world = World::new();
+        let (ann, bob) = (world.client(Protocol::Resp3), world.client(Protocol::Resp3));
+        world.say(ann, "SSUBSCRIBE s");
+        world.say(bob, "SUBSCRIBE b");
+        world.settle();
+        world.say(ann, "SUNSUBSCRIBE s");
+        world.send();
+        world.node.topics[Kind::Shard as usize].clear();
+        world.node.input.clear();
+        world.node.output = [answers.concat(), b"+PONG\r\n".to_vec()].concat();
+        assert!(!world.told(ann).contains("sunsubscribe"), "the place of the answer is behind");
+        world.settle();
+        assert!(world.told(ann).ends_with("sunsubscribe\r\n$1\r\ns\r\n:0\r\n"), "{answers:?}");
+        assert_eq!(world.rig.worker.stats.subscriptions_moved.get(), 0);
+        world.rig.leave(bob);
+        world.settle();
+        world.ends_empty();
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! called failed before it has stood still for a minute.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::{Proxy, RedisServer, until};
@@ -121,6 +122,35 @@ fn a_reload_moves_to_a_cluster_and_back() {
     proxy.hang_up();
     until("the wrong kind is refused", || proxy.log().contains("it is no cluster"));
     assert_eq!(proxy.http("/readyz").0, 200);
+}
+
+#[test]
+fn however_much_is_amiss_four_questions_a_second_are_enough() {
+    let mut cluster = Cluster::start(3, 0);
+    let proxy = Proxy::before(&cluster.url()).ready();
+    until("the map is there", || owner(&proxy, 0) == Some(cluster.port(0)));
+    let mut mover = cluster.mover();
+    cluster.kill(2);
+    let questions = |cluster: &Cluster| -> u64 {
+        let all = ["cluster|nodes", "cluster|shards", "cluster|slots"];
+        all.iter().map(|command| cluster.calls(command)).sum()
+    };
+    let (before, began) = (questions(&cluster), Instant::now());
+    // A third of the slots changes its owner at once, another third has none that lives.
+    mover.give_empty(&(0..5461).collect::<Vec<u16>>(), 0, 1);
+    let mut client = proxy.client();
+    while began.elapsed() < Duration::from_secs(4) {
+        let words: String = (0..500).map(|i| format!("GET key{i}\r\n")).collect();
+        client.send(&words);
+        // Errors are due: a third of the keys cannot be reached.
+        drop(client.frames(500));
+    }
+    until("the map has the new owner", || owner(&proxy, 5460) == Some(cluster.port(1)));
+    let asked = questions(&cluster).saturating_sub(before);
+    // The first and the last second may lie anywhere.
+    let most = 4 * (began.elapsed().as_secs() + 2);
+    println!("{asked} questions in {:?}, at most {most}", began.elapsed());
+    assert!((1..=most).contains(&asked), "{asked} questions, at most {most}");
 }
 
 /// What the log tells to be done, as a shell would be given it.

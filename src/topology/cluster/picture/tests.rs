@@ -1,4 +1,8 @@
-//! Whom the picture believes. Views are written as CLUSTER NODES, in short.
+//! Whom the picture believes.
+//!
+//! Owns a story: a cluster, what its nodes say in one refresh after the other, and the map that follows. Views are written
+//! as CLUSTER NODES has them, in short. What surprises: a host is called by its id, and a node that was reset by its old
+//! one with a 2.
 
 use super::*;
 use crate::topology::cluster::nodes;
@@ -150,6 +154,20 @@ fn a_redirect_is_older_or_younger_than_a_question() {
     story.told(26, &[told]).unwrap();
     assert_eq!((story.owner(7), story.map.slot(7).patched_at), (Some("b"), 0));
     assert_eq!(story.map.slot(7).since, 2);
+}
+
+#[test]
+fn a_redirect_stands_against_lower_epochs_but_not_against_its_own_owner() {
+    let mut story = Story::of_three();
+    let told = |by: &str| answer(by, "a 1 0-4999; b 2 5000-9999; c 3 10000-16383");
+    story.moved(7, "c", 25);
+    // A question that is younger than the redirect, and an answer that may not know of it yet.
+    story.told(30, &[told("b")]).unwrap();
+    assert_eq!(story.owner(7), Some("c"), "a lower epoch has replaced a higher one");
+    assert_eq!(story.map.slot(7).patched_at, 25, "nobody has confirmed it");
+    story.moved(8, "c", 35);
+    story.told(40, &[told("c")]).unwrap();
+    assert_eq!((story.owner(7), story.owner(8)), (Some("a"), Some("a")));
 }
 
 #[test]

@@ -40,9 +40,11 @@ fn client(stage: &Stage, protocol: ProtocolVersion) -> ClusterClient {
         .expect("it is an address")
 }
 
+/// The first and the last slot, and who has them: host, port, name, and what else it is called.
+type Range = (i64, i64, (String, u16, String, Value));
+
 fn there_is_one_node(stage: &Stage, connection: &mut ClusterConnection) -> RedisResult<()> {
-    let ranges: Vec<(i64, i64, (String, u16, String, Value))> =
-        cmd("CLUSTER").arg("SLOTS").query(connection)?;
+    let ranges: Vec<Range> = cmd("CLUSTER").arg("SLOTS").query(connection)?;
     let [(0, 16_383, (host, port, ..))] = &ranges[..] else { panic!("{ranges:?}") };
     assert_eq!(format!("{host}:{port}"), stage.address());
     Ok(())
