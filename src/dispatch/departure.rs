@@ -24,7 +24,7 @@ use crate::session::state::{Session, SessionId};
 use crate::topology::Topology;
 use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
-use crate::upstream::lane::{LaneId, LaneKey, Patience, Role, Waiter};
+use crate::upstream::lane::{LaneId, LaneKey, LaneState, Patience, Role, Waiter};
 use crate::upstream::pinned::{self, Need};
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::{SharedWorker, Worker};
@@ -80,6 +80,9 @@ fn advance(worker: &mut Worker, id: SessionId) {
                 continue;
             };
             if !may_go {
+                // An ASK holds for the moment in which it was said: later the key may be back where it came from,
+                // and the node that ASK named would make a second one.
+                detour.stage = Stage::Due { at, to: to.filter(|to| !to.is_asking) };
                 continue;
             }
             if at <= worker.now && !launch(worker, &topology, &mut session, detour, to) {
@@ -118,6 +121,12 @@ fn launch(
             let Some(lane) = worker.lanes.get_mut(lane) else {
                 return true;
             };
+            let is_asking = to.is_some_and(|to| to.is_asking);
+            if is_asking && lane.state != LaneState::Open {
+                // By the time that it is, what ASK said may be wrong.
+                detour.stage = Stage::Due { at: worker.now + detour::WAIT_FIRST, to: None };
+                return true;
+            }
             detour.stage = Stage::OnTheRoad;
             detour.hops = detour.hops.saturating_add(1);
             let waiter = Waiter { is_detour: true, ..detour.waiter };
@@ -128,7 +137,6 @@ fn launch(
             lane.used_at = worker.now;
             worker.unflushed.mark(lane.id, lane.send.unsent() == 0);
             let Worker { shared, stats, pool, .. } = worker;
-            let is_asking = to.is_some_and(|to| to.is_asking);
             follow::enqueue(shared, stats, pool, lane, frame, waiter, is_asking);
         }
         Err(NoLane::Wait) => detour.stage = Stage::Due { at: worker.now + detour::WAIT_FIRST, to },

@@ -293,6 +293,8 @@ fn follow_redirect(
     worker.stats.redirected(reason).increment();
     let waits = to.is_none() || detour.hops >= HOPS_AT_ONCE;
     let at = if waits { now + pause(detour) } else { now };
+    // An ASK is for the next moment only; after a pause its slot's owner is asked again.
+    let to = to.filter(|to| !(waits && to.is_asking));
     detour.stage = Stage::Due { at, to };
     detour.waits = detour.waits.saturating_add(u8::from(waits));
 }

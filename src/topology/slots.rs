@@ -233,8 +233,11 @@ impl SlotMap {
     #[inline]
     #[must_use]
     pub fn owner_id(&self, slot: u16) -> Option<NodeId> {
-        let owner = self.owners.get(usize::from(slot)).copied().filter(|&owner| owner != NOBODY);
-        owner.map(NodeId)
+        match self.owners.get(usize::from(slot)) {
+            Some(&owner) if owner != NOBODY => Some(NodeId(owner)),
+            // Nobody, or the one node that has that number.
+            _ => self.slot(slot).owner,
+        }
     }
 
     /// Every primary that there is something to ask of.
@@ -283,5 +286,5 @@ impl SlotMap {
     }
 }
 
-/// No node has this number.
+/// Stands for no node, and for the last number that there is.
 const NOBODY: u16 = u16::MAX;

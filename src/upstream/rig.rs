@@ -84,18 +84,9 @@ impl Rig {
 
     /// Before a cluster of so many primaries, which share the slots in the order of their numbers.
     pub(crate) fn before_cluster(primaries: u16) -> Self {
-        Self::before_cluster_with(primaries, |_| {})
-    }
-
-    /// The same with other settings.
-    pub(crate) fn before_cluster_with(
-        primaries: u16,
-        change: impl FnOnce(&mut UpstreamSettings),
-    ) -> Self {
         let flags =
             RunFlags { upstream: Some("redis-cluster://node:6379".into()), ..RunFlags::default() };
-        let mut settings = Settings::load(&flags).unwrap().upstream;
-        change(&mut settings);
+        let settings = Settings::load(&flags).unwrap().upstream;
         let rig = Self::with(|own| *own = settings.clone());
         let claims: Vec<u64> = (1..=u64::from(primaries)).collect();
         let share = SLOTS.div_ceil(primaries);
