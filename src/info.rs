@@ -226,13 +226,19 @@ mod tests {
 
     #[test]
     fn a_cluster_that_is_hidden_is_not_told_of() {
-        use crate::config::PresentAs;
+        use crate::config::{ClusterSettings, PresentAs};
         let node = "# Server\r\nredis_mode:cluster\r\nx:redis_mode:cluster\r\n\r\n# Cluster\r\ncluster_enabled:1\r\n";
         let bare = "# Server\r\nredis_mode:standalone\r\nx:redis_mode:cluster\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n";
         let framed = |text: &str| format!("${}\r\n{text}\r\n", text.len()).into_bytes();
         for (present_as, want) in [(PresentAs::Standalone, bare), (PresentAs::Cluster, node)] {
-            let rig = Rig::before_cluster_with(1, |settings| {
-                settings.cluster.as_mut().unwrap().present_as = present_as;
+            let rig = Rig::with(|settings| {
+                settings.cluster = Some(ClusterSettings {
+                    seeds: Vec::new(),
+                    present_as,
+                    replica_reads: crate::config::ReplicaReads::Primary,
+                    replica_max_lag: std::time::Duration::from_secs(1),
+                    zone: None,
+                });
             });
             let bytes = &framed(node)[..];
             let said = Settled::Reply { bytes, kind: b'$', earlier: 0 };
