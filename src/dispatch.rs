@@ -1,11 +1,13 @@
 //! The screen: where each command goes, and where each reply goes.
 //!
-//! Owns the branches of the whole product: [`dispatch`] takes a command from a session and answers it here,
-//! refuses it, or queues it on a lane; [`settle`] takes what became of it and delivers it. Neither awaits, neither
-//! touches a socket, so tests, fuzzers and benchmarks call them as they are.
+//! Owns the branches of the whole product: [`dispatch`] takes a command from a session and answers
+//! it here, refuses it, or queues it on a lane; [`settle`] takes what became of it and delivers it.
+//! Neither awaits, neither touches a socket, so tests, fuzzers and benchmarks call them as they
+//! are.
 //!
-//! What surprises: a command may be told to *wait*. Then nothing happened, its bytes stay in the session's input,
-//! and it is dispatched again when the reason is gone: order matters more than speed (INV-12).
+//! What surprises: a command may be told to *wait*. Then nothing happened, its bytes stay in the
+//! session's input, and it is dispatched again when the reason is gone: order matters more than
+//! speed (INV-12).
 
 pub mod cluster;
 pub mod departure;
@@ -398,8 +400,8 @@ pub fn deliver(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     worker.touched.mark(session);
 }
 
-/// As [`settle`], where nobody above could bury what a panic leaves: the session that cannot be trusted any more
-/// is closed, and the caller goes on with the other waiters.
+/// As [`settle`], where nobody above could bury what a panic leaves: the session that cannot be
+/// trusted any more is closed, and the caller goes on with the other waiters.
 pub fn settle_guarded(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     if catch_unwind(AssertUnwindSafe(|| settle(worker, waiter, settled))).is_err() {
         worker.stats.panics.increment();
@@ -438,8 +440,8 @@ fn write_queued(line: &mut Vec<u8>, frames: u32) {
     }
 }
 
-/// A write of the session is in doubt, and this was sent before the client could know (INV-3). The commands that
-/// end a transaction pass: they find that its connection is lost.
+/// A write of the session is in doubt, and this was sent before the client could know (INV-3). The
+/// commands that end a transaction pass: they find that its connection is lost.
 fn is_after_doubt(session: &Session, class: Class) -> bool {
     session.doubtful > 0 && class != Class::Local && !session.in_transaction()
 }
@@ -524,7 +526,8 @@ fn refuse_unknown(
     unknown: Unknown,
     command: Command<'_>,
 ) -> Dispatched {
-    // As Redis: `POST` and `Host:` mean that a browser was tricked into talking to us; it gets nothing.
+    // As Redis: `POST` and `Host:` mean that a browser was tricked into talking to us; it gets
+    // nothing.
     if unknown == Unknown::Command && command.is_http() {
         session.close(Closing::Now(ClosedReason::ProtocolError));
         return Dispatched::Done;

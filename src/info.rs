@@ -1,12 +1,13 @@
-//! INFO: the `# Breakwater` section, and what must not be told of a cluster that clients are not to see.
+//! INFO: the `# Breakwater` section, and what must not be told of a cluster that clients are not to
+//! see.
 //!
-//! Owns that section's fields, and how it is joined to what the node says. Never asks the node for more than the client did,
-//! never touches a reply that is not one whole string: an error, or one of absurd size, passes as it is. A client
-//! that asks for everything, or for this section, gets it behind the node's own; one that asks for this section
-//! alone is answered here.
+//! Owns that section's fields, and how it is joined to what the node says. Never asks the node for
+//! more than the client did, never touches a reply that is not one whole string: an error, or one
+//! of absurd size, passes as it is. A client that asks for everything, or for this section, gets it
+//! behind the node's own; one that asks for this section alone is answered here.
 //!
-//! What surprises: every field begins with `breakwater_`. Client libraries make one flat table of all sections, and
-//! an `uptime_in_seconds` of ours would hide the server's.
+//! What surprises: every field begins with `breakwater_`. Client libraries make one flat table of
+//! all sections, and an `uptime_in_seconds` of ours would hide the server's.
 
 use std::io::Write;
 use std::sync::PoisonError;
@@ -54,7 +55,8 @@ pub fn answer(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispat
     Dispatched::Done
 }
 
-/// The node's reply as clients get it, with our section behind it if that `is_joined`; `None` if it stays as it is.
+/// The node's reply as clients get it, with our section behind it if that `is_joined`; `None` if it
+/// stays as it is.
 #[must_use]
 pub fn retold(worker: &Worker, settled: &Settled<'_>, is_joined: bool) -> Option<Vec<u8>> {
     let Settled::Reply { bytes, kind, earlier: 0 } = settled else {
@@ -83,8 +85,8 @@ pub fn retold(worker: &Worker, settled: &Settled<'_>, is_joined: bool) -> Option
     Some(reply)
 }
 
-/// What a node of a cluster says, in the words of one that is in none. Whole lines only: a value that a client has
-/// chosen (a name, a pattern) may hold the same words.
+/// What a node of a cluster says, in the words of one that is in none. Whole lines only: a value
+/// that a client has chosen (a name, a pattern) may hold the same words.
 fn without_cluster(text: &[u8]) -> Vec<u8> {
     text.split_inclusive(|&byte| byte == b'\n').flat_map(told_of).copied().collect()
 }
@@ -164,7 +166,8 @@ mod tests {
         }
     }
 
-    /// What a client gets for `asked` when the node says `said`, as far as one write carries it, and its length.
+    /// What a client gets for `asked` when the node says `said`, as far as one write carries it,
+    /// and its length.
     fn told(asked: &str, said: &[u8]) -> (Vec<u8>, usize) {
         let mut rig = Rig::new();
         let ann = rig.client();

@@ -1,11 +1,12 @@
 //! What a client is told when a command was not run, or may have been.
 //!
-//! Owns the texts of our own errors and the rule behind their first words: a library must not repeat what may
-//! have run, and must not take a passing fault for a permanent one (INV-3, INV-8). Texts that Redis has itself
-//! are in `command::errors`.
+//! Owns the texts of our own errors and the rule behind their first words: a library must not
+//! repeat what may have run, and must not take a passing fault for a permanent one (INV-3, INV-8).
+//! Texts that Redis has itself are in `command::errors`.
 //!
-//! What surprises: nearly all of these begin with `ERR`, none with a word that asks for a repetition. A retryable first word (LOADING, CLUSTERDOWN) makes several
-//! libraries run a *whole pipeline* again, the commands that succeeded included.
+//! What surprises: nearly all of these begin with `ERR`, none with a word that asks for a
+//! repetition. A retryable first word (LOADING, CLUSTERDOWN) makes several libraries run a *whole
+//! pipeline* again, the commands that succeeded included.
 
 pub mod parts;
 

@@ -1,11 +1,13 @@
 //! Everything that one worker owns, as plain data.
 //!
-//! Owns the worker's sessions, lanes, spare buffers and counters, and the few lists through which the two kinds
-//! of tasks hand each other work: sessions that have bytes to write, lanes that are to be dialled. Never locked,
-//! never shared: the tasks of one thread borrow it in turn and never across an await.
+//! Owns the worker's sessions, lanes, spare buffers and counters, and the few lists through which
+//! the two kinds of tasks hand each other work: sessions that have bytes to write, lanes that are
+//! to be dialled. Never locked, never shared: the tasks of one thread borrow it in turn and never
+//! across an await.
 //!
-//! What surprises: it runs without a runtime and without sockets. Tests, fuzzers and benchmarks make one, give it
-//! bytes of a client, give its lane bytes of a node, and look at what the session is owed.
+//! What surprises: it runs without a runtime and without sockets. Tests, fuzzers and benchmarks
+//! make one, give it bytes of a client, give its lane bytes of a node, and look at what the session
+//! is owed.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,15 +91,18 @@ pub struct Worker {
     pub block_scanner: RequestScanner,
     /// Where an answer of ours is spelled before it takes its turn.
     pub line: Vec<u8>,
-    /// Set while an answer of ours is an element of EXEC's reply: it goes here and takes no turn of its own.
+    /// Set while an answer of ours is an element of EXEC's reply: it goes here and takes no turn of
+    /// its own.
     pub capture: Option<Vec<u8>>,
     /// Bytes of replies held for all sessions, as of the last tick.
     pub reply_bytes: usize,
-    /// Bytes of messages given to sessions since then; what has been written meanwhile is still among them.
+    /// Bytes of messages given to sessions since then; what has been written meanwhile is still
+    /// among them.
     pub pushed_bytes: usize,
     /// Memory that the subscriptions of all sessions are taken to cost.
     pub subscription_bytes: usize,
-    /// Bytes of transactions that are kept until their EXEC, as of the last tick, and those added since.
+    /// Bytes of transactions that are kept until their EXEC, as of the last tick, and those added
+    /// since.
     pub transaction_bytes: usize,
     /// Bytes of unfinished requests held for all sessions.
     pub request_bytes: usize,
@@ -133,9 +138,11 @@ pub struct Shared {
     pub scans: Mutex<Rounds>,
     /// What we are called where clients are shown a cluster.
     pub names: Names,
-    /// Rung by whoever has met a sign that the slot map is old; the control plane fetches a new one.
+    /// Rung by whoever has met a sign that the slot map is old; the control plane fetches a new
+    /// one.
     pub map_is_old: tokio::sync::Notify,
-    /// Rung if that sign names a node that the map does not know: then no patience with fruitless fetches is due.
+    /// Rung if that sign names a node that the map does not know: then no patience with fruitless
+    /// fetches is due.
     pub stranger_named: tokio::sync::Notify,
     /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
     pub stats: Mutex<Vec<Arc<WorkerStats>>>,
@@ -336,5 +343,6 @@ impl Faults {
 /// A worker as its tasks share it.
 pub type SharedWorker = Rc<std::cell::RefCell<Worker>>;
 
-/// Bytes that one read may bring. Large enough for a pipeline of a thousand GETs, small enough for the L2 cache.
+/// Bytes that one read may bring. Large enough for a pipeline of a thousand GETs, small enough for
+/// the L2 cache.
 pub const SCRATCH_BYTES: usize = 64 * 1024;

@@ -1,11 +1,12 @@
 //! Where a command goes when many nodes stand behind us.
 //!
-//! Owns the branches between a command's keys and the lane of one node: all keys in one slot, none at all, or in several
-//! slots; and what happens if that node cannot be had now. Never reads a reply (`detour` follows redirects). It is the
-//! part of [`super::dispatch`] that only clusters need.
+//! Owns the branches between a command's keys and the lane of one node: all keys in one slot, none
+//! at all, or in several slots; and what happens if that node cannot be had now. Never reads a
+//! reply (`detour` follows redirects). It is the part of [`super::dispatch`] that only clusters
+//! need.
 //!
-//! What surprises: a command whose node is down is *taken*: it waits among its session's detours for a failover, so
-//! that commands for other slots behind it go on at once (INV-5).
+//! What surprises: a command whose node is down is *taken*: it waits among its session's detours
+//! for a failover, so that commands for other slots behind it go on at once (INV-5).
 
 use std::sync::Arc;
 
@@ -128,8 +129,9 @@ pub fn to_slot(
     }
 }
 
-/// Who gets a command without a key: the node that gets all of them, or another primary while that one is known to be
-/// down; the control plane may take a second to agree, and until then commands that anybody could answer would wait.
+/// Who gets a command without a key: the node that gets all of them, or another primary while that
+/// one is known to be down; the control plane may take a second to agree, and until then commands
+/// that anybody could answer would wait.
 #[must_use]
 pub fn anybody(worker: &Worker, topology: &Topology) -> Arc<Node> {
     let is_down = |node: &Arc<Node>| worker.reaches.last_error(node.id).is_some();

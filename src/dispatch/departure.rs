@@ -1,11 +1,13 @@
 //! Sending what waits among the detours, when its moment has come.
 //!
-//! Owns that moment: the list of sessions that may have something due, the task that looks, the choice of node and lane for
-//! each, and the publishing of owners that redirects have named. Never decides what a reply means (`detour` does). Of one
-//! slot of a session only the first command is on the road (INV-12 b).
+//! Owns that moment: the list of sessions that may have something due, the task that looks, the
+//! choice of node and lane for each, and the publishing of owners that redirects have named. Never
+//! decides what a reply means (`detour` does). Of one slot of a session only the first command is
+//! on the road (INV-12 b).
 //!
-//! What surprises: nothing is sent from within a lane's turn, because the lane that it should go to may be the one that is
-//! lent. Whoever marks a session is followed by [`due`], once the lane is back.
+//! What surprises: nothing is sent from within a lane's turn, because the lane that it should go to
+//! may be the one that is lent. Whoever marks a session is followed by [`due`], once the lane is
+//! back.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -29,7 +31,8 @@ use crate::upstream::pinned::{self, Need};
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::{SharedWorker, Worker};
 
-/// Sessions with detours that may be due, and owners of slots that redirects have named since the last look.
+/// Sessions with detours that may be due, and owners of slots that redirects have named since the
+/// last look.
 #[derive(Debug, Default)]
 pub struct Detouring {
     sessions: Vec<SessionId>,
@@ -51,7 +54,8 @@ pub async fn run(worker: SharedWorker) {
     }
 }
 
-/// Publishes what redirects have taught, and sends what may be sent. Not to be called while a lane is lent.
+/// Publishes what redirects have taught, and sends what may be sent. Not to be called while a lane
+/// is lent.
 pub fn due(worker: &mut Worker) {
     if !worker.detouring.patches.is_empty() {
         publish(worker);
@@ -80,8 +84,8 @@ fn advance(worker: &mut Worker, id: SessionId) {
                 continue;
             };
             if !may_go {
-                // An ASK holds for the moment in which it was said: later the key may be back where it came from,
-                // and the node that ASK named would make a second one.
+                // An ASK holds for the moment in which it was said: later the key may be back where
+                // it came from, and the node that ASK named would make a second one.
                 detour.stage = Stage::Due { at, to: to.filter(|to| !to.is_asking) };
                 continue;
             }
@@ -162,7 +166,8 @@ fn lane_for(
     node: &Arc<Node>,
 ) -> Result<LaneId, NoLane> {
     if !matches!(detour.waiter.role, Role::State { .. }) {
-        // It goes to its slot's owner, whoever was asked first: should that become a replica, it must say so.
+        // It goes to its slot's owner, whoever was asked first: should that become a replica, it
+        // must say so.
         let key = LaneKey {
             epoch: topology.epoch,
             node: node.id,

@@ -1,12 +1,14 @@
-//! What follows from a redirect, a lost lane or a node that is down: the command is routed again, or its client is told.
+//! What follows from a redirect, a lost lane or a node that is down: the command is routed again,
+//! or its client is told.
 //!
-//! Owns the decisions about [`Detour`]s: [`take`] takes a command off its lane upon a redirect, [`adopt`] upon a loss.
-//! When they are sent `departure` decides. Never sends what may have run (INV-3): what a server redirects it has not run, and
-//! `loss` has judged the rest. Hops and waits are bounded in number and in time; what is told then is what the node
-//! said last.
+//! Owns the decisions about [`Detour`]s: [`take`] takes a command off its lane upon a redirect,
+//! [`adopt`] upon a loss. When they are sent `departure` decides. Never sends what may have run
+//! (INV-3): what a server redirects it has not run, and `loss` has judged the rest. Hops and waits
+//! are bounded in number and in time; what is told then is what the node said last.
 //!
-//! What surprises: a script can return the very text of a redirect after it has written. For commands that run the
-//! user's code the same node is asked an EXISTS of the same keys first; only what it redirects as well was real.
+//! What surprises: a script can return the very text of a redirect after it has written. For
+//! commands that run the user's code the same node is asked an EXISTS of the same keys first; only
+//! what it redirects as well was real.
 
 use std::sync::Arc;
 
@@ -41,8 +43,8 @@ pub enum Waiting {
     Failover,
 }
 
-/// Upon an error reply to the first waiter of a lane in a cluster: if it is a redirect, the command leaves the lane.
-/// Returns whether it did; the reply is used up then.
+/// Upon an error reply to the first waiter of a lane in a cluster: if it is a redirect, the command
+/// leaves the lane. Returns whether it did; the reply is used up then.
 #[cold]
 pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
     let Some(first) = lane.waiters.front().copied() else {
@@ -83,7 +85,8 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
     true
 }
 
-/// Whether a command on a connection of its own has left nothing there, so that another connection will do as well.
+/// Whether a command on a connection of its own has left nothing there, so that another connection
+/// will do as well.
 fn has_left_nothing(worker: &Worker, lane: &Lane, waiter: &Waiter) -> bool {
     let session = worker.sessions.get(waiter.session);
     session.and_then(|session| session.pin.as_ref()).is_some_and(|pin| {
@@ -105,7 +108,8 @@ fn give_back(worker: &mut Worker, lane: &mut Lane, detour: &Detour) {
     pinned::give_back_lane(worker, lane, is_clean);
 }
 
-/// As [`take`], for one of several parts that the first waiter of a lane waits for; `frame` is its command.
+/// As [`take`], for one of several parts that the first waiter of a lane waits for; `frame` is its
+/// command.
 pub fn take_part(
     worker: &mut Worker,
     lane: &Lane,
@@ -279,7 +283,8 @@ fn follow_redirect(
         }
         Redirect::Ask(to) => {
             let aim = member_at(worker, topology, asked, &to);
-            // Who watches a key there would have to ask for all that follows, too: that waits for the slot to settle.
+            // Who watches a key there would have to ask for all that follows, too: that waits for
+            // the slot to settle.
             let is_state = matches!(detour.waiter.role, Role::State { .. });
             let aim = aim.filter(|_| !is_state || departure::is_waiting(&detour.waiter));
             (Redirected::Ask, aim.map(|node| Aim { node, is_asking: true }))
@@ -312,7 +317,8 @@ pub fn learn(
     Some(node)
 }
 
-/// The member that a redirect names. A node that only an error reply names is not dialled; but it is reason enough to ask.
+/// The member that a redirect names. A node that only an error reply names is not dialled; but it
+/// is reason enough to ask.
 fn member_at(
     worker: &Worker,
     topology: &Topology,
@@ -330,7 +336,8 @@ fn member_at(
     member.map(|member| member.node.id)
 }
 
-/// Doubling from 2 to 50 ms, with jitter from the command's own number so that a fleet does not ask in step.
+/// Doubling from 2 to 50 ms, with jitter from the command's own number so that a fleet does not ask
+/// in step.
 pub(super) fn pause(detour: &Detour) -> Micros {
     let ceiling = (WAIT_FIRST << detour.waits.min(8)).min(WAIT_MAX);
     let jitter = detour.waiter.taken_at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;

@@ -1,11 +1,13 @@
 //! Commands that go to several places: sent in parts, answered once.
 //!
-//! Owns the sending of the parts and the moment when the last of them is settled. Which parts there are `route::split`
-//! says, or the command's published policy; what their replies become `route::merge` and the [`Gather`] itself. Never
-//! waits for one part before another is sent, never sends one if a lane for another must be waited for.
+//! Owns the sending of the parts and the moment when the last of them is settled. Which parts there
+//! are `route::split` says, or the command's published policy; what their replies become
+//! `route::merge` and the [`Gather`] itself. Never waits for one part before another is sent, never
+//! sends one if a lane for another must be waited for.
 //!
-//! What surprises: parts for one node are queued in one piece, with one waiter that is owed as many replies. A part
-//! that a node redirects, or that its connection loses, goes on by itself; it is a command like any other then.
+//! What surprises: parts for one node are queued in one piece, with one waiter that is owed as many
+//! replies. A part that a node redirects, or that its connection loses, goes on by itself; it is a
+//! command like any other then.
 
 use std::sync::{Arc, PoisonError};
 
@@ -196,7 +198,8 @@ pub fn spread(
     }
 }
 
-/// Sends the same bytes to all `nodes`. A replica that cannot be had is left out; without a primary nothing is sent.
+/// Sends the same bytes to all `nodes`. A replica that cannot be had is left out; without a primary
+/// nothing is sent.
 fn everywhere(
     worker: &mut Worker,
     slots: &SlotMap,
@@ -353,7 +356,8 @@ fn piece(bytes: &mut Vec<u8>) -> Piece<'_> {
 /// Queues what goes to one node.
 fn queue(worker: &mut Worker, id: LaneId, frame: Piece<'_>, own: Waiter) {
     let Some(lane) = worker.lanes.get_mut(id) else {
-        // Nothing has run between the question for the lane and this; a client must not hang if that changes.
+        // Nothing has run between the question for the lane and this; a client must not hang if
+        // that changes.
         debug_assert!(false, "a lane that was just found");
         return;
     };
@@ -442,7 +446,8 @@ pub fn piece_of_part(worker: &mut Worker, own: &Waiter, bytes: &[u8]) {
     }
 }
 
-/// What became of a part, or of several for one node. With the last of all the client gets its answer.
+/// What became of a part, or of several for one node. With the last of all the client gets its
+/// answer.
 pub fn settled(worker: &mut Worker, own: &Waiter, settled: &Settled<'_>) {
     let Role::Part { place, .. } = own.role else {
         return;

@@ -1,10 +1,12 @@
 //! Whether a replica may serve a command, and which one.
 //!
-//! Owns the choice, out of what the control plane believes of the replicas at this moment. Never asks a replica and never
-//! measures (`topology::cluster` does). Only commands that read, and run none of the user's code, are sent there.
+//! Owns the choice, out of what the control plane believes of the replicas at this moment. Never
+//! asks a replica and never measures (`topology::cluster` does). Only commands that read, and run
+//! none of the user's code, are sent there.
 //!
-//! What surprises: a session keeps to one replica while the picture stands, so that what it reads does not go back in time
-//! from one command to the next. It may still not see its own last write: that is what READONLY means.
+//! What surprises: a session keeps to one replica while the picture stands, so that what it reads
+//! does not go back in time from one command to the next. It may still not see its own last write:
+//! that is what READONLY means.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

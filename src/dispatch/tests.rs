@@ -1,7 +1,8 @@
-//! The screen, without sockets: commands that only the node's own table knows, and names that it has changed.
+//! The screen, without sockets: commands that only the node's own table knows, and names that it
+//! has changed.
 //!
-//! What surprises: what a module answers is nobody's business here, so the replies are bytes of no known shape and
-//! must arrive as they were sent.
+//! What surprises: what a module answers is nobody's business here, so the replies are bytes of no
+//! known shape and must arrive as they were sent.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! Who gets which messages of one link, and what the node knows of it.
 //!
-//! Owns the topics of a link: the clients that hold each, whether the link is subscribed to it at the node, and how
-//! many questions about it are on their way. Never asks the node anything: it says what is to be asked ([`Idle`]).
-//! Keeps the shared [`Tally`] right with every change.
+//! Owns the topics of a link: the clients that hold each, whether the link is subscribed to it at
+//! the node, and how many questions about it are on their way. Never asks the node anything: it
+//! says what is to be asked ([`Idle`]). Keeps the shared [`Tally`] right with every change.
 //!
-//! What surprises: a topic that nobody holds stays until every question about it is answered. Only then it is known
-//! whether the node must be told that it is not wanted any more.
+//! What surprises: a topic that nobody holds stays until every question about it is answered. Only
+//! then it is known whether the node must be told that it is not wanted any more.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -20,7 +20,8 @@ use crate::session::state::SessionId;
 pub struct Book {
     topics: [HashMap<Name, Topic, foldhash::fast::RandomState>; 3],
     tally: Arc<Tally>,
-    /// Whether PUBLISH is answered by the node that the link leads to: only then the link is among whom it counts.
+    /// Whether PUBLISH is answered by the node that the link leads to: only then the link is among
+    /// whom it counts.
     is_counted: bool,
     /// Topics with clients that may have missed messages and have not been told.
     gaps: Vec<(Kind, Name)>,
@@ -71,7 +72,8 @@ pub enum Idle {
 // === impl Topic ===
 
 impl Topic {
-    /// Receivers beyond the one that Redis counts, if it counts this link; none while the node sends nothing.
+    /// Receivers beyond the one that Redis counts, if it counts this link; none while the node
+    /// sends nothing.
     fn surplus(&self, is_counted: bool) -> i64 {
         // As many clients as a process can hold fit many times over.
         let holders = i64::try_from(self.holders.len()).unwrap_or(i64::MAX);
@@ -94,8 +96,8 @@ impl Book {
         Self { topics: Default::default(), tally, is_counted: true, gaps, copies }
     }
 
-    /// The link is among the receivers that PUBLISH counts, or it is not, from here on. Who publishes to a shard channel
-    /// asks the node of its slot, which is that of the link.
+    /// The link is among the receivers that PUBLISH counts, or it is not, from here on. Who
+    /// publishes to a shard channel asks the node of its slot, which is that of the link.
     pub fn count(&mut self, is_counted: bool) {
         if self.is_counted == is_counted {
             return;
@@ -135,13 +137,15 @@ impl Book {
         });
     }
 
-    /// The node has ended the subscription, whoever wanted that. Returns whether somebody holds the topic.
+    /// The node has ended the subscription, whoever wanted that. Returns whether somebody holds the
+    /// topic.
     pub fn ended(&mut self, kind: Kind, name: &[u8]) -> bool {
         self.change(kind, name, |topic| topic.is_upstream = false);
         self.is_held(kind, name)
     }
 
-    /// The topic is wanted here for clients of another link. Returns whether the node is to be asked for it.
+    /// The topic is wanted here for clients of another link. Returns whether the node is to be
+    /// asked for it.
     pub fn copy(&mut self, kind: Kind, name: &Name) -> bool {
         let topic = self.topics[kind as usize].entry(Rc::clone(name)).or_default();
         self.copies += usize::from(!std::mem::replace(&mut topic.is_copy, true));
@@ -257,8 +261,8 @@ impl Book {
         self.topics[kind as usize].get(name).map(|topic| &topic.holders)
     }
 
-    /// The connection is gone: the node has forgotten everything, and no answer will come. Returns whether anybody
-    /// may miss messages.
+    /// The connection is gone: the node has forgotten everything, and no answer will come. Returns
+    /// whether anybody may miss messages.
     pub fn disconnect(&mut self) -> bool {
         let mut may_miss = false;
         self.gaps.clear();
@@ -286,7 +290,8 @@ impl Book {
         topics.filter(|(_, topic)| topic.is_wanted()).map(|(name, _)| name)
     }
 
-    /// Topics of one kind that the node sends although nobody wants them: it has refused to unsubscribe.
+    /// Topics of one kind that the node sends although nobody wants them: it has refused to
+    /// unsubscribe.
     pub fn unwanted(&self, kind: Kind) -> impl Iterator<Item = &Name> {
         let topics = self.topics[kind as usize].iter();
         topics

@@ -1,10 +1,12 @@
 //! Redis's glob-style patterns over bytes.
 //!
-//! Owns one pure function that says what `stringmatchlen` of Redis 7.0 says, oddities included. Never allocates, never
-//! recurses: a pattern of many stars takes time in proportion to the two lengths' product at most.
+//! Owns one pure function that says what `stringmatchlen` of Redis 7.0 says, oddities included.
+//! Never allocates, never recurses: a pattern of many stars takes time in proportion to the two
+//! lengths' product at most.
 //!
-//! What surprises: nothing but the empty pattern matches the empty text, not even `*`; a class without its `]` ends
-//! with the pattern; and `]` directly behind `[` closes an empty class, which matches nothing.
+//! What surprises: nothing but the empty pattern matches the empty text, not even `*`; a class
+//! without its `]` ends with the pattern; and `]` directly behind `[` closes an empty class, which
+//! matches nothing.
 
 /// Whether `text` matches `pattern`.
 #[must_use]
@@ -13,8 +15,9 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
         return pattern.is_empty();
     }
     let (mut p, mut t) = (0, 0);
-    // Where the last star stands behind, and up to where it has swallowed: one star's choice is enough to go back to,
-    // because whatever an earlier star could swallow the later one can as well.
+    // Where the last star stands behind, and up to where it has swallowed: one star's choice is
+    // enough to go back to, because whatever an earlier star could swallow the later one can as
+    // well.
     let mut star: Option<(usize, usize)> = None;
     while let Some(&byte) = text.get(t) {
         let rest = pattern.get(p..).unwrap_or_default();

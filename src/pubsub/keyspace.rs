@@ -1,10 +1,12 @@
 //! Keyspace notifications: messages that a node of a cluster tells nobody but its own subscribers.
 //!
-//! Owns which channels they come on and which topics may get any. Never subscribes: `upstream::subscriber` places such
-//! topics on every primary. Source: "Redis keyspace notifications", section "Events in a cluster".
+//! Owns which channels they come on and which topics may get any. Never subscribes:
+//! `upstream::subscriber` places such topics on every primary. Source: "Redis keyspace
+//! notifications", section "Events in a cluster".
 //!
-//! What surprises: a topic that only *may* match is placed as well. That costs one subscription a primary and nothing
-//! else, because of what another primary sends only true notifications are delivered.
+//! What surprises: a topic that only *may* match is placed as well. That costs one subscription a
+//! primary and nothing else, because of what another primary sends only true notifications are
+//! delivered.
 
 use super::Kind;
 

@@ -1,11 +1,14 @@
-//! Publish and subscribe, as plain data: what is subscribed to, by whom, and what a push frame says.
+//! Publish and subscribe, as plain data: what is subscribed to, by whom, and what a push frame
+//! says.
 //!
-//! Owns the words ([`Kind`], [`Name`]), the [`book`] of one link (who gets which messages), the reading and writing of
-//! push frames ([`push`]), Redis's patterns ([`glob`]), what only one node of a cluster tells ([`keyspace`]) and what
-//! corrects Redis's counts ([`tally`], [`recount`]). Never touches a socket or a session: `upstream::subscriber` has the link, `session::pubsub` the client's side.
+//! Owns the words ([`Kind`], [`Name`]), the [`book`] of one link (who gets which messages), the
+//! reading and writing of push frames ([`push`]), Redis's patterns ([`glob`]), what only one node
+//! of a cluster tells ([`keyspace`]) and what corrects Redis's counts ([`tally`], [`recount`]).
+//! Never touches a socket or a session: `upstream::subscriber` has the link, `session::pubsub` the
+//! client's side.
 //!
-//! What surprises: a link holds one subscription for all its clients, so Redis counts one receiver where there are
-//! many. The tally knows the difference, over all workers.
+//! What surprises: a link holds one subscription for all its clients, so Redis counts one receiver
+//! where there are many. The tally knows the difference, over all workers.
 
 pub mod book;
 pub mod glob;

@@ -1,10 +1,11 @@
 //! Push frames: what one of the node says, and how ours are spelled.
 //!
-//! Owns reading the first words of a frame that the reply scanner has found whole, and writing confirmations in both
-//! protocol versions. Never copies a message: a client's frame differs from the node's in its first byte only.
+//! Owns reading the first words of a frame that the reply scanner has found whole, and writing
+//! confirmations in both protocol versions. Never copies a message: a client's frame differs from
+//! the node's in its first byte only.
 //!
-//! What surprises: [`read`] needs the first two elements and not the rest, so it also says whose message it is that
-//! grows beyond every client's bound.
+//! What surprises: [`read`] needs the first two elements and not the rest, so it also says whose
+//! message it is that grows beyond every client's bound.
 
 use super::Kind;
 use crate::resp::write::{self, Protocol};
@@ -79,7 +80,8 @@ pub fn first_byte(protocol: Protocol) -> u8 {
     }
 }
 
-/// Appends the confirmation of one subscription or of its end; `name` is `None` where there was nothing to end.
+/// Appends the confirmation of one subscription or of its end; `name` is `None` where there was
+/// nothing to end.
 pub fn confirmation(
     out: &mut Vec<u8>,
     protocol: Protocol,

@@ -1,10 +1,11 @@
 //! The numbers of PUBLISH and PUBSUB, corrected for clients that share a link.
 //!
-//! Owns which commands answer with such numbers and how their replies are rewritten. Never asks for a reply of its own:
-//! Redis's answer is taken and the difference that the [`Tally`] knows is added.
+//! Owns which commands answer with such numbers and how their replies are rewritten. Never asks for
+//! a reply of its own: Redis's answer is taken and the difference that the [`Tally`] knows is
+//! added.
 //!
-//! What surprises: NUMPAT, CHANNELS and SHARDCHANNELS are right as they are, because they count topics and not who is
-//! subscribed to them.
+//! What surprises: NUMPAT, CHANNELS and SHARDCHANNELS are right as they are, because they count
+//! topics and not who is subscribed to them.
 
 use super::tally::Tally;
 use super::{Kind, push};
@@ -28,7 +29,8 @@ pub enum Recount {
 // === impl Recount ===
 
 impl Recount {
-    /// What will happen to the reply of this command. Costs one comparison unless it has to do with messages.
+    /// What will happen to the reply of this command. Costs one comparison unless it has to do with
+    /// messages.
     #[must_use]
     #[inline]
     pub fn of(tally: &Tally, spec: &Spec, command: &Command<'_>) -> Self {
@@ -44,7 +46,8 @@ impl Recount {
         let by = match &*spec.name {
             "publish" => tally.of_message(channel),
             "spublish" => tally.of(Kind::Shard, channel),
-            // The reply repeats the names; one that would not be held until it is whole passes as it is.
+            // The reply repeats the names; one that would not be held until it is whole passes as
+            // it is.
             _ if command.frame().len() > NAMES_BYTES_MAX => 0,
             "pubsub|numsub" => return Self::Topics(Kind::Channel),
             "pubsub|shardnumsub" => return Self::Topics(Kind::Shard),
@@ -73,7 +76,8 @@ impl Recount {
     }
 }
 
-/// Copies an array of names and numbers with the numbers corrected; `None` if it is something else, such as an error.
+/// Copies an array of names and numbers with the numbers corrected; `None` if it is something else,
+/// such as an error.
 fn topics(tally: &Tally, kind: Kind, reply: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let header = memchr::memchr(b'\n', reply)? + 1;
     let (line, mut rest) = reply.split_at_checked(header)?;
@@ -102,7 +106,8 @@ fn number(bytes: &[u8]) -> Option<(i64, &[u8])> {
     Some((parse_integer(rest.get(..end)?)?, rest.get(end + 2..)?))
 }
 
-/// Longest command whose reply is corrected name by name; such a reply is held until it is whole (INV-4).
+/// Longest command whose reply is corrected name by name; such a reply is held until it is whole
+/// (INV-4).
 const NAMES_BYTES_MAX: usize = 256 * 1024;
 
 #[cfg(test)]

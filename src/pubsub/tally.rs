@@ -1,11 +1,12 @@
 //! By how much Redis's counts of subscribers are wrong, because many clients share one link.
 //!
-//! Owns, for all workers together, how many clients of ours get a topic's messages *beyond* the links that Redis
-//! counts. Touched by subscriptions, PUBLISH, SPUBLISH and PUBSUB only. Never negative in the end: a correction is
-//! made of two numbers that change a moment apart, so a count below zero is shown as zero.
+//! Owns, for all workers together, how many clients of ours get a topic's messages *beyond* the
+//! links that Redis counts. Touched by subscriptions, PUBLISH, SPUBLISH and PUBSUB only. Never
+//! negative in the end: a correction is made of two numbers that change a moment apart, so a count
+//! below zero is shown as zero.
 //!
-//! What surprises: a topic with one client on one link needs no correction and has no entry. That is the usual case,
-//! so a PUBLISH seldom looks at a pattern.
+//! What surprises: a topic with one client on one link needs no correction and has no entry. That
+//! is the usual case, so a PUBLISH seldom looks at a pattern.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -51,8 +52,8 @@ impl Tally {
         self.topics[kind as usize].get(name).map_or(0, |entry| *entry)
     }
 
-    /// What is to be added to Redis's number of receivers of a message: those of the channel, and those of each
-    /// pattern that matches it.
+    /// What is to be added to Redis's number of receivers of a message: those of the channel, and
+    /// those of each pattern that matches it.
     #[must_use]
     pub fn of_message(&self, channel: &[u8]) -> i64 {
         let mut sum = self.of(Kind::Channel, channel);

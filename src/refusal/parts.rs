@@ -2,8 +2,8 @@
 //!
 //! Owns the words for that. Never decides which part's fault counts (`session::gather` does).
 //!
-//! What surprises: what may have run is said first. A library that repeats what it was told "not executed" must not be
-//! told so of a command of which two parts of three have run (INV-3).
+//! What surprises: what may have run is said first. A library that repeats what it was told "not
+//! executed" must not be told so of a command of which two parts of three have run (INV-3).
 
 /// Why there is no whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! From a whole frame back to the command in it, and to its slot.
 //!
-//! Owns the second look at bytes that were dispatched once already: a command that is redirected, or lost with its node,
-//! is known by its frame alone. Never looks at what a client has not sent whole. What surprises: a block of several
-//! commands lies where the first of them that has a key does; all others do as well, or it would not be one.
+//! Owns the second look at bytes that were dispatched once already: a command that is redirected,
+//! or lost with its node, is known by its frame alone. Never looks at what a client has not sent
+//! whole. What surprises: a block of several commands lies where the first of them that has a key
+//! does; all others do as well, or it would not be one.
 
 use crate::command::Command;
 use crate::command::spec::Spec;

@@ -1,8 +1,8 @@
 //! Where a command belongs: from its keys to a slot.
 //!
-//! Owns the arithmetic of slots, and the question whether all keys of a command lie in one. Never opens a connection,
-//! never knows which node owns a slot. One node serves all slots of a standalone Redis, so its data path has nothing
-//! to ask here.
+//! Owns the arithmetic of slots, and the question whether all keys of a command lie in one. Never
+//! opens a connection, never knows which node owns a slot. One node serves all slots of a
+//! standalone Redis, so its data path has nothing to ask here.
 
 pub mod frame;
 pub mod merge;
@@ -48,8 +48,8 @@ fn place_of_many(spec: &Spec, command: &Command<'_>, found: &mut Vec<KeyPosition
     }
 }
 
-/// The slot that a command without keys names by its number: its owner alone has the answer. What names no slot that
-/// there is gets the right error from any node.
+/// The slot that a command without keys names by its number: its owner alone has the answer. What
+/// names no slot that there is gets the right error from any node.
 fn named_slot(spec: &Spec, command: &Command<'_>) -> Option<u16> {
     const COUNT: CommandId = builtin_id("cluster|countkeysinslot");
     const LIST: CommandId = builtin_id("cluster|getkeysinslot");

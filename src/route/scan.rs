@@ -1,14 +1,16 @@
 //! SCAN over all shards: cursors that lead from node to node.
 //!
-//! Owns the numbers that clients hold between two calls, and the memory of what the scans behind them must still visit.
-//! Never sends, never asks a node. A cursor comes from a client and leaves as the node to be asked next and the node's
-//! own cursor; the node's answer leaves as the client's next one.
+//! Owns the numbers that clients hold between two calls, and the memory of what the scans behind
+//! them must still visit. Never sends, never asks a node. A cursor comes from a client and leaves
+//! as the node to be asked next and the node's own cursor; the node's answer leaves as the client's
+//! next one.
 //!
-//! What surprises: the nodes of a scan are those that were there when it began. Keys that move meanwhile may arrive
-//! where the scan has been already, so behind the last node come, once more, those that own by then a slot that has
-//! moved, or are about to. A key that is there from beginning to end is returned at least once; one that moved, maybe
-//! twice. A scan of more than one page a node, and any while slots move, ends only when a map has come that is newer
-//! than its last page: what has moved unseen is in it.
+//! What surprises: the nodes of a scan are those that were there when it began. Keys that move
+//! meanwhile may arrive where the scan has been already, so behind the last node come, once more,
+//! those that own by then a slot that has moved, or are about to. A key that is there from
+//! beginning to end is returned at least once; one that moved, maybe twice. A scan of more than one
+//! page a node, and any while slots move, ends only when a map has come that is newer than its last
+//! page: what has moved unseen is in it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,9 +28,11 @@ struct Round {
     nodes: Arc<[NodeId]>,
     /// Version of the map when it began: what has moved since may have been missed.
     version: u32,
-    /// Epochs of the primaries' claims then. A slot that has left and come back unseen has raised its owner's.
+    /// Epochs of the primaries' claims then. A slot that has left and come back unseen has raised
+    /// its owner's.
     claims: Arc<[(NodeId, u64)]>,
-    /// For a round that repeats: the slots that it repeats for. What else moves has been visited where it was.
+    /// For a round that repeats: the slots that it repeats for. What else moves has been visited
+    /// where it was.
     slots: Option<Arc<Missed>>,
     /// When it was opened.
     opened_at: Micros,
@@ -52,8 +56,9 @@ pub struct Rounds {
 struct Missed {
     /// All of them.
     slots: SlotSet,
-    /// Those that are on the move for the first time since the scan began, and where to. Whatever has crossed until the
-    /// next round is met there, and what crosses later was met at the source: they need no third look.
+    /// Those that are on the move for the first time since the scan began, and where to. Whatever
+    /// has crossed until the next round is met there, and what crosses later was met at the source:
+    /// they need no third look.
     leaving: Vec<(u16, NodeId)>,
 }
 
@@ -94,7 +99,8 @@ pub struct Visit {
     pub node: NodeId,
     /// The node's own cursor.
     pub cursor: u64,
-    /// Whether a node of the scan had more than one page: it has taken long enough for slots to move.
+    /// Whether a node of the scan had more than one page: it has taken long enough for slots to
+    /// move.
     is_long: bool,
 }
 
@@ -165,8 +171,8 @@ impl Rounds {
         self.seen = version;
     }
 
-    /// What is done at a place of a round. Nodes that are primaries no longer are passed over: others own what they
-    /// had, and did not when the round began.
+    /// What is done at a place of a round. Nodes that are primaries no longer are passed over:
+    /// others own what they had, and did not when the round began.
     fn visit(
         &mut self,
         number: usize,
@@ -217,7 +223,8 @@ impl Rounds {
         }
     }
 
-    /// The round that a scan begins now: one that is open already, if that makes no or little difference.
+    /// The round that a scan begins now: one that is open already, if that makes no or little
+    /// difference.
     fn begin(&mut self, Picture { map, epoch, now }: Picture<'_>) -> Option<usize> {
         let nodes: Arc<[NodeId]> = map.shards().map(|member| member.node.id).collect();
         if nodes.is_empty() {
@@ -265,7 +272,8 @@ impl Rounds {
     /// Gives the round a number; `None` if the oldest one may still be in use.
     fn open(&mut self, round: Round, now: Micros) -> Option<usize> {
         if self.rounds.is_empty() {
-            // A process that is started again does not take the cursors of the last one for its own.
+            // A process that is started again does not take the cursors of the last one for its
+            // own.
             self.newest = (now as usize) % ROUNDS_MAX;
         }
         let number = self.newest % (ROUNDS_MAX - 1) + 1;
@@ -315,7 +323,8 @@ impl Round {
         usize::BITS - self.nodes.len().leading_zeros()
     }
 
-    /// Slots with keys that this round may not have met: they have moved since it began, or are on the move.
+    /// Slots with keys that this round may not have met: they have moved since it began, or are on
+    /// the move.
     fn missed(&self, map: &SlotMap) -> Missed {
         let is_ours = |slot: u16| self.slots.as_ref().is_none_or(|ours| ours.slots.contains(slot));
         let mut missed = Missed { slots: SlotSet::empty(), leaving: Vec::new() };
@@ -385,7 +394,8 @@ const ROUND_BITS: u32 = 10;
 const ROUND_MASK: u64 = (1 << ROUND_BITS) - 1;
 /// Numbers of rounds, the unused 0 included.
 const ROUNDS_MAX: usize = 1 << ROUND_BITS;
-/// How long scans begin in the same round although something has moved since it was opened: they look twice then.
+/// How long scans begin in the same round although something has moved since it was opened: they
+/// look twice then.
 const SHARED_FOR: Micros = 60 * SECOND;
 /// How long after a change of the map a scan takes care that it knows the newest one.
 const UNREST: Micros = 600 * SECOND;

@@ -1,9 +1,10 @@
 //! Hash tag and CRC16: from a key to its slot.
 //!
-//! Owns one function. Never allocates. Source: "Redis cluster specification", sections "Key distribution model"
-//! and "Hash tags".
+//! Owns one function. Never allocates. Source: "Redis cluster specification", sections "Key
+//! distribution model" and "Hash tags".
 //!
-//! What surprises: an empty tag (`{}x`) is no tag, and only the *first* brace counts: `{{a}}` hashes `{a`.
+//! What surprises: an empty tag (`{}x`) is no tag, and only the *first* brace counts: `{{a}}`
+//! hashes `{a`.
 
 use crc16::{State, XMODEM};
 

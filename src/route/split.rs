@@ -1,11 +1,13 @@
 //! A command with keys in several slots, cut into one command a slot.
 //!
-//! Owns the cut: which keys belong together, and the bytes of each part. Works from the key specs alone, so a command
-//! that only a newer server has is cut as well. Never sends, never knows a node but by its number, and never cuts what
-//! the servers do not call `multi_shard`: half of a MSETNX would be a wrong answer.
+//! Owns the cut: which keys belong together, and the bytes of each part. Works from the key specs
+//! alone, so a command that only a newer server has is cut as well. Never sends, never knows a node
+//! but by its number, and never cuts what the servers do not call `multi_shard`: half of a MSETNX
+//! would be a wrong answer.
 //!
-//! What surprises: parts are cut by slot even where one node owns both, because a node refuses a command across slots
-//! whoever owns them. They are ordered by node, so that what goes to one node can be queued in one piece.
+//! What surprises: parts are cut by slot even where one node owns both, because a node refuses a
+//! command across slots whoever owns them. They are ordered by node, so that what goes to one node
+//! can be queued in one piece.
 
 use std::ops::Range;
 
@@ -40,8 +42,8 @@ pub struct Split {
     shape: Shape,
 }
 
-/// Where the arguments of a command lie that is to be cut: so many that every part gets, then key after key with
-/// what belongs to it, then what every part gets again.
+/// Where the arguments of a command lie that is to be cut: so many that every part gets, then key
+/// after key with what belongs to it, then what every part gets again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Shape {
     /// The first key.
@@ -137,7 +139,8 @@ impl Split {
 // === impl Shape ===
 
 impl Shape {
-    /// The shape of a command that may be cut; `None` where it may not, or where the specs do not tell enough.
+    /// The shape of a command that may be cut; `None` where it may not, or where the specs do not
+    /// tell enough.
     fn of(spec: &Spec, command: &Command<'_>, keys: &[KeyPosition]) -> Option<Self> {
         if spec.request_policy != RequestPolicy::MultiShard {
             return None;
@@ -153,7 +156,8 @@ impl Shape {
         let is_regular =
             keys.iter().enumerate().all(|(place, key)| key.index as usize == first + place * step);
         let end = first + keys.len() * step;
-        // MSET with a key that has no value is refused by the node in its own words, not by what we make of it.
+        // MSET with a key that has no value is refused by the node in its own words, not by what we
+        // make of it.
         (is_regular && first > 0 && end <= command.len()).then_some(Self { first, step, end })
     }
 }

@@ -1,13 +1,14 @@
 //! What is done about a script command when it is queued on a lane, and when its reply comes.
 //!
-//! Owns the healing of EVALSHA: where the connection has not seen that the node has the script, and its source is
-//! known, a SCRIPT LOAD of ours goes out in front, in the same write, and its reply is swallowed. Never changes
-//! the client's command, never sends one twice: whether a NOSCRIPT is the node's own or what a script returned
-//! after writing cannot be told from outside, so it is passed on (INV-3) and only the next call is healed.
+//! Owns the healing of EVALSHA: where the connection has not seen that the node has the script, and
+//! its source is known, a SCRIPT LOAD of ours goes out in front, in the same write, and its reply
+//! is swallowed. Never changes the client's command, never sends one twice: whether a NOSCRIPT is
+//! the node's own or what a script returned after writing cannot be told from outside, so it is
+//! passed on (INV-3) and only the next call is healed.
 //!
-//! What surprises: EVAL with the source would be one command instead of two, but a user may have the right to
-//! EVALSHA and not to EVAL. In front of an EVALSHA nothing can go wrong: a SCRIPT LOAD that is refused leaves the
-//! answer to be what it would have been.
+//! What surprises: EVAL with the source would be one command instead of two, but a user may have
+//! the right to EVALSHA and not to EVAL. In front of an EVALSHA nothing can go wrong: a SCRIPT LOAD
+//! that is refused leaves the answer to be what it would have been.
 
 use crate::buffer::{ChunkPool, Piece};
 use crate::command::spec::{CommandId, builtin_id};
@@ -38,7 +39,8 @@ pub fn enqueue(
             }
         }
         SCRIPT_FLUSH => {
-            // Whatever this client sends behind it finds nothing, so nothing may be healed from here on.
+            // Whatever this client sends behind it finds nothing, so nothing may be healed from
+            // here on.
             shared.scripts.flush();
             lane.enqueue(pool, frame, waiter);
             return lane.proven.flush(lane.send.end());
@@ -51,7 +53,8 @@ pub fn enqueue(
     lane.enqueue(pool, frame, waiter);
 }
 
-/// The SCRIPT LOAD that an EVALSHA needs in front of it on this lane, if it needs one and the source is known.
+/// The SCRIPT LOAD that an EVALSHA needs in front of it on this lane, if it needs one and the
+/// source is known.
 fn load_before(shared: &Shared, lane: &mut Lane, frame: &[u8]) -> Option<Vec<u8>> {
     let sha = called(frame)?;
     let flushes = shared.scripts.flushes();
@@ -79,15 +82,15 @@ pub fn load_answered(shared: &Shared, stats: &WorkerStats, lane: &mut Lane, repl
         return;
     };
     lane.proven.forget(&sha);
-    // This user may not load scripts, or the node has no such command: asked again it would say the same, and log
-    // it. What passes (LOADING, BUSY) is no reason to give up.
+    // This user may not load scripts, or the node has no such command: asked again it would say the
+    // same, and log it. What passes (LOADING, BUSY) is no reason to give up.
     if matches!(class(reply), ErrorClass::Noperm | ErrorClass::Err) {
         shared.scripts.disown(&sha, lane.key.identity);
     }
 }
 
-/// The whole reply to the lane's first waiter, whose role is [`Role::Script`] or [`Role::Library`] and whose command
-/// still lies on the lane. Of a long reply `reply` may be only the end.
+/// The whole reply to the lane's first waiter, whose role is [`Role::Script`] or [`Role::Library`]
+/// and whose command still lies on the lane. Of a long reply `reply` may be only the end.
 pub fn answered(shared: &Shared, lane: &mut Lane, reply: &[u8], kind: u8) {
     // Another deployment has scripts of its own.
     if lane.key.epoch != shared.topology.load().epoch {
@@ -117,14 +120,16 @@ pub fn answered(shared: &Shared, lane: &mut Lane, reply: &[u8], kind: u8) {
     }
 }
 
-/// Somebody has told the node to forget its scripts, or one of them says so: the next call brings its source.
+/// Somebody has told the node to forget its scripts, or one of them says so: the next call brings
+/// its source.
 fn doubt(lane: &mut Lane) {
     if let Some(sha) = first_frame(lane).as_ref().and_then(|frame| called(frame.bytes())) {
         lane.proven.forget(&sha);
     }
 }
 
-/// The node has taken the source that is argument `place` of the first waiter's command, which ends at `end`.
+/// The node has taken the source that is argument `place` of the first waiter's command, which ends
+/// at `end`.
 fn learn(shared: &Shared, lane: &mut Lane, end: u64, place: usize) {
     // The script was there, but a SCRIPT FLUSH of the same client may be on its way behind it.
     if !lane.proven.is_behind_flush(end) {

@@ -1,11 +1,13 @@
-//! Libraries of functions that clients have loaded, to be loaded again into a node that has come back empty.
+//! Libraries of functions that clients have loaded, to be loaded again into a node that has come
+//! back empty.
 //!
-//! Owns their names and sources, within the same bound as all scripts. Never loads one: the control plane does,
-//! where `[upstream] restore_functions` allows it (`topology::restore`). A library arrives with a FUNCTION LOAD
-//! that succeeded and leaves with a FUNCTION DELETE, FLUSH or RESTORE that did.
+//! Owns their names and sources, within the same bound as all scripts. Never loads one: the control
+//! plane does, where `[upstream] restore_functions` allows it (`topology::restore`). A library
+//! arrives with a FUNCTION LOAD that succeeded and leaves with a FUNCTION DELETE, FLUSH or RESTORE
+//! that did.
 //!
-//! What surprises: only what the upstream's own user has loaded is kept, because that is who loads it again: one
-//! client's code must not run with another's rights.
+//! What surprises: only what the upstream's own user has loaded is kept, because that is who loads
+//! it again: one client's code must not run with another's rights.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,7 +49,8 @@ impl Libraries {
             LOAD => drop(bulk(reply).and_then(|name| self.known().remove(name))),
             DELETE => drop(arguments(frame).nth(2).and_then(|name| self.known().remove(name))),
             FLUSH => self.clear(),
-            // What a dump holds is not ours to read; what it may have replaced is not what we remember.
+            // What a dump holds is not ours to read; what it may have replaced is not what we
+            // remember.
             RESTORE if replaces(frame) => self.clear(),
             _ => {}
         }

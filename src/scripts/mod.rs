@@ -1,13 +1,14 @@
 //! Scripts that clients have run, by the SHA1 that EVALSHA calls them by, shared by all workers.
 //!
-//! Owns the sources, who has used them, and their bound in bytes; [`proven`] is what one connection knows of its
-//! node, [`follow`] what is done with a command and its reply, [`libraries`] the same for functions. Never runs
-//! or reads a script. A source arrives with an EVAL or a SCRIPT LOAD that the node has answered without an error,
-//! and leaves in a SCRIPT LOAD of ours, in front of an EVALSHA that would otherwise be told NOSCRIPT.
+//! Owns the sources, who has used them, and their bound in bytes; [`proven`] is what one connection
+//! knows of its node, [`follow`] what is done with a command and its reply, [`libraries`] the same
+//! for functions. Never runs or reads a script. A source arrives with an EVAL or a SCRIPT LOAD that
+//! the node has answered without an error, and leaves in a SCRIPT LOAD of ours, in front of an
+//! EVALSHA that would otherwise be told NOSCRIPT.
 //!
-//! What surprises: a source belongs to the identities that have sent it themselves. Redis shares scripts among its
-//! users, but what makes a node forget them (a restart, SCRIPT FLUSH) takes them from everybody, and nobody may
-//! get one back that was somebody else's.
+//! What surprises: a source belongs to the identities that have sent it themselves. Redis shares
+//! scripts among its users, but what makes a node forget them (a restart, SCRIPT FLUSH) takes them
+//! from everybody, and nobody may get one back that was somebody else's.
 
 pub mod follow;
 pub mod libraries;
@@ -34,10 +35,12 @@ pub type Sha = [u8; 20];
 #[derive(Debug)]
 pub struct Scripts {
     by_sha: DashMap<Sha, Script>,
-    /// A quick hash of the source → its SHA1: who sends EVAL every time does not pay for SHA1 every time.
+    /// A quick hash of the source → its SHA1: who sends EVAL every time does not pay for SHA1 every
+    /// time.
     by_content: DashMap<u64, Sha>,
     hasher: RandomState,
-    /// Who is evicted next. Locked only by what adds or removes; never while an entry of a map is held.
+    /// Who is evicted next. Locked only by what adds or removes; never while an entry of a map is
+    /// held.
     order: Mutex<Order>,
     /// How often everything was forgotten: what a connection has proven before counts no more.
     flushes: AtomicU64,
@@ -98,7 +101,8 @@ impl Scripts {
         }
     }
 
-    /// The node has taken `source` from `identity`. Returns its name; `None` if it is not remembered.
+    /// The node has taken `source` from `identity`. Returns its name; `None` if it is not
+    /// remembered.
     pub fn learn(&self, identity: Identity, source: &[u8]) -> Option<Sha> {
         if source.len() > self.script_bytes_max || cost(source.len()) > self.bytes_max {
             return None;
@@ -108,7 +112,8 @@ impl Scripts {
             Some(sha) if self.own(&sha, identity, source) => return Some(sha),
             _ => sha1(source),
         };
-        // The other half of a collision of the quick hash; of one of SHA1 the first stays, as in Redis.
+        // The other half of a collision of the quick hash; of one of SHA1 the first stays, as in
+        // Redis.
         if !self.own(&sha, identity, source) {
             self.insert(sha, hash, identity, source);
         }
@@ -131,7 +136,8 @@ impl Scripts {
         }
     }
 
-    /// The node does not take this script from `identity`: it is not offered again before that sends it itself.
+    /// The node does not take this script from `identity`: it is not offered again before that
+    /// sends it itself.
     pub fn disown(&self, sha: &Sha, identity: Identity) {
         if let Some(script) = self.by_sha.get(sha) {
             script.owners.fetch_and(!bit(identity), Ordering::Relaxed);
@@ -192,8 +198,8 @@ impl Scripts {
         self.publish(&order);
     }
 
-    /// Makes room for so many bytes. What was used since the hand last passed goes round once more, so a flood of scripts that run
-    /// once does not wash away those that are called by name.
+    /// Makes room for so many bytes. What was used since the hand last passed goes round once more,
+    /// so a flood of scripts that run once does not wash away those that are called by name.
     fn evict(&self, order: &mut Order, room: usize) {
         // Twice round at most: others may use scripts as fast as the hand passes.
         let mut rounds = order.queue.len() * 2;

@@ -1,8 +1,9 @@
 //! Which scripts the node at the end of one connection has, as far as that connection has seen.
 //!
-//! Owns a bounded set of names for each lane. Never outlives the connection: a node that was restarted has
-//! forgotten its scripts, and whoever connects anew knows nothing. A name arrives when a command that brings its
-//! script is *queued*, because whatever is queued behind it is run behind it.
+//! Owns a bounded set of names for each lane. Never outlives the connection: a node that was
+//! restarted has forgotten its scripts, and whoever connects anew knows nothing. A name arrives
+//! when a command that brings its script is *queued*, because whatever is queued behind it is run
+//! behind it.
 //!
 //! What surprises: to forget is always safe. The script is then sent once more than it had to be.
 
@@ -18,7 +19,8 @@ pub struct Proven {
     shas: HashSet<Sha, RandomState>,
     /// [`super::Scripts::flushes`] when they were proven.
     flushes: u64,
-    /// Position behind the last SCRIPT FLUSH on this connection: what was sent before it proves nothing.
+    /// Position behind the last SCRIPT FLUSH on this connection: what was sent before it proves
+    /// nothing.
     flushed_until: u64,
 }
 

@@ -1,7 +1,7 @@
 //! The registry: whose a source is, what the bound costs whom, and what a flush leaves.
 //!
-//! What surprises: bounds are counted with the bookkeeping of each script, so the small sources here cost far more
-//! than they are long.
+//! What surprises: bounds are counted with the bookkeeping of each script, so the small sources
+//! here cost far more than they are long.
 
 use super::*;
 use crate::upstream::identity::{Identities, Presented};

@@ -1,11 +1,11 @@
 //! Listeners: where clients come in.
 //!
-//! Owns binding, accepting, the cap on clients, and handing each socket to the least loaded worker. Never reads a
-//! byte of a client: TLS and everything after it happen on the worker. A connection arrives from the kernel and
-//! leaves as an [`Accepted`] in a worker's inbox.
+//! Owns binding, accepting, the cap on clients, and handing each socket to the least loaded worker.
+//! Never reads a byte of a client: TLS and everything after it happen on the worker. A connection
+//! arrives from the kernel and leaves as an [`Accepted`] in a worker's inbox.
 //!
-//! What surprises: one acceptor for all workers. SO_REUSEPORT would spread connections by hash, and Redis
-//! connections live for hours, so an uneven start stays uneven.
+//! What surprises: one acceptor for all workers. SO_REUSEPORT would spread connections by hash, and
+//! Redis connections live for hours, so an uneven start stays uneven.
 
 use std::io;
 use std::net::SocketAddr;
@@ -217,7 +217,8 @@ impl Bound {
 impl Drop for Bound {
     fn drop(&mut self) {
         if let Self::Unix(_, path) = self {
-            // Left behind, the file would only mislead the next start; nothing depends on its removal.
+            // Left behind, the file would only mislead the next start; nothing depends on its
+            // removal.
             let _ = std::fs::remove_file(path);
         }
     }

@@ -1,11 +1,12 @@
 //! The process: start, reload, drain.
 //!
-//! Owns the order of things: settings → listeners bound → workers started → control plane → accepting; and back:
-//! readiness false → no more accepting → in-flight commands finished → sessions closed → gone. Never parses a
-//! command. Runs on the control plane's thread; workers have their own.
+//! Owns the order of things: settings → listeners bound → workers started → control plane →
+//! accepting; and back: readiness false → no more accepting → in-flight commands finished →
+//! sessions closed → gone. Never parses a command. Runs on the control plane's thread; workers have
+//! their own.
 //!
-//! What surprises: everything that can fail at start (addresses, certificates) is tried before the first thread
-//! is started, so a bad start ends with words and not with a half-alive process.
+//! What surprises: everything that can fail at start (addresses, certificates) is tried before the
+//! first thread is started, so a bad start ends with words and not with a half-alive process.
 
 pub mod listener;
 pub mod reload;

@@ -1,11 +1,11 @@
 //! Changing what may change while traffic flows: the upstream, and certificates.
 //!
-//! Owns the look at the configuration file, the comparison, and the publishing of a new upstream. Never applies
-//! half of a file: it is read, checked and compared as a whole, the new node is dialled and verified first, and on
-//! any complaint the old one stays (INV-6).
+//! Owns the look at the configuration file, the comparison, and the publishing of a new upstream.
+//! Never applies half of a file: it is read, checked and compared as a whole, the new node is
+//! dialled and verified first, and on any complaint the old one stays (INV-6).
 //!
-//! What surprises: a changed listener, worker count or admin address is *reported* and not applied; these need a
-//! restart, and silence about it would be a lie.
+//! What surprises: a changed listener, worker count or admin address is *reported* and not applied;
+//! these need a restart, and silence about it would be a lie.
 
 use std::sync::Arc;
 

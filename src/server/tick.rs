@@ -1,11 +1,11 @@
 //! Ten times a second: what time alone does to a worker.
 //!
-//! Owns reply deadlines, stalled and idle clients, paused and idle lanes, the sums of buffered bytes, and giving
-//! memory back. Never sends a command, never closes a lane for being slow (INV-5): a deadline fills its own reply
-//! slot and leaves a tombstone.
+//! Owns reply deadlines, stalled and idle clients, paused and idle lanes, the sums of buffered
+//! bytes, and giving memory back. Never sends a command, never closes a lane for being slow
+//! (INV-5): a deadline fills its own reply slot and leaves a tombstone.
 //!
-//! What surprises: the deadline of a lane's waiters is looked for from the front and the search stops at the first
-//! young one, so a healthy worker's tick looks at one waiter a lane.
+//! What surprises: the deadline of a lane's waiters is looked for from the front and the search
+//! stops at the first young one, so a healthy worker's tick looks at one waiter a lane.
 
 use std::io;
 
@@ -69,7 +69,8 @@ pub fn drain(worker: &mut Worker) {
     }
 }
 
-/// Tells the clients whose reply deadline has passed, and leaves tombstones for the replies (INV-5).
+/// Tells the clients whose reply deadline has passed, and leaves tombstones for the replies
+/// (INV-5).
 pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
     let settings = &lane.node.settings;
     let fast = clock::to_micros(settings.reply_deadline_fast);
@@ -121,7 +122,8 @@ fn give_up(worker: &mut Worker, waiter: &Waiter, refusal: Refusal) {
     dispatch::settle_guarded(worker, waiter, Settled::Failed { refusal, outcome });
 }
 
-/// Others behind a client that does not read have waited long enough: the lane is read into the total budget.
+/// Others behind a client that does not read have waited long enough: the lane is read into the
+/// total budget.
 fn end_stall(worker: &mut Worker, lane: &mut Lane) {
     let Some(paused_at) = lane.paused_at else {
         return;
@@ -183,8 +185,8 @@ fn is_blocked(worker: &Worker, lane: &Lane) -> bool {
     owner.is_some_and(Session::is_blocked)
 }
 
-/// A connection of one session is closed when nobody has borrowed it for long; what it holds of an earlier
-/// deployment is lost.
+/// A connection of one session is closed when nobody has borrowed it for long; what it holds of an
+/// earlier deployment is lost.
 fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros) {
     if lane.owner().is_none() && (is_outdated || upstream::pinned::is_tired(lane, idle)) {
         pool::retire(lane);
@@ -194,7 +196,8 @@ fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros) {
     }
 }
 
-/// Sums what sessions hold, closes those that have stalled or idled too long, and shrinks the quiet ones.
+/// Sums what sessions hold, closes those that have stalled or idled too long, and shrinks the quiet
+/// ones.
 pub(crate) fn look_at_sessions(worker: &mut Worker) {
     let (mut total, mut in_flight) = (0, 0_u64);
     let mut greediest: Option<(usize, SessionId)> = None;
@@ -261,7 +264,8 @@ fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason
     }
     let limit = clock::to_micros(session.gate.idle_timeout?);
     if session.subscriptions.is_some() {
-        // Whoever listens need not say anything: as Redis, which exempts its subscribers from `timeout`.
+        // Whoever listens need not say anything: as Redis, which exempts its subscribers from
+        // `timeout`.
         return None;
     }
     // Half a command is no activity: Redis closes such a client as well.
@@ -275,7 +279,8 @@ fn lags(session: &mut Session, now: Micros) -> Option<ClosedReason> {
     pubsub::is_slow(session, now).then_some(ClosedReason::SlowSubscriber)
 }
 
-/// The total budget is exhausted: the client that holds most of it is closed, and the sum is safe again.
+/// The total budget is exhausted: the client that holds most of it is closed, and the sum is safe
+/// again.
 fn close_greediest(worker: &mut Worker, id: Option<SessionId>) {
     if let Some(session) = id.and_then(|id| worker.sessions.get_mut(id)) {
         session.close(Closing::Now(ClosedReason::OutOfMemoryBudget));

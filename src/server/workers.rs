@@ -1,11 +1,11 @@
 //! The threads of the data plane.
 //!
-//! Owns starting a worker's thread and runtime, its inbox, the start of session and lane tasks, and its tick.
-//! Never touches a command. A client arrives as a message and becomes a session task; a lane that a session asked
-//! for becomes a lane task.
+//! Owns starting a worker's thread and runtime, its inbox, the start of session and lane tasks, and
+//! its tick. Never touches a command. A client arrives as a message and becomes a session task; a
+//! lane that a session asked for becomes a lane task.
 //!
-//! What surprises: each worker is a current-thread runtime with local tasks. Nothing on the data path is `Send`,
-//! so nothing there can be locked, stolen or shared by accident.
+//! What surprises: each worker is a current-thread runtime with local tasks. Nothing on the data
+//! path is `Send`, so nothing there can be locked, stolen or shared by accident.
 
 use std::cell::RefCell;
 use std::io;
@@ -98,7 +98,8 @@ pub fn start(number: usize, shared: Arc<Shared>, doors: Arc<[Door]>) -> io::Resu
 fn runtime() -> io::Result<tokio::runtime::LocalRuntime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // A turn serves every ready session before it looks at the sockets again: larger batches, fewer writes.
+        // A turn serves every ready session before it looks at the sockets again: larger batches,
+        // fewer writes.
         .event_interval(EVENT_INTERVAL)
         .build_local(tokio::runtime::LocalOptions::default())
 }
@@ -161,7 +162,8 @@ impl Bench {
     /// One client, from its socket to its end.
     async fn serve(self, accepted: Accepted) {
         let Accepted { listener, socket, address, local_address, place: _place } = accepted;
-        // Boxed: the state of a TLS handshake would otherwise stay part of every idle client's task.
+        // Boxed: the state of a TLS handshake would otherwise stay part of every idle client's
+        // task.
         if let Some((read, write)) = Box::pin(self.greet(listener, socket)).await
             && let Some(gate) = self.gates.get(listener)
         {

@@ -1,12 +1,14 @@
 //! Admission: what a session may have asked for before it has taken what it got (INV-4).
 //!
-//! Owns the window of one session: how many commands may be in flight, and how many bytes of replies they may
-//! become. Never drops, never evicts: a session over its budget is simply not read until its client has taken
-//! some replies, so a slow reader gets everything it asked for and costs its bound.
+//! Owns the window of one session: how many commands may be in flight, and how many bytes of
+//! replies they may become. Never drops, never evicts: a session over its budget is simply not read
+//! until its client has taken some replies, so a slow reader gets everything it asked for and costs
+//! its bound.
 //!
-//! What surprises: the size of a reply is known only when it comes, so the largest recent one stands for the
-//! next ones, and the window starts small and doubles (as TCP's does). The product of commands in flight and the
-//! largest recent reply, plus what is unsent, stays below the budget. Before the first reply a megabyte is assumed.
+//! What surprises: the size of a reply is known only when it comes, so the largest recent one
+//! stands for the next ones, and the window starts small and doubles (as TCP's does). The product
+//! of commands in flight and the largest recent reply, plus what is unsent, stays below the budget.
+//! Before the first reply a megabyte is assumed.
 
 /// Commands in flight that a new session starts with.
 const WINDOW_START: u32 = 32;
@@ -21,7 +23,8 @@ pub struct Admission {
     window: u32,
     /// Commands answered since the window last grew.
     answered: u32,
-    /// Largest recent reply in bytes; decays by a sixteenth with each smaller one. `None` before the first.
+    /// Largest recent reply in bytes; decays by a sixteenth with each smaller one. `None` before
+    /// the first.
     largest: Option<u64>,
 }
 
@@ -43,8 +46,9 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// Whether one more command may be dispatched, with `pending` in flight and `unsent` reply bytes waiting for
-    /// the client. At least one command is always admitted when nothing is pending and nothing is unsent.
+    /// Whether one more command may be dispatched, with `pending` in flight and `unsent` reply
+    /// bytes waiting for the client. At least one command is always admitted when nothing is
+    /// pending and nothing is unsent.
     #[must_use]
     pub fn admits(&self, pending: u64, unsent: usize, bounds: &Bounds) -> bool {
         if pending == 0 {

@@ -1,11 +1,12 @@
 //! Transactions that arrive whole: MULTI to EXEC in one piece.
 //!
-//! Owns the search for such a block in a client's input. Never changes a byte: what is found goes out as one
-//! contiguous write on a shared connection, and its replies come back as one. Only commands of class shared may be
-//! inside; everything else changes or shifts the connection and makes the transaction a pinned one.
+//! Owns the search for such a block in a client's input. Never changes a byte: what is found goes
+//! out as one contiguous write on a shared connection, and its replies come back as one. Only
+//! commands of class shared may be inside; everything else changes or shifts the connection and
+//! makes the transaction a pinned one.
 //!
-//! What surprises: to INV-3 a block is one command. It is unsent until the last byte of its EXEC is handed over,
-//! and if its reply is lost the client is told so in the place of EXEC's.
+//! What surprises: to INV-3 a block is one command. It is unsent until the last byte of its EXEC is
+//! handed over, and if its reply is lost the client is told so in the place of EXEC's.
 
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Lane, RequestPolicy, Spec, builtin_id};
@@ -32,7 +33,8 @@ pub struct Block {
     pub slot: Option<u16>,
 }
 
-/// Whether input begins with MULTI as every client library writes it; anything else pins, which is right as well.
+/// Whether input begins with MULTI as every client library writes it; anything else pins, which is
+/// right as well.
 #[must_use]
 #[inline]
 pub fn begins(input: &[u8]) -> bool {
@@ -42,8 +44,8 @@ pub fn begins(input: &[u8]) -> bool {
         && input.get(..MULTI.len()).is_some_and(|start| start.eq_ignore_ascii_case(MULTI))
 }
 
-/// The block at the beginning of `input`, whose first command is MULTI, if all of it is here and may share a
-/// connection with others.
+/// The block at the beginning of `input`, whose first command is MULTI, if all of it is here and
+/// may share a connection with others.
 #[must_use]
 pub fn find(
     topology: &Topology,
@@ -119,8 +121,8 @@ fn shares(spec: &Spec, scanner: &RequestScanner, input: &[u8], length: usize) ->
     is_shared.then(|| spec.lane_for(&command))
 }
 
-/// The slot of a block with one command more; `None` if one node may not run it all. Such a block is taken piece by piece,
-/// and each piece is told what is wrong with it.
+/// The slot of a block with one command more; `None` if one node may not run it all. Such a block
+/// is taken piece by piece, and each piece is told what is wrong with it.
 fn slot_with(
     slot: Option<u16>,
     spec: &Spec,
@@ -147,7 +149,8 @@ impl Block {
     }
 }
 
-/// Most commands of a block; longer ones are pinned, so that no client holds a shared connection for long.
+/// Most commands of a block; longer ones are pinned, so that no client holds a shared connection
+/// for long.
 const BLOCK_COMMANDS_MAX: u32 = 1024;
 /// Most bytes of a block; likewise.
 const BLOCK_BYTES_MAX: usize = 1024 * 1024;

@@ -1,10 +1,12 @@
 //! Commands of a session that left their lane without an answer and must be routed again.
 //!
-//! Owns the list, in the order of the session's commands: what each waits for and how long it may, and the rule that of
-//! one slot only the first is on the road. Never sends and never decides what a redirect means (`dispatch::detour` does).
+//! Owns the list, in the order of the session's commands: what each waits for and how long it may,
+//! and the rule that of one slot only the first is on the road. Never sends and never decides what
+//! a redirect means (`dispatch::detour` does).
 //!
-//! What surprises: while a slot is in the list, the session's later commands for it are not dispatched at all, and its
-//! commands without a key neither (INV-12 b). Commands for other slots pass.
+//! What surprises: while a slot is in the list, the session's later commands for it are not
+//! dispatched at all, and its commands without a key neither (INV-12 b). Commands for other slots
+//! pass.
 
 use bytes::Bytes;
 
@@ -99,7 +101,8 @@ impl Detours {
             Place::Slot(slot) => {
                 self.0.iter().any(|detour| detour.slot.is_none_or(|other| other == slot))
             }
-            // Its parts would have to be looked at one by one; it is rare, and waiting is always right.
+            // Its parts would have to be looked at one by one; it is rare, and waiting is always
+            // right.
             Place::Anywhere | Place::Several => !self.0.is_empty(),
         }
     }

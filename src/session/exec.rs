@@ -1,10 +1,11 @@
 //! The reply to EXEC, with the elements that are ours put in their places.
 //!
-//! Owns the rewriting of that one reply: commands about the client's own connection take effect here, in their
-//! order, if the node has executed the transaction. Never changes an element that is the node's, nor an error.
+//! Owns the rewriting of that one reply: commands about the client's own connection take effect
+//! here, in their order, if the node has executed the transaction. Never changes an element that is
+//! the node's, nor an error.
 //!
-//! What surprises: HELLO inside a transaction changes the spelling of the elements behind it. They are framed by
-//! the scanner of replies, which reads both versions.
+//! What surprises: HELLO inside a transaction changes the spelling of the elements behind it. They
+//! are framed by the scanner of replies, which reads both versions.
 
 use crate::command::Command;
 use crate::dispatch::Settled;
@@ -18,7 +19,8 @@ use crate::session::{local, tracking, wait};
 use crate::topology::Topology;
 use crate::worker::Worker;
 
-/// The bytes that the client gets in the place of the node's; `None` if those are right as they are.
+/// The bytes that the client gets in the place of the node's; `None` if those are right as they
+/// are.
 pub fn rewrite(
     worker: &mut Worker,
     session: &mut Session,

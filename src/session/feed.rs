@@ -1,11 +1,11 @@
 //! From a client's bytes to dispatched commands.
 //!
-//! Owns the loop that scans and dispatches, and the keeping of what could not be dispatched: an unfinished
-//! command, or input beyond the session's window. Never reads a socket. Input arrives as a slice and leaves as
-//! commands, in order; what is left moves into the session's [`Partial`].
+//! Owns the loop that scans and dispatches, and the keeping of what could not be dispatched: an
+//! unfinished command, or input beyond the session's window. Never reads a socket. Input arrives as
+//! a slice and leaves as commands, in order; what is left moves into the session's [`Partial`].
 //!
-//! What surprises: a large command is read into a buffer of its own which then travels to the lane as it is, so
-//! a value of a megabyte is copied once on its way in and never again.
+//! What surprises: a large command is read into a buffer of its own which then travels to the lane
+//! as it is, so a value of a megabyte is copied once on its way in and never again.
 
 use std::mem;
 
@@ -26,7 +26,8 @@ use crate::worker::Worker;
 pub struct Fed {
     /// Bytes that are done with.
     pub used: usize,
-    /// Bytes from there on without which nothing more can be found; 0 if the next command may be there.
+    /// Bytes from there on without which nothing more can be found; 0 if the next command may be
+    /// there.
     pub needed: usize,
     /// Nothing more can be done until the session is woken.
     pub is_stuck: bool,
@@ -190,8 +191,8 @@ fn is_one_large_command(partial: &Partial) -> bool {
         && partial.buffer.first() == Some(&b'*')
 }
 
-/// As [`feed`], but the buffer itself becomes the command. If it turns out to be more or less than one command
-/// it is fed as any other.
+/// As [`feed`], but the buffer itself becomes the command. If it turns out to be more or less than
+/// one command it is fed as any other.
 fn feed_large(
     worker: &mut Worker,
     topology: &Topology,
@@ -220,7 +221,8 @@ fn feed_large(
     Fed { used: length, ..Fed::default() }
 }
 
-/// The client is told what is wrong with its bytes, behind its other replies, and disconnected, as Redis does.
+/// The client is told what is wrong with its bytes, behind its other replies, and disconnected, as
+/// Redis does.
 fn protocol_error(worker: &mut Worker, session: &mut Session, error: ProtocolError) {
     worker.stats.client_protocol_errors.increment();
     session.reply_mode = crate::session::state::ReplyMode::On;

@@ -1,11 +1,11 @@
 //! Writing to clients, whoever has something for them.
 //!
-//! Owns the moment when a session's bytes go to its socket: at the end of the batch that made them, from the task
-//! that made them. Never waits: what the kernel refuses stays with the session, whose own task writes on when the
-//! socket has room.
+//! Owns the moment when a session's bytes go to its socket: at the end of the batch that made them,
+//! from the task that made them. Never waits: what the kernel refuses stays with the session, whose
+//! own task writes on when the socket has room.
 //!
-//! What surprises: the lane's task writes to the clients' sockets. Waking fifty session tasks to write fifty
-//! replies would cost fifty turns of the scheduler and keep no promise better.
+//! What surprises: the lane's task writes to the clients' sockets. Waking fifty session tasks to
+//! write fifty replies would cost fifty turns of the scheduler and keep no promise better.
 
 use std::io::IoSlice;
 use std::task::{Context, Poll, Waker};

@@ -1,10 +1,11 @@
 //! The rules of one listener, as its sessions need them.
 //!
-//! Owns the checked, per-worker copy of what a listener's configuration says about its clients: who must
-//! authenticate and how, which protocol limits and which budgets hold. Never changes while it is in use.
+//! Owns the checked, per-worker copy of what a listener's configuration says about its clients: who
+//! must authenticate and how, which protocol limits and which budgets hold. Never changes while it
+//! is in use.
 //!
-//! What surprises: comparing passwords takes the same time whether or not the user exists, so that a stranger
-//! learns nothing from the clock.
+//! What surprises: comparing passwords takes the same time whether or not the user exists, so that
+//! a stranger learns nothing from the clock.
 
 use ring::digest;
 use std::time::Duration;
@@ -66,8 +67,9 @@ impl Gate {
 
     /// Who a client is before it has said anything; `None` where it must authenticate first.
     ///
-    /// With `passthrough` a stranger starts as the upstream's own identity: if the node wants a password, it is
-    /// the node that answers NOAUTH to the lane, which the control plane learns when it connects.
+    /// With `passthrough` a stranger starts as the upstream's own identity: if the node wants a
+    /// password, it is the node that answers NOAUTH to the lane, which the control plane learns
+    /// when it connects.
     #[must_use]
     pub fn stranger(&self, node_wants_auth: bool) -> Option<Identity> {
         match &self.auth {
@@ -106,7 +108,8 @@ fn constant_time_equal(left: &[u8], right: &[u8]) -> bool {
     std::hint::black_box(difference) == 0
 }
 
-/// Longest wait for a failover, whatever the client's patience; no cluster that is well set up needs longer.
+/// Longest wait for a failover, whatever the client's patience; no cluster that is well set up
+/// needs longer.
 const FAILOVER_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Longest wait for a slot on the move.
 const MIGRATION_WAIT_MAX: Duration = Duration::from_secs(5);

@@ -1,11 +1,12 @@
 //! A command of a session that went to several places, and what has come back so far.
 //!
-//! Owns the parts, their replies until the last one is in, and the one answer that is made of them. Never sends and
-//! never knows a lane (`dispatch::gather` does). A part is settled once: by its reply, by an error of the node, or by one
-//! of ours; what comes for it later is swallowed.
+//! Owns the parts, their replies until the last one is in, and the one answer that is made of them.
+//! Never sends and never knows a lane (`dispatch::gather` does). A part is settled once: by its
+//! reply, by an error of the node, or by one of ours; what comes for it later is swallowed.
 //!
-//! What surprises: an answer that is not whole is none. If a part of a read failed, the client gets that part's error;
-//! if parts of a write failed and others have run, an error that says which, because no other words would be true.
+//! What surprises: an answer that is not whole is none. If a part of a read failed, the client gets
+//! that part's error; if parts of a write failed and others have run, an error that says which,
+//! because no other words would be true.
 
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ pub struct Gather {
     nodes: Vec<Arc<Node>>,
     /// Its parts.
     parts: Vec<Part>,
-    /// Number of each key among the command's keys, in the order of the parts; empty if the parts are whole commands.
+    /// Number of each key among the command's keys, in the order of the parts; empty if the parts
+    /// are whole commands.
     order: Vec<u32>,
     /// Replies, one behind the other.
     bytes: Vec<u8>,
@@ -71,7 +73,8 @@ pub struct Part {
     pub keys: std::ops::Range<u32>,
     /// Where its command lies among the bytes that were queued in one piece.
     pub request: std::ops::Range<u32>,
-    /// Whether the answer can do without it: a replica that does not serve now will be told by nobody else.
+    /// Whether the answer can do without it: a replica that does not serve now will be told by
+    /// nobody else.
     is_dispensable: bool,
     state: State,
 }
@@ -231,7 +234,8 @@ impl Gather {
         }
     }
 
-    /// The waiter of one of several parts, as if it had been queued by itself; what has come of its reply is void.
+    /// The waiter of one of several parts, as if it had been queued by itself; what has come of its
+    /// reply is void.
     pub fn alone(&mut self, many: &Waiter, index: u32) -> Option<Waiter> {
         let own = many.one(index);
         self.restart(own.part());
@@ -273,8 +277,8 @@ impl Gather {
         };
     }
 
-    /// Of `count` parts from `place` on, those without a reply get none; those that go on by themselves are not meant,
-    /// unless it is one of them alone.
+    /// Of `count` parts from `place` on, those without a reply get none; those that go on by
+    /// themselves are not meant, unless it is one of them alone.
     pub fn fail(&mut self, place: u16, count: u32, refusal: &Refusal, outcome: Outcome) {
         for part in self.parts.iter_mut().skip(usize::from(place)).take(count as usize) {
             let is_meant = count == 1 || !matches!(part.state, State::Away);
@@ -371,7 +375,8 @@ impl Gather {
         }
     }
 
-    /// The answer if parts have failed: what one of them was told, or, if something has been changed, how much.
+    /// The answer if parts have failed: what one of them was told, or, if something has been
+    /// changed, how much.
     fn failure(&self, spec: &Spec, is_failed: impl Fn(&Part) -> bool, failed: usize) -> Answer {
         let severity = |part: &Part| match &part.state {
             State::Failed(failure) if failure.1 == Outcome::Unknown => 2,

@@ -1,12 +1,14 @@
 //! Transactions in a cluster: queued here, and sent whole with EXEC.
 //!
-//! Owns what is kept between MULTI and EXEC, which node a pinned command belongs to, and what the replies to such a
-//! block mean. Never runs a part of a transaction: MULTI, all of it and EXEC are one write to one node, so a redirect
-//! before or at EXEC has run nothing, and the whole goes to the slot's new owner.
+//! Owns what is kept between MULTI and EXEC, which node a pinned command belongs to, and what the
+//! replies to such a block mean. Never runs a part of a transaction: MULTI, all of it and EXEC are
+//! one write to one node, so a redirect before or at EXEC has run nothing, and the whole goes to
+//! the slot's new owner.
 //!
-//! What surprises: QUEUED is our answer, so an error that only the node can give (NOPERM, OOM) comes with EXEC, as the
-//! cause of its EXECABORT. And watched keys are lost with their slot: then EXEC finds that they have changed.
-//! Why not on a connection of its own from the first key on: docs/decisions/0013.
+//! What surprises: QUEUED is our answer, so an error that only the node can give (NOPERM, OOM)
+//! comes with EXEC, as the cause of its EXECABORT. And watched keys are lost with their slot: then
+//! EXEC finds that they have changed. Why not on a connection of its own from the first key on:
+//! docs/decisions/0013.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -323,7 +325,8 @@ fn exec(
     };
     let own = lane.and_then(|lane| worker.lanes.get(lane)).map(|lane| lane.key.node);
     let owner = |slot| topology.slots.as_ref().and_then(|slots| slots.slot(slot).owner);
-    // What is watched on one node says nothing about keys of another. A slot that has moved is another matter.
+    // What is watched on one node says nothing about keys of another. A slot that has moved is
+    // another matter.
     let is_elsewhere =
         own.is_some() && held.slot.is_some_and(|slot| watched != Some(slot) && owner(slot) != own);
     if held.crosses || is_elsewhere {
@@ -406,7 +409,8 @@ fn send(
     done
 }
 
-/// The answer to a WATCH of one key more whose slot has left the node: what is watched has changed, for all that is known.
+/// The answer to a WATCH of one key more whose slot has left the node: what is watched has changed,
+/// for all that is known.
 #[must_use]
 pub fn watch_is_lost(
     session: &mut Session,
@@ -424,8 +428,8 @@ pub fn watch_is_lost(
     Some(b"+OK\r\n".to_vec())
 }
 
-/// What the replies to a block mean for its client, if that is not the last one as it stands. `before` are the replies to
-/// MULTI and to what was queued.
+/// What the replies to a block mean for its client, if that is not the last one as it stands.
+/// `before` are the replies to MULTI and to what was queued.
 #[must_use]
 pub fn verdict(before: &[u8], last: &[u8], lane: &Lane) -> Option<Vec<u8>> {
     let mut line = Vec::new();

@@ -1,10 +1,11 @@
 //! Hearing what another client's CLIENT TRACKING … REDIRECT sends, on a connection of one's own.
 //!
-//! Owns SUBSCRIBE `__redis__:invalidate` and what its client may say meanwhile. Never touches the subscriber link: the
-//! node sends invalidations to one connection by its id, so they need a connection that is this client's alone.
+//! Owns SUBSCRIBE `__redis__:invalidate` and what its client may say meanwhile. Never touches the
+//! subscriber link: the node sends invalidations to one connection by its id, so they need a
+//! connection that is this client's alone.
 //!
-//! What surprises: in RESP3 the confirmation is a push and no reply. A PING goes behind the SUBSCRIBE, and its answer,
-//! which nobody sees, says that the subscription holds.
+//! What surprises: in RESP3 the confirmation is a push and no reply. A PING goes behind the
+//! SUBSCRIBE, and its answer, which nobody sees, says that the subscription holds.
 
 use crate::buffer::Piece;
 use crate::command::Command;

@@ -1,11 +1,11 @@
 //! One client connection: read, scan, dispatch, and write replies in order.
 //!
-//! Owns the task of a session and its turns. Never knows nodes or slots, never awaits a reply: what is due to the
-//! client is written by whoever has it (`flush`). Bytes of the client arrive here and leave as commands to
-//! `dispatch`; replies pass through `replies` on their way back.
+//! Owns the task of a session and its turns. Never knows nodes or slots, never awaits a reply: what
+//! is due to the client is written by whoever has it (`flush`). Bytes of the client arrive here and
+//! leave as commands to `dispatch`; replies pass through `replies` on their way back.
 //!
-//! What surprises: input is read into the worker's scratch buffer and dispatched from there. A session keeps only
-//! what it could not dispatch, so ten thousand idle clients own no buffer.
+//! What surprises: input is read into the worker's scratch buffer and dispatched from there. A
+//! session keeps only what it could not dispatch, so ten thousand idle clients own no buffer.
 
 pub mod admission;
 pub mod block;
@@ -43,8 +43,8 @@ use crate::upstream::lane::LaneId;
 use crate::worker::{SCRATCH_BYTES, SharedWorker, Worker};
 use state::{Closing, Session, SessionId};
 
-/// Serves a session until it ends, and takes it off the worker. `start_tasks` is called after each turn, for the
-/// lanes that its commands asked for.
+/// Serves a session until it ends, and takes it off the worker. `start_tasks` is called after each
+/// turn, for the lanes that its commands asked for.
 pub async fn run(worker: &SharedWorker, id: SessionId, mut read: ReadHalf, start_tasks: impl Fn()) {
     let reason = poll_fn(|cx| {
         let poll = poll_session(worker, id, &mut read, cx);
@@ -151,11 +151,12 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
     cx.waker().wake_by_ref();
 }
 
-/// A client that only stopped sending still gets its replies (half-close); one whose connection broke gets
-/// nothing, and nothing is executed for it (INV-3).
+/// A client that only stopped sending still gets its replies (half-close); one whose connection
+/// broke gets nothing, and nothing is executed for it (INV-3).
 fn farewell(session: &Session, end: &io::Result<usize>) -> Closing {
     let is_half_close = match end {
-        // Redis drops a client that waits and hears nothing more: no element may be popped for nobody.
+        // Redis drops a client that waits and hears nothing more: no element may be popped for
+        // nobody.
         _ if session.is_blocked() => false,
         Ok(_) => true,
         // TLS without close_notify: many clients end that way.
@@ -168,7 +169,8 @@ fn farewell(session: &Session, end: &io::Result<usize>) -> Closing {
     }
 }
 
-/// Dispatches fresh input, or adds it to what is held. Returns whether there is no point in reading on.
+/// Dispatches fresh input, or adds it to what is held. Returns whether there is no point in reading
+/// on.
 fn take_input(
     worker: &mut Worker,
     topology: &crate::topology::Topology,
@@ -184,7 +186,8 @@ fn take_input(
     feed::fresh(worker, topology, session, input).is_stuck
 }
 
-/// How much to read: a large command is read to its end and no further, so that its buffer can move on whole.
+/// How much to read: a large command is read to its end and no further, so that its buffer can move
+/// on whole.
 fn read_limit(session: &Session) -> usize {
     let missing = session
         .partial
@@ -230,8 +233,8 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
     worker.stats.client_closed(reason).increment();
 }
 
-/// A client has gone with commands on this lane, or on any: the unsent ones are dropped, and nobody is stopped by its
-/// unread reply.
+/// A client has gone with commands on this lane, or on any: the unsent ones are dropped, and nobody
+/// is stopped by its unread reply.
 fn orphan(worker: &mut Worker, lane: Option<LaneId>) {
     let lanes = lane.map_or_else(|| worker.lanes.keys().collect(), |lane| vec![lane]);
     for id in lanes {

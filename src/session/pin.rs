@@ -1,11 +1,12 @@
 //! What a session keeps on a connection of its own.
 //!
-//! Owns the data of a pinned session: which connection, the open transaction, what is watched, what the node was
-//! told about this client, and the one command whose reply decides what comes next. Never sends and never answers
-//! (`pinned` and `transaction` do).
+//! Owns the data of a pinned session: which connection, the open transaction, what is watched, what
+//! the node was told about this client, and the one command whose reply decides what comes next.
+//! Never sends and never answers (`pinned` and `transaction` do).
 //!
-//! What surprises: the connection may be lost while the state is remembered. Then the client is told the truth at
-//! the next occasion that Redis has words for: EXEC fails, or finds that a watched key has changed.
+//! What surprises: the connection may be lost while the state is remembered. Then the client is
+//! told the truth at the next occasion that Redis has words for: EXEC fails, or finds that a
+//! watched key has changed.
 
 use crate::resp::write::Protocol;
 use crate::upstream::lane::LaneId;
@@ -31,11 +32,13 @@ pub struct Pin {
     pub is_monitor: bool,
     /// Whether something may be left on the connection that we do not keep account of.
     pub is_dirty: bool,
-    /// What a transaction has made of the connection's protocol version and database; its own turn takes that over.
+    /// What a transaction has made of the connection's protocol version and database; its own turn
+    /// takes that over.
     pub moved: Option<(Protocol, u32)>,
     /// Commands of our own that the node has not answered yet; nothing is dispatched before that.
     pub whispers: u32,
-    /// The command whose reply is due and decides what the connection holds; nothing is dispatched before that.
+    /// The command whose reply is due and decides what the connection holds; nothing is dispatched
+    /// before that.
     pub pending: Option<Pending>,
 }
 
@@ -118,7 +121,8 @@ pub enum Pending {
     TrackingInfo(Option<i64>),
     /// MONITOR.
     Monitor,
-    /// Any other command of its own; `leaves_state` if the connection cannot be given to others afterwards.
+    /// Any other command of its own; `leaves_state` if the connection cannot be given to others
+    /// afterwards.
     Once {
         /// Whether it changes the connection.
         leaves_state: bool,
@@ -134,7 +138,8 @@ impl Pin {
         self.multi.is_some() || self.has_watches || self.is_sticky()
     }
 
-    /// Whether every command of the session goes to this connection until its client says otherwise.
+    /// Whether every command of the session goes to this connection until its client says
+    /// otherwise.
     #[must_use]
     pub fn is_sticky(&self) -> bool {
         self.tracking.is_some() || self.is_monitor || self.listens

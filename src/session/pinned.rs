@@ -1,11 +1,13 @@
 //! Commands that need a connection of their own, and everything a session says while it has one.
 //!
-//! Owns when a connection is borrowed and when it is given back: WATCH to EXEC, a blocking command, CLIENT
-//! TRACKING, MONITOR. Never chooses among connections (`upstream::pinned` does) and never looks into a transaction
-//! (`transaction` does). A command arrives from `dispatch`; its reply comes back through [`settle`].
+//! Owns when a connection is borrowed and when it is given back: WATCH to EXEC, a blocking command,
+//! CLIENT TRACKING, MONITOR. Never chooses among connections (`upstream::pinned` does) and never
+//! looks into a transaction (`transaction` does). A command arrives from `dispatch`; its reply
+//! comes back through [`settle`].
 //!
-//! What surprises: a command whose reply decides what the connection holds is a barrier. Nothing of the session is
-//! dispatched until it is answered (INV-12 d), so what we believe of the connection is what the node has said.
+//! What surprises: a command whose reply decides what the connection holds is a barrier. Nothing of
+//! the session is dispatched until it is answered (INV-12 d), so what we believe of the connection
+//! is what the node has said.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,8 +34,8 @@ use crate::upstream::pinned::{self, Need};
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
 
-/// Takes a command of a session that has a pin, or that needs one. `None` if the command can go where commands of
-/// other sessions go.
+/// Takes a command of a session that has a pin, or that needs one. `None` if the command can go
+/// where commands of other sessions go.
 pub fn dispatch(
     worker: &mut Worker,
     topology: &Topology,
@@ -64,7 +66,8 @@ pub fn dispatch(
     }
     match spec.class_for(&command) {
         Class::Local => answer_beside(worker, topology, session, spec, command),
-        // In a cluster its keys may be anywhere; WATCH and what else is a barrier has been answered (INV-12 d).
+        // In a cluster its keys may be anywhere; WATCH and what else is a barrier has been answered
+        // (INV-12 d).
         Class::Shared if topology.slots.is_some() => None,
         Class::Shared => {
             let lane = match own_lane(worker, topology, session, identity) {
@@ -169,7 +172,8 @@ fn begin(
     }) {
         Ok(lane) => lane,
         Err(refused) => {
-            // What follows was sent for a transaction; Redis never refuses a MULTI and runs the rest.
+            // What follows was sent for a transaction; Redis never refuses a MULTI and runs the
+            // rest.
             session.was_refused =
                 refused != NoLane::Wait && matches!(pending, Pending::Multi | Pending::Watch);
             return unavailable(worker, session, spec, refused);
@@ -231,7 +235,8 @@ fn borrow(
     Ok(lane)
 }
 
-/// What needs no node: the end of a transaction that was never begun, or of watching what is not watched.
+/// What needs no node: the end of a transaction that was never begun, or of watching what is not
+/// watched.
 fn answer_at_once(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Option<Dispatched> {
     let error = match &*spec.name {
         "exec" => "ERR EXEC without MULTI",
@@ -254,7 +259,8 @@ fn answer_at_once(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Op
     Some(Dispatched::Done)
 }
 
-/// A command about the client's own connection, of a session that has one upstream too: both must agree.
+/// A command about the client's own connection, of a session that has one upstream too: both must
+/// agree.
 fn answer_beside(
     worker: &mut Worker,
     topology: &Topology,
@@ -311,7 +317,8 @@ pub fn leave(worker: &mut Worker, session: &mut Session) {
     }
 }
 
-/// The session cannot keep its connection, and what it holds there is lost: its client is told as after a loss.
+/// The session cannot keep its connection, and what it holds there is lost: its client is told as
+/// after a loss.
 pub fn forfeit(worker: &mut Worker, session: &mut Session) {
     let Some(pin) = &mut session.pin else {
         return;
@@ -324,7 +331,8 @@ pub fn forfeit(worker: &mut Worker, session: &mut Session) {
     }
 }
 
-/// A session has become somebody else while the node was asked who it is: what it keeps upstream follows.
+/// A session has become somebody else while the node was asked who it is: what it keeps upstream
+/// follows.
 pub fn follow_identity(worker: &mut Worker, session: &mut Session, before: Option<Identity>) {
     if session.identity != before {
         forfeit(worker, session);
@@ -333,7 +341,8 @@ pub fn follow_identity(worker: &mut Worker, session: &mut Session, before: Optio
     }
 }
 
-/// CLIENT UNBLOCK in the node's terms, if the client that it names waits on a connection of its own.
+/// CLIENT UNBLOCK in the node's terms, if the client that it names waits on a connection of its
+/// own.
 #[must_use]
 pub fn unblock(worker: &Worker, spec: &Spec, command: Command<'_>) -> Option<Vec<u8>> {
     const UNBLOCK: CommandId = builtin_id("client|unblock");
@@ -372,7 +381,8 @@ pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     let Some(mut session) = worker.sessions.lend(waiter.session) else {
         return dispatch::deliver(worker, waiter, settled);
     };
-    // Guarded, because a lent session that a panic drops would leave its card and its budgets behind.
+    // Guarded, because a lent session that a panic drops would leave its card and its budgets
+    // behind.
     let turn = catch_unwind(AssertUnwindSafe(|| decide(worker, &mut session, waiter, &settled)));
     if turn.is_err() {
         worker.stats.panics.increment();
@@ -471,8 +481,8 @@ fn ends_transaction(pending: &Pending) -> bool {
     )
 }
 
-/// The node has answered a command of our own, or never will. If it refused, the connection is not what its
-/// session's commands need.
+/// The node has answered a command of our own, or never will. If it refused, the connection is not
+/// what its session's commands need.
 pub fn note_whisper(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) {
     let Some(mut session) = worker.sessions.lend(waiter.session) else {
         return;
@@ -487,7 +497,8 @@ pub fn note_whisper(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>)
         (Some(pin), _) => {
             let is_refused = matches!(settled, Settled::Reply { .. });
             if is_refused && pin.tracking.is_some() {
-                // What it reads is not tracked any more, and it cannot be told in words that Redis has.
+                // What it reads is not tracked any more, and it cannot be told in words that Redis
+                // has.
                 session.close(Closing::Now(ClosedReason::StreamLost));
             }
             if let Some(pin) = &mut session.pin {
@@ -515,7 +526,8 @@ pub fn after_turn(worker: &mut Worker, lane: &mut Lane) {
     };
     let id = lane.id;
     let Some(session) = worker.sessions.get_mut(owner) else {
-        // Lent to its own turn, or gone; `session::remove` closes the connections of those that have gone.
+        // Lent to its own turn, or gone; `session::remove` closes the connections of those that
+        // have gone.
         return;
     };
     match &mut session.pin {

@@ -1,11 +1,11 @@
 //! The client's side of publish and subscribe.
 //!
-//! Owns what SUBSCRIBE and its kin ask and answer, the restricted mode of RESP2, the delivery of messages with the
-//! limits of a slow reader, and the end of a client's subscriptions. Never talks to a node: questions go to the
-//! client's link, and the link calls back here with the answers.
+//! Owns what SUBSCRIBE and its kin ask and answer, the restricted mode of RESP2, the delivery of
+//! messages with the limits of a slow reader, and the end of a client's subscriptions. Never talks
+//! to a node: questions go to the client's link, and the link calls back here with the answers.
 //!
-//! What surprises: nothing of a client is dispatched while it waits for a confirmation (INV-12), and confirmations
-//! and messages are shown even after CLIENT REPLY OFF, as by Redis 7.0.
+//! What surprises: nothing of a client is dispatched while it waits for a confirmation (INV-12),
+//! and confirmations and messages are shown even after CLIENT REPLY OFF, as by Redis 7.0.
 
 use bytes::Bytes;
 
@@ -49,7 +49,8 @@ pub fn command(
     command: Command<'_>,
 ) -> Dispatched {
     if session.replies.pending() > 0 {
-        // On the node this must come behind what travels on lanes (INV-12 c), and no message before its confirmation.
+        // On the node this must come behind what travels on lanes (INV-12 c), and no message before
+        // its confirmation.
         return Dispatched::Wait;
     }
     let is_of =
@@ -123,7 +124,8 @@ fn unsubscribe(
         worker.stats.command(spec.id.stats_index(), Outcome::Local).increment();
         return leave_now(worker, topology, session, kind, &names);
     };
-    // The last client's question ends the link's subscription as well; for the others it only marks the place.
+    // The last client's question ends the link's subscription as well; for the others it only marks
+    // the place.
     let last = names.iter().filter(|name| link.book.is_last(kind, name, session.id));
     let last: Vec<Name> = last.map(|name| link.book.name(kind, name)).collect();
     // In a cluster one question speaks of one slot; the other ones follow when this is answered.
@@ -134,7 +136,8 @@ fn unsubscribe(
     ask(worker, topology, session, id, spec, Ask::new(wire, kind, last), want)
 }
 
-/// Opens the reply slot and queues the question; nothing more of the client is dispatched until it is answered.
+/// Opens the reply slot and queues the question; nothing more of the client is dispatched until it
+/// is answered.
 fn ask(
     worker: &mut Worker,
     topology: &Topology,
@@ -196,7 +199,8 @@ fn leave_now(
     Dispatched::Done
 }
 
-/// In RESP2 a client with subscriptions may say little else. `None`: this it may, and it goes its usual way.
+/// In RESP2 a client with subscriptions may say little else. `None`: this it may, and it goes its
+/// usual way.
 pub fn restrict(
     worker: &mut Worker,
     topology: &Topology,
@@ -238,7 +242,8 @@ pub fn refuse_in_context(
     dispatch::refuse_with(worker, session, Some(spec), |line| write::error(line, &text))
 }
 
-/// PING of a subscriber takes the way of its messages: the pong comes behind those that were published before.
+/// PING of a subscriber takes the way of its messages: the pong comes behind those that were
+/// published before.
 fn ping(
     worker: &mut Worker,
     topology: &Topology,
@@ -438,8 +443,8 @@ pub fn give(
     true
 }
 
-/// Whether a client with subscriptions has left more than the soft limit unread for its whole time. Notes when that
-/// began.
+/// Whether a client with subscriptions has left more than the soft limit unread for its whole time.
+/// Notes when that began.
 pub fn is_slow(session: &mut Session, now: Micros) -> bool {
     let owed = session.owed();
     let PubsubSettings { buffer_soft_bytes: soft, buffer_soft_time: time, .. } =
@@ -466,7 +471,8 @@ pub fn leave_all(worker: &mut Worker, topology: &Topology, session: &mut Session
     }
 }
 
-/// Whoever has missed messages and speaks RESP3 is told that some may be missing: see decision 0010.
+/// Whoever has missed messages and speaks RESP3 is told that some may be missing: see decision
+/// 0010.
 pub fn announce_gap(worker: &mut Worker, link: &mut Link) {
     let mut missed = Holders::default();
     for (kind, name) in link.book.take_gaps() {
@@ -483,8 +489,8 @@ pub fn announce_gap(worker: &mut Worker, link: &mut Link) {
     }
 }
 
-/// Takes topics away from a client and appends one confirmation for each, or one for nothing. Returns those that it
-/// had, with their links.
+/// Takes topics away from a client and appends one confirmation for each, or one for nothing.
+/// Returns those that it had, with their links.
 fn leave(
     line: &mut Vec<u8>,
     session: &mut Session,
@@ -557,6 +563,7 @@ fn note_counts(session: &mut Session) {
     session.client.note_subscriptions(counts);
 }
 
-/// What a RESP3 client with subscriptions gets when its link has come back: a pong that it has not asked for. Every
-/// library's loop over messages knows pongs and passes on or drops them, which is true of no other push.
+/// What a RESP3 client with subscriptions gets when its link has come back: a pong that it has not
+/// asked for. Every library's loop over messages knows pongs and passes on or drops them, which is
+/// true of no other push.
 const GAP: &[u8] = b">2\r\n$4\r\npong\r\n$14\r\nbreakwater:gap\r\n";

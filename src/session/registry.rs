@@ -1,10 +1,10 @@
 //! All clients of the process, for CLIENT LIST, CLIENT INFO and CLIENT KILL.
 //!
-//! Owns the ids of clients and one shared card for each. Never touched on the hot path but for two relaxed stores
-//! a batch. A session writes its card, any session of any worker reads all of them.
+//! Owns the ids of clients and one shared card for each. Never touched on the hot path but for two
+//! relaxed stores a batch. A session writes its card, any session of any worker reads all of them.
 //!
-//! What surprises: killing a client of another worker is a message to that worker; the card only says where it
-//! lives.
+//! What surprises: killing a client of another worker is a message to that worker; the card only
+//! says where it lives.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +52,8 @@ pub struct Client {
     pub is_readonly: AtomicBool,
     /// Its channels, patterns and shard channels; see [`Client::note_subscriptions`].
     pub subscriptions: [AtomicU32; 3],
-    /// What the node's own CLIENT ID calls the connection that this client has for itself; 0 without one.
+    /// What the node's own CLIENT ID calls the connection that this client has for itself; 0
+    /// without one.
     pub node_client_id: AtomicU64,
     /// Commands queued in its open transaction; -1 without one.
     pub queued: AtomicI32,

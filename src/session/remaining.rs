@@ -1,14 +1,16 @@
 //! A blocking command with what is left of its time.
 //!
-//! Owns the place of the time-out among the arguments of each blocking command, and its arithmetic. Never decides whether
-//! a command is sent again. What surprises: time-outs are seconds with fractions, but milliseconds behind BLOCK; and 0
-//! means for ever, so what has run out becomes the shortest time and not 0.
+//! Owns the place of the time-out among the arguments of each blocking command, and its arithmetic.
+//! Never decides whether a command is sent again. What surprises: time-outs are seconds with
+//! fractions, but milliseconds behind BLOCK; and 0 means for ever, so what has run out becomes the
+//! shortest time and not 0.
 
 use crate::clock::Micros;
 use crate::resp::request::arguments;
 use crate::resp::write;
 
-/// The command `frame` after a wait of `waited`; `None` if it waits for ever, or is none of these commands.
+/// The command `frame` after a wait of `waited`; `None` if it waits for ever, or is none of these
+/// commands.
 #[must_use]
 pub fn of(frame: &[u8], waited: Micros) -> Option<Vec<u8>> {
     let mut words: Vec<&[u8]> = arguments(frame).collect();

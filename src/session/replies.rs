@@ -1,11 +1,12 @@
 //! Ordered reply slots: completion in any order, delivery in the order of the commands (INV-1).
 //!
-//! Owns the sequence numbers of one session's commands and the replies that came before their turn. Never knows
-//! where a reply comes from. A slot is opened when a command is taken, and filled with a whole reply, with pieces
-//! of a long one, or with an error of ours; what is due goes to the client's [`SendBuffer`] at once.
+//! Owns the sequence numbers of one session's commands and the replies that came before their turn.
+//! Never knows where a reply comes from. A slot is opened when a command is taken, and filled with
+//! a whole reply, with pieces of a long one, or with an error of ours; what is due goes to the
+//! client's [`SendBuffer`] at once.
 //!
-//! What surprises: a slot in order costs two integers and no memory. Only replies that overtake others, such as
-//! a local answer behind an unanswered GET, are held here.
+//! What surprises: a slot in order costs two integers and no memory. Only replies that overtake
+//! others, such as a local answer behind an unanswered GET, are held here.
 
 use std::collections::VecDeque;
 
@@ -75,14 +76,16 @@ impl Replies {
         slot < self.next && !matches!(state, Some(Slot::Whole(_)))
     }
 
-    /// Whether bytes of the slot's reply have been handed to the client: it can no longer become an error.
+    /// Whether bytes of the slot's reply have been handed to the client: it can no longer become an
+    /// error.
     #[must_use]
     pub fn is_started(&self, slot: Sequence) -> bool {
         slot == self.head && self.head_started
     }
 
-    /// Fills the slot with a whole reply (or with the rest of one that [`Self::piece`] began) and delivers what
-    /// is due. An empty reply is how a muted command (CLIENT REPLY OFF) passes. A filled slot is left alone.
+    /// Fills the slot with a whole reply (or with the rest of one that [`Self::piece`] began) and
+    /// delivers what is due. An empty reply is how a muted command (CLIENT REPLY OFF) passes. A
+    /// filled slot is left alone.
     pub fn complete(
         &mut self,
         slot: Sequence,
@@ -106,8 +109,8 @@ impl Replies {
         }
     }
 
-    /// Fills the slot with an error of ours instead of what it has so far. Returns false if bytes of its reply
-    /// have reached the client already: then only closing the client is honest.
+    /// Fills the slot with an error of ours instead of what it has so far. Returns false if bytes
+    /// of its reply have reached the client already: then only closing the client is honest.
     pub fn fail(
         &mut self,
         slot: Sequence,
@@ -128,7 +131,8 @@ impl Replies {
         true
     }
 
-    /// Adds a piece of a reply whose end is still to come. Returns whether it went to the client's bytes.
+    /// Adds a piece of a reply whose end is still to come. Returns whether it went to the client's
+    /// bytes.
     pub fn piece(
         &mut self,
         slot: Sequence,
@@ -152,8 +156,8 @@ impl Replies {
         false
     }
 
-    /// Adds a whole frame that is no reply (a RESP3 push, a message of RESP2): at once, or behind the reply whose
-    /// first pieces are out already. It never goes between two pieces of one reply.
+    /// Adds a whole frame that is no reply (a RESP3 push, a message of RESP2): at once, or behind
+    /// the reply whose first pieces are out already. It never goes between two pieces of one reply.
     pub fn push(&mut self, frame: &[u8], out: &mut SendBuffer, pool: &mut ChunkPool) {
         if self.head_started {
             self.held += frame.len();
@@ -163,7 +167,8 @@ impl Replies {
         }
     }
 
-    /// As [`Self::push`], for a large frame that others get as well: its first byte, and the rest without a copy.
+    /// As [`Self::push`], for a large frame that others get as well: its first byte, and the rest
+    /// without a copy.
     pub fn push_shared(
         &mut self,
         first: u8,
@@ -179,7 +184,8 @@ impl Replies {
         }
     }
 
-    /// Notes that a piece of `slot` was appended to the client's bytes by the caller, without a copy.
+    /// Notes that a piece of `slot` was appended to the client's bytes by the caller, without a
+    /// copy.
     pub fn note_piece(&mut self, slot: Sequence) {
         if slot == self.head {
             self.head_started = true;

@@ -1,11 +1,13 @@
 //! What one client has negotiated and what it is owed.
 //!
-//! Owns the state of a session as plain data: protocol version, database, identity, reply mode, the ring of
-//! reply slots, the bytes on their way to the client. Never reads or writes a socket by itself, never knows a
-//! node. The session's task and the lanes' tasks of the same worker both work on it, one after the other.
+//! Owns the state of a session as plain data: protocol version, database, identity, reply mode, the
+//! ring of reply slots, the bytes on their way to the client. Never reads or writes a socket by
+//! itself, never knows a node. The session's task and the lanes' tasks of the same worker both work
+//! on it, one after the other.
 //!
-//! What surprises: there is no read buffer. Input is scanned in the worker's scratch buffer; only what is left
-//! of an unfinished or not yet admitted command is kept here, so an idle client costs no buffer at all.
+//! What surprises: there is no read buffer. Input is scanned in the worker's scratch buffer; only
+//! what is left of an unfinished or not yet admitted command is kept here, so an idle client costs
+//! no buffer at all.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,11 +67,13 @@ pub struct Session {
     pub in_flight: u32,
     /// The lane that holds its commands in flight, or that held the last ones (INV-12 c).
     pub lane: Option<LaneId>,
-    /// Lanes that fit its protocol, database and identity, fast and bulk; forgotten when one of these changes.
+    /// Lanes that fit its protocol, database and identity, fast and bulk; forgotten when one of
+    /// these changes.
     pub fitting: [Option<LaneId>; 2],
     /// The same in a cluster, a row of lanes to all nodes: fast, bulk, and both to replicas.
     pub sets: [Option<SetId>; 4],
-    /// Whether its commands in flight in a cluster are on bulk lanes; `None` if later ones fit none of these.
+    /// Whether its commands in flight in a cluster are on bulk lanes; `None` if later ones fit none
+    /// of these.
     pub stream: Option<bool>,
     /// Version of the slot map under which the oldest of them was sent (INV-12 a).
     pub map_version: u32,
@@ -91,10 +95,11 @@ pub struct Session {
     pub epoch: u64,
     /// Input that is not dispatched yet.
     pub partial: Option<Box<Partial>>,
-    /// Bytes of held input that were sent before the client could know that one of its writes is in doubt; what
-    /// begins among them is not executed (INV-3, no inversion).
+    /// Bytes of held input that were sent before the client could know that one of its writes is in
+    /// doubt; what begins among them is not executed (INV-3, no inversion).
     pub doubtful: usize,
-    /// The MULTI or WATCH just dispatched was refused: what is held behind it was meant for a transaction.
+    /// The MULTI or WATCH just dispatched was refused: what is held behind it was meant for a
+    /// transaction.
     pub was_refused: bool,
     /// That is why `doubtful` is not 0.
     pub lacks_transaction: bool,
@@ -104,23 +109,27 @@ pub struct Session {
     pub closing: Option<Closing>,
     /// Where its bytes go.
     pub socket: WriteHalf,
-    /// Whether TLS holds bytes that the kernel has not taken; they are owed although `out` is empty.
+    /// Whether TLS holds bytes that the kernel has not taken; they are owed although `out` is
+    /// empty.
     pub needs_flush: bool,
     /// Whether the kernel refused bytes: the session's own task writes on when the socket has room.
     pub write_blocked: bool,
     /// Wakes the session's task.
     pub waker: Option<Waker>,
-    /// Its task has stopped without waiting for input: it wants to be woken when it may take commands again.
+    /// Its task has stopped without waiting for input: it wants to be woken when it may take
+    /// commands again.
     pub parked: bool,
     /// Whether it is on the worker's list of sessions to be flushed.
     pub touched: bool,
-    /// Set while an answer depends on something slow (AUTH against the node, a subscription): nothing is dispatched.
+    /// Set while an answer depends on something slow (AUTH against the node, a subscription):
+    /// nothing is dispatched.
     pub suspended: bool,
     /// When a command last arrived.
     pub active_at: Micros,
     /// When the kernel last took bytes.
     pub written_at: Micros,
-    /// Since when the kernel has taken nothing of what is owed; `None` while it takes what there is.
+    /// Since when the kernel has taken nothing of what is owed; `None` while it takes what there
+    /// is.
     pub stalled_since: Option<Micros>,
 }
 
@@ -131,7 +140,8 @@ pub struct Partial {
     pub buffer: Vec<u8>,
     /// Offset of the first byte of the command in progress; `start <= buffer.len()`.
     pub start: usize,
-    /// Bytes from `start` on without which the scanner cannot progress; 0 if the next command may be whole.
+    /// Bytes from `start` on without which the scanner cannot progress; 0 if the next command may
+    /// be whole.
     pub needed: usize,
     /// The scanner of the command in progress.
     pub scanner: RequestScanner,
@@ -145,7 +155,8 @@ pub enum ReplyMode {
     On,
     /// None.
     Off,
-    /// None for the next command only; the reply of the CLIENT REPLY SKIP itself is suppressed as well.
+    /// None for the next command only; the reply of the CLIENT REPLY SKIP itself is suppressed as
+    /// well.
     SkipNext,
 }
 
@@ -161,7 +172,8 @@ pub enum Closing {
 // === impl Partial ===
 
 impl Partial {
-    /// Bytes on the heap, spans of a wide command included; they count against the budget of requests.
+    /// Bytes on the heap, spans of a wide command included; they count against the budget of
+    /// requests.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.buffer.capacity() + self.scanner.heap_bytes()
@@ -272,7 +284,8 @@ impl Session {
             self.partial.as_ref().map_or(0, |partial| partial.buffer.len() - partial.start);
     }
 
-    /// Whether a command of this place, sent before its client could know, might overtake a write in doubt.
+    /// Whether a command of this place, sent before its client could know, might overtake a write
+    /// in doubt.
     #[must_use]
     pub fn doubts(&self, place: Place) -> bool {
         match place {
@@ -293,8 +306,8 @@ impl Session {
         self.replies.complete(slot, reply, &mut self.out, pool);
     }
 
-    /// Adds a frame that answers nothing: between two replies, never inside one. A client that does not take what
-    /// it asked to be sent is closed at the bound of its replies (INV-4).
+    /// Adds a frame that answers nothing: between two replies, never inside one. A client that does
+    /// not take what it asked to be sent is closed at the bound of its replies (INV-4).
     pub fn push(&mut self, pool: &mut ChunkPool, frame: &[u8]) {
         self.replies.push(frame, &mut self.out, pool);
         if self.owed() as u64 > self.gate.bounds.reply_bytes {
@@ -341,8 +354,9 @@ impl Session {
         self.pin.as_ref().is_some_and(|pin| pin.is_blocked())
     }
 
-    /// Whether it is read although its next command cannot be dispatched: its end must be noticed, or something
-    /// would be executed for nobody (INV-3). Up to a bound; beyond that `server::tick` asks the kernel.
+    /// Whether it is read although its next command cannot be dispatched: its end must be noticed,
+    /// or something would be executed for nobody (INV-3). Up to a bound; beyond that `server::tick`
+    /// asks the kernel.
     #[must_use]
     pub fn reads_ahead(&self) -> bool {
         let held = self.partial.as_ref().map_or(0, |partial| partial.buffer.len());
@@ -353,7 +367,8 @@ impl Session {
             && held < READ_AHEAD_BYTES
     }
 
-    /// Fills `slot` with an error of ours; a reply that has begun to flow can only end with the connection.
+    /// Fills `slot` with an error of ours; a reply that has begun to flow can only end with the
+    /// connection.
     pub fn fail(&mut self, pool: &mut ChunkPool, slot: Sequence, error: &[u8]) {
         if !self.replies.fail(slot, error, &mut self.out, pool) {
             self.close(Closing::Now(ClosedReason::StreamLost));

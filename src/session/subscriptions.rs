@@ -1,10 +1,12 @@
 //! What one client is subscribed to.
 //!
-//! Owns the client's topics in the order in which it subscribed, their weight in memory, and since when its unread
-//! messages exceed the soft limit. Never speaks to a link: `session::pubsub` keeps this and the link's book the same.
+//! Owns the client's topics in the order in which it subscribed, their weight in memory, and since
+//! when its unread messages exceed the soft limit. Never speaks to a link: `session::pubsub` keeps
+//! this and the link's book the same.
 //!
-//! What surprises: each topic knows its link. A client that has authenticated as somebody else meanwhile keeps what
-//! it had, as with Redis, and that is on another link than what it subscribes to from then on.
+//! What surprises: each topic knows its link. A client that has authenticated as somebody else
+//! meanwhile keeps what it had, as with Redis, and that is on another link than what it subscribes
+//! to from then on.
 
 use std::collections::HashMap;
 
@@ -118,15 +120,15 @@ impl Subscriptions {
     }
 }
 
-/// What a topic of this name is taken to cost: its name, and its places in this map and in the link's book. Names
-/// that several clients share are counted for each.
+/// What a topic of this name is taken to cost: its name, and its places in this map and in the
+/// link's book. Names that several clients share are counted for each.
 #[must_use]
 pub fn weight(name: &[u8]) -> usize {
     name.len() + TOPIC_BYTES
 }
 
-/// Memory of one subscription beside its name, rounded up. Measured: 363 bytes for each of 500,000 names of 20 bytes,
-/// spare room of the maps included.
+/// Memory of one subscription beside its name, rounded up. Measured: 363 bytes for each of 500,000
+/// names of 20 bytes, spare room of the maps included.
 const TOPIC_BYTES: usize = 384;
 
 #[cfg(test)]

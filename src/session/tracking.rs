@@ -1,10 +1,11 @@
 //! CLIENT TRACKING of the application: its own connection, told what it wants to hear of.
 //!
-//! Owns the translation of REDIRECT (our ids into the node's), and the saying again on a new connection. Never
-//! filters what the node sends: invalidations are pushes of a pinned connection and pass as they come.
+//! Owns the translation of REDIRECT (our ids into the node's), and the saying again on a new
+//! connection. Never filters what the node sends: invalidations are pushes of a pinned connection
+//! and pass as they come.
 //!
-//! What surprises: when the connection is lost, everything that the client has cached may have changed unseen. A
-//! RESP3 client is told with the push that Redis sends after FLUSHALL.
+//! What surprises: when the connection is lost, everything that the client has cached may have
+//! changed unseen. A RESP3 client is told with the push that Redis sends after FLUSHALL.
 
 use std::sync::atomic::Ordering;
 

@@ -1,11 +1,12 @@
 //! Between MULTI and EXEC: what a session says while its transaction is open.
 //!
-//! Owns what is forwarded to be queued, what takes effect at once, and what is answered here although the node
-//! queues something in its place. Never believes that a command was queued: the node's own errors make its EXEC
-//! fail, and what is refused here makes ours fail.
+//! Owns what is forwarded to be queued, what takes effect at once, and what is answered here
+//! although the node queues something in its place. Never believes that a command was queued: the
+//! node's own errors make its EXEC fail, and what is refused here makes ours fail.
 //!
-//! What surprises: commands about the client's own connection (CLIENT ID, SETNAME …) must take effect only if EXEC
-//! succeeds, and in their order. The node queues a PING for each, and [`super::exec`] answers in its place.
+//! What surprises: commands about the client's own connection (CLIENT ID, SETNAME …) must take
+//! effect only if EXEC succeeds, and in their order. The node queues a PING for each, and
+//! [`super::exec`] answers in its place.
 
 use std::sync::atomic::Ordering;
 
@@ -134,7 +135,8 @@ pub(super) fn refuse_queueing(
     dispatch::refuse(worker, session, spec, &refusal)
 }
 
-/// What came back for a command that was to be queued: if nobody knows whether it was, EXEC must not run.
+/// What came back for a command that was to be queued: if nobody knows whether it was, EXEC must
+/// not run.
 pub fn note_queued(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) {
     if let Settled::Failed { .. } = settled
         && let Some(session) = worker.sessions.get_mut(waiter.session)

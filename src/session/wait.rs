@@ -1,11 +1,13 @@
 //! WAIT and WAITAOF: an answer that is true although the writes went elsewhere.
 //!
-//! Owns the command that goes in front of a WAIT, and the reading of the two replies. Never counts replicas itself.
+//! Owns the command that goes in front of a WAIT, and the reading of the two replies. Never counts
+//! replicas itself.
 //!
-//! What surprises: the node answers for the writes of *its connection*, and a client's writes are on a shared one.
-//! So something is written on the connection of the WAIT first: a PUBLISH that nobody hears, which is replicated as
-//! any write is. Every earlier write of the session has been answered by then (INV-12 c), so replicas that have
-//! acknowledged the PUBLISH have them all. Without it redis-server 7.0 answers `:1` while its replica is stopped.
+//! What surprises: the node answers for the writes of *its connection*, and a client's writes are
+//! on a shared one. So something is written on the connection of the WAIT first: a PUBLISH that
+//! nobody hears, which is replicated as any write is. Every earlier write of the session has been
+//! answered by then (INV-12 c), so replicas that have acknowledged the PUBLISH have them all.
+//! Without it redis-server 7.0 answers `:1` while its replica is stopped.
 
 use crate::resp::write;
 use crate::session::exec::element_length;
@@ -13,7 +15,8 @@ use crate::session::exec::element_length;
 /// What is replicated in front of each WAIT.
 pub const STEP: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\n__breakwater:wait__\r\n$0\r\n\r\n";
 
-/// The reply to the WAIT, out of both; an error if the node would not let us take the step that makes it true.
+/// The reply to the WAIT, out of both; an error if the node would not let us take the step that
+/// makes it true.
 #[must_use]
 pub fn answer(replies: &[u8]) -> Vec<u8> {
     let length = element_length(replies).unwrap_or(replies.len());

@@ -1,11 +1,10 @@
 //! What the control plane counts: rare events, through the `metrics` crate's global recorder.
 //!
 //! This file owns the only calls of `metrics` macros in the project, one typed function for each
-//! event, so that names and labels are spelled once. Any thread may call them; each costs some
-//! 50 ns, so nothing that happens for each command belongs here.
-//! What surprises: before `Exporter::install` has run, or in a test without an exporter, the
-//! events vanish silently. Histograms are absent on purpose: the recorder keeps every sample
-//! until the next scrape.
+//! event, so that names and labels are spelled once. Any thread may call them; each costs some 50
+//! ns, so nothing that happens for each command belongs here. What surprises: before
+//! `Exporter::install` has run, or in a test without an exporter, the events vanish silently.
+//! Histograms are absent on purpose: the recorder keeps every sample until the next scrape.
 
 use crate::clock::{Micros, SECOND};
 use crate::topology::cluster::survey::Totals;
@@ -97,8 +96,8 @@ pub fn readiness(is_upstream_up: bool, is_draining: bool, outages: u64) {
     metrics::counter!(UPSTREAM_OUTAGES).absolute(outages);
 }
 
-/// Makes every series of this file appear with its first value, so that a rate has a beginning
-/// and an alert does not mistake "never happened" for "not measured".
+/// Makes every series of this file appear with its first value, so that a rate has a beginning and
+/// an alert does not mistake "never happened" for "not measured".
 pub(super) fn register() {
     for reason in TurnedAway::ALL {
         metrics::counter!(CLIENTS_TURNED_AWAY, "reason" => reason.as_str()).absolute(0);

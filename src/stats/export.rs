@@ -1,11 +1,11 @@
 //! The page of `/metrics`: sums the workers when it is scraped and writes Prometheus text.
 //!
 //! This file owns the registry of the `metrics` crate, into which the control plane counts
-//! directly, and the readers of all workers' [`WorkerStats`]. It never writes to a worker's
-//! memory: a scrape costs the hot path nothing but a few cache misses.
-//! What surprises: there are two sources. Hot numbers are copied from the workers into registry
-//! handles at each scrape; latency histograms never enter the registry, because it would keep
-//! every sample, and are appended to its text.
+//! directly, and the readers of all workers' [`WorkerStats`]. It never writes to a worker's memory:
+//! a scrape costs the hot path nothing but a few cache misses. What surprises: there are two
+//! sources. Hot numbers are copied from the workers into registry handles at each scrape; latency
+//! histograms never enter the registry, because it would keep every sample, and are appended to its
+//! text.
 
 use std::iter::Sum;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -90,8 +90,8 @@ impl Exporter {
         metrics::with_local_recorder(&*self.recorder, count)
     }
 
-    /// The page: every family once, with HELP and TYPE, sorted by name except that the families
-    /// the registry cannot hold come last. Takes about a millisecond, on the caller's thread.
+    /// The page: every family once, with HELP and TYPE, sorted by name except that the families the
+    /// registry cannot hold come last. Takes about a millisecond, on the caller's thread.
     pub fn render(&self) -> String {
         self.publish_workers();
         self.publish_commands();

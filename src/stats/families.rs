@@ -2,8 +2,8 @@
 //!
 //! This file is the table that joins [`WorkerStats`] to metric names; `export` walks it. A family
 //! that is not in `HELP` must not exist: a test compares the page, this table and
-//! `docs/metrics.md`, in both directions.
-//! What surprises: the readers are boxed closures. They run once a scrape, never for a command.
+//! `docs/metrics.md`, in both directions. What surprises: the readers are boxed closures. They run
+//! once a scrape, never for a command.
 
 use super::labels::{ClosedReason, DialFailure, ErrorClass, LaneLost, Redirected, Resent};
 use super::{Counter, WorkerStats};
@@ -104,8 +104,8 @@ pub(super) type Label = (&'static str, &'static str);
 
 /// One series whose value is the sum of a number of each worker.
 ///
-/// `T` is `u64` for counters and `i64` for gauges, which a bug of ours could bring below zero:
-/// then the page must show it.
+/// `T` is `u64` for counters and `i64` for gauges, which a bug of ours could bring below zero: then
+/// the page must show it.
 pub(super) struct Series<T> {
     /// Name of the family, one of those with a help.
     pub(super) family: &'static str,

@@ -4,9 +4,8 @@
 //! two is cut into eight equal buckets, so a bucket is never wider than an eighth of its lower
 //! edge. It never allocates, never locks and keeps no samples. The worker records, the scraper
 //! takes a [`Snapshot`], merges those of all workers and asks it for quantiles or cumulative
-//! counts.
-//! What surprises: `record` is a relaxed load and a relaxed store, no read-modify-write. Two
-//! writers would lose samples; one writer and any number of readers lose none.
+//! counts. What surprises: `record` is a relaxed load and a relaxed store, no read-modify-write.
+//! Two writers would lose samples; one writer and any number of readers lose none.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -2,9 +2,9 @@
 //!
 //! This file owns every word that may appear as a label value besides a command's name, so the
 //! number of series is known when we compile and no key, value, address or user name can become a
-//! label (INV-11). It counts nothing itself.
-//! What surprises: the order of the variants is the order of the counters in memory. `ALL` must
-//! list every variant in the order of declaration; a test compares them.
+//! label (INV-11). It counts nothing itself. What surprises: the order of the variants is the order
+//! of the counters in memory. `ALL` must list every variant in the order of declaration; a test
+//! compares them.
 
 // INV-11: a label value is one of the words below or the name of a command of the table.
 

@@ -1,12 +1,11 @@
 //! What a worker counts: plain counters, gauges and two latency histograms.
 //!
 //! This file owns [`WorkerStats`], one for each worker, shared with the scraper as an `Arc`. The
-//! worker is its only writer; `export` sums all workers when somebody scrapes. Nothing here
-//! touches the `metrics` crate, takes a lock or allocates after construction: an increment is one
-//! load and one store, well under a nanosecond.
-//! What surprises: increments are no atomic read-modify-writes. A second writing thread would not
-//! be undefined behaviour, but would lose counts; that is why everything that is not a worker
-//! counts through [`control`] instead.
+//! worker is its only writer; `export` sums all workers when somebody scrapes. Nothing here touches
+//! the `metrics` crate, takes a lock or allocates after construction: an increment is one load and
+//! one store, well under a nanosecond. What surprises: increments are no atomic read-modify-writes.
+//! A second writing thread would not be undefined behaviour, but would lose counts; that is why
+//! everything that is not a worker counts through [`control`] instead.
 
 pub mod control;
 pub mod export;
@@ -183,8 +182,8 @@ impl Gauge {
 // === impl WorkerStats ===
 
 impl WorkerStats {
-    /// The index to count a command under whose name the table lacks. Every index at or beyond
-    /// the number of commands counts the same way.
+    /// The index to count a command under whose name the table lacks. Every index at or beyond the
+    /// number of commands counts the same way.
     pub const OTHER_COMMAND: usize = usize::MAX;
 
     /// Counters for a table of `commands` commands, all zero. Costs 48 bytes a command.

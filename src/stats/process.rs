@@ -2,9 +2,9 @@
 //!
 //! This file owns the numbers behind the conventional `process_*` metrics. It keeps no state and
 //! never fails: what cannot be read, for instance on a system without `/proc`, is `None` and is
-//! left out of the page.
-//! What surprises: times in `/proc` are in ticks of a hundredth of a second on every architecture
-//! that Rust's Linux targets run on, whatever frequency the kernel itself was built with.
+//! left out of the page. What surprises: times in `/proc` are in ticks of a hundredth of a second
+//! on every architecture that Rust's Linux targets run on, whatever frequency the kernel itself was
+//! built with.
 
 use std::fs;
 

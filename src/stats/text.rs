@@ -1,9 +1,9 @@
 //! Exposition text: what the registry's own writer leaves to us.
 //!
 //! This file writes histograms and fractional counters in the Prometheus text format (0.0.4) and
-//! puts families into a stable order. It knows nothing of workers or commands.
-//! What surprises: the registry renders from hash maps, so its order changes with each scrape.
-//! People read this page at night and compare two of them; sorting costs well under a millisecond.
+//! puts families into a stable order. It knows nothing of workers or commands. What surprises: the
+//! registry renders from hash maps, so its order changes with each scrape. People read this page at
+//! night and compare two of them; sorting costs well under a millisecond.
 
 use std::fmt::Write;
 

@@ -1,10 +1,11 @@
 //! What a node says about itself when the control plane connects.
 //!
-//! Owns the questions of the first conversation (HELLO, COMMAND, databases, AUTH wanted?) and the facts made of
-//! the answers. Never asks on the request path, never believes a length it did not count.
+//! Owns the questions of the first conversation (HELLO, COMMAND, databases, AUTH wanted?) and the
+//! facts made of the answers. Never asks on the request path, never believes a length it did not
+//! count.
 //!
-//! What surprises: the number of databases is found by SELECT alone, doubling and halving, because CONFIG is
-//! renamed or forbidden on many servers and SELECT hardly ever is.
+//! What surprises: the number of databases is found by SELECT alone, doubling and halving, because
+//! CONFIG is renamed or forbidden on many servers and SELECT hardly ever is.
 
 use bytes::Bytes;
 use redis_protocol::resp2;
@@ -25,12 +26,13 @@ pub struct Facts {
     pub version: String,
     /// The elements of HELLO's `modules`, encoded in RESP2 and in RESP3.
     pub modules: Modules,
-    /// The node's `proto-max-bulk-len` in bytes, where CONFIG GET tells: a longer argument makes it close the
-    /// connection, and a lane is everybody's (INV-2).
+    /// The node's `proto-max-bulk-len` in bytes, where CONFIG GET tells: a longer argument makes it
+    /// close the connection, and a lane is everybody's (INV-2).
     pub bulk_bytes: Option<usize>,
     /// Databases that SELECT accepts: 0 to `databases - 1`.
     pub databases: u32,
-    /// Clients that the node allows, and those that it had when we connected; where INFO tells (6.2).
+    /// Clients that the node allows, and those that it had when we connected; where INFO tells
+    /// (6.2).
     pub clients: Option<(usize, usize)>,
 }
 

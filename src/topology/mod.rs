@@ -1,11 +1,12 @@
 //! What stands behind us: an immutable picture, published whole and never edited (INV-10).
 //!
-//! Owns [`Topology`], the snapshot that workers load once a batch, and the place where it is published. Never
-//! answers a question while a command waits: workers read what is there.
+//! Owns [`Topology`], the snapshot that workers load once a batch, and the place where it is
+//! published. Never answers a question while a command waits: workers read what is there.
 //!
-//! What surprises: the epoch counts *deployments*, not events. A reconnect to the same node publishes a new
-//! snapshot of the same epoch, so that lanes go on; a changed `[upstream]` gets a new epoch, so that each session
-//! drains before it moves (INV-12 a). What moves within a cluster is counted slot by slot ([`slots`]).
+//! What surprises: the epoch counts *deployments*, not events. A reconnect to the same node
+//! publishes a new snapshot of the same epoch, so that lanes go on; a changed `[upstream]` gets a
+//! new epoch, so that each session drains before it moves (INV-12 a). What moves within a cluster
+//! is counted slot by slot ([`slots`]).
 
 pub mod cluster;
 pub mod facts;
@@ -49,8 +50,8 @@ pub struct Topology {
 /// Where snapshots are published.
 pub type Published = Arc<ArcSwap<Topology>>;
 
-/// Follows whatever is published as the upstream, until the process ends. Each change of `changed` is another deployment,
-/// which is followed from the beginning.
+/// Follows whatever is published as the upstream, until the process ends. Each change of `changed`
+/// is another deployment, which is followed from the beginning.
 pub async fn follow(
     shared: Arc<Shared>,
     readiness: Arc<Readiness>,
@@ -77,8 +78,9 @@ pub async fn follow(
     }
 }
 
-/// The table as commands for `node` need it: `[upstream.renamed]` applied, and what is answered here because of the
-/// kind of upstream. A name that the table lacks is reported and left out: the node may be older than the configuration.
+/// The table as commands for `node` need it: `[upstream.renamed]` applied, and what is answered
+/// here because of the kind of upstream. A name that the table lacks is reported and left out: the
+/// node may be older than the configuration.
 #[must_use]
 pub fn fitted(table: Table, node: &Node) -> Table {
     let table = match table.rename(&node.settings.renamed) {
@@ -91,9 +93,9 @@ pub fn fitted(table: Table, node: &Node) -> Table {
     with_our_answers(table, &node.settings)
 }
 
-/// The table with those commands made local that are answered here before this kind of upstream only: PING where it
-/// is to be so, and CLUSTER in front of a cluster. Of the latter two are about keys and go to the keys' node, unless
-/// there is to be no cluster.
+/// The table with those commands made local that are answered here before this kind of upstream
+/// only: PING where it is to be so, and CLUSTER in front of a cluster. Of the latter two are about
+/// keys and go to the keys' node, unless there is to be no cluster.
 #[must_use]
 pub fn with_our_answers(table: Table, settings: &UpstreamSettings) -> Table {
     let is_local_ping = settings.ping == Ping::Local;
@@ -107,8 +109,9 @@ pub fn with_our_answers(table: Table, settings: &UpstreamSettings) -> Table {
     })
 }
 
-/// Subcommands of CLUSTER about the keys or the load of slots: only the slots' nodes have the answer. Whatever else a
-/// server calls a subcommand, be it unknown to us, stays here: it speaks of nodes, or would change them.
+/// Subcommands of CLUSTER about the keys or the load of slots: only the slots' nodes have the
+/// answer. Whatever else a server calls a subcommand, be it unknown to us, stays here: it speaks of
+/// nodes, or would change them.
 const SPREAD: [&str; 3] =
     ["cluster|countkeysinslot", "cluster|getkeysinslot", "cluster|slot-stats"];
 const CLUSTER: CommandId = builtin_id("cluster");
@@ -168,7 +171,8 @@ impl Topology {
         self.node.settings.cluster.as_ref().map(|cluster| cluster.present_as)
     }
 
-    /// Number of databases, of which a cluster has one; 16 (Redis's default) until the node has said otherwise.
+    /// Number of databases, of which a cluster has one; 16 (Redis's default) until the node has
+    /// said otherwise.
     #[must_use]
     pub fn databases(&self) -> u32 {
         if self.presentation().is_some() {

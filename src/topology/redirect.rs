@@ -1,10 +1,12 @@
 //! Errors by which a cluster says: not here, not now.
 //!
-//! Owns the reading of one error line. Never decides what follows from it (`dispatch::detour` does), never resolves a
-//! name. What surprises: the port stands behind the *last* colon, because IPv6 addresses come without brackets; and the
-//! host may be empty (the one that was asked) or `?` (nobody knows).
+//! Owns the reading of one error line. Never decides what follows from it (`dispatch::detour`
+//! does), never resolves a name. What surprises: the port stands behind the *last* colon, because
+//! IPv6 addresses come without brackets; and the host may be empty (the one that was asked) or `?`
+//! (nobody knows).
 //!
-//! Source: "Redis cluster specification", sections "MOVED Redirection" and "ASK Redirection"; `clusterRedirectClient`.
+//! Source: "Redis cluster specification", sections "MOVED Redirection" and "ASK Redirection";
+//! `clusterRedirectClient`.
 
 use crate::route::slot::SLOTS;
 
@@ -46,7 +48,8 @@ pub enum NotNow {
     Unblocked,
 }
 
-/// What the error line `reply` (`-` and CRLF included) says, if it is one of these. The first word must match whole.
+/// What the error line `reply` (`-` and CRLF included) says, if it is one of these. The first word
+/// must match whole.
 #[must_use]
 pub fn read(reply: &[u8]) -> Option<Redirect<'_>> {
     let line = reply.strip_prefix(b"-")?.strip_suffix(b"\r\n")?;
@@ -70,8 +73,8 @@ pub fn read(reply: &[u8]) -> Option<Redirect<'_>> {
     }
 }
 
-/// What an error reply says about routing; of a block's replies `before` are the earlier ones. Whatever EXEC says, a
-/// block whose command was redirected when it was to be queued has not run.
+/// What an error reply says about routing; of a block's replies `before` are the earlier ones.
+/// Whatever EXEC says, a block whose command was redirected when it was to be queued has not run.
 #[must_use]
 pub fn of_block<'a>(before: &'a [u8], reply: &'a [u8]) -> Option<Redirect<'a>> {
     if let Some(redirect) = read(reply) {
@@ -94,7 +97,8 @@ fn elsewhere(rest: &[u8]) -> Option<Elsewhere<'_>> {
 // === impl Elsewhere ===
 
 impl Elsewhere<'_> {
-    /// `host:port` as the nodes announce it; `None` if the node does not know. `asked` is the host that was asked.
+    /// `host:port` as the nodes announce it; `None` if the node does not know. `asked` is the host
+    /// that was asked.
     #[must_use]
     pub fn address(&self, asked: &str) -> Option<String> {
         match self.host {

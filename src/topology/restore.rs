@@ -1,13 +1,15 @@
 //! Libraries of functions, loaded again into a node that has come back empty.
 //!
-//! Owns the decision whether it has, and the commands that follow, on the control connection. Never replaces a
-//! library that is there, never acts where `[upstream] restore_functions` does not allow it. It looks once a
-//! connection, and goes on each second while the node is still loading its data.
+//! Owns the decision whether it has, and the commands that follow, on the control connection. Never
+//! replaces a library that is there, never acts where `[upstream] restore_functions` does not allow
+//! it. It looks once a connection, and goes on each second while the node is still loading its
+//! data.
 //!
 //! A primary of a cluster that we meet for the first time is treated as one that came back.
 //!
-//! What surprises: a node that lacks a library has not necessarily lost it; somebody may have deleted it there. So
-//! all of this must hold: it is another process than the one before (INFO's `run_id`), and it has no library at all.
+//! What surprises: a node that lacks a library has not necessarily lost it; somebody may have
+//! deleted it there. So all of this must hold: it is another process than the one before (INFO's
+//! `run_id`), and it has no library at all.
 
 use crate::events;
 use crate::stats::control;

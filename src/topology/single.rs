@@ -1,11 +1,12 @@
 //! One fixed node: the control plane's conversation with it.
 //!
-//! Owns the control connection: it learns the node's facts, publishes them, and says in words whether the node
-//! can serve. Never carries a client's command. A PING a second finds a dead link; a lost connection is dialled
-//! again with back-off, and each success is published as a recovery, which ends the workers' own back-off.
+//! Owns the control connection: it learns the node's facts, publishes them, and says in words
+//! whether the node can serve. Never carries a client's command. A PING a second finds a dead link;
+//! a lost connection is dialled again with back-off, and each success is published as a recovery,
+//! which ends the workers' own back-off.
 //!
-//! What surprises: an *error* reply to PING is a sign of life. MISCONF, BUSY and LOADING come from a server that
-//! is there; only silence and a closed connection are not.
+//! What surprises: an *error* reply to PING is a sign of life. MISCONF, BUSY and LOADING come from
+//! a server that is there; only silence and a closed connection are not.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -80,8 +81,9 @@ async fn converse(
     }
 }
 
-/// With `auth = "passthrough"` the node talks to us only as one of the clients: the first confirmed one lends its
-/// name, so that the node's commands and version become known. Returns whether that worked.
+/// With `auth = "passthrough"` the node talks to us only as one of the clients: the first confirmed
+/// one lends its name, so that the node's commands and version become known. Returns whether that
+/// worked.
 async fn introduce(
     shared: &Shared,
     node: &Arc<Node>,
@@ -133,8 +135,8 @@ pub fn learnt_topology(epoch: u64, recoveries: u64, node: &Arc<Node>, learnt: Le
     }
 }
 
-/// Publishes what was learnt, unless the upstream has been changed meanwhile. Only the control plane publishes,
-/// on one thread, so nothing comes between the look and the store.
+/// Publishes what was learnt, unless the upstream has been changed meanwhile. Only the control
+/// plane publishes, on one thread, so nothing comes between the look and the store.
 fn publish(published: &Published, node: &Arc<Node>, learnt: Learnt) {
     let current = published.load_full();
     if Arc::ptr_eq(&current.node, node) {
@@ -143,7 +145,8 @@ fn publish(published: &Published, node: &Arc<Node>, learnt: Learnt) {
     }
 }
 
-/// The built-in table with the node's own laid over it; without permission for COMMAND the built-in one.
+/// The built-in table with the node's own laid over it; without permission for COMMAND the built-in
+/// one.
 #[must_use]
 pub fn table(node: &Node, live: Vec<LiveSpec>) -> Table {
     let builtin = Table::builtin();

@@ -1,11 +1,12 @@
 //! The slot map of a cluster: who serves which slot, as one immutable picture (INV-10).
 //!
-//! Owns the words of a cluster's picture: its members, the owner of each slot and since when, the slots on the move.
-//! Never fetches and never merges (`cluster` does), never hashes a key (`route::slot` does). A map is made whole from
-//! what the nodes say, or from an older map and a few owners that redirects have named; both are new maps.
+//! Owns the words of a cluster's picture: its members, the owner of each slot and since when, the
+//! slots on the move. Never fetches and never merges (`cluster` does), never hashes a key
+//! (`route::slot` does). A map is made whole from what the nodes say, or from an older map and a
+//! few owners that redirects have named; both are new maps.
 //!
-//! What surprises: versions count per slot. A session with commands in flight need not wait because *some* slot
-//! has moved, only before it sends for one that has moved since (INV-12 a).
+//! What surprises: versions count per slot. A session with commands in flight need not wait because
+//! *some* slot has moved, only before it sends for one that has moved since (INV-12 a).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use crate::clock::Micros;
 use crate::route::slot::SLOTS;
 use crate::upstream::dial::Node;
 
-/// The number of a node. It stands for one address within a deployment and is never given to another one; 0 is the
-/// address that the deployment was published with.
+/// The number of a node. It stands for one address within a deployment and is never given to
+/// another one; 0 is the address that the deployment was published with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u16);
 
@@ -62,7 +63,8 @@ pub struct Member {
 #[derive(Debug, Default)]
 pub struct Members {
     by_id: Vec<Option<Arc<Member>>>,
-    /// `host:port` as the nodes announce it, to number. A host that is announced as unknown is not among them.
+    /// `host:port` as the nodes announce it, to number. A host that is announced as unknown is not
+    /// among them.
     by_address: HashMap<Box<str>, NodeId>,
 }
 
@@ -100,7 +102,8 @@ pub struct SlotMap {
     /// Slots on the move.
     pub migrations: Arc<[Migration]>,
     slots: Box<[Slot]>,
-    /// Their owners once more, [`NOBODY`] where there is none: what every command asks fits a small cache.
+    /// Their owners once more, [`NOBODY`] where there is none: what every command asks fits a small
+    /// cache.
     owners: Box<[u16]>,
 }
 
@@ -245,8 +248,8 @@ impl SlotMap {
         self.members.iter().filter(|member| self.is_shard(member))
     }
 
-    /// Whether there is something to ask of this member: it is a primary, and not one that has failed and been
-    /// replaced.
+    /// Whether there is something to ask of this member: it is a primary, and not one that has
+    /// failed and been replaced.
     #[must_use]
     pub fn is_shard(&self, member: &Member) -> bool {
         let owns_some = || self.slots.iter().any(|slot| slot.owner == Some(member.node.id));
@@ -265,8 +268,8 @@ impl SlotMap {
         self.migrations.iter().find(|migration| migration.slot == slot)
     }
 
-    /// The map after redirects at `now` have named these owners; `None` if that changes nothing. Owners that are no
-    /// members are left out: no node is dialled that only an error reply named.
+    /// The map after redirects at `now` have named these owners; `None` if that changes nothing.
+    /// Owners that are no members are left out: no node is dialled that only an error reply named.
     #[must_use]
     pub fn patched(&self, owners: &[(u16, NodeId)], now: Micros) -> Option<Self> {
         let version = self.version + 1;

@@ -1,11 +1,11 @@
 //! Dialling: from a node's address to an authenticated connection.
 //!
-//! Owns resolving, connecting, TLS, AUTH, HELLO, SELECT and the connection's name, and the words for what went
-//! wrong. Never retries (the caller's back-off does), never runs on the request path: commands wait in the lane
-//! or are told. No lane exists before its AUTH has succeeded.
+//! Owns resolving, connecting, TLS, AUTH, HELLO, SELECT and the connection's name, and the words
+//! for what went wrong. Never retries (the caller's back-off does), never runs on the request path:
+//! commands wait in the lane or are told. No lane exists before its AUTH has succeeded.
 //!
-//! What surprises: the whole handshake is one write and one round trip; the replies of CLIENT SETNAME and CLIENT
-//! NO-EVICT may be errors and are ignored, because an ACL may forbid them.
+//! What surprises: the whole handshake is one write and one round trip; the replies of CLIENT
+//! SETNAME and CLIENT NO-EVICT may be errors and are ignored, because an ACL may forbid them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,7 +34,8 @@ pub struct Node {
     pub settings: UpstreamSettings,
     /// TLS, if the scheme asks for it, and the name to be verified.
     pub tls: Option<(ClientTlsReloader, ServerName<'static>)>,
-    /// Of a replica: until when it may serve reads, as far as the control plane has seen; 0: not at all.
+    /// Of a replica: until when it may serve reads, as far as the control plane has seen; 0: not at
+    /// all.
     pub in_step_until: AtomicU64,
 }
 
@@ -47,8 +48,8 @@ pub struct Purpose {
     pub db: u32,
     /// Credentials that a client presented, instead of the URL's.
     pub presented: Option<Presented>,
-    /// Whether a node that wants AUTH may be talked to without: only the control plane, which asks nothing of it
-    /// that a stranger may not. A lane never.
+    /// Whether a node that wants AUTH may be talked to without: only the control plane, which asks
+    /// nothing of it that a stranger may not. A lane never.
     pub may_be_stranger: bool,
     /// Whether the node is asked what it calls the connection.
     pub wants_id: bool,
@@ -174,7 +175,8 @@ enum Step {
     Must,
     /// An error is ignored: an ACL may forbid it.
     May,
-    /// SELECT in front of AUTH: a client that has selected its database keeps it, even as a user that may not select.
+    /// SELECT in front of AUTH: a client that has selected its database keeps it, even as a user
+    /// that may not select.
     SelectEarly,
     /// SELECT behind AUTH: must succeed if the early one did not.
     SelectLate,

@@ -1,8 +1,9 @@
 //! A connection that asks one thing at a time: the handshake of a lane, and the control plane.
 //!
-//! Owns the socket while nobody shares it, and the bytes read beyond the reply in hand. Never pipelines for
-//! sessions, never keeps more than a fixed number of bytes. Commands leave as given; replies arrive whole, after
-//! the scanner has checked their nesting, so that redis-protocol may decode them.
+//! Owns the socket while nobody shares it, and the bytes read beyond the reply in hand. Never
+//! pipelines for sessions, never keeps more than a fixed number of bytes. Commands leave as given;
+//! replies arrive whole, after the scanner has checked their nesting, so that redis-protocol may
+//! decode them.
 //!
 //! What surprises: this is the only place that awaits a reply. Lanes never do.
 
@@ -40,7 +41,8 @@ pub enum ExchangeError {
     TooLong,
 }
 
-/// Longest reply that the control plane takes; `COMMAND` of a server with many modules is below 1 MiB.
+/// Longest reply that the control plane takes; `COMMAND` of a server with many modules is below 1
+/// MiB.
 pub const REPLY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 // === impl Exchange ===

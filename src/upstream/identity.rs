@@ -1,11 +1,13 @@
 //! Who a client is to the node, and which passwords the node has confirmed.
 //!
-//! Owns the numbering of identities (lanes are keyed by them), the credentials behind each, and the confirmations
-//! of `auth = "passthrough"`, shared by all workers. Never logs a password, never keeps a confirmation longer
-//! than a minute, never holds more than a fixed number of identities (INV-9).
+//! Owns the numbering of identities (lanes are keyed by them), the credentials behind each, and the
+//! confirmations of `auth = "passthrough"`, shared by all workers. Never logs a password, never
+//! keeps a confirmation longer than a minute, never holds more than a fixed number of identities
+//! (INV-9).
 //!
-//! What surprises: the password of a pass-through identity is kept in memory, because its lanes must be dialled
-//! again after a loss; the confirmation itself is a salted hash, so that looking one up compares no passwords.
+//! What surprises: the password of a pass-through identity is kept in memory, because its lanes
+//! must be dialled again after a loss; the confirmation itself is a salted hash, so that looking
+//! one up compares no passwords.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -117,7 +119,8 @@ impl Identities {
         now: Micros,
     ) -> Result<Identity, TooManyIdentities> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // One identity a user: a rotated password replaces the one that lanes were dialled with before.
+        // One identity a user: a rotated password replaces the one that lanes were dialled with
+        // before.
         let place = match known.iter().position(|one| one.user() == presented.user()) {
             Some(place) => {
                 if let Some(one) = known.get_mut(place) {
@@ -136,8 +139,8 @@ impl Identities {
         Ok(identity)
     }
 
-    /// The node's words if it refused these credentials within the last second: a client that tries again and
-    /// again with a wrong password is not worth a dial each time.
+    /// The node's words if it refused these credentials within the last second: a client that tries
+    /// again and again with a wrong password is not worth a dial each time.
     #[must_use]
     pub fn refusal(&self, presented: &Presented, now: Micros) -> Option<String> {
         let entry = self.refused.get(&self.hash(presented))?;
@@ -154,13 +157,15 @@ impl Identities {
         }
     }
 
-    /// Any credentials that the node has confirmed: what the control plane may ask its questions with.
+    /// Any credentials that the node has confirmed: what the control plane may ask its questions
+    /// with.
     #[must_use]
     pub fn any(&self) -> Option<Presented> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
     }
 
-    /// The credentials with which lanes of this identity are dialled; `None` for the upstream's own.
+    /// The credentials with which lanes of this identity are dialled; `None` for the upstream's
+    /// own.
     #[must_use]
     pub fn presented(&self, identity: Identity) -> Option<Presented> {
         let place = usize::from(identity.0).checked_sub(1)?;
@@ -170,7 +175,8 @@ impl Identities {
     fn hash(&self, presented: &Presented) -> [u8; 32] {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(&self.salt);
-        // AUTH with and without a user name are one user, but a node without passwords answers them differently.
+        // AUTH with and without a user name are one user, but a node without passwords answers them
+        // differently.
         context.update(&[u8::from(presented.user.is_some())]);
         // The length separates user from password; without it `ab`+`c` would be `a`+`bc`.
         let user = presented.user();

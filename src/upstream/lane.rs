@@ -1,11 +1,12 @@
 //! A lane: one shared, pipelined connection to a node, as plain data.
 //!
-//! Owns the order of everything: bytes on their way to the node, the waiters in the order of those bytes, and the
-//! scanner of what comes back. Never touches a socket (its task does), never knows what a command means. A
-//! command arrives as a frame and a [`Waiter`]; the *n*-th reply belongs to the *n*-th waiter (INV-1).
+//! Owns the order of everything: bytes on their way to the node, the waiters in the order of those
+//! bytes, and the scanner of what comes back. Never touches a socket (its task does), never knows
+//! what a command means. A command arrives as a frame and a [`Waiter`]; the *n*-th reply belongs to
+//! the *n*-th waiter (INV-1).
 //!
-//! What surprises: bytes stay here after the kernel has taken them, until their reply has come. That is what
-//! allows a read-only command to be sent again after the connection is lost (INV-3).
+//! What surprises: bytes stay here after the kernel has taken them, until their reply has come.
+//! That is what allows a read-only command to be sent again after the connection is lost (INV-3).
 
 use std::collections::VecDeque;
 use std::io;
@@ -107,14 +108,14 @@ pub enum Role {
     Plain,
     /// It says whether a command was queued in a transaction.
     Queued,
-    /// It changes what its session's pinned connection holds; `is_held` if it must be whole, because parts of it
-    /// are rewritten.
+    /// It changes what its session's pinned connection holds; `is_held` if it must be whole,
+    /// because parts of it are rewritten.
     State {
         /// Whether it is kept back until it is whole.
         is_held: bool,
     },
-    /// It ends a transaction that was queued here: of its replies only the last one is delivered. It changes what its
-    /// session holds, as [`Self::State`] does.
+    /// It ends a transaction that was queued here: of its replies only the last one is delivered.
+    /// It changes what its session holds, as [`Self::State`] does.
     Exec {
         /// Whether it is kept back until it is whole.
         is_held: bool,
@@ -150,8 +151,8 @@ pub struct Pinned {
     pub node_client_id: u64,
     /// The name that the node shows for it; empty for ours.
     pub name: Vec<u8>,
-    /// Whether something would be lost with the connection that its owner counts on: then nothing is sent again
-    /// on another one.
+    /// Whether something would be lost with the connection that its owner counts on: then nothing
+    /// is sent again on another one.
     pub holds_state: bool,
     /// Its place in the budget of pinned connections; given back when the lane is dropped.
     pub place: Place,
@@ -199,13 +200,15 @@ pub struct Lane {
     pub streaming: bool,
     /// Bytes of the first waiter's reply passed on so far.
     pub streamed: u64,
-    /// Replies of the first waiter's block that have come, and their bytes; the last one is not among them.
+    /// Replies of the first waiter's block that have come, and their bytes; the last one is not
+    /// among them.
     pub block: (u32, Vec<u8>),
     /// Set for a connection of one session alone.
     pub pinned: Option<Box<Pinned>>,
     /// No new command is taken; closed when the last reply has come.
     pub retired: bool,
-    /// Since when it is not read because the client of the reply in progress does not take its bytes.
+    /// Since when it is not read because the client of the reply in progress does not take its
+    /// bytes.
     pub paused_at: Option<Micros>,
     /// Reading goes on although the client does not take its bytes: others have waited long enough.
     pub overdraft: bool,
@@ -275,11 +278,13 @@ impl Waiter {
         matches!(self.role, Role::Part { is_bound: true, .. })
     }
 
-    /// Position behind the question whose reply is due next; `answered` replies of its block have come.
+    /// Position behind the question whose reply is due next; `answered` replies of its block have
+    /// come.
     #[must_use]
     pub fn asked_until(&self, answered: u32) -> u64 {
         match self.preludes_due {
-            // A node may answer the beginning of a block, or the first parts, before we have sent the end.
+            // A node may answer the beginning of a block, or the first parts, before we have sent
+            // the end.
             0 if answered + 1 < self.frames => self.start() + 1,
             0 => self.end,
             // ASKING is the last thing in front, and has its own reply.
@@ -346,8 +351,8 @@ impl Lane {
         self.waiters.push_back(waiter);
     }
 
-    /// As [`Self::enqueue`], behind a command of ours (or nothing), and ASKING if `is_asking`. They are one to
-    /// everybody else: sent, kept and dropped together, and answered by the last reply.
+    /// As [`Self::enqueue`], behind a command of ours (or nothing), and ASKING if `is_asking`. They
+    /// are one to everybody else: sent, kept and dropped together, and answered by the last reply.
     pub fn enqueue_behind(
         &mut self,
         pool: &mut ChunkPool,
@@ -371,7 +376,8 @@ impl Lane {
         }
     }
 
-    /// Whether the bytes queued are exactly those of its waiters: without that nothing more may be sent (INV-1).
+    /// Whether the bytes queued are exactly those of its waiters: without that nothing more may be
+    /// sent (INV-1).
     #[must_use]
     pub fn is_consistent(&self) -> bool {
         self.waiters.back().is_none_or(|last| last.end == self.send.end())
@@ -425,8 +431,9 @@ impl Lane {
         self.pinned.as_ref()?.owner
     }
 
-    /// Drops everything that is queued and closes the connection, whatever it is waiting for: nothing may be
-    /// executed for a session that has gone (INV-3). Returns the waiters, and how far their commands were sent.
+    /// Drops everything that is queued and closes the connection, whatever it is waiting for:
+    /// nothing may be executed for a session that has gone (INV-3). Returns the waiters, and how
+    /// far their commands were sent.
     pub fn abandon(&mut self) -> (VecDeque<Waiter>, u64) {
         let sent = self.send.sent();
         self.retired = true;

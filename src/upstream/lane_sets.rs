@@ -1,10 +1,12 @@
 //! Lanes that differ in nothing but their node, as one row.
 //!
-//! Owns the rows of a worker: for each kind of lane (who, which protocol, fast or bulk …) the lane to each node. Never
-//! opens one and never looks at one: a lane named here may have been retired or forgotten, and whoever asks checks.
-//! A session remembers the number of its row, so that a command finds its lane by two loads.
+//! Owns the rows of a worker: for each kind of lane (who, which protocol, fast or bulk …) the lane
+//! to each node. Never opens one and never looks at one: a lane named here may have been retired or
+//! forgotten, and whoever asks checks. A session remembers the number of its row, so that a command
+//! finds its lane by two loads.
 //!
-//! What surprises: rows are never removed, only taken over by a later deployment. There are as many as kinds of lanes.
+//! What surprises: rows are never removed, only taken over by a later deployment. There are as many
+//! as kinds of lanes.
 
 use crate::topology::slots::NodeId;
 use crate::upstream::lane::{LaneId, LaneKey};

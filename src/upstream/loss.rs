@@ -1,12 +1,13 @@
 //! What a lost lane owes its waiters: each is settled exactly once (INV-3).
 //!
-//! Owns the decision, for every command that was on a connection when it broke: sent again, or answered with the
-//! truth about what is known. Never sends again what may have run and changes something. The lane arrives with
-//! its old queue and leaves with a new one that holds what is to be sent on the next connection.
+//! Owns the decision, for every command that was on a connection when it broke: sent again, or
+//! answered with the truth about what is known. Never sends again what may have run and changes
+//! something. The lane arrives with its old queue and leaves with a new one that holds what is to
+//! be sent on the next connection.
 //!
-//! What surprises: after a write whose outcome is unknown, *later unsent* commands of the same session are not
-//! sent either. The old connection's bytes may still be executed after the new connection's (measured in 13 of 40
-//! rounds), and the client's own order would be turned around.
+//! What surprises: after a write whose outcome is unknown, *later unsent* commands of the same
+//! session are not sent either. The old connection's bytes may still be executed after the new
+//! connection's (measured in 13 of 40 rounds), and the client's own order would be turned around.
 
 use std::collections::{HashSet, VecDeque};
 use std::mem;
@@ -30,8 +31,8 @@ use crate::worker::Worker;
 pub enum Progress {
     /// Its last byte was never handed to the kernel: the node cannot have run it.
     Unsent,
-    /// Some of its bytes were handed over, the last one was not: the node cannot have run it, and may have closed
-    /// the connection *because* of it (a value above its `proto-max-bulk-len`).
+    /// Some of its bytes were handed over, the last one was not: the node cannot have run it, and
+    /// may have closed the connection *because* of it (a value above its `proto-max-bulk-len`).
     Partly,
     /// Handed over, no byte of the reply came.
     Sent,
@@ -46,7 +47,8 @@ pub enum Remedy {
     SendAgain(Resent),
     /// The client is told that it was not run.
     NotExecuted,
-    /// The client is told that it was not run, because what it counted on is lost with the connection.
+    /// The client is told that it was not run, because what it counted on is lost with the
+    /// connection.
     StateLost,
     /// The client is told that the node closed the connection in the middle of its command.
     CutOff,
@@ -60,8 +62,8 @@ pub enum Remedy {
 
 /// The whole rule, in one place: what to do with a command that had come so far.
 ///
-/// `is_inverted`: an earlier write of the same session is in doubt. `may_retry`: the budget and the attempts
-/// allow one more.
+/// `is_inverted`: an earlier write of the same session is in doubt. `may_retry`: the budget and the
+/// attempts allow one more.
 #[must_use]
 pub fn remedy(progress: Progress, waiter: &Waiter, is_inverted: bool, may_retry: bool) -> Remedy {
     match progress {
@@ -78,8 +80,8 @@ pub fn remedy(progress: Progress, waiter: &Waiter, is_inverted: bool, may_retry:
     }
 }
 
-/// The rule for a connection that held a transaction, watched keys or what else its session counts on: nothing is
-/// sent again, because another connection would take it for something else.
+/// The rule for a connection that held a transaction, watched keys or what else its session counts
+/// on: nothing is sent again, because another connection would take it for something else.
 fn without_state(progress: Progress, waiter: &Waiter, exec_is_sent: bool) -> Remedy {
     match progress {
         Progress::Answering => Remedy::CloseClient,
@@ -91,7 +93,8 @@ fn without_state(progress: Progress, waiter: &Waiter, exec_is_sent: bool) -> Rem
     }
 }
 
-/// Settles every waiter of a lane whose connection is gone; what is to be sent again stays queued on it.
+/// Settles every waiter of a lane whose connection is gone; what is to be sent again stays queued
+/// on it.
 pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
     let old = mem::take(&mut lane.send);
     let waiters = apart(worker, mem::take(&mut lane.waiters), lane.block.0);
@@ -116,7 +119,8 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
             Progress::Sent
         };
         if !is_wanted(worker, &waiter) {
-            // A deadline has answered for it, or its client is gone; a write in doubt still inverts.
+            // A deadline has answered for it, or its client is gone; a write in doubt still
+            // inverts.
             if progress == Progress::Sent && !waiter.is_retry_safe {
                 inverted.insert(waiter.session);
                 doubt(worker, &old, &waiter);
@@ -141,7 +145,8 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
     }
 }
 
-/// What a session had sent before it could know of the doubt is not executed either: the same inversion.
+/// What a session had sent before it could know of the doubt is not executed either: the same
+/// inversion.
 fn doubt(worker: &mut Worker, old: &SendBuffer, waiter: &Waiter) {
     let slot = worker.topology.load().slots.is_some().then(|| {
         let frame = old.piece(waiter.start(), waiter.end);
@@ -157,7 +162,8 @@ fn doubt(worker: &mut Worker, old: &SendBuffer, waiter: &Waiter) {
     }
 }
 
-/// Settles what has waited for a connection longer than `retry_window`; the rest stays queued for the next dial.
+/// Settles what has waited for a connection longer than `retry_window`; the rest stays queued for
+/// the next dial.
 pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &DialError) {
     let refusal = if error.is_stranger() {
         // The node's own answer to a client that has not authenticated.
@@ -171,7 +177,8 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
     // Waiting does not help somebody without a password.
     let window = if error.is_stranger() { 0 } else { to_micros(node.settings.retry_window) };
     for waiter in waiters {
-        // In a cluster another node may serve it meanwhile: how long that is waited for is decided there.
+        // In a cluster another node may serve it meanwhile: how long that is waited for is decided
+        // there.
         let may_wait = is_elsewhere(lane) && !waiter.is_bound() && window > 0
             || worker.now.saturating_sub(waiter.taken_at) < window;
         if may_wait && is_wanted(worker, &waiter) {
@@ -183,8 +190,8 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
     }
 }
 
-/// Drops the unsent commands that nobody waits for any more, because the client has gone or was told that its
-/// command was dropped: nothing is executed for nobody (INV-3).
+/// Drops the unsent commands that nobody waits for any more, because the client has gone or was
+/// told that its command was dropped: nothing is executed for nobody (INV-3).
 pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
     lane.has_orphans = false;
     let sent = lane.send.sent();
@@ -214,8 +221,9 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
     }
 }
 
-/// The waiters of a lane, each for one command: what waits for several parts is taken apart, and of the first one the
-/// parts that are `answered` are left out. Some of them may have been sent and others not.
+/// The waiters of a lane, each for one command: what waits for several parts is taken apart, and of
+/// the first one the parts that are `answered` are left out. Some of them may have been sent and
+/// others not.
 fn apart(worker: &mut Worker, waiters: VecDeque<Waiter>, answered: u32) -> VecDeque<Waiter> {
     if !waiters.iter().any(|waiter| matches!(waiter.role, Role::Part { .. })) {
         return waiters;
@@ -312,7 +320,8 @@ fn is_elsewhere(lane: &Lane) -> bool {
     lane.node.is_of_cluster() && lane.pinned.is_none()
 }
 
-/// Sends a waiter's command again: on the lane's next connection, or in a cluster wherever its slot is then.
+/// Sends a waiter's command again: on the lane's next connection, or in a cluster wherever its slot
+/// is then.
 fn again(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
     match old.piece(waiter.start(), waiter.end) {
         Some(frame) if is_elsewhere(lane) && !waiter.is_bound() => {
@@ -331,7 +340,8 @@ fn requeue(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waite
         }
         Some(frame) => lane.enqueue(&mut worker.pool, frame, waiter),
         None => {
-            // A frame lies in one chunk by construction; a client must not hang if that is ever wrong.
+            // A frame lies in one chunk by construction; a client must not hang if that is ever
+            // wrong.
             debug_assert!(false, "a frame lies in one chunk");
             let refusal = Refusal::NotInverted { node: lane.node.name.clone() };
             let settled = Settled::Failed { refusal, outcome: Outcome::NotExecuted };

@@ -1,12 +1,14 @@
-//! Connections that belong to one session for a while: how many there may be, and who gets the next one.
+//! Connections that belong to one session for a while: how many there may be, and who gets the next
+//! one.
 //!
-//! Owns the budget of pinned connections (shared by all workers), the ones of this worker that rest, and the queue
-//! of sessions that want one. Never knows what a session keeps on its connection (`session::pinned` does), never
-//! dials: a new one is a lane of its own and its task does the rest. A session borrows with [`borrow`] and gives
-//! back with [`give_back`].
+//! Owns the budget of pinned connections (shared by all workers), the ones of this worker that
+//! rest, and the queue of sessions that want one. Never knows what a session keeps on its
+//! connection (`session::pinned` does), never dials: a new one is a lane of its own and its task
+//! does the rest. A session borrows with [`borrow`] and gives back with [`give_back`].
 //!
-//! What surprises: a pinned connection *is* a lane. Order, deadlines, loss and the streaming of replies are the
-//! same; only its choice is not, and nothing is sent again on another connection once it holds state.
+//! What surprises: a pinned connection *is* a lane. Order, deadlines, loss and the streaming of
+//! replies are the same; only its choice is not, and nothing is sent again on another connection
+//! once it holds state.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -226,8 +228,8 @@ fn take_resting(worker: &mut Worker, key: &LaneKey) -> Option<LaneId> {
     worker.pinned.resting.remove(place)
 }
 
-/// A new connection, if the budget has a place. If not, one that rests for somebody else gives way: its place is
-/// free once it has closed, and who asks now is served then.
+/// A new connection, if the budget has a place. If not, one that rests for somebody else gives way:
+/// its place is free once it has closed, and who asks now is served then.
 fn open(worker: &mut Worker, node: &Arc<Node>, session: &Session, key: LaneKey) -> Option<LaneId> {
     let budget = Arc::clone(&worker.shared.pinned);
     let Some(place) = budget.reserve() else {
@@ -255,8 +257,8 @@ fn retire_oldest(worker: &mut Worker) {
     }
 }
 
-/// Brings the session's own connection to its protocol version and database. The session's commands wait until the
-/// node has agreed: behind a SELECT that fails they would run in another database.
+/// Brings the session's own connection to its protocol version and database. The session's commands
+/// wait until the node has agreed: behind a SELECT that fails they would run in another database.
 pub fn follow(worker: &mut Worker, session: &mut Session, id: LaneId) {
     let Some(lane) = worker.lanes.get(id) else {
         return;
@@ -278,8 +280,8 @@ pub fn follow(worker: &mut Worker, session: &mut Session, id: LaneId) {
     }
 }
 
-/// Gives the connection its borrower's name, so that the node's CLIENT LIST and SLOWLOG show whose it is. Nobody waits
-/// for the answer, and an ACL may refuse it.
+/// Gives the connection its borrower's name, so that the node's CLIENT LIST and SLOWLOG show whose
+/// it is. Nobody waits for the answer, and an ACL may refuse it.
 fn introduce(worker: &mut Worker, session: &Session, id: LaneId) {
     let name = session.client.labels().name;
     let Some(lane) = worker.lanes.get_mut(id) else {
@@ -331,8 +333,8 @@ fn whisperer(session: SessionId, id: LaneId, now: Micros) -> Waiter {
     }
 }
 
-/// The session wants its connection no more. `is_clean` if nothing of it is left there: only then may somebody
-/// else have it.
+/// The session wants its connection no more. `is_clean` if nothing of it is left there: only then
+/// may somebody else have it.
 pub fn give_back(worker: &mut Worker, id: LaneId, is_clean: bool) {
     if let Some(mut lane) = worker.lanes.lend(id) {
         give_back_lane(worker, &mut lane, is_clean);
@@ -355,7 +357,8 @@ pub fn give_back_lane(worker: &mut Worker, lane: &mut Lane, is_clean: bool) {
     wake_next(worker);
 }
 
-/// Whoever asked first may ask again; those who want to wait stand in nobody's way but each other's.
+/// Whoever asked first may ask again; those who want to wait stand in nobody's way but each
+/// other's.
 pub fn wake_next(worker: &mut Worker) {
     if worker.pinned.queue.is_empty() {
         return;
@@ -370,8 +373,8 @@ pub fn wake_next(worker: &mut Worker) {
     }
 }
 
-/// Ten times a second: who has waited too long is told, and the first of the others may try again, because a
-/// place may have become free on another worker.
+/// Ten times a second: who has waited too long is told, and the first of the others may try again,
+/// because a place may have become free on another worker.
 pub fn tick(worker: &mut Worker) {
     let topology = Arc::clone(worker.topology.load());
     let settings = &topology.node.settings;
@@ -456,7 +459,8 @@ impl PinnedBudget {
         take(&self.in_use, self.most()).then(|| Place(Arc::clone(self)))
     }
 
-    /// Takes a place among those that are borrowed for long: a tenth of all stays out of their reach.
+    /// Takes a place among those that are borrowed for long: a tenth of all stays out of their
+    /// reach.
     fn reserve_lasting(self: &Arc<Self>) -> Option<LastingPlace> {
         let most = self.most();
         let bound = most.saturating_sub(most.div_ceil(10).max(KEPT_MIN)).max(1);

@@ -1,11 +1,11 @@
 //! Which lane a command goes to, and whether there may be a new one.
 //!
-//! Owns the choice among a worker's lanes, and their number. Never dials: a new lane is put on the worker's list and
-//! its task does the rest. A session asks once a command; the answer is
-//! usually the lane that it used last.
+//! Owns the choice among a worker's lanes, and their number. Never dials: a new lane is put on the
+//! worker's list and its task does the rest. A session asks once a command; the answer is usually
+//! the lane that it used last.
 //!
-//! What surprises: a session with commands in flight stays on its lane, even if another would fit better, unless
-//! the new one *must* be another; then it waits until its replies are in (INV-12 c).
+//! What surprises: a session with commands in flight stays on its lane, even if another would fit
+//! better, unless the new one *must* be another; then it waits until its replies are in (INV-12 c).
 
 use std::sync::Arc;
 
@@ -230,11 +230,13 @@ fn find_or_open(worker: &mut Worker, node: &Arc<Node>, key: LaneKey) -> Result<L
         return Err(NoLane::Refused(refusal));
     }
     if retired >= node.settings.lanes_max {
-        // Clients that do not take their giants hold these; one more connection for each would have no end (INV-9).
+        // Clients that do not take their giants hold these; one more connection for each would have
+        // no end (INV-9).
         return Err(NoLane::Refused(Refusal::TooManyLanes));
     }
     if open >= node.settings.lanes_max {
-        // The place of an idle lane is taken; with none idle the command cannot go anywhere (INV-9).
+        // The place of an idle lane is taken; with none idle the command cannot go anywhere
+        // (INV-9).
         let Some(lane) = idle.and_then(|id| worker.lanes.get_mut(id)) else {
             return Err(NoLane::Refused(Refusal::TooManyLanes));
         };
@@ -248,8 +250,9 @@ fn find_or_open(worker: &mut Worker, node: &Arc<Node>, key: LaneKey) -> Result<L
     Ok(id)
 }
 
-/// The control plane has reached the node again: lanes that have heard nothing meanwhile may be dead without
-/// knowing it. New commands go to fresh ones; the old ones are closed by nobody but their own end (INV-5).
+/// The control plane has reached the node again: lanes that have heard nothing meanwhile may be
+/// dead without knowing it. New commands go to fresh ones; the old ones are closed by nobody but
+/// their own end (INV-5).
 pub fn retire_silent(worker: &mut Worker) {
     let ids: Vec<LaneId> = worker.lanes.keys().collect();
     for id in ids {

@@ -1,10 +1,11 @@
 //! Which nodes can be reached, as far as this worker has tried.
 //!
-//! Owns the back-off after failed dials, node by node, and the budget of what may be sent again. Never dials and never
-//! waits: whoever wants a connection asks here first, and is told the words for its client if there is no point.
+//! Owns the back-off after failed dials, node by node, and the budget of what may be sent again.
+//! Never dials and never waits: whoever wants a connection asks here first, and is told the words
+//! for its client if there is no point.
 //!
-//! What surprises: the budget of retries is one for all nodes of a worker. It bounds what we add to the load of servers
-//! that are in trouble, and that is the same trouble whichever of them has it.
+//! What surprises: the budget of retries is one for all nodes of a worker. It bounds what we add to
+//! the load of servers that are in trouble, and that is the same trouble whichever of them has it.
 
 use std::time::Duration;
 
@@ -71,7 +72,8 @@ impl Reaches {
         self.nodes.get(usize::from(id.0))
     }
 
-    /// The control plane has found the node well (again), or it is another deployment: every back-off is void.
+    /// The control plane has found the node well (again), or it is another deployment: every
+    /// back-off is void.
     ///
     /// Returns whether that is news.
     pub fn note_recoveries(&mut self, epoch: u64, recoveries: u64) -> bool {

@@ -1,11 +1,11 @@
 //! From the bytes of a lane to settled replies.
 //!
-//! Owns the way of every byte that a node sends: framed, given to the first waiter, passed on in pieces when a
-//! reply is long. Never keeps more than the beginning of a reply, never guesses: bytes that nobody waits for end
-//! the lane (INV-1).
+//! Owns the way of every byte that a node sends: framed, given to the first waiter, passed on in
+//! pieces when a reply is long. Never keeps more than the beginning of a reply, never guesses:
+//! bytes that nobody waits for end the lane (INV-1).
 //!
-//! What surprises: an error is held until it is whole, however long, because its first words may decide what
-//! happens next; everything else is passed on once 16 KiB of it are there.
+//! What surprises: an error is held until it is whole, however long, because its first words may
+//! decide what happens next; everything else is passed on once 16 KiB of it are there.
 
 use bytes::Bytes;
 
@@ -61,7 +61,8 @@ pub fn receive(
     Ok(())
 }
 
-/// Settles every whole reply in `buffer`, passes on what may be passed on, and returns how much was used.
+/// Settles every whole reply in `buffer`, passes on what may be passed on, and returns how much was
+/// used.
 fn frames(
     worker: &mut Worker,
     lane: &mut Lane,
@@ -95,8 +96,8 @@ fn frames(
     }
 }
 
-/// The beginning of a reply is held only for a waiter whose question was handed over; anything else but a push (or
-/// attributes before one) would become the beginning of somebody's reply (INV-1).
+/// The beginning of a reply is held only for a waiter whose question was handed over; anything else
+/// but a push (or attributes before one) would become the beginning of somebody's reply (INV-1).
 fn expect_asked(worker: &Worker, lane: &Lane, rest: &[u8]) -> Result<(), Anomaly> {
     let is_asked = lane
         .waiters
@@ -211,8 +212,9 @@ fn one_of_many(
     Ok(())
 }
 
-/// The first replies of a block are short lines; they are delivered with the last one, or not at all. They are long
-/// only where the node has not taken MULTI (an ACL), and then they need not wait.
+/// The first replies of a block are short lines; they are delivered with the last one, or not at
+/// all. They are long only where the node has not taken MULTI (an ACL), and then they need not
+/// wait.
 #[cold]
 fn keep_for_block(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> Result<(), Anomaly> {
     lane.block.0 += 1;
@@ -227,8 +229,8 @@ fn keep_for_block(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> Result<
     Ok(())
 }
 
-/// Whether a frame is a line of MONITOR, or an invalidation in RESP2: those answer nothing. A client that hears them
-/// can ask nothing else.
+/// Whether a frame is a line of MONITOR, or an invalidation in RESP2: those answer nothing. A
+/// client that hears them can ask nothing else.
 #[inline]
 fn is_monitors(worker: &Worker, lane: &Lane) -> bool {
     if lane.pinned.is_none() || !lane.waiters.is_empty() {
@@ -243,7 +245,8 @@ fn is_monitors(worker: &Worker, lane: &Lane) -> bool {
     })
 }
 
-/// A push is no reply (INV-1): it belongs to the session that owns the connection, and on a shared one to nobody.
+/// A push is no reply (INV-1): it belongs to the session that owns the connection, and on a shared
+/// one to nobody.
 fn push(worker: &mut Worker, lane: &Lane, frame: &[u8]) {
     let owner = lane.owner().and_then(|owner| worker.sessions.get_mut(owner));
     match owner {
@@ -255,7 +258,8 @@ fn push(worker: &mut Worker, lane: &Lane, frame: &[u8]) {
     }
 }
 
-/// Whether the `seen` bytes of the reply in progress may go to the client before the reply is whole.
+/// Whether the `seen` bytes of the reply in progress may go to the client before the reply is
+/// whole.
 fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomaly> {
     if lane.streaming {
         return Ok(seen > 0);
@@ -351,8 +355,8 @@ impl Lane {
 
 /// From this many bytes on a reply is passed on in pieces.
 const STREAM_FROM_BYTES: usize = 16 * 1024;
-/// Most bytes of a frame that is kept back until it is whole, because parts of it are rewritten or because it goes
-/// between two replies; the default bound of what a session may be owed.
+/// Most bytes of a frame that is kept back until it is whole, because parts of it are rewritten or
+/// because it goes between two replies; the default bound of what a session may be owed.
 const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of an error reply (or of attributes before a reply) that are held.
 const HELD_BYTES_MAX: usize = 1024 * 1024;

@@ -1,10 +1,11 @@
 //! A worker without sockets, for tests of the synchronous core.
 //!
-//! Owns a worker, its clients and the lanes that their commands go to; says what a client sends, what a node
-//! answers, and how much the kernel took. Never used outside tests.
+//! Owns a worker, its clients and the lanes that their commands go to; says what a client sends,
+//! what a node answers, and how much the kernel took. Never used outside tests.
 //!
-//! What surprises: time stands still unless a test moves it, and a lane is "open" without a connection. What is
-//! said of "the lane" means the first one there is, or the one that [`Rig::focus_on`] has chosen.
+//! What surprises: time stands still unless a test moves it, and a lane is "open" without a
+//! connection. What is said of "the lane" means the first one there is, or the one that
+//! [`Rig::focus_on`] has chosen.
 
 use std::io::IoSlice;
 use std::rc::Rc;
@@ -98,7 +99,8 @@ impl Rig {
         rig
     }
 
-    /// From here on "the lane" is the one to that node of a cluster, the one with commands on it if there are two.
+    /// From here on "the lane" is the one to that node of a cluster, the one with commands on it if
+    /// there are two.
     pub(crate) fn focus_on_node(&mut self, node: u16) -> &mut Self {
         let lanes = &self.worker.lanes;
         let leads_there = |id: &LaneId| lanes.get(*id).unwrap().key.node == NodeId(node);
@@ -206,7 +208,8 @@ impl Rig {
         }
     }
 
-    /// The dial of a new connection fails as well: the first waiter has waited too long, the others wait on.
+    /// The dial of a new connection fails as well: the first waiter has waited too long, the others
+    /// wait on.
     pub(crate) fn fail_dial(&mut self) {
         self.worker.now = crate::clock::to_micros(self.node.settings.retry_window);
         let now = self.worker.now;

@@ -1,7 +1,8 @@
 //! Which commands have a reply that does more than being delivered.
 //!
 //! Owns one table, filled when the program is built. Never looks at arguments. What surprises: this
-//! is a table and not a `match`, so that a command without a role, which is nearly every one, costs one load.
+//! is a table and not a `match`, so that a command without a role, which is nearly every one, costs
+//! one load.
 
 use super::lane::Role;
 use crate::command::spec::{CommandId, builtin_id};

@@ -1,11 +1,11 @@
 //! The task of a lane: its socket, and nothing else.
 //!
-//! Owns dialling, reading what the node answers, and the end of the connection. Never
-//! decides about a command: `receive` and `loss` do. The task ends when the lane is retired and empty, or when the
-//! node is lost and nothing is left to be sent again.
+//! Owns dialling, reading what the node answers, and the end of the connection. Never decides about
+//! a command: `receive` and `loss` do. The task ends when the lane is retired and empty, or when
+//! the node is lost and nothing is left to be sent again.
 //!
-//! What surprises: it writes only what the kernel refused before. Fresh commands are written by `flush`, once a
-//! turn for all sessions; that is most of what makes a shared connection cheap.
+//! What surprises: it writes only what the kernel refused before. Fresh commands are written by
+//! `flush`, once a turn for all sessions; that is most of what makes a shared connection cheap.
 
 use std::future::poll_fn;
 use std::io;
@@ -41,7 +41,8 @@ pub(crate) enum End {
     Lost(LaneLost, String),
 }
 
-/// How many connections one worker may be dialling at a time (INV-9): several, or one after a failure.
+/// How many connections one worker may be dialling at a time (INV-9): several, or one after a
+/// failure.
 #[derive(Debug)]
 pub struct Dialling {
     several: Semaphore,
@@ -114,8 +115,9 @@ async fn dial_lane(
     }
 }
 
-/// A lane whose connections end before they answer anything is not dialled again at once, or a front that accepts
-/// and closes would be dialled without end (INV-9). Its commands wait; they have deadlines.
+/// A lane whose connections end before they answer anything is not dialled again at once, or a
+/// front that accepts and closes would be dialled without end (INV-9). Its commands wait; they have
+/// deadlines.
 async fn pause(worker: &SharedWorker, id: LaneId) {
     let fruitless = worker.borrow().lanes.get(id).map_or(0, |lane| lane.fruitless);
     if fruitless > 0 {
@@ -124,8 +126,8 @@ async fn pause(worker: &SharedWorker, id: LaneId) {
     }
 }
 
-/// Remembers a failure that concerns everybody. A password of one client, a database that does not exist or a
-/// node that commands no longer go to must not keep the others from dialling (INV-5).
+/// Remembers a failure that concerns everybody. A password of one client, a database that does not
+/// exist or a node that commands no longer go to must not keep the others from dialling (INV-5).
 fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
     let epoch = worker.topology.load().epoch;
     let Some(lane) = worker.lanes.get(id) else {
@@ -195,8 +197,8 @@ fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf, node_client_id: u6
     worker.lanes.restore(id, lane);
 }
 
-/// No connection: who has waited too long is told. Returns when to dial again, if somebody still waits; otherwise
-/// the lane is forgotten.
+/// No connection: who has waited too long is told. Returns when to dial again, if somebody still
+/// waits; otherwise the lane is forgotten.
 fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) -> Option<Duration> {
     let mut worker = worker.borrow_mut();
     worker.now = crate::clock::micros();
@@ -262,7 +264,8 @@ fn poll_lane(
     if !lane.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         lane.waker = Some(cx.waker().clone());
     }
-    // A panic while settling must not take the worker: the lane is closed, its waiters are settled by `loss`.
+    // A panic while settling must not take the worker: the lane is closed, its waiters are settled
+    // by `loss`.
     let turn = catch_unwind(AssertUnwindSafe(|| turn(&mut worker, &mut lane, read, cx)));
     let result = turn.unwrap_or_else(|_| Err(panicked(&mut worker, &mut lane)));
     if lane.send.unsent() < pool::LANE_UNSENT_BYTES_MAX / 2 {
@@ -280,7 +283,8 @@ fn poll_lane(
     }
 }
 
-/// Writes what was refused before, then reads and settles, until the kernel has nothing more or the turn is long enough.
+/// Writes what was refused before, then reads and settles, until the kernel has nothing more or the
+/// turn is long enough.
 fn turn(
     worker: &mut Worker,
     lane: &mut Lane,
@@ -381,8 +385,8 @@ fn is_paused(worker: &Worker, lane: &mut Lane) -> bool {
     is_slow
 }
 
-/// A reply longer than its session's room, for a client that does not read, retires the lane; at the session's
-/// bound the lane is not read on.
+/// A reply longer than its session's room, for a client that does not read, retires the lane; at
+/// the session's bound the lane is not read on.
 fn check_giant(worker: &mut Worker, lane: &mut Lane) {
     let Some(first) = lane.waiters.front() else {
         return;
@@ -418,7 +422,8 @@ fn release_backlog(worker: &Worker, lane: &mut Lane) {
     }
 }
 
-/// What a caught panic leaves behind: the session that was being settled cannot be trusted any more.
+/// What a caught panic leaves behind: the session that was being settled cannot be trusted any
+/// more.
 pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
     worker.stats.panics.increment();
     worker.capture = None;
@@ -441,7 +446,8 @@ impl Default for Dialling {
 }
 
 impl Dialling {
-    /// The permit to dial. The semaphores are never closed; without a permit the dial is merely not limited.
+    /// The permit to dial. The semaphores are never closed; without a permit the dial is merely not
+    /// limited.
     pub(crate) async fn permit(&self, is_well: bool) -> Option<SemaphorePermit<'_>> {
         let semaphore = if is_well { &self.several } else { &self.one };
         semaphore.acquire().await.ok()

@@ -1,11 +1,12 @@
 //! Taking a client's password to the node (`auth = "passthrough"`).
 //!
-//! Owns the dial that asks "is this user who it says it is?" and the reading of the answer. Never lets a client
-//! in by itself: only the node's own `+OK` does. One dial at a time for a worker, lanes included, and one question
-//! at a time for a session, so that no client can make us open many connections (INV-9).
+//! Owns the dial that asks "is this user who it says it is?" and the reading of the answer. Never
+//! lets a client in by itself: only the node's own `+OK` does. One dial at a time for a worker,
+//! lanes included, and one question at a time for a session, so that no client can make us open
+//! many connections (INV-9).
 //!
-//! What surprises: many clients of one application connect at the same moment with the same password. They queue
-//! here, the first asks, and the others find its answer when their turn comes.
+//! What surprises: many clients of one application connect at the same moment with the same
+//! password. They queue here, the first asks, and the others find its answer when their turn comes.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -57,7 +58,8 @@ pub enum Verdict {
     Refused(Vec<u8>),
 }
 
-/// Asks the node and finishes the command that wanted to know. `dialling` has one permit for the whole worker.
+/// Asks the node and finishes the command that wanted to know. `dialling` has one permit for the
+/// whole worker.
 pub async fn verify(worker: SharedWorker, mut request: Verification, dialling: Rc<Semaphore>) {
     loop {
         let Some(verdict) = judge(&worker, &request, &dialling).await else {
@@ -173,8 +175,9 @@ fn after_dial(
     Verdict::Refused(line)
 }
 
-/// Whether the error is the node's answer to AUTH, and not a failure to ask. AUTH is the only step of this
-/// handshake that must succeed; servers before 6.0 say `ERR invalid password`, which has no class of its own.
+/// Whether the error is the node's answer to AUTH, and not a failure to ask. AUTH is the only step
+/// of this handshake that must succeed; servers before 6.0 say `ERR invalid password`, which has no
+/// class of its own.
 fn is_answer(error: &DialError) -> bool {
     match error.failure {
         DialFailure::Auth => true,

@@ -1,7 +1,8 @@
-//! Commands in parts without sockets: what is queued where, and what becomes of it in every order of events.
+//! Commands in parts without sockets: what is queued where, and what becomes of it in every order
+//! of events.
 //!
-//! Owns three nodes that answer when a test says so. What surprises: keys are chosen by their slots, `a` lies with the
-//! last node, `b` with the first, `c` with the second.
+//! Owns three nodes that answer when a test says so. What surprises: keys are chosen by their
+//! slots, `a` lies with the last node, `b` with the first, `c` with the second.
 
 use super::*;
 use crate::resp::write::command;
@@ -110,7 +111,8 @@ fn three_of_the_last() -> Vec<String> {
 fn of_a_write_that_is_lost_on_its_way_each_part_is_what_became_of_it() {
     let keys = three_of_the_last();
     let asked = format!("MSET b 0 {} 1 {} 2 {} 3", keys[0], keys[1], keys[2]);
-    // How much was handed over and answered: nothing, two parts and a bit with one reply, the same with two.
+    // How much was handed over and answered: nothing, two parts and a bit with one reply, the same
+    // with two.
     for (handed, answered) in [(0, 0), (2, 1), (2, 2)] {
         let (mut rig, ann) = rig();
         rig.say(ann, &line(&asked));

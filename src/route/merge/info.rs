@@ -1,11 +1,11 @@
 //! The text of INFO from several nodes, field by field.
 //!
-//! Owns what each field becomes: what counts something is added, what identifies a process or describes it is the first
-//! node's, what warns is the worst node's. Never adds a field of its own. Fields that only some nodes have come behind
-//! those of the first node, in their section.
+//! Owns what each field becomes: what counts something is added, what identifies a process or
+//! describes it is the first node's, what warns is the worst node's. Never adds a field of its own.
+//! Fields that only some nodes have come behind those of the first node, in their section.
 //!
-//! What surprises: a field that no rule knows is judged by its section and by its look. A number under `# Stats` is
-//! added even if a newer server has invented it.
+//! What surprises: a field that no rule knows is judged by its section and by its look. A number
+//! under `# Stats` is added even if a newer server has invented it.
 
 use std::collections::HashMap;
 

@@ -1,10 +1,10 @@
 //! Maps of numbers from several nodes (MEMORY STATS, LATENCY HISTOGRAM), field by field.
 //!
-//! Owns that one rule: counts and bytes are added, shares and ratios are those of the worst node, anything else is the
-//! first node's. Never decides which commands are such maps (`merge` does).
+//! Owns that one rule: counts and bytes are added, shares and ratios are those of the worst node,
+//! anything else is the first node's. Never decides which commands are such maps (`merge` does).
 //!
-//! What surprises: in RESP2 a map is an array of twice as many elements, and nothing in its bytes says so. Only replies
-//! that are known to be maps come here.
+//! What surprises: in RESP2 a map is an array of twice as many elements, and nothing in its bytes
+//! says so. Only replies that are known to be maps come here.
 
 use std::collections::HashMap;
 

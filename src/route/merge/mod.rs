@@ -1,12 +1,13 @@
 //! Replies of several nodes, made one.
 //!
-//! Owns the meaning of the response policies that servers publish, and a rule for each command whose policy is
-//! "special". Works on the bytes of the replies as they came, RESP2 or RESP3. Never sees an error reply (whoever calls
-//! has dealt with those), never guesses: replies that do not have the shape their policy speaks of are [`Odd`].
+//! Owns the meaning of the response policies that servers publish, and a rule for each command
+//! whose policy is "special". Works on the bytes of the replies as they came, RESP2 or RESP3. Never
+//! sees an error reply (whoever calls has dealt with those), never guesses: replies that do not
+//! have the shape their policy speaks of are [`Odd`].
 //!
-//! What surprises: a command without a rule of its own and with a policy that this build does not know has one all the
-//! same: the first reply stands for all. A newer server's command is then answered for one shard, and rightly so for
-//! those that ask about a server instead of its data.
+//! What surprises: a command without a rule of its own and with a policy that this build does not
+//! know has one all the same: the first reply stands for all. A newer server's command is then
+//! answered for one shard, and rightly so for those that ask about a server instead of its data.
 
 mod info;
 mod maps;
@@ -78,7 +79,8 @@ impl Merge {
     #[must_use]
     pub fn of(spec: &Spec) -> Self {
         match spec.response_policy {
-            // No server publishes a policy for it, because clients of a cluster ask each node themselves.
+            // No server publishes a policy for it, because clients of a cluster ask each node
+            // themselves.
             _ if spec.id == PUBSUB_SHARDNUMSUB => Self::Counts,
             ResponsePolicy::Default if spec.has_keys() => Self::ByKey,
             ResponsePolicy::Default => Self::Concatenated,
@@ -305,7 +307,8 @@ fn texts<'a>(replies: impl Iterator<Item = &'a [u8]>) -> Result<Vec<u8>, Odd> {
     Ok(all)
 }
 
-/// Whether this reply to FUNCTION STATS tells of a running function: the value of its first field is not null.
+/// Whether this reply to FUNCTION STATS tells of a running function: the value of its first field
+/// is not null.
 fn runs(reply: &[u8]) -> bool {
     let value = Elements::within(reply).and_then(|(_, mut elements)| elements.nth(1));
     value.is_some_and(|value| !frames::is_null(value))

@@ -1,7 +1,7 @@
 //! Replies of several nodes, as literal bytes, and the one that they make.
 //!
-//! Owns a case for each policy and each command whose policy is "special", in both versions of the protocol, and the
-//! property that splitting and merging changes nothing. Never talks to a server.
+//! Owns a case for each policy and each command whose policy is "special", in both versions of the
+//! protocol, and the property that splitting and merging changes nothing. Never talks to a server.
 
 use super::*;
 use crate::command::table::Table;

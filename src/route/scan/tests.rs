@@ -1,7 +1,8 @@
-//! Scans of a model of a cluster whose keys cross from node to node one by one, between any two calls.
+//! Scans of a model of a cluster whose keys cross from node to node one by one, between any two
+//! calls.
 //!
-//! Owns the model: what is so, and what is known of it, which is older. What surprises: the clock moves by a millisecond
-//! a call, because a scan ends by the age of the map.
+//! Owns the model: what is so, and what is known of it, which is older. What surprises: the clock
+//! moves by a millisecond a call, because a scan ends by the age of the map.
 
 use super::*;
 use crate::cli::RunFlags;
@@ -77,7 +78,8 @@ impl Model {
         }
     }
 
-    /// One key of an open slot crosses; behind the last one it is closed, as by CLUSTER SETSLOT NODE.
+    /// One key of an open slot crosses; behind the last one it is closed, as by CLUSTER SETSLOT
+    /// NODE.
     fn cross(&mut self, slot: u16) {
         let open = self.open.iter().find(|open| open.slot == slot);
         let Some(target) = open.and_then(|open| open.target) else {

@@ -1,7 +1,8 @@
-//! Script commands on a lane without sockets: what goes out in front of them, and what that may not change.
+//! Script commands on a lane without sockets: what goes out in front of them, and what that may not
+//! change.
 //!
-//! What surprises: the lane "knows" only what it has seen, so every test that wants a healed EVALSHA first lets
-//! the lane be lost, as a restart of the node would.
+//! What surprises: the lane "knows" only what it has seen, so every test that wants a healed
+//! EVALSHA first lets the lane be lost, as a restart of the node would.
 
 use super::*;
 use crate::session::state::SessionId;
@@ -104,7 +105,8 @@ fn what_failed_is_not_remembered() {
 
 #[test]
 fn a_reply_that_comes_before_its_question_is_not_believed() {
-    // The SCRIPT LOAD may be answered while the EVALSHA is still on its way out; not earlier, and nothing more.
+    // The SCRIPT LOAD may be answered while the EVALSHA is still on its way out; not earlier, and
+    // nothing more.
     let (mut rig, ann) = restarted();
     rig.say(ann, &evalsha());
     rig.hand_over(load().len() - 1);
@@ -229,7 +231,8 @@ fn a_read_only_call_that_is_sent_again_is_answered_once() {
     let read = command(&["EVALSHA_RO", SHA, "0"]);
     rig.say(ann, &read);
     rig.hand_over_all();
-    // The connection breaks between the two replies: the command has one reply to come, or two again.
+    // The connection breaks between the two replies: the command has one reply to come, or two
+    // again.
     rig.answer(&loaded()).unwrap();
     rig.lose();
     assert_eq!(rig.queued(), [load(), read].concat());

@@ -1,12 +1,14 @@
 //! AUTH: who a client says it is, and who decides whether that is so.
 //!
-//! Owns the three ways of a listener: its own users (hashes compared here), nobody (`upstream`: all clients share
-//! the URL's identity, and the answers are those of a Redis whose default user has no password), and the node
-//! (`passthrough`: a password that it has not confirmed within the last minute is taken to it). Never shows,
-//! logs or keeps a password; a failed AUTH leaves the client who it was, as in Redis.
+//! Owns the three ways of a listener: its own users (hashes compared here), nobody (`upstream`: all
+//! clients share the URL's identity, and the answers are those of a Redis whose default user has no
+//! password), and the node (`passthrough`: a password that it has not confirmed within the last
+//! minute is taken to it). Never shows, logs or keeps a password; a failed AUTH leaves the client
+//! who it was, as in Redis.
 //!
-//! What surprises: a question to the node takes time, and nothing of the session is dispatched until it is
-//! answered (INV-12 c), but the reply slot is open already, so that earlier replies flow.
+//! What surprises: a question to the node takes time, and nothing of the session is dispatched
+//! until it is answered (INV-12 c), but the reply slot is open already, so that earlier replies
+//! flow.
 
 use crate::clock::Micros;
 use crate::command::Command;
@@ -41,8 +43,8 @@ pub(super) fn auth(worker: &mut Worker, session: &mut Session, command: Command<
         (3, Some(user), Some(password)) => (Some(user), password),
         _ => return worker.answer(session, super::syntax_error),
     };
-    // Before anything is compared: an application that sends a password where none is set is configured wrongly,
-    // and Redis tells it so.
+    // Before anything is compared: an application that sends a password where none is set is
+    // configured wrongly, and Redis tells it so.
     if user.is_none() && is_default_open(&session.gate) {
         return worker.answer(session, |line| write::error(line, NO_PASSWORD_SET));
     }
@@ -56,7 +58,8 @@ pub(super) fn auth(worker: &mut Worker, session: &mut Session, command: Command<
     }
 }
 
-/// Judges credentials by the rules of the listener; `user` is `None` where only a password was given.
+/// Judges credentials by the rules of the listener; `user` is `None` where only a password was
+/// given.
 pub(super) fn judge(
     shared: &Shared,
     gate: &Gate,
@@ -83,8 +86,8 @@ pub(super) fn judge(
     if is_right { Judged::Granted(Identity::UPSTREAM) } else { Judged::Denied }
 }
 
-/// Whether the user `default` needs no password, as far as that is decided here. With `passthrough` the node says
-/// it itself.
+/// Whether the user `default` needs no password, as far as that is decided here. With `passthrough`
+/// the node says it itself.
 fn is_default_open(gate: &Gate) -> bool {
     match &gate.auth {
         Auth::Upstream => true,
@@ -122,8 +125,8 @@ pub(super) fn ask_node(
     session.end_of_command();
 }
 
-/// Goes on with an AUTH or HELLO once the node's verdict is in: answers it and lets the session go on. Returns
-/// the next question if the same HELLO presents more credentials.
+/// Goes on with an AUTH or HELLO once the node's verdict is in: answers it and lets the session go
+/// on. Returns the next question if the same HELLO presents more credentials.
 pub fn conclude(
     worker: &mut Worker,
     topology: &Topology,
@@ -137,7 +140,8 @@ pub fn conclude(
     let reply = match verdict {
         Verdict::Refused(line) => line,
         Verdict::Confirmed(identity) => {
-            // Its earlier commands are still on lanes of who it was; later ones wait for them (INV-12 c).
+            // Its earlier commands are still on lanes of who it was; later ones wait for them
+            // (INV-12 c).
             grant(&mut session, identity, request.presented.user.as_deref());
             match go_on(worker, topology, &mut session, request.then) {
                 Progress::Answer(reply) => reply,
@@ -174,5 +178,6 @@ pub(super) const WRONG_PASSWORD: &str =
 /// Redis's words for a password where none is needed.
 const NO_PASSWORD_SET: &str = "ERR AUTH <password> called without any password configured for the \
 default user. Are you sure your configuration is correct?";
-/// Longest user and password together that are taken to a node; tokens of cloud providers are below 4 KiB.
+/// Longest user and password together that are taken to a node; tokens of cloud providers are below
+/// 4 KiB.
 const PRESENTED_BYTES_MAX: usize = 64 * 1024;

@@ -1,10 +1,12 @@
-//! CLIENT, the small subcommands: id, name, library, reply mode, and switches that mean nothing to a proxy.
+//! CLIENT, the small subcommands: id, name, library, reply mode, and switches that mean nothing to
+//! a proxy.
 //!
-//! Owns the rule for names and the emulation of CLIENT REPLY. Never forwards any of these: on a shared connection
-//! they would rename, mute or unblock somebody else.
+//! Owns the rule for names and the emulation of CLIENT REPLY. Never forwards any of these: on a
+//! shared connection they would rename, mute or unblock somebody else.
 //!
-//! What surprises: NO-EVICT and NO-TOUCH are accepted and change nothing upstream, because the node's view of a
-//! shared connection is not this client's; UNBLOCK finds nobody, because nobody blocks here.
+//! What surprises: NO-EVICT and NO-TOUCH are accepted and change nothing upstream, because the
+//! node's view of a shared connection is not this client's; UNBLOCK finds nobody, because nobody
+//! blocks here.
 
 use std::sync::atomic::Ordering;
 
@@ -91,7 +93,8 @@ fn is_label(text: &[u8]) -> bool {
     text.iter().all(u8::is_ascii_graphic)
 }
 
-/// CLIENT REPLY: OFF and SKIP have no reply themselves; ON is answered even if a SKIP came just before.
+/// CLIENT REPLY: OFF and SKIP have no reply themselves; ON is answered even if a SKIP came just
+/// before.
 pub(super) fn reply(worker: &mut Worker, session: &mut Session, command: Command<'_>) {
     let mode = if command.has_word_at(2, "on") {
         // Before the answer, which is shown for that reason.
@@ -141,7 +144,8 @@ fn acknowledge(worker: &mut Worker, session: &mut Session, switch: Option<bool>)
     });
 }
 
-/// CLIENT UNBLOCK: nobody blocks here, so the answer is 0 for every id, once the arguments are in order.
+/// CLIENT UNBLOCK: nobody blocks here, so the answer is 0 for every id, once the arguments are in
+/// order.
 pub(super) fn unblock(worker: &mut Worker, session: &mut Session, command: Command<'_>) {
     // The table's arity has no upper bound here; Redis finds out itself, with a text of its own.
     if command.len() > 4 {
@@ -182,5 +186,6 @@ pub(super) fn tracking_info(worker: &mut Worker, session: &mut Session) {
     });
 }
 
-/// Longest name of a client or library. Redis has no bound; ten thousand clients must have one (INV-4).
+/// Longest name of a client or library. Redis has no bound; ten thousand clients must have one
+/// (INV-4).
 const LABEL_BYTES_MAX: usize = 4096;

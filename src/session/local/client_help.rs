@@ -1,11 +1,12 @@
 //! CLIENT HELP, word for word as Redis 7.0.15 answers it.
 //!
-//! Owns that text and nothing else. Never shortened to what this proxy serves: tools compare it, and a subcommand
-//! that is not served explains itself when it is called.
+//! Owns that text and nothing else. Never shortened to what this proxy serves: tools compare it,
+//! and a subcommand that is not served explains itself when it is called.
 //!
 //! What surprises: the lines are simple strings and not one text, in RESP3 as well.
 
-/// The lines in order, as they stand in Redis's source, PAUSE behind UNPAUSE included; the blanks at their beginning are part of them.
+/// The lines in order, as they stand in Redis's source, PAUSE behind UNPAUSE included; the blanks
+/// at their beginning are part of them.
 pub(super) const LINES: [&str; 48] = [
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "CACHING (YES|NO)",

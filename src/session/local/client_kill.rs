@@ -1,11 +1,11 @@
 //! CLIENT KILL: by address, in the old form, or by any of the filters of the new one.
 //!
-//! Owns the filters and the end of the clients they match. Ends sessions of this worker itself and never touches
-//! those of another: that worker gets a message. A victim's replies are dropped, as in Redis; what it had asked
-//! for stays on the lanes as tombstones (INV-1).
+//! Owns the filters and the end of the clients they match. Ends sessions of this worker itself and
+//! never touches those of another: that worker gets a message. A victim's replies are dropped, as
+//! in Redis; what it had asked for stays on the lanes as tombstones (INV-1).
 //!
-//! What surprises: a victim's card is taken down at once, so that killing it twice counts once, although its
-//! session ends a moment later.
+//! What surprises: a victim's card is taken down at once, so that killing it twice counts once,
+//! although its session ends a moment later.
 
 use std::sync::Arc;
 
@@ -35,7 +35,8 @@ struct Filter<'a> {
 
 /// CLIENT KILL, both forms.
 pub(super) fn kill(worker: &mut Worker, session: &mut Session, command: Command<'_>) {
-    // One argument is an address, whatever it looks like: `CLIENT KILL ID` looks for the address "ID".
+    // One argument is an address, whatever it looks like: `CLIENT KILL ID` looks for the address
+    // "ID".
     let is_old_form = command.len() == 3;
     let filter = if is_old_form {
         let address = command.argument(2).map(super::c_string);
@@ -47,7 +48,8 @@ pub(super) fn kill(worker: &mut Worker, session: &mut Session, command: Command<
         Ok(filter) => filter,
         Err(error) => return worker.answer(session, |line| line.extend_from_slice(&error)),
     };
-    // All that match are ended in one go; the number is answered, or in the old form whether there was one.
+    // All that match are ended in one go; the number is answered, or in the old form whether there
+    // was one.
     let mut killed = 0;
     let mut is_own_end = false;
     for client in worker.shared.registry.all() {
@@ -75,7 +77,8 @@ pub(super) fn kill(worker: &mut Worker, session: &mut Session, command: Command<
 /// Ends another client. Returns whether that is certain.
 fn end(worker: &mut Worker, session: &Session, victim: &Arc<Client>) -> bool {
     let (own, home) = (&session.client.home, &victim.home);
-    // Sessions are counted by each worker for itself: the same key on another worker is another client.
+    // Sessions are counted by each worker for itself: the same key on another worker is another
+    // client.
     if own.worker.inbox.same_channel(&home.worker.inbox) {
         let Some(other) = worker.sessions.get_mut(home.session) else {
             return false;
@@ -94,7 +97,8 @@ fn end(worker: &mut Worker, session: &Session, victim: &Arc<Client>) -> bool {
 // === impl Filter ===
 
 impl<'a> Filter<'a> {
-    /// Reads pairs of option and value in order; the error is that of the first mistake, a whole line.
+    /// Reads pairs of option and value in order; the error is that of the first mistake, a whole
+    /// line.
     fn from_options(
         shared: &Shared,
         session: &Session,
@@ -145,7 +149,8 @@ impl<'a> Filter<'a> {
         Ok(())
     }
 
-    /// Whether `client` is meant, if the client `own` asks. A filter that is not set lets everybody through.
+    /// Whether `client` is meant, if the client `own` asks. A filter that is not set lets everybody
+    /// through.
     fn matches(&self, client: &Client, own: u64) -> bool {
         self.address.is_none_or(|address| client.address.as_bytes() == address)
             && self.local_address.is_none_or(|address| client.local_address.as_bytes() == address)
@@ -173,8 +178,8 @@ fn id(value: &[u8]) -> Result<u64, Vec<u8>> {
     })
 }
 
-/// Whether there is such a user, as far as a proxy can know: `default`, one of the listener's, or one that
-/// somebody has proved to be.
+/// Whether there is such a user, as far as a proxy can know: `default`, one of the listener's, or
+/// one that somebody has proved to be.
 fn user_exists(shared: &Shared, session: &Session, name: &[u8]) -> bool {
     let is_listed = match &session.gate.auth {
         Auth::Users(users) => users.iter().any(|user| user.name.as_bytes() == name),

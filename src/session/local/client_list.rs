@@ -1,10 +1,12 @@
 //! CLIENT LIST and CLIENT INFO: the cards of this proxy's clients, in the words of Redis.
 //!
-//! Owns the line of one client and the choice of clients. Shows the clients of all workers of this process and
-//! never asks a node: who is connected elsewhere is not shown. A card arrives from the registry and leaves as text.
+//! Owns the line of one client and the choice of clients. Shows the clients of all workers of this
+//! process and never asks a node: who is connected elsewhere is not shown. A card arrives from the
+//! registry and leaves as text.
 //!
-//! What surprises: the fields about Redis's own buffers are there, because parsers expect them, and are 0. The
-//! libraries' names follow only if the upstream knows CLIENT SETINFO, as its own list would show them.
+//! What surprises: the fields about Redis's own buffers are there, because parsers expect them, and
+//! are 0. The libraries' names follow only if the upstream knows CLIENT SETINFO, as its own list
+//! would show them.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -167,8 +169,8 @@ impl<'a> Style<'a> {
 
     /// Appends the line of one client, line feed included.
     fn describe(&self, out: &mut Vec<u8>, client: &Client) {
-        // Texts of the client go in as bytes: they are visible ASCII by CLIENT SETNAME's rule, but for the user's
-        // name, which is whatever somebody authenticated as.
+        // Texts of the client go in as bytes: they are visible ASCII by CLIENT SETNAME's rule, but
+        // for the user's name, which is whatever somebody authenticated as.
         let labels = client.labels();
         // Writing to a Vec cannot fail.
         let _ = write!(
@@ -218,8 +220,8 @@ impl<'a> Style<'a> {
     }
 }
 
-/// The letters of Redis, in its order: a subscriber, in a transaction, blocked, on a unix socket, READONLY, NO-EVICT; `N` for
-/// none of them.
+/// The letters of Redis, in its order: a subscriber, in a transaction, blocked, on a unix socket,
+/// READONLY, NO-EVICT; `N` for none of them.
 fn flags(client: &Client) -> String {
     let letters = [
         ('P', client.is_subscriber()),

@@ -1,13 +1,15 @@
 //! What a cluster looks like to its clients: one healthy node, which is us, and every slot its own.
 //!
-//! Owns the answers to CLUSTER and to READONLY, READWRITE and ASKING, in front of a Redis Cluster; before anything
-//! else, and with `present_as = "standalone"`, they are told that there is no cluster support. Never names a real
-//! node or its address, never changes a cluster: what would is refused. COUNTKEYSINSLOT, GETKEYSINSLOT and SLOT-STATS
-//! are not answered here: they go to the nodes that own the slots (`route`).
+//! Owns the answers to CLUSTER and to READONLY, READWRITE and ASKING, in front of a Redis Cluster;
+//! before anything else, and with `present_as = "standalone"`, they are told that there is no
+//! cluster support. Never names a real node or its address, never changes a cluster: what would is
+//! refused. COUNTKEYSINSLOT, GETKEYSINSLOT and SLOT-STATS are not answered here: they go to the
+//! nodes that own the slots (`route`).
 //!
-//! What surprises: our address is the one that the client dialled, so each client is told its own. Client libraries
-//! leave the first connection and dial what they are told; where they dial another address than the one that arrives
-//! here (a forwarded port, a container's network), `[[listener]] announce` has to say so.
+//! What surprises: our address is the one that the client dialled, so each client is told its own.
+//! Client libraries leave the first connection and dial what they are told; where they dial another
+//! address than the one that arrives here (a forwarded port, a container's network), `[[listener]]
+//! announce` has to say so.
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
@@ -25,8 +27,8 @@ use crate::worker::Worker;
 
 use super::cluster_help;
 
-/// What we are called as a node: 40 hexadecimal digits, as Redis names its nodes and shards. Drawn for each process:
-/// the same to all of its clients, and no node's.
+/// What we are called as a node: 40 hexadecimal digits, as Redis names its nodes and shards. Drawn
+/// for each process: the same to all of its clients, and no node's.
 #[derive(Debug)]
 pub struct Names {
     /// CLUSTER MYID.
@@ -39,7 +41,8 @@ pub struct Names {
 struct View<'a> {
     /// What we are called: by the node's, which is all that tells us from a real one.
     names: &'a Names,
-    /// Where it is found; empty where nobody can say, which libraries take for the address that they dialled.
+    /// Where it is found; empty where nobody can say, which libraries take for the address that
+    /// they dialled.
     host: String,
     /// 0 where nobody can say.
     port: u16,
@@ -100,8 +103,9 @@ fn no_cluster(line: &mut Vec<u8>) {
     write::error(line, "ERR This instance has cluster support disabled");
 }
 
-/// Why a command is refused where clients are shown a cluster, if it is: whatever is not answered changes something.
-/// So is what only a newer server knows; as a question it would be about nodes that are not to be seen.
+/// Why a command is refused where clients are shown a cluster, if it is: whatever is not answered
+/// changes something. So is what only a newer server knows; as a question it would be about nodes
+/// that are not to be seen.
 #[must_use]
 pub fn refusal(spec: &Spec) -> Option<Refusal> {
     let word = spec.name.strip_prefix("cluster|")?;
@@ -139,8 +143,9 @@ impl Default for Names {
     }
 }
 
-/// No part of the process or its address goes into it: two of them behind one address must not look like one node, and
-/// whoever connects again after a restart finds a node that has forgotten what the former one had remembered for it.
+/// No part of the process or its address goes into it: two of them behind one address must not look
+/// like one node, and whoever connects again after a restart finds a node that has forgotten what
+/// the former one had remembered for it.
 ///
 /// 160 bits out of the system's random numbers, which seed the standard hasher.
 fn drawn_name() -> String {
@@ -210,8 +215,8 @@ impl<'a> View<'a> {
         write::map_header(out, self.protocol, 0);
     }
 
-    /// CLUSTER SHARDS: the same in more words. The offset is that of a node that has replicated nothing, so that nobody
-    /// takes us for being behind.
+    /// CLUSTER SHARDS: the same in more words. The offset is that of a node that has replicated
+    /// nothing, so that nobody takes us for being behind.
     fn shards(&self, out: &mut Vec<u8>) {
         let text = |out: &mut Vec<u8>, name: &str, text: &str| {
             write::bulk(out, name.as_bytes());
@@ -236,8 +241,8 @@ impl<'a> View<'a> {
         text(out, "health", "online");
     }
 
-    /// The line of CLUSTER NODES. The port behind the `@` is that of a node's talk with the others, which Redis puts
-    /// 10,000 above; nobody listens there, but libraries want to read a number.
+    /// The line of CLUSTER NODES. The port behind the `@` is that of a node's talk with the others,
+    /// which Redis puts 10,000 above; nobody listens there, but libraries want to read a number.
     fn line(&self) -> String {
         let bus = self.port.checked_add(10_000).unwrap_or(0);
         let Self { names, host, port, .. } = self;
@@ -251,8 +256,9 @@ fn all_slots(out: &mut Vec<u8>) {
     write::integer(out, i64::from(SLOTS) - 1);
 }
 
-/// CLUSTER INFO of one node that has met no other, with the epoch that it got when the cluster was made. It is well whatever happens behind us: a library that was told
-/// otherwise would turn to other nodes, and there are none. What is wrong each command's own reply says.
+/// CLUSTER INFO of one node that has met no other, with the epoch that it got when the cluster was
+/// made. It is well whatever happens behind us: a library that was told otherwise would turn to
+/// other nodes, and there are none. What is wrong each command's own reply says.
 const INFO: &str = "cluster_state:ok\r\n\
 cluster_slots_assigned:16384\r\n\
 cluster_slots_ok:16384\r\n\

@@ -1,10 +1,11 @@
 //! CLUSTER HELP, word for word as Redis 7.0.15 answers it.
 //!
-//! Owns that text and nothing else. Never shortened to what is answered here: a subcommand that is refused explains
-//! itself when it is called. Operators who type it want to know what there is, and where else to say it.
+//! Owns that text and nothing else. Never shortened to what is answered here: a subcommand that is
+//! refused explains itself when it is called. Operators who type it want to know what there is, and
+//! where else to say it.
 //!
-//! What surprises: a newer server knows more subcommands (MYSHARDID) and describes them; here the text stays that of
-//! the reference.
+//! What surprises: a newer server knows more subcommands (MYSHARDID) and describes them; here the
+//! text stays that of the reference.
 
 /// The lines in order; the blanks at their beginning are part of them.
 pub(super) const LINES: [&str; 56] = [

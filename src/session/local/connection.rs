@@ -1,10 +1,11 @@
 //! The connection itself: ECHO, PING, SELECT, QUIT, RESET.
 //!
-//! Owns which database a session is in and how it gets back to where it began. Never moves a command that is in
-//! flight: those stay on their lane, and later ones wait for them there (INV-12 c).
+//! Owns which database a session is in and how it gets back to where it began. Never moves a
+//! command that is in flight: those stay on their lane, and later ones wait for them there (INV-12
+//! c).
 //!
-//! What surprises: RESET is answered even after CLIENT REPLY OFF, which it ends, and is not answered after CLIENT
-//! REPLY SKIP, which had taken effect before.
+//! What surprises: RESET is answered even after CLIENT REPLY OFF, which it ends, and is not
+//! answered after CLIENT REPLY SKIP, which had taken effect before.
 
 use crate::command::spec::Spec;
 use crate::command::{Command, errors};
@@ -33,8 +34,8 @@ pub(super) fn select(
     session: &mut Session,
     command: Command<'_>,
 ) {
-    // Four different mistakes have four different texts, and the parser is the strict one of Redis: no blank,
-    // no sign but a minus, no leading zero.
+    // Four different mistakes have four different texts, and the parser is the strict one of Redis:
+    // no blank, no sign but a minus, no leading zero.
     let error = match parse_integer(command.argument(1).unwrap_or_default()).map(i32::try_from) {
         None => "ERR value is not an integer or out of range",
         Some(Err(_)) => "ERR value is out of range, value must between -2147483648 and 2147483647",
@@ -51,8 +52,8 @@ pub(super) fn select(
     worker.answer(session, |line| write::error(line, error));
 }
 
-/// Changes protocol version and database, and forgets the lanes if they no longer fit. Selecting the same
-/// database again, as pools do, costs nothing.
+/// Changes protocol version and database, and forgets the lanes if they no longer fit. Selecting
+/// the same database again, as pools do, costs nothing.
 pub(super) fn enter(session: &mut Session, protocol: Protocol, db: u32) {
     if (protocol, db) != (session.protocol, session.db) {
         session.protocol = protocol;
@@ -101,11 +102,12 @@ pub(super) fn ping(worker: &mut Worker, session: &mut Session, spec: &Spec, comm
     });
 }
 
-/// Whether a connection of this worker stands to a node that takes writes; each of those is a shard. Without one
-/// nothing is known: whoever wants to know must try.
+/// Whether a connection of this worker stands to a node that takes writes; each of those is a
+/// shard. Without one nothing is known: whoever wants to know must try.
 ///
-/// A stopped node keeps its connections, and a dead machine for as long as `user_timeout`. That is what a client of
-/// one Redis sees too, whose PING then waits; here commands for other slots go on meanwhile, so PING does not wait.
+/// A stopped node keeps its connections, and a dead machine for as long as `user_timeout`. That is
+/// what a client of one Redis sees too, whose PING then waits; here commands for other slots go on
+/// meanwhile, so PING does not wait.
 pub(super) fn is_upstream_there(worker: &Worker, topology: &Topology) -> bool {
     worker.lanes.keys().filter_map(|id| worker.lanes.get(id)).any(|lane| {
         let is_current = lane.key.epoch == topology.epoch && !lane.retired;

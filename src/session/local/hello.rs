@@ -1,11 +1,12 @@
 //! HELLO: protocol version, credentials and name in one command.
 //!
-//! Owns the order in which Redis does these things, and the reply. Never changes the protocol unless all else
-//! went well. A HELLO whose credentials only the node can judge is kept as [`Hello`] until the verdict is in, and
-//! goes on where it stopped.
+//! Owns the order in which Redis does these things, and the reply. Never changes the protocol
+//! unless all else went well. A HELLO whose credentials only the node can judge is kept as
+//! [`Hello`] until the verdict is in, and goes on where it stopped.
 //!
-//! What surprises: Redis carries out AUTH and SETNAME while it reads the options, so what stood before a mistake
-//! has happened although the answer is an error. Clients can see that, so it is the same here.
+//! What surprises: Redis carries out AUTH and SETNAME while it reads the options, so what stood
+//! before a mistake has happened although the answer is an error. Clients can see that, so it is
+//! the same here.
 
 use crate::clock::Micros;
 use crate::command::Command;
@@ -26,7 +27,8 @@ use super::{client, connection};
 pub struct Hello {
     /// The version that was asked for; `None` if none was: it stays.
     protocol: Option<Protocol>,
-    /// Options that are not carried out yet, word by word. Holds passwords: its `Debug` is never logged.
+    /// Options that are not carried out yet, word by word. Holds passwords: its `Debug` is never
+    /// logged.
     options: Vec<Secret>,
 }
 
@@ -137,7 +139,8 @@ fn welcome(topology: &Topology, session: &mut Session, protocol: Option<Protocol
     // A bare HELLO only asks; it changes nothing.
     let protocol = protocol.unwrap_or(session.protocol);
     connection::enter(session, protocol, session.db);
-    // Before the control plane has spoken with the node, what every supported server can be taken for.
+    // Before the control plane has spoken with the node, what every supported server can be taken
+    // for.
     let unknown = Facts::default();
     let facts = topology.facts.as_deref().unwrap_or(&unknown);
     write::map_header(&mut out, protocol, 7);
@@ -147,7 +150,8 @@ fn welcome(topology: &Topology, session: &mut Session, protocol: Option<Protocol
     write::integer(&mut out, protocol.number());
     write::bulk(&mut out, b"id");
     write::integer(&mut out, i64::try_from(session.client.id).unwrap_or(i64::MAX));
-    // What we are to clients, whatever the node calls itself: it takes writes, and is the whole of its cluster.
+    // What we are to clients, whatever the node calls itself: it takes writes, and is the whole of
+    // its cluster.
     pair(&mut out, "mode", if topology.shows_cluster() { "cluster" } else { "standalone" });
     pair(&mut out, "role", "master");
     write::bulk(&mut out, b"modules");

@@ -1,11 +1,14 @@
-//! Commands of class local: those about the client's own connection, answered here as Redis 7.0 answers them.
+//! Commands of class local: those about the client's own connection, answered here as Redis 7.0
+//! answers them.
 //!
-//! Owns what such a command changes in its session and every byte of its answer. Never asks a node: AUTH with
-//! `passthrough` is handed to `upstream::verify`, and what is a node's to answer goes back to `dispatch`. A command
-//! arrives resolved and with the right number of arguments; its answer takes its turn among the replies.
+//! Owns what such a command changes in its session and every byte of its answer. Never asks a node:
+//! AUTH with `passthrough` is handed to `upstream::verify`, and what is a node's to answer goes
+//! back to `dispatch`. A command arrives resolved and with the right number of arguments; its
+//! answer takes its turn among the replies.
 //!
-//! What surprises: Redis reads option words and prints offending arguments as C strings, so both end at a NUL
-//! byte here too. Texts are compared with a real server by the differential tests; do not mend their grammar.
+//! What surprises: Redis reads option words and prints offending arguments as C strings, so both
+//! end at a NUL byte here too. Texts are compared with a real server by the differential tests; do
+//! not mend their grammar.
 
 pub mod auth;
 mod client;
@@ -31,7 +34,8 @@ use crate::stats::labels::Outcome;
 use crate::topology::Topology;
 use crate::worker::Worker;
 
-/// Answers one command of class local. Its reply slot is filled at once, but for an AUTH that the node must judge.
+/// Answers one command of class local. Its reply slot is filled at once, but for an AUTH that the
+/// node must judge.
 pub fn answer(
     worker: &mut Worker,
     topology: &Topology,
@@ -72,7 +76,8 @@ pub fn answer(
         "client|getredir" => worker.answer(session, |line| write::integer(line, -1)),
         "client|trackinginfo" => client::tracking_info(worker, session),
         "client|help" => worker.answer(session, |line| lines(line, &client_help::LINES)),
-        // The table has grown a local command that is not written here: say so, and answer nothing wrong.
+        // The table has grown a local command that is not written here: say so, and answer nothing
+        // wrong.
         name => {
             let why = "this build has no answer of its own; send it to the node itself";
             let refusal = Refusal::NotServed { command: name.into(), why };
@@ -82,11 +87,12 @@ pub fn answer(
     Dispatched::Done
 }
 
-/// What of class local is for the node to answer all the same, as it is to be sent there: CLIENT UNBLOCK of a client
-/// that waits there, and a PING while no connection of ours says that the upstream is there.
+/// What of class local is for the node to answer all the same, as it is to be sent there: CLIENT
+/// UNBLOCK of a client that waits there, and a PING while no connection of ours says that the
+/// upstream is there.
 ///
-/// So that PING needs no knowledge of its own: it takes the way of any command without a key, dials what that would
-/// dial, waits as long, and is told in the same words that nobody can be reached.
+/// So that PING needs no knowledge of its own: it takes the way of any command without a key, dials
+/// what that would dial, waits as long, and is told in the same words that nobody can be reached.
 #[must_use]
 pub fn passed_on(
     worker: &Worker,
@@ -119,8 +125,8 @@ fn syntax_error(line: &mut Vec<u8>) {
     write::error(line, "ERR syntax error");
 }
 
-/// Appends an error that quotes an argument of the client, as Redis's `%s` prints it: up to a NUL byte, on one
-/// line, any other byte as it is.
+/// Appends an error that quotes an argument of the client, as Redis's `%s` prints it: up to a NUL
+/// byte, on one line, any other byte as it is.
 fn error_about(line: &mut Vec<u8>, before: &str, argument: &[u8], after: &str) {
     let shown = c_string(argument).iter();
     line.push(b'-');

@@ -1,9 +1,11 @@
-//! Answers of class local, on a worker without sockets, compared with what redis-server 7.0.15 sent.
+//! Answers of class local, on a worker without sockets, compared with what redis-server 7.0.15
+//! sent.
 //!
-//! Owns a rig that feeds a session the bytes of a client and shows what it is owed. Never dials, but for the tests
-//! of `passthrough`, whose node is a thread that answers AUTH.
+//! Owns a rig that feeds a session the bytes of a client and shows what it is owed. Never dials,
+//! but for the tests of `passthrough`, whose node is a thread that answers AUTH.
 //!
-//! What surprises: the tables below are recordings. If one fails, ask a real server before changing it.
+//! What surprises: the tables below are recordings. If one fails, ask a real server before changing
+//! it.
 
 #[cfg(test)]
 mod cluster;
@@ -477,7 +479,8 @@ fn only_a_listed_default_user_without_password_makes_auth_pointless() {
 
 // --- AUTH that the node judges ---
 
-/// A node that answers each AUTH with one of `answers`, a connection each, and tells what it was asked.
+/// A node that answers each AUTH with one of `answers`, a connection each, and tells what it was
+/// asked.
 fn node(answers: &'static [&'static str]) -> (u16, std::thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -925,7 +928,8 @@ fn a_client_of_another_worker_is_killed_by_a_message() {
     };
     add(shared.registry.next_id());
     add(shared.registry.next_id());
-    // Room for one message only: what cannot be told to the other worker is not counted, and can be repeated.
+    // Room for one message only: what cannot be told to the other worker is not counted, and can be
+    // repeated.
     rig.check(id, &[("CLIENT KILL TYPE normal", ":1\r\n")]);
     assert!(matches!(messages.try_recv(), Ok(Message::Kill(victim)) if victim == id));
     rig.check(id, &[("CLIENT KILL TYPE normal", ":1\r\n"), ("CLIENT KILL TYPE normal", ":0\r\n")]);

@@ -1,8 +1,9 @@
 //! A session whose connection is lost, at every stage of what it can hold there (INV-3).
 //!
-//! Owns a worker without sockets: how far a connection had come when it broke is a number, and every number is
-//! tried. What surprises: the words of an error are compared by their beginnings only, which are what an
-//! application relies on: `not executed` and `outcome unknown` must never be mixed up.
+//! Owns a worker without sockets: how far a connection had come when it broke is a number, and
+//! every number is tried. What surprises: the words of an error are compared by their beginnings
+//! only, which are what an application relies on: `not executed` and `outcome unknown` must never
+//! be mixed up.
 
 use super::*;
 use crate::session::state::SessionId;

@@ -1,10 +1,10 @@
 //! The questions about the topology, put to several nodes at once.
 //!
-//! Owns which commands are sent, what stands in for one that a node does not know or permit, and how long an answer is
-//! waited for. Never believes an answer; `picture` weighs them.
+//! Owns which commands are sent, what stands in for one that a node does not know or permit, and
+//! how long an answer is waited for. Never believes an answer; `picture` weighs them.
 //!
-//! What surprises: the first answer shortens the patience with the others. A hung node costs a tenth of a second, not
-//! the whole bound.
+//! What surprises: the first answer shortens the patience with the others. A hung node costs a
+//! tenth of a second, not the whole bound.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +22,8 @@ use super::{nodes, shards};
 use crate::clock;
 use crate::topology::slots::Health;
 
-/// Where clients are told to find each node, by its id; kept from one refresh to the next, because it hardly changes.
+/// Where clients are told to find each node, by its id; kept from one refresh to the next, because
+/// it hardly changes.
 #[derive(Debug, Default)]
 pub struct Places(HashMap<Box<str>, Place>);
 
@@ -41,8 +42,8 @@ const NODES: Command<'static> = &[b"CLUSTER", b"NODES"];
 const SHARDS: Command<'static> = &[b"CLUSTER", b"SHARDS"];
 const SLOTS: Command<'static> = &[b"CLUSTER", b"SLOTS"];
 
-/// Asks each of `contacts` for CLUSTER NODES and waits for whoever answers in time. A node that permits only the
-/// others answers through [`places_of`] just as well.
+/// Asks each of `contacts` for CLUSTER NODES and waits for whoever answers in time. A node that
+/// permits only the others answers through [`places_of`] just as well.
 pub async fn views_of(contacts: &[&Contact]) -> Vec<(usize, Option<View>)> {
     let mut pending = JoinSet::new();
     for (place, contact) in contacts.iter().enumerate() {
@@ -120,8 +121,9 @@ impl Places {
         view.nodes.iter().any(is_old)
     }
 
-    /// Remembers what `told` says of the nodes of `view`, and nothing of anybody else. Who is not in it (CLUSTER SLOTS
-    /// leaves out failed replicas, and those without slots) is taken as `view` has it.
+    /// Remembers what `told` says of the nodes of `view`, and nothing of anybody else. Who is not
+    /// in it (CLUSTER SLOTS leaves out failed replicas, and those without slots) is taken as `view`
+    /// has it.
     pub fn learn(&mut self, view: &View, told: Option<View>) {
         let mut told: HashMap<Box<str>, Seen> = told
             .into_iter()
@@ -143,8 +145,8 @@ impl Places {
     pub fn lay_over(&self, view: &mut View) {
         for seen in &mut view.nodes {
             let Some(Place { seen: known, .. }) = self.0.get(&seen.id) else { continue };
-            // A node that has no name for clients (`?`) still has the address that the others use: better reached by
-            // that than not at all.
+            // A node that has no name for clients (`?`) still has the address that the others use:
+            // better reached by that than not at all.
             if known.host != Host::Unknown {
                 let other = std::mem::replace(&mut seen.host, known.host.clone());
                 seen.aliases.extend(other.name().map(Into::into));
@@ -152,7 +154,8 @@ impl Places {
             }
             seen.aliases.extend(known.aliases.iter().cloned());
             seen.zone.clone_from(&known.zone);
-            // What CLUSTER NODES says of failures is from today; that a node loads its data it does not say.
+            // What CLUSTER NODES says of failures is from today; that a node loads its data it does
+            // not say.
             if seen.health == Health::Online && known.health == Health::Loading {
                 seen.health = Health::Loading;
             }

@@ -1,10 +1,11 @@
 //! Keys that nobody can find: those that lie on a node in slots which another one serves.
 //!
-//! Owns the counting on one node, and the doubt about it: what was found is counted again some seconds later, because a
-//! slot may just have been on the move. Never touches a key.
+//! Owns the counting on one node, and the doubt about it: what was found is counted again some
+//! seconds later, because a slot may just have been on the move. Never touches a key.
 //!
-//! What surprises: the slots that a node does *not* serve are the ones counted. That is most of them, but each count takes
-//! a microsecond there, they come in small portions, and no arithmetic with a DBSIZE that changes meanwhile is needed.
+//! What surprises: the slots that a node does *not* serve are the ones counted. That is most of
+//! them, but each count takes a microsecond there, they come in small portions, and no arithmetic
+//! with a DBSIZE that changes meanwhile is needed.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

@@ -1,11 +1,13 @@
 //! One control connection to one node of a cluster.
 //!
-//! Owns the connection and its task: it dials, pings, asks what the follower wants to know, and dials again when it is
-//! lost. Never carries a client's command, never decides anything about the cluster. Whoever asks waits for as long as
-//! it likes; the connection itself is given up only after the bound of the control plane.
+//! Owns the connection and its task: it dials, pings, asks what the follower wants to know, and
+//! dials again when it is lost. Never carries a client's command, never decides anything about the
+//! cluster. Whoever asks waits for as long as it likes; the connection itself is given up only
+//! after the bound of the control plane.
 //!
-//! What surprises: an *error* reply to PING is a sign of life, as with a single node; and a node that wants AUTH while we
-//! have no credentials is well, only mute, until some client has lent us its name.
+//! What surprises: an *error* reply to PING is a sign of life, as with a single node; and a node
+//! that wants AUTH while we have no credentials is well, only mute, until some client has lent us
+//! its name.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -56,7 +58,8 @@ pub enum Standing {
 #[derive(Debug, Default)]
 struct State {
     standing: Standing,
-    /// The node wants AUTH and nobody has lent a name: it answers PING with an error and nothing else.
+    /// The node wants AUTH and nobody has lent a name: it answers PING with an error and nothing
+    /// else.
     is_stranger: bool,
     /// It would take a name, and has not been lent one that the node refused.
     may_borrow: bool,
@@ -146,8 +149,8 @@ impl Contact {
         self.state.borrow().version.clone()
     }
 
-    /// Asks; the replies come in the order of `commands`. `None` at once if the connection is not ready for it, later
-    /// if it is lost meanwhile.
+    /// Asks; the replies come in the order of `commands`. `None` at once if the connection is not
+    /// ready for it, later if it is lost meanwhile.
     pub fn ask(&self, commands: &[&[&[u8]]]) -> Option<oneshot::Receiver<Vec<Bytes>>> {
         let mut bytes = Vec::new();
         commands.iter().for_each(|command| write::command(&mut bytes, command));
@@ -164,8 +167,8 @@ impl Contact {
         Some(learnt)
     }
 
-    /// Hands the question over. A contact that is busy with another one already is not waited for: whoever asks has others
-    /// to turn to.
+    /// Hands the question over. A contact that is busy with another one already is not waited for:
+    /// whoever asks has others to turn to.
     fn send(&self, question: Question) -> Option<()> {
         if !self.is_up() {
             return None;
@@ -202,13 +205,15 @@ impl Task {
             self.set(Standing::Down(error));
             // Whoever asked meanwhile hears at once that there will be no answer.
             while self.asked.try_recv().is_ok() {}
-            // Without jitter on purpose: one connection a node and process, bounded by its own pace.
+            // Without jitter on purpose: one connection a node and process, bounded by its own
+            // pace.
             sleep(BACKOFF_FIRST * (1 << failures.min(5))).await;
             failures = failures.saturating_add(1);
         }
     }
 
-    /// Changes the standing and tells the follower. Nothing is due on a connection that has just been made or lost.
+    /// Changes the standing and tells the follower. Nothing is due on a connection that has just
+    /// been made or lost.
     fn set(&self, standing: Standing) {
         let mut state = self.state.borrow_mut();
         (state.standing, state.asked_at) = (standing, None);
@@ -216,7 +221,8 @@ impl Task {
         self.changed.notify_one();
     }
 
-    /// One connection, from the dial to its loss; `failures` is set back as soon as the node has answered.
+    /// One connection, from the dial to its loss; `failures` is set back as soon as the node has
+    /// answered.
     async fn converse(
         &mut self,
         failures: &mut u32,
@@ -239,7 +245,8 @@ impl Task {
         self.restore(&mut exchange).await?;
         let version = answered(facts::version(&mut exchange)).await?;
         self.state.borrow_mut().version = version;
-        // Only a node that answers ends the growing pauses: one that accepts and says nothing does not.
+        // Only a node that answers ends the growing pauses: one that accepts and says nothing does
+        // not.
         *failures = 0;
         self.set(Standing::Up);
         loop {
@@ -265,7 +272,8 @@ impl Task {
         self.state.borrow_mut().asked_at = does.then(clock::micros);
     }
 
-    /// Loads what a primary has forgotten, where that is allowed. A replica gets it from its primary.
+    /// Loads what a primary has forgotten, where that is allowed. A replica gets it from its
+    /// primary.
     async fn restore(&mut self, exchange: &mut Exchange) -> Result<(), DialError> {
         // The borrow must end before the first await.
         let is_due = {
@@ -275,7 +283,8 @@ impl Task {
         if is_due { self.restorer.look(&self.shared, &self.node, exchange).await } else { Ok(()) }
     }
 
-    /// Any reply will do. If it is that strangers are not welcome, and a client has proven a name, that name is lent.
+    /// Any reply will do. If it is that strangers are not welcome, and a client has proven a name,
+    /// that name is lent.
     async fn ping(&self, exchange: &mut Exchange) -> Result<(), DialError> {
         let mut bytes = Vec::new();
         write::command(&mut bytes, &[b"PING"]);
@@ -283,7 +292,8 @@ impl Task {
         let replies = answered(converse(exchange, &bytes, 2)).await?;
         let reply = replies.first().cloned().unwrap_or_default();
         let mut is_stranger = reply.starts_with(b"-NOAUTH");
-        // What a client has proven to this deployment may be refused by this node: its ACL is its own.
+        // What a client has proven to this deployment may be refused by this node: its ACL is its
+        // own.
         let mut is_refused = false;
         if is_stranger && let Some(presented) = self.shared.identities.any() {
             let auth: [&[u8]; 3] = [b"AUTH", presented.user(), &presented.password];
@@ -301,7 +311,8 @@ impl Task {
     }
 }
 
-/// A second; less if a client proves a name that a mute connection needs. Its next command wants the slot map.
+/// A second; less if a client proves a name that a mute connection needs. Its next command wants
+/// the slot map.
 async fn until_ping(state: &RefCell<State>, shared: &Shared) {
     let ping_at = clock::micros() + PING_EVERY;
     loop {
@@ -337,7 +348,8 @@ fn data(reply: &Bytes) -> Option<Data> {
     }
 }
 
-/// Asks the node, within the bound of the control plane. That nobody waits for the answer any more does not matter.
+/// Asks the node, within the bound of the control plane. That nobody waits for the answer any more
+/// does not matter.
 async fn answer(exchange: &mut Exchange, question: Question) -> Result<(), DialError> {
     match question {
         Question::Replies { commands, count, answer } => {

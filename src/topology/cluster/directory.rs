@@ -1,10 +1,12 @@
 //! Numbers for addresses, and the nodes behind them.
 //!
-//! Owns which [`NodeId`] stands for which address of a deployment, and the making of a [`Node`]: all have the settings of
-//! the upstream and their own address. A number is never given to another address, so whatever is still keyed by it
-//! (lanes, back-off, cursors of SCAN) cannot end at a stranger. Never dials.
+//! Owns which [`NodeId`] stands for which address of a deployment, and the making of a [`Node`]:
+//! all have the settings of the upstream and their own address. A number is never given to another
+//! address, so whatever is still keyed by it (lanes, back-off, cursors of SCAN) cannot end at a
+//! stranger. Never dials.
 //!
-//! What surprises: the first seed has number 0, because the picture before the first answer has that node already.
+//! What surprises: the first seed has number 0, because the picture before the first answer has
+//! that node already.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,7 +48,8 @@ impl Directory {
         Self::new(&crate::topology::Topology::for_tests("redis-cluster://seed:1").node, [])
     }
 
-    /// The node at that address. `None` if TLS cannot ask for such a name, or all numbers are used up.
+    /// The node at that address. `None` if TLS cannot ask for such a name, or all numbers are used
+    /// up.
     pub fn node(&mut self, endpoint: &Endpoint) -> Option<Arc<Node>> {
         if let Some(node) = self.nodes.get(endpoint) {
             return Some(Arc::clone(node));
@@ -76,8 +79,8 @@ impl Directory {
     }
 }
 
-/// All nodes share one configuration of TLS, so that a changed certificate is read once; each is asked for its own
-/// name, unless the settings name one for all.
+/// All nodes share one configuration of TLS, so that a changed certificate is read once; each is
+/// asked for its own name, unless the settings name one for all.
 fn with_name(
     config: &ClientTlsReloader,
     host: &str,

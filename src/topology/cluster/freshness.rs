@@ -1,11 +1,12 @@
 //! Which replicas are in step, so that they may serve reads.
 //!
-//! Owns the comparison of what a replica has with what its primary had a while ago, once a second, and the moment until
-//! which the data path may believe it. Never sends anything: contacts ask ROLE with every PING.
+//! Owns the comparison of what a replica has with what its primary had a while ago, once a second,
+//! and the moment until which the data path may believe it. Never sends anything: contacts ask ROLE
+//! with every PING.
 //!
-//! What surprises: lag is measured in what the primary had at a time, not in seconds since the replica heard of it. An idle
-//! primary speaks every ten seconds, and its replica lacks nothing meanwhile. While the primary is away its last known
-//! offset is what counts.
+//! What surprises: lag is measured in what the primary had at a time, not in seconds since the
+//! replica heard of it. An idle primary speaks every ten seconds, and its replica lacks nothing
+//! meanwhile. While the primary is away its last known offset is what counts.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -17,7 +18,8 @@ use crate::topology::slots::MemberRole;
 /// What ROLE says of a node's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Data {
-    /// Whether it is a replica that is not connected to its primary, or that is loading what it got from it.
+    /// Whether it is a replica that is not connected to its primary, or that is loading what it got
+    /// from it.
     pub is_apart: bool,
     /// How far it is in the history of its shard, in bytes.
     pub offset: u64,
@@ -30,7 +32,8 @@ pub struct History(VecDeque<(Micros, u64)>);
 // === impl History ===
 
 impl History {
-    /// The primary has `offset` at `now`; what is older than `kept` is needed no more, but for the newest of that.
+    /// The primary has `offset` at `now`; what is older than `kept` is needed no more, but for the
+    /// newest of that.
     pub fn note(&mut self, now: Micros, offset: u64, kept: Micros) {
         while self.0.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= kept) {
             self.0.pop_front();
@@ -38,7 +41,8 @@ impl History {
         self.0.push_back((now, offset));
     }
 
-    /// What it had `lag` before `now`; the oldest known where that is younger. `None` if nothing is known.
+    /// What it had `lag` before `now`; the oldest known where that is younger. `None` if nothing is
+    /// known.
     #[must_use]
     pub fn before(&self, now: Micros, lag: Micros) -> Option<u64> {
         let old = self.0.iter().rev().find(|(at, _)| now.saturating_sub(*at) >= lag);

@@ -1,11 +1,12 @@
 //! Following a Redis Cluster: who is there, who serves which slot, and who is well.
 //!
-//! Owns the follower, which runs for as long as its deployment is the published one: it keeps a control connection to
-//! each member, asks some of them for their view when there is reason to, and publishes what follows from the answers.
-//! Never carries a client's command, and never stands in its way: a redirect mends its slot at once, without us.
+//! Owns the follower, which runs for as long as its deployment is the published one: it keeps a
+//! control connection to each member, asks some of them for their view when there is reason to, and
+//! publishes what follows from the answers. Never carries a client's command, and never stands in
+//! its way: a redirect mends its slot at once, without us.
 //!
-//! What surprises: seeds are used again whenever no member answers. A cluster may have moved to other addresses behind
-//! the same names, and a process must survive that without a restart.
+//! What surprises: seeds are used again whenever no member answers. A cluster may have moved to
+//! other addresses behind the same names, and a process must survive that without a restart.
 
 pub mod ask;
 pub mod census;
@@ -64,7 +65,8 @@ pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallibl
 struct Follower {
     shared: Arc<Shared>,
     readiness: Arc<Readiness>,
-    /// The deployment that is followed; when another one is published nothing is published any more.
+    /// The deployment that is followed; when another one is published nothing is published any
+    /// more.
     epoch: u64,
     seeds: Vec<Endpoint>,
     directory: Directory,
@@ -102,7 +104,8 @@ struct Acquaintance {
 // === impl Follower ===
 
 impl Follower {
-    /// Begins with what is published: after a reload that may be a whole map, otherwise only the first seed.
+    /// Begins with what is published: after a reload that may be a whole map, otherwise only the
+    /// first seed.
     fn new(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Self {
         let topology = shared.topology.load_full();
         let settings = &topology.node.settings;
@@ -131,7 +134,8 @@ impl Follower {
     async fn step(&mut self) {
         self.keep_contacts();
         self.keep_learning();
-        // Events may come faster than this; each goes through here, so that contacts follow the newest map.
+        // Events may come faster than this; each goes through here, so that contacts follow the
+        // newest map.
         let pause = Duration::from_micros(self.pace.due().saturating_sub(clock::micros()));
         tokio::select! {
             // One is enough; what comes until then is the same wish.
@@ -222,7 +226,8 @@ impl Follower {
             }
         };
         control::map_refreshed(trigger, outcome);
-        // Nothing usable came: whoever wanted it still does. The pace sees to it that this does not become a storm.
+        // Nothing usable came: whoever wanted it still does. The pace sees to it that this does not
+        // become a storm.
         let has_failed = !matches!(outcome, RefreshOutcome::Changed | RefreshOutcome::Same);
         self.pace.end(outcome == RefreshOutcome::Changed);
         if has_failed {
@@ -231,7 +236,8 @@ impl Follower {
         self.report();
     }
 
-    /// A node or two are asked, another one if they do not agree, and all if one of them knows nobody that we know.
+    /// A node or two are asked, another one if they do not agree, and all if one of them knows
+    /// nobody that we know.
     async fn compose(
         &mut self,
         began: Micros,
@@ -249,8 +255,8 @@ impl Follower {
             answers.extend(self.ask(&everybody, trigger).await);
             asked.extend(everybody);
         }
-        // Whom the others speak against is heard itself.
-        // Its own word may be that it serves the slot (then the others are behind), or that it does not.
+        // Whom the others speak against is heard itself. Its own word may be that it serves the
+        // slot (then the others are behind), or that it does not.
         let witness = picture::witness(&answers, &map).filter(|id| self.contacts.contains_key(id));
         let third = match witness {
             Some(witness) => vec![witness],
@@ -308,7 +314,8 @@ impl Follower {
         answers
     }
 
-    /// A reset cluster is followed like any other change, but somebody should know: its data is gone.
+    /// A reset cluster is followed like any other change, but somebody should know: its data is
+    /// gone.
     fn note_generation(&self, picture: &Picture) {
         if picture.is_new_generation() {
             control::generation_changed();
@@ -338,7 +345,8 @@ async fn received(
     Some((node, learnt.ok()?))
 }
 
-/// Any number. Nothing depends on its being unpredictable, only on its being another one in each process.
+/// Any number. Nothing depends on its being unpredictable, only on its being another one in each
+/// process.
 fn random() -> u64 {
     let mut bytes = [0; 8];
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);

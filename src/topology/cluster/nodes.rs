@@ -1,10 +1,11 @@
 //! CLUSTER NODES: the one reply that tells epochs, failures and open slots.
 //!
-//! Owns the reading of its lines. Pure. A line that makes no sense is left out and the others are read: one odd node must
-//! not hide a cluster.
+//! Owns the reading of its lines. Pure. A line that makes no sense is left out and the others are
+//! read: one odd node must not hide a cluster.
 //!
-//! What surprises: the address ends at the *last* colon, because IPv6 stands there without brackets; and only the line
-//! of whoever was asked (`myself`) shows open slots, in brackets among its ranges.
+//! What surprises: the address ends at the *last* colon, because IPv6 stands there without
+//! brackets; and only the line of whoever was asked (`myself`) shows open slots, in brackets among
+//! its ranges.
 
 use super::view::{Host, NODES_MAX, Open, RANGES_MAX, Seen, View, Way, is_id};
 use crate::route::slot::SLOTS;
@@ -24,7 +25,8 @@ pub fn read(text: &str) -> View {
     view
 }
 
-/// `id address flags primary ping pong epoch link slots…`; `None` for who is no member yet or makes no sense.
+/// `id address flags primary ping pong epoch link slots…`; `None` for who is no member yet or makes
+/// no sense.
 fn read_line(line: &str, open: &mut Vec<Open>) -> Option<Seen> {
     let mut words = line.split(' ').filter(|word| !word.is_empty());
     let id = words.next().filter(|id| is_id(id))?;

@@ -1,11 +1,11 @@
 //! How often the nodes may be asked.
 //!
-//! Owns the moments: when the next refresh begins, and how many questions it may still ask. A thousand redirects in a
-//! millisecond are one wish; the first wish after a quiet time is granted at once, the next ones in growing distance for
-//! as long as nothing new is learnt. Never asks.
+//! Owns the moments: when the next refresh begins, and how many questions it may still ask. A
+//! thousand redirects in a millisecond are one wish; the first wish after a quiet time is granted
+//! at once, the next ones in growing distance for as long as nothing new is learnt. Never asks.
 //!
-//! What surprises: jitter is on both the gap and the period. A fleet of proxies that met the same failover must not ask
-//! the same nodes in step.
+//! What surprises: jitter is on both the gap and the period. A fleet of proxies that met the same
+//! failover must not ask the same nodes in step.
 
 use std::collections::VecDeque;
 
@@ -27,7 +27,8 @@ pub struct Pace {
     wanted: Option<RefreshTrigger>,
     /// Refreshes in a row that brought no news although somebody wanted them.
     fruitless: u32,
-    /// How often evidence that came to nothing is still to be looked into: an election has begun before it is won.
+    /// How often evidence that came to nothing is still to be looked into: an election has begun
+    /// before it is won.
     follow_ups: u32,
 }
 
@@ -100,7 +101,8 @@ impl Pace {
         }
     }
 
-    /// How many nodes the next refresh asks at once. Where speed counts one is enough: what it knows is new or is not.
+    /// How many nodes the next refresh asks at once. Where speed counts one is enough: what it
+    /// knows is new or is not.
     #[must_use]
     pub fn asked_at_once(&self) -> usize {
         if self.wanted == Some(RefreshTrigger::Glance) { 1 } else { 2 }
@@ -164,7 +166,8 @@ const PERIOD: Micros = 30 * SECOND;
 mod tests {
     use super::*;
 
-    /// Refreshes with two questions each for `seconds`, while somebody always wants one. Returns the questions' moments.
+    /// Refreshes with two questions each for `seconds`, while somebody always wants one. Returns
+    /// the questions' moments.
     fn storm(seconds: u64, is_news: bool) -> Vec<Micros> {
         let mut pace = Pace::new(0);
         let (mut now, mut calls, mut dice) = (0, Vec::new(), 0x9e37_79b9_7f4a_7c15_u64);

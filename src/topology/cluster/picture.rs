@@ -1,11 +1,13 @@
 //! Many views, one picture: whom to believe.
 //!
-//! Owns the weighing of what several nodes said within one refresh ([`Picture::compose`]), and the laying of the result
-//! over the map in force ([`Picture::over`]). Pure: no clock, no socket. Never edits a map (INV-10).
+//! Owns the weighing of what several nodes said within one refresh ([`Picture::compose`]), and the
+//! laying of the result over the map in force ([`Picture::over`]). Pure: no clock, no socket. Never
+//! edits a map (INV-10).
 //!
-//! What surprises: nothing is believed for being the newest. Between two claims to a slot the higher config epoch
-//! decides, whenever they were made; and a slot that nobody claims stays with its last owner, because a command that
-//! is sent there in vain gets a redirect, and one that is sent nowhere gets an error.
+//! What surprises: nothing is believed for being the newest. Between two claims to a slot the
+//! higher config epoch decides, whenever they were made; and a slot that nobody claims stays with
+//! its last owner, because a command that is sent there in vain gets a redirect, and one that is
+//! sent nowhere gets an error.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,7 +38,8 @@ pub struct Picture {
     members: Arc<Members>,
     /// The best claim to each slot.
     claims: Vec<Option<Claim>>,
-    /// Who answered for itself, by what it said of itself: its own claims can be taken at their word.
+    /// Who answered for itself, by what it said of itself: its own claims can be taken at their
+    /// word.
     spoke: HashSet<NodeId>,
     /// The cluster is another one than that of the map: epochs of the two cannot be compared.
     is_new_generation: bool,
@@ -150,7 +153,8 @@ impl Picture {
             (Some(_), _) if slot.patched_at > self.began => return slot,
             (Some(owner), Some(claim)) if claim.owner == owner => Some(owner),
             (Some(owner), Some(claim)) if self.may_replace(map, owner, claim) => Some(claim.owner),
-            // A map with holes never replaces a whole one; and what a redirect has said is still not confirmed.
+            // A map with holes never replaces a whole one; and what a redirect has said is still
+            // not confirmed.
             (Some(_), _) => return slot,
             (None, claim) => claim.map(|claim| claim.owner),
         };
@@ -161,13 +165,14 @@ impl Picture {
     /// INV-10: whether the claim may take a slot from its present owner, which is still a member.
     fn may_replace(&self, map: &SlotMap, owner: NodeId, claim: &Claim) -> bool {
         let epoch = map.members.get(owner).map_or(0, |owner| owner.config_epoch);
-        // The owner itself was asked, and does not claim it: then there is nothing to be weighed. Its own claim, had it
-        // made one, would be the best one or have lost to this one.
+        // The owner itself was asked, and does not claim it: then there is nothing to be weighed.
+        // Its own claim, had it made one, would be the best one or have lost to this one.
         self.is_new_generation || claim.epoch >= epoch || self.spoke.contains(&owner)
     }
 }
 
-/// Whether one of the answers is by a node that knows nobody of the map: one that was reset, or a whole other cluster.
+/// Whether one of the answers is by a node that knows nobody of the map: one that was reset, or a
+/// whole other cluster.
 #[must_use]
 pub fn has_stranger(answers: &[Answer], map: &SlotMap) -> bool {
     let known: HashSet<&str> = map.members.iter().map(|member| &*member.cluster_id).collect();
@@ -176,8 +181,8 @@ pub fn has_stranger(answers: &[Answer], map: &SlotMap) -> bool {
     !known.is_empty() && answers.iter().any(is_stranger)
 }
 
-/// The node whose word is missing: an answer gives one of its slots to somebody whose epoch is lower. If it agrees, that
-/// is so; otherwise whoever said it is behind.
+/// The node whose word is missing: an answer gives one of its slots to somebody whose epoch is
+/// lower. If it agrees, that is so; otherwise whoever said it is behind.
 #[must_use]
 pub fn witness(answers: &[Answer], map: &SlotMap) -> Option<NodeId> {
     let spoke: HashSet<&str> = spoke(answers.iter()).map(|seen| &*seen.id).collect();
@@ -202,8 +207,8 @@ pub fn is_divided(answers: &[Answer]) -> bool {
 
 /// Those of the answers that count, and whether they are of another generation than the map.
 ///
-/// A generation is one set of ids; nodes come and go within it. So answers that share no id with the map are of
-/// another, and those that share some are of the same.
+/// A generation is one set of ids; nodes come and go within it. So answers that share no id with
+/// the map are of another, and those that share some are of the same.
 fn of_one_generation<'a>(
     answers: &'a [Answer],
     map: &SlotMap,
@@ -238,8 +243,8 @@ fn allied<'a>(answers: &[&'a Answer]) -> Vec<&'a Answer> {
     groups.max_by_key(Vec::len).unwrap_or_default()
 }
 
-/// Whether the view is older than the map: it comes from a node that is cut off, or has not heard yet. It then knows an
-/// older epoch of some primary, or gives a slot to somebody who lost it.
+/// Whether the view is older than the map: it comes from a node that is cut off, or has not heard
+/// yet. It then knows an older epoch of some primary, or gives a slot to somebody who lost it.
 fn is_behind(view: &View, map: &SlotMap, known: &HashMap<&str, &Arc<Member>>) -> bool {
     let is_older = |seen: &Seen| {
         known.get(&*seen.id).is_some_and(|member| {
@@ -250,7 +255,8 @@ fn is_behind(view: &View, map: &SlotMap, known: &HashMap<&str, &Arc<Member>>) ->
     primaries.any(|seen| seen.epoch > 0 && is_older(seen)) || contradicted(view, map).is_some()
 }
 
-/// A member whose slot the view gives to a lower epoch, although the view knows the member and is not its own.
+/// A member whose slot the view gives to a lower epoch, although the view knows the member and is
+/// not its own.
 fn contradicted<'m>(view: &View, map: &'m SlotMap) -> Option<&'m Arc<Member>> {
     let myself = view.myself().map(|seen| &*seen.id);
     let claims = view.nodes.iter().filter(|seen| seen.epoch > 0);

@@ -1,10 +1,12 @@
 //! From the follower to the workers: what is published, and when.
 //!
-//! Owns the making of snapshots: the slot map, the node for commands without a key, the facts and the command table.
-//! Never publishes for a deployment that is no longer in force, and never from an older snapshot than the newest: a
-//! worker may have published a redirect a microsecond ago (INV-10).
+//! Owns the making of snapshots: the slot map, the node for commands without a key, the facts and
+//! the command table. Never publishes for a deployment that is no longer in force, and never from
+//! an older snapshot than the newest: a worker may have published a redirect a microsecond ago
+//! (INV-10).
 //!
-//! What surprises: making a snapshot may run twice, if a worker was quicker. So nothing in it counts or logs.
+//! What surprises: making a snapshot may run twice, if a worker was quicker. So nothing in it
+//! counts or logs.
 
 use std::sync::Arc;
 
@@ -64,9 +66,11 @@ impl Follower {
             return;
         };
         self.learnt_of = Some(node.id);
-        // SELECT of anything but 0 is refused by every cluster; what was counted by trying is not needed.
+        // SELECT of anything but 0 is refused by every cluster; what was counted by trying is not
+        // needed.
         learnt.facts.databases = 1;
-        // It may have left while it was answering; then what it said is published all the same, and replaced soon.
+        // It may have left while it was answering; then what it said is published all the same, and
+        // replaced soon.
         let contact = self.contacts.get(&node.id).map(|it| &it.contact);
         // Strangers still have to authenticate themselves, even if we no longer have to.
         learnt.facts.wants_auth |= contact.is_some_and(|contact| contact.wants_auth());
@@ -81,8 +85,8 @@ impl Follower {
         self.report();
     }
 
-    /// Publishes what has changed without a word from the cluster: the node for commands without a key has fallen silent,
-    /// or a member with an older version has joined.
+    /// Publishes what has changed without a word from the cluster: the node for commands without a
+    /// key has fallen silent, or a member with an older version has joined.
     pub(super) fn publish_corrections(&self) {
         let topology = self.shared.topology.load();
         let Some(map) = topology.slots.as_ref().filter(|_| topology.epoch == self.epoch) else {
@@ -123,8 +127,8 @@ impl Follower {
         });
     }
 
-    /// Who gets the commands without a key: whoever gets them, for as long as it is a primary that is well; then
-    /// another one.
+    /// Who gets the commands without a key: whoever gets them, for as long as it is a primary that
+    /// is well; then another one.
     fn keyless(&self, present: &Arc<Node>, map: &SlotMap) -> Arc<Node> {
         let is_up = |id: NodeId| self.contacts.get(&id).is_some_and(|it| it.contact.is_up());
         let is_fit = |member: &Member| {

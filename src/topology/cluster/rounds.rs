@@ -1,10 +1,13 @@
-//! The rounds: all primaries are asked for their open slots, and sometimes for keys in slots that are not theirs.
+//! The rounds: all primaries are asked for their open slots, and sometimes for keys in slots that
+//! are not theirs.
 //!
-//! Owns when that happens and what follows: log lines with the repair in them, gauges, and the slots on the move in the
-//! published map. Never repairs anything itself: the commands change the cluster, and that is for its operator to decide.
+//! Owns when that happens and what follows: log lines with the repair in them, gauges, and the
+//! slots on the move in the published map. Never repairs anything itself: the commands change the
+//! cluster, and that is for its operator to decide.
 //!
-//! What surprises: the repairs that come to mind first lose keys. CLUSTER SETSLOT STABLE closes a half-moved slot, and
-//! whatever had arrived at the other end cannot be found any more; so that is never advised, and is looked for.
+//! What surprises: the repairs that come to mind first lose keys. CLUSTER SETSLOT STABLE closes a
+//! half-moved slot, and whatever had arrived at the other end cannot be found any more; so that is
+//! never advised, and is looked for.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -30,7 +33,8 @@ pub(super) struct Rounds {
     left: VecDeque<NodeId>,
     /// When the next round begins.
     round_at: Micros,
-    /// How often a node was told about slots, by its own count: when that changes, slots were moved.
+    /// How often a node was told about slots, by its own count: when that changes, slots were
+    /// moved.
     told: BTreeMap<NodeId, Vec<u8>>,
     /// When the keys of each primary are counted.
     census_at: BTreeMap<NodeId, Micros>,
@@ -81,8 +85,8 @@ impl Follower {
         self.rounds.left = map.members.primaries().map(|member| member.node.id).collect();
     }
 
-    /// Asks these primaries for their own lines, then for the keys that are left in slots which they give away, and for the
-    /// counters that tell whether slots were moved since the last time.
+    /// Asks these primaries for their own lines, then for the keys that are left in slots which
+    /// they give away, and for the counters that tell whether slots were moved since the last time.
     async fn ask_for_open_slots(&mut self, ids: &[NodeId], map: &SlotMap) {
         let contacts: Vec<_> = ids
             .iter()
@@ -99,7 +103,8 @@ impl Follower {
         for contact in contacts {
             let id = contact.node.id;
             let leaving: Vec<u16> = self.rounds.survey.leaving(id).take(COUNTED_MAX).collect();
-            // What cannot be counted stays as it was, and is called standing still in the end; that is what it looks like.
+            // What cannot be counted stays as it was, and is called standing still in the end; that
+            // is what it looks like.
             for (slot, keys) in
                 leaving.iter().zip(census::keys_in(&contact, &leaving).await.unwrap_or_default())
             {
@@ -172,7 +177,8 @@ impl Follower {
         }
     }
 
-    /// Takes what was counted on a primary. What was said of a slot once is not said again while it lasts.
+    /// Takes what was counted on a primary. What was said of a slot once is not said again while it
+    /// lasts.
     fn note_census(&mut self, id: NodeId, found: Option<Vec<Found>>, map: &SlotMap, now: Micros) {
         let Some(mut found) = found else {
             return;
@@ -205,7 +211,8 @@ impl Follower {
         if !before.is_empty() && found.is_empty() {
             events::keys_found_again(&holder.node.name);
         }
-        // A series once made cannot be removed: only nodes that had such keys get one, and not any number of them.
+        // A series once made cannot be removed: only nodes that had such keys get one, and not any
+        // number of them.
         let may_have =
             self.rounds.with_series.len() < SERIES_MAX || self.rounds.with_series.contains(&id);
         if may_have && (!found.is_empty() || !before.is_empty()) {
@@ -265,14 +272,16 @@ fn repair_of_open_slot(node: &Node) -> String {
     format!("redis-cli --cluster fix {}", node.name)
 }
 
-/// What brings keys back that lie where nobody looks: the slot is opened there again, and then moved properly.
+/// What brings keys back that lie where nobody looks: the slot is opened there again, and then
+/// moved properly.
 fn repair_of_orphans(holder: &Node, slot: u16, owner: Option<&str>) -> String {
     let fix = repair_of_open_slot(holder);
     let crate::config::Endpoint::Tcp { host, port } = &holder.settings.endpoint else {
         return fix;
     };
     match owner {
-        // Opened on the holder first: only then does the tool see that the keys there belong to a move.
+        // Opened on the holder first: only then does the tool see that the keys there belong to a
+        // move.
         Some(owner) => format!(
             "redis-cli -h {host} -p {port} CLUSTER SETSLOT {slot} IMPORTING {owner} && {fix}"
         ),
@@ -290,7 +299,8 @@ fn moves(reply: &[u8]) -> Vec<u8> {
 
 /// What counts what moves slots.
 const STATISTICS: &[&[u8]] = &[b"INFO", b"commandstats"];
-/// The lines of it. Before 7.0 orders about slots cannot be told from questions, but keys that arrive can.
+/// The lines of it. Before 7.0 orders about slots cannot be told from questions, but keys that
+/// arrive can.
 const MOVES: [&[u8]; 3] =
     [b"cmdstat_cluster|setslot:", b"cmdstat_restore-asking:", b"cmdstat_migrate:"];
 /// The node of the series that is the sum of all.

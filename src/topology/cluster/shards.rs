@@ -1,9 +1,10 @@
 //! CLUSTER SHARDS and CLUSTER SLOTS: where clients are told to go.
 //!
-//! Owns the reading of both replies. Pure. Unknown fields and further elements are skipped, so that later versions can
-//! add some; what lacks an address of any kind is left out.
+//! Owns the reading of both replies. Pure. Unknown fields and further elements are skipped, so that
+//! later versions can add some; what lacks an address of any kind is left out.
 //!
-//! What surprises: SLOTS has had four shapes. Only the first two elements of a node have been there from the beginning.
+//! What surprises: SLOTS has had four shapes. Only the first two elements of a node have been there
+//! from the beginning.
 
 use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 
@@ -11,7 +12,8 @@ use super::view::{Host, NODES_MAX, RANGES_MAX, Seen, View, is_id};
 use crate::route::slot::SLOTS;
 use crate::topology::slots::{Health, MemberRole};
 
-/// Reads CLUSTER SHARDS (since 7.0); through TLS a node's `tls-port` counts. `None` for an error reply.
+/// Reads CLUSTER SHARDS (since 7.0); through TLS a node's `tls-port` counts. `None` for an error
+/// reply.
 #[must_use]
 pub fn read_shards(reply: &BytesFrame, is_tls: bool) -> Option<View> {
     let BytesFrame::Array(shards) = reply else {
@@ -19,14 +21,16 @@ pub fn read_shards(reply: &BytesFrame, is_tls: bool) -> Option<View> {
     };
     let mut view = View::default();
     for shard in shards.iter().take(NODES_MAX) {
-        // A shard without slots is one that is empty, or about to be taken out: its nodes are members all the same.
+        // A shard without slots is one that is empty, or about to be taken out: its nodes are
+        // members all the same.
         let ranges = field(shard, "slots").map(read_ranges).unwrap_or_default();
         let Some(BytesFrame::Array(nodes)) = field(shard, "nodes") else {
             continue;
         };
         let mut nodes: Vec<Seen> =
             nodes.iter().take(NODES_MAX).filter_map(|node| read_node(node, is_tls)).collect();
-        // Midway through a failover two may be called primary; the one that is well serves the slots.
+        // Midway through a failover two may be called primary; the one that is well serves the
+        // slots.
         let leader = nodes.iter().filter(|node| node.role == MemberRole::Primary);
         let leader = leader.min_by_key(|node| node.health == Health::Failed);
         let leader = leader.map(|leader| leader.id.clone());
@@ -108,7 +112,8 @@ fn read_slots_node(node: &BytesFrame) -> Option<Seen> {
     let port = port(parts.get(1)?)?;
     // Versions differ from here on.
     let id = parts.get(2).and_then(text).filter(|id| is_id(id));
-    // Before 4.0 a node has no name there; its address is as good, as long as nothing else names it.
+    // Before 4.0 a node has no name there; its address is as good, as long as nothing else names
+    // it.
     let id = match (id, host.name()) {
         (Some(id), _) => id.into(),
         (None, name) => format!("{}x{port}", name.unwrap_or_default())
@@ -220,7 +225,8 @@ fn read_ranges(frame: &BytesFrame) -> Vec<(u16, u16)> {
     pairs.filter_map(|pair| range(pair.first()?, pair.get(1)?)).collect()
 }
 
-/// A range that exists. Whoever claims slots beyond the last is not believed in the others of that range either.
+/// A range that exists. Whoever claims slots beyond the last is not believed in the others of that
+/// range either.
 fn range(first: &BytesFrame, last: &BytesFrame) -> Option<(u16, u16)> {
     let (first, last) = (number(first)?, number(last)?);
     (first <= last && last < SLOTS).then_some((first, last))

@@ -1,10 +1,11 @@
 //! Who is well, and what that means for readiness.
 //!
-//! Owns what follows from a control connection that was lost or made, and the words about it: readiness is given up only
-//! when no shard can be reached. Never dials; contacts do.
+//! Owns what follows from a control connection that was lost or made, and the words about it:
+//! readiness is given up only when no shard can be reached. Never dials; contacts do.
 //!
-//! What surprises: a slot without an owner does not make us unready. A cluster with a dead shard serves the others, and
-//! taking every proxy out of its Service would turn one lost shard into an outage.
+//! What surprises: a slot without an owner does not make us unready. A cluster with a dead shard
+//! serves the others, and taking every proxy out of its Service would turn one lost shard into an
+//! outage.
 
 use tokio::time::timeout;
 
@@ -21,7 +22,8 @@ use crate::upstream::dial::DialError;
 impl Follower {
     /// Some contact has changed its standing.
     pub(super) fn note_standings(&mut self) {
-        // Before the first map each node that answers is news, afterwards only one that had been lost.
+        // Before the first map each node that answers is news, afterwards only one that had been
+        // lost.
         let is_map_empty = self.map().members.iter().next().is_none();
         let (mut is_recovered, mut is_lost, mut is_first) = (false, false, false);
         for acquaintance in self.contacts.values_mut() {
@@ -57,8 +59,9 @@ impl Follower {
         self.pace.is_puzzled(clock::micros()) || primaries.any(|primary| !is_up(primary.node.id))
     }
 
-    /// Looks whether some node's idea of the cluster's epoch, size or state has changed. That costs a node next to nothing, so
-    /// it is done each second, and ten times a second while something is amiss.
+    /// Looks whether some node's idea of the cluster's epoch, size or state has changed. That costs
+    /// a node next to nothing, so it is done each second, and ten times a second while something is
+    /// amiss.
     pub(super) async fn glance(&mut self) {
         // Another one each time: one that is cut off would never show us a change.
         let picked = self.pick(&[], 1);
@@ -72,20 +75,23 @@ impl Follower {
             return;
         };
         let sight = replies.first().map(|reply| sight(reply)).unwrap_or_default();
-        // Compared with what the same node said before: two nodes may differ for long in how many others they know.
+        // Compared with what the same node said before: two nodes may differ for long in how many
+        // others they know.
         let before = acquaintance.sight.replace(sight);
         if before.is_some() && before != acquaintance.sight {
             self.pace.hurry(RefreshTrigger::Glance, clock::micros());
         }
     }
 
-    /// Starts to learn the facts of the node that has the commands without a key, unless they are known.
+    /// Starts to learn the facts of the node that has the commands without a key, unless they are
+    /// known.
     pub(super) fn keep_learning(&mut self) {
         let topology = self.shared.topology.load_full();
         if self.learning.is_some() || topology.epoch != self.epoch {
             return;
         }
-        // The command table is large, and hardly differs between members: one of them is asked, once.
+        // The command table is large, and hardly differs between members: one of them is asked,
+        // once.
         let is_known = self.learnt_of == Some(topology.node.id) && topology.facts.is_some();
         let acquaintance = self.contacts.get(&topology.node.id);
         if is_known || acquaintance.is_none_or(|it| !it.contact.is_up()) {
@@ -131,7 +137,8 @@ impl Follower {
     /// Whether a shard can be reached; if not, why.
     fn judge(&self, map: &SlotMap) -> Result<(), String> {
         if self.contacts.values().any(|it| it.contact.is_up() && it.contact.is_stranger()) {
-            // Well, as far as a stranger can see: the first client that proves a name lends it to us.
+            // Well, as far as a stranger can see: the first client that proves a name lends it to
+            // us.
             return Ok(());
         }
         let of = |id| self.contacts.get(&id);
@@ -179,7 +186,8 @@ fn sight(reply: &[u8]) -> Vec<u8> {
     telling.flatten().copied().collect()
 }
 
-/// What `/readyz` says of a connection that failed: the cause is the word that the operations manual explains.
+/// What `/readyz` says of a connection that failed: the cause is the word that the operations
+/// manual explains.
 fn words(node: &str, error: &DialError) -> String {
     format!("{node} is down ({}: {})", error.cause(), error.text)
 }

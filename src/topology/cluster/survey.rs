@@ -1,10 +1,12 @@
 //! Slots on the move: which, since when, and which of them will not arrive by themselves.
 //!
-//! Owns what each primary has said about its own slots, the judgement over every open one, and the count of slots that two
-//! primaries claim for themselves. Pure: it is told what was said and when, and tells what has to be said.
+//! Owns what each primary has said about its own slots, the judgement over every open one, and the
+//! count of slots that two primaries claim for themselves. Pure: it is told what was said and when,
+//! and tells what has to be said.
 //!
-//! What surprises: only a node's own line shows its open slots, so a move has two witnesses, and one of them alone is the
-//! commonest sign of a move that was broken off. It must be alone for a while: the two are opened one after the other.
+//! What surprises: only a node's own line shows its open slots, so a move has two witnesses, and
+//! one of them alone is the commonest sign of a move that was broken off. It must be alone for a
+//! while: the two are opened one after the other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,7 +22,8 @@ pub struct Survey {
     said: BTreeMap<NodeId, Said>,
     /// Every slot that some primary has open.
     open: BTreeMap<u16, OpenSlot>,
-    /// Slots with two masters at the end of the last round. A move looks the same for as long as one has not been asked.
+    /// Slots with two masters at the end of the last round. A move looks the same for as long as
+    /// one has not been asked.
     suspected: BTreeSet<u16>,
     /// Those that had two masters at the ends of two rounds.
     split: BTreeSet<u16>,
@@ -183,7 +186,8 @@ impl Survey {
         self.open.iter().map(migration).collect()
     }
 
-    /// Judges every open slot at `now`. Returns what has not been said yet, and the nodes at which a slot was closed.
+    /// Judges every open slot at `now`. Returns what has not been said yet, and the nodes at which
+    /// a slot was closed.
     pub fn judge(
         &mut self,
         map: &SlotMap,
@@ -233,7 +237,8 @@ impl Survey {
         }
     }
 
-    /// Slots that several primaries have claimed for themselves when they were asked last, with two of them.
+    /// Slots that several primaries have claimed for themselves when they were asked last, with two
+    /// of them.
     fn claimed_twice(&self) -> BTreeMap<u16, (NodeId, NodeId)> {
         let (mut owners, mut split) = (BTreeMap::new(), BTreeMap::new());
         for (&node, said) in &self.said {
@@ -278,7 +283,8 @@ impl OpenSlot {
         }
     }
 
-    /// The worst that is true at `now`. Each sign must last for a while: while a slot is opened and closed, its ends differ.
+    /// The worst that is true at `now`. Each sign must last for a while: while a slot is opened and
+    /// closed, its ends differ.
     fn judge(&mut self, now: Micros, is_reachable: impl Fn(NodeId) -> bool) -> Verdict {
         let is_lonely = self.ends.source.is_none() || self.ends.target.is_none();
         // Another end that is no member is as good as unreachable.

@@ -1,10 +1,11 @@
-//! Whether a cluster can be used, before it is: a changed `[upstream]` is not believed for being written (INV-6).
+//! Whether a cluster can be used, before it is: a changed `[upstream]` is not believed for being
+//! written (INV-6).
 //!
-//! Owns the first look at a deployment that is not in force yet: any seed, its view, the facts of that node. Publishes
-//! nothing. The follower starts from the picture that is made here.
+//! Owns the first look at a deployment that is not in force yet: any seed, its view, the facts of
+//! that node. Publishes nothing. The follower starts from the picture that is made here.
 //!
-//! What surprises: a cluster that wants AUTH from clients only (`passthrough`) tells a stranger nothing. It is taken as
-//! it is, as a single node would be.
+//! What surprises: a cluster that wants AUTH from clients only (`passthrough`) tells a stranger
+//! nothing. It is taken as it is, as a single node would be.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -72,7 +73,8 @@ async fn first_up<'c>(
     }
 }
 
-/// The first map. Nothing is known that it could contradict, so one node's word is enough; the follower asks others.
+/// The first map. Nothing is known that it could contradict, so one node's word is enough; the
+/// follower asks others.
 async fn map_of(contact: &Contact, directory: &mut Directory) -> anyhow::Result<SlotMap> {
     let began = clock::micros();
     let view = ask::view_of(contact).await;

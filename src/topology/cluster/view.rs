@@ -1,9 +1,11 @@
 //! What one node says of its cluster, whichever command it was asked by.
 //!
-//! Owns the neutral form that all three topology replies are read into, and the rules for what a node may call a host.
-//! Never decides who is right: a view may be old, partial or mistaken, and `picture` weighs it against others.
+//! Owns the neutral form that all three topology replies are read into, and the rules for what a
+//! node may call a host. Never decides who is right: a view may be old, partial or mistaken, and
+//! `picture` weighs it against others.
 //!
-//! What surprises: a node often does not know, or does not tell, its own address. Then it is where it was asked.
+//! What surprises: a node often does not know, or does not tell, its own address. Then it is where
+//! it was asked.
 
 use crate::config::Endpoint;
 use crate::topology::slots::{Health, MemberRole};
@@ -75,7 +77,8 @@ pub enum Way {
     In,
 }
 
-/// Most nodes that a view may list: more than four times what the authors of Redis Cluster recommend.
+/// Most nodes that a view may list: more than four times what the authors of Redis Cluster
+/// recommend.
 pub const NODES_MAX: usize = 4096;
 /// Most open slots and ranges that one node may be read to have: all slots, one by one.
 pub const RANGES_MAX: usize = 16_384;
@@ -97,8 +100,8 @@ impl View {
         self.nodes.iter().find(|seen| &*seen.id == id)
     }
 
-    /// Replaces what is said by nobody in particular by the place where it was asked: `AsAsked` by `asked`'s host, and
-    /// the address of whoever answered, if that tells none, by all of `asked`.
+    /// Replaces what is said by nobody in particular by the place where it was asked: `AsAsked` by
+    /// `asked`'s host, and the address of whoever answered, if that tells none, by all of `asked`.
     pub fn resolve(&mut self, asked: &Endpoint) {
         let Endpoint::Tcp { host, port } = asked else {
             return;
@@ -106,7 +109,8 @@ impl View {
         for seen in &mut self.nodes {
             match seen.host {
                 Host::AsAsked => seen.host = Host::Named(host.as_str().into()),
-                // It is behind some address that clients are not told; we have found it here all the same.
+                // It is behind some address that clients are not told; we have found it here all
+                // the same.
                 Host::Unknown if seen.is_myself => {
                     seen.host = Host::Named(host.as_str().into());
                     seen.port = *port;
@@ -120,7 +124,8 @@ impl View {
 // === impl Host ===
 
 impl Host {
-    /// Reads what a node announces. What no host can be called is unknown, and so reaches neither resolver nor log.
+    /// Reads what a node announces. What no host can be called is unknown, and so reaches neither
+    /// resolver nor log.
     #[must_use]
     pub fn read(text: &str) -> Self {
         match text {
@@ -147,7 +152,8 @@ fn is_host(text: &str) -> bool {
     !text.is_empty() && text.len() <= HOST_BYTES_MAX && text.bytes().all(is_fine)
 }
 
-/// Whether this can be a node's name: what Redis makes has 40 hexadecimal digits, but no rule says so.
+/// Whether this can be a node's name: what Redis makes has 40 hexadecimal digits, but no rule says
+/// so.
 #[must_use]
 pub fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())

@@ -1,8 +1,8 @@
 //! A lost lane, waiter by waiter: what is sent again, what is told, and what a panic leaves behind.
 //!
-//! Owns a worker without sockets: clients are byte strings that go through `feed`, the node is byte strings that
-//! go through `receive`. What surprises: "handed to the kernel" is a number here, so each test chooses exactly
-//! how far the connection had come when it broke.
+//! Owns a worker without sockets: clients are byte strings that go through `feed`, the node is byte
+//! strings that go through `receive`. What surprises: "handed to the kernel" is a number here, so
+//! each test chooses exactly how far the connection had come when it broke.
 
 use super::*;
 use crate::upstream::rig::Rig;

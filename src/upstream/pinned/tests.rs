@@ -1,7 +1,8 @@
 //! The budget of connections of one client each, and the fairness of its queue.
 //!
-//! Owns a worker without sockets and a small budget. A session that was told to wait is woken by nobody here: each
-//! test offers its command again itself, in the wrong order where the right one must not depend on luck.
+//! Owns a worker without sockets and a small budget. A session that was told to wait is woken by
+//! nobody here: each test offers its command again itself, in the wrong order where the right one
+//! must not depend on luck.
 
 use super::*;
 use crate::config::PinnedMax;

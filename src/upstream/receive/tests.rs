@@ -1,7 +1,8 @@
 //! Replies of transactions, cut wherever a socket may cut them, with pushes in between.
 //!
-//! Owns a worker without sockets: the node is byte strings that arrive in pieces. What surprises: nothing a client
-//! gets may depend on where its replies were cut, so every cut is tried and the bytes are compared.
+//! Owns a worker without sockets: the node is byte strings that arrive in pieces. What surprises:
+//! nothing a client gets may depend on where its replies were cut, so every cut is tried and the
+//! bytes are compared.
 
 use crate::session::state::SessionId;
 use crate::upstream::receive::Anomaly;

@@ -1,11 +1,14 @@
-//! Topics that get keyspace notifications are placed on every primary, because each tells only its own.
+//! Topics that get keyspace notifications are placed on every primary, because each tells only its
+//! own.
 //!
-//! Owns these copies: which primaries have them, whom their messages are for, and that a client's subscription is not
-//! confirmed before they are in place. Never delivers anything but notifications from them: other messages reach the
-//! link that may lead anywhere, over the cluster's bus.
+//! Owns these copies: which primaries have them, whom their messages are for, and that a client's
+//! subscription is not confirmed before they are in place. Never delivers anything but
+//! notifications from them: other messages reach the link that may lead anywhere, over the
+//! cluster's bus.
 //!
-//! What surprises: that link delivers no notifications, not even its own node's, so that nobody hears one twice whichever
-//! node it leads to. And a message that a client publishes to such a channel comes from every primary.
+//! What surprises: that link delivers no notifications, not even its own node's, so that nobody
+//! hears one twice whichever node it leads to. And a message that a client publishes to such a
+//! channel comes from every primary.
 
 use std::mem;
 use std::sync::Arc;
@@ -32,7 +35,8 @@ pub fn place(
     put(worker, topology, identity, (kind, names), |_| false);
 }
 
-/// As [`place`]; on a primary of which `misses` is true, notifications may have been missed until then.
+/// As [`place`]; on a primary of which `misses` is true, notifications may have been missed until
+/// then.
 fn put(
     worker: &mut Worker,
     topology: &Topology,
@@ -103,8 +107,8 @@ pub fn release(worker: &mut Worker, identity: Identity) {
     }
 }
 
-/// As [`release`], with the link that may lead anywhere in hand. No question waits for longer than a second: a node
-/// that hangs costs its own notifications, not the subscription.
+/// As [`release`], with the link that may lead anywhere in hand. No question waits for longer than
+/// a second: a node that hangs costs its own notifications, not the subscription.
 pub fn release_on(worker: &mut Worker, link: &mut Link) {
     let topology = Arc::clone(worker.topology.load());
     for ask in mem::take(&mut link.held_back) {
@@ -128,7 +132,8 @@ pub fn reconcile(worker: &mut Worker, topology: &Topology, link: &mut Link, is_f
     if !is_first && link.told_by == told_by {
         return;
     }
-    // Who asks at this moment counts as well: by the time of the answer nobody looks at the map again.
+    // Who asks at this moment counts as well: by the time of the answer nobody looks at the map
+    // again.
     link.told_by = told_by;
     let identity = link.key.identity;
     for kind in [Kind::Channel, Kind::Pattern] {
@@ -148,8 +153,8 @@ pub fn reconcile(worker: &mut Worker, topology: &Topology, link: &mut Link, is_f
     }
 }
 
-/// Takes copies away that are not wanted any more: those of topics that nobody holds, and all of a node that is no
-/// primary.
+/// Takes copies away that are not wanted any more: those of topics that nobody holds, and all of a
+/// node that is no primary.
 pub fn prune(worker: &mut Worker, topology: &Topology, link: &mut Link) {
     if link.key.leads != Leads::Anywhere {
         let is_wanted =
@@ -177,7 +182,8 @@ pub fn prune(worker: &mut Worker, topology: &Topology, link: &mut Link) {
     }
 }
 
-/// Ends copies of one link. A topic that somebody else has there (there is none of these kinds) would stay.
+/// Ends copies of one link. A topic that somebody else has there (there is none of these kinds)
+/// would stay.
 fn withdraw(worker: &mut Worker, link: &mut Link, kind: Kind, names: &[Name]) {
     if names.is_empty() {
         return;
@@ -203,7 +209,8 @@ pub fn audience<'a>(
     if link.key.leads != Leads::Anywhere {
         // A replica tells what its primary tells.
         let is_due = is_notification && is_primary(topology, link);
-        // Its holders are known to the other link alone, so that joining and leaving are one place's business.
+        // Its holders are known to the other link alone, so that joining and leaving are one
+        // place's business.
         let main = main_of(links, link.key.identity).filter(|_| is_due)?;
         return links.get(main)?.book.holders(kind, topic);
     }
@@ -234,7 +241,8 @@ fn wants(link: &Link, kind: Kind, name: &Name) -> bool {
         || waiting.any(|ask| ask.kind == kind && ask.names.contains(name))
 }
 
-/// Whether any of the topics is of the sort that is copied; most subscriptions end their visit here.
+/// Whether any of the topics is of the sort that is copied; most subscriptions end their visit
+/// here.
 fn notifies(kind: Kind, names: &[Name]) -> bool {
     names.iter().any(|name| keyspace::may_notify(kind, name))
 }
@@ -244,8 +252,8 @@ fn primaries(slots: &SlotMap) -> impl Iterator<Item = &Arc<Member>> {
     slots.members.primaries().filter(|member| member.health != Health::Failed)
 }
 
-/// Whether what the node tells is told by nobody else. A primary that has been replaced tells the same as its successor
-/// until the map says so, which is when its copies go.
+/// Whether what the node tells is told by nobody else. A primary that has been replaced tells the
+/// same as its successor until the map says so, which is when its copies go.
 fn is_primary(topology: &Topology, link: &Link) -> bool {
     let slots = topology.slots.as_ref().filter(|_| link.epoch == topology.epoch);
     slots

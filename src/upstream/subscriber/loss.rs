@@ -1,11 +1,11 @@
 //! What a link does when its connection comes and goes.
 //!
-//! Owns the order in which a new connection is told what everybody holds and what is still asked for, what becomes of
-//! questions without an answer, and how long they wait. Never drops a subscription: clients keep theirs over any
-//! number of connections.
+//! Owns the order in which a new connection is told what everybody holds and what is still asked
+//! for, what becomes of questions without an answer, and how long they wait. Never drops a
+//! subscription: clients keep theirs over any number of connections.
 //!
-//! What surprises: nothing that is asked on a link changes data, so every question may be asked again; and to leave
-//! needs no node, so whoever leaves is confirmed at once when there is none.
+//! What surprises: nothing that is asked on a link changes data, so every question may be asked
+//! again; and to leave needs no node, so whoever leaves is confirmed at once when there is none.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -51,7 +51,8 @@ pub fn opened(worker: &mut Worker, link: &mut Link, socket: WriteHalf) {
     }
 }
 
-/// Topics in parts, so that one bad one among them fails few, and no question is larger than its answer is awaited.
+/// Topics in parts, so that one bad one among them fails few, and no question is larger than its
+/// answer is awaited.
 fn batches(names: Vec<Name>) -> Vec<Vec<Name>> {
     let mut batches: Vec<Vec<Name>> = Vec::new();
     let mut room = 0;
@@ -112,7 +113,8 @@ fn reset(link: &mut Link) {
 /// No connection: who has waited longer than `retry_window` is told.
 pub fn dial_failed(worker: &mut Worker, link: &mut Link, node: &Node, error: &DialError) {
     if error.failure == DialFailure::Auth && link.key.identity != Identity::UPSTREAM {
-        // The user's password has changed: its clients must say who they are anew, as after any restart of the node.
+        // The user's password has changed: its clients must say who they are anew, as after any
+        // restart of the node.
         for kind in Kind::ALL {
             for name in link.book.held(kind) {
                 evict(worker, link, kind, name, ClosedReason::SubscriptionLost);
@@ -123,7 +125,8 @@ pub fn dial_failed(worker: &mut Worker, link: &mut Link, node: &Node, error: &Di
     let (refusal, window) = if error.is_stranger() {
         (Refusal::NoAuth, Some(0))
     } else {
-        // In a cluster another node may take its place, which takes as long as the client's listener says.
+        // In a cluster another node may take its place, which takes as long as the client's
+        // listener says.
         let window = to_micros(node.settings.retry_window);
         let window = Some(window).filter(|_| !link.is_in_cluster());
         (worker.reaches.down(node, error, worker.now), window)
@@ -135,8 +138,8 @@ pub fn dial_failed(worker: &mut Worker, link: &mut Link, node: &Node, error: &Di
     link.asked_bytes = link.asks.iter().map(|ask| ask.bytes).sum();
 }
 
-/// Tells whoever has waited for an answer longer than the deadline of its command (INV-5). The question stays in
-/// its place: its answer is still to come.
+/// Tells whoever has waited for an answer longer than the deadline of its command (INV-5). The
+/// question stays in its place: its answer is still to come.
 pub fn expire(worker: &mut Worker, link: &mut Link) {
     let settings = &link.node.settings;
     let fast = to_micros(settings.reply_deadline_fast);
@@ -148,14 +151,15 @@ pub fn expire(worker: &mut Worker, link: &mut Link) {
         (age >= after).then(|| {
             stats.deadlines_passed.increment();
             let command = table.stats_name(asker.command).to_owned();
-            // An answer that comes later is undone, so to the client this is as if it had only looked.
+            // An answer that comes later is undone, so to the client this is as if it had only
+            // looked.
             Refusal::Deadline { node: node.clone(), command, after, ran: Ran::ReadOnly }
         })
     });
 }
 
-/// Settles every asker for whom `verdict` has a refusal; it is told how long the client waits for a failover. Who wants to
-/// leave has left.
+/// Settles every asker for whom `verdict` has a refusal; it is told how long the client waits for a
+/// failover. Who wants to leave has left.
 fn give_up(
     worker: &mut Worker,
     link: &mut Link,
@@ -224,7 +228,8 @@ fn ask_to_end_again(worker: &mut Worker, link: &mut Link) {
     }
 }
 
-/// A connection whose questions nobody's kernel acknowledges leads nowhere; a node that is slow keeps its link.
+/// A connection whose questions nobody's kernel acknowledges leads nowhere; a node that is slow
+/// keeps its link.
 fn bury_if_dead(worker: &Worker, link: &mut Link) {
     let limit = link.node.settings.user_timeout;
     let silent_for = worker.now.saturating_sub(link.heard_at.max(link.used_at));

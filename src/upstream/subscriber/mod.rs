@@ -1,14 +1,17 @@
-//! A subscriber link: one RESP3 connection of a worker that carries the subscriptions of all its clients.
+//! A subscriber link: one RESP3 connection of a worker that carries the subscriptions of all its
+//! clients.
 //!
-//! Owns what is asked of the node and in which order, and the book of who gets which messages. Never touches a socket
-//! (`task` does), never writes to a client: answers leave through `session::pubsub`, messages through `receive`. In a
-//! cluster there are more links: `place` knows which topic belongs on which, `moving` carries shard channels after
-//! their slots, `copies` has every primary tell its keyspace notifications.
+//! Owns what is asked of the node and in which order, and the book of who gets which messages.
+//! Never touches a socket (`task` does), never writes to a client: answers leave through
+//! `session::pubsub`, messages through `receive`. In a cluster there are more links: `place` knows
+//! which topic belongs on which, `moving` carries shard channels after their slots, `copies` has
+//! every primary tell its keyspace notifications.
 //!
-//! What surprises: a second client's SUBSCRIBE is sent as well, although the node has the link subscribed already,
-//! and an UNSUBSCRIBE that leaves others behind is sent as a PING. The answer's place among the messages is where the
-//! subscription begins or ends, exactly as with a connection of its own; without it a client could get what was
-//! published before it came, or miss what was published before it left (decision 0010).
+//! What surprises: a second client's SUBSCRIBE is sent as well, although the node has the link
+//! subscribed already, and an UNSUBSCRIBE that leaves others behind is sent as a PING. The answer's
+//! place among the messages is where the subscription begins or ends, exactly as with a connection
+//! of its own; without it a client could get what was published before it came, or miss what was
+//! published before it left (decision 0010).
 
 pub mod copies;
 pub mod loss;
@@ -57,9 +60,11 @@ pub struct LinkKey {
 /// Where a link leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leads {
-    /// To the one node there is, or to any of a cluster: its bus carries channels and patterns everywhere.
+    /// To the one node there is, or to any of a cluster: its bus carries channels and patterns
+    /// everywhere.
     Anywhere,
-    /// To this node and no other, for shard channels and notifications; a number means something in its epoch only.
+    /// To this node and no other, for shard channels and notifications; a number means something in
+    /// its epoch only.
     To {
         /// Epoch of the deployment.
         epoch: u64,
@@ -179,7 +184,8 @@ pub struct Link {
     pub strays: Vec<(Kind, Name)>,
     /// Primaries that tell it their notifications.
     pub told_by: Vec<NodeId>,
-    /// Epoch and version of the slot map that its topics were last compared with, and when it was news.
+    /// Epoch and version of the slot map that its topics were last compared with, and when it was
+    /// news.
     pub seen: (u64, u32),
     /// When that map was first seen; 0: everything is where that map wants it.
     pub seen_at: Micros,
@@ -255,7 +261,8 @@ impl Link {
         }
     }
 
-    /// Queues a question. While there is no connection it only waits: the next one begins with what is due then.
+    /// Queues a question. While there is no connection it only waits: the next one begins with what
+    /// is due then.
     pub fn ask(&mut self, pool: &mut ChunkPool, table: &Table, mut ask: Ask, now: Micros) {
         self.used_at = now;
         self.retired = false;
@@ -281,7 +288,8 @@ impl Link {
         Some(ask)
     }
 
-    /// Ends at the node what nobody holds any more among these topics, and forgets the rest of what is idle.
+    /// Ends at the node what nobody holds any more among these topics, and forgets the rest of what
+    /// is idle.
     pub fn tidy(
         &mut self,
         pool: &mut ChunkPool,
@@ -322,7 +330,8 @@ impl Link {
             && self.asks.len() < LINK_ASKS_MAX
     }
 
-    /// The deployment has changed: the connection is given up, and the next one leads to the new node.
+    /// The deployment has changed: the connection is given up, and the next one leads to the new
+    /// node.
     pub fn follow(&mut self, epoch: u64) {
         if self.epoch != epoch && self.key.leads == Leads::Anywhere {
             self.give_up("the upstream has changed");
@@ -363,8 +372,9 @@ impl Ask {
         Self { wire, kind, names, answered, end, bytes, asker, is_again, is_refused, hops }
     }
 
-    /// Whether a PING stands behind it. A node ends subscriptions to shard channels also of its own accord, in the
-    /// same words; only what comes behind shows whether it was the answer, and where the answer ends.
+    /// Whether a PING stands behind it. A node ends subscriptions to shard channels also of its own
+    /// accord, in the same words; only what comes behind shows whether it was the answer, and where
+    /// the answer ends.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         matches!(self.wire, Wire::Unsubscribe) && self.kind == Kind::Shard
@@ -416,8 +426,8 @@ fn wire_name<'a>(table: &'a Table, name: &'a str) -> &'a [u8] {
     table.find(name).and_then(|spec| spec.wire_name.as_deref()).unwrap_or(name.as_bytes())
 }
 
-/// Bytes of questions that may wait for the link's socket, and of topics in questions that are not answered; clients
-/// wait beyond that.
+/// Bytes of questions that may wait for the link's socket, and of topics in questions that are not
+/// answered; clients wait beyond that.
 const LINK_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Questions that may be unanswered on one link.
 const LINK_ASKS_MAX: usize = 65_536;

@@ -1,10 +1,12 @@
 //! Shard channels follow their slots from node to node.
 //!
-//! Owns what a redirect makes of a question, where clients go whose subscription a node has ended, and the comparison of
-//! a link with the slot map. Never tells a client anything but a gap: to it the subscription stands all the time.
+//! Owns what a redirect makes of a question, where clients go whose subscription a node has ended,
+//! and the comparison of a link with the slot map. Never tells a client anything but a gap: to it
+//! the subscription stands all the time.
 //!
-//! What surprises: a node's own word weighs more than the map. What it sends is left where it is for a second, in which
-//! it says itself that a slot has gone; only then, as if it were cut off from the others, the map is followed.
+//! What surprises: a node's own word weighs more than the map. What it sends is left where it is
+//! for a second, in which it says itself that a slot has gone; only then, as if it were cut off
+//! from the others, the map is followed.
 
 use std::mem;
 use std::sync::Arc;
@@ -26,7 +28,8 @@ use crate::worker::Worker;
 /// The way to another link: its key's part, and its node.
 type Way = (Leads, Arc<Node>);
 
-/// A question about shard channels has been redirected: it is asked where the redirect points, or again in a while.
+/// A question about shard channels has been redirected: it is asked where the redirect points, or
+/// again in a while.
 pub fn redirected(
     worker: &mut Worker,
     link: &mut Link,
@@ -66,8 +69,8 @@ pub fn redirected(
     }
 }
 
-/// At the end of a turn: what the node has ended of its own accord goes to the new owners. What was published in
-/// between is missed.
+/// At the end of a turn: what the node has ended of its own accord goes to the new owners. What was
+/// published in between is missed.
 pub fn settle_ended(worker: &mut Worker, link: &mut Link) {
     if link.ended.is_empty() {
         return;
@@ -212,8 +215,8 @@ fn send_home(worker: &mut Worker, topology: &Topology, link: &mut Link, names: V
     }
 }
 
-/// Clients of these topics get their messages over another link from here on, or again over this one. The topics can be
-/// asked for in one question.
+/// Clients of these topics get their messages over another link from here on, or again over this
+/// one. The topics can be asked for in one question.
 fn carry(worker: &mut Worker, link: &mut Link, names: Vec<Name>, way: &Way, hops: u8) {
     let (leads, node) = way;
     if *leads == link.key.leads {
@@ -270,7 +273,8 @@ fn forward(worker: &mut Worker, link: &mut Link, ask: Ask, (leads, node): &Way) 
     }
 }
 
-/// How long a node's silence on a slot that the map gives to another one is taken for an agreement with the map.
+/// How long a node's silence on a slot that the map gives to another one is taken for an agreement
+/// with the map.
 const MAP_TRUST: Micros = SECOND;
 /// Redirects that are followed at once.
 const HOPS_AT_ONCE: u8 = 5;

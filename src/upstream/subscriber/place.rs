@@ -1,10 +1,10 @@
 //! Which topic belongs on which link, and which node a link leads to.
 //!
-//! Owns the choice among the nodes of a cluster, and the search for a link or its making. Never moves a topic
-//! (`moving` does), never dials.
+//! Owns the choice among the nodes of a cluster, and the search for a link or its making. Never
+//! moves a topic (`moving` does), never dials.
 //!
-//! What surprises: channels and patterns need *any* node, so their link stays where it is while that node serves, also
-//! as a replica; every change of the connection costs messages.
+//! What surprises: channels and patterns need *any* node, so their link stays where it is while
+//! that node serves, also as a replica; every change of the connection costs messages.
 
 use std::sync::Arc;
 
@@ -42,14 +42,16 @@ pub fn link_for(
             return Ok(id);
         }
     }
-    // The link's own choice: a node that is known to be down need not be waited for while there are others.
+    // The link's own choice: a node that is known to be down need not be waited for while there are
+    // others.
     if leads == Leads::Anywhere {
         node = anchor(worker, topology, found.and_then(|id| worker.links.get(id)));
     }
     if let Some(refusal) = worker.reaches.refusal(&node, worker.now) {
         worker.shared.map_is_old.notify_one();
         let since = worker.reaches.down_since(node.id).unwrap_or(worker.now);
-        // While the one node is known to be down, those who come wait for nobody; others may replace it.
+        // While the one node is known to be down, those who come wait for nobody; others may
+        // replace it.
         if topology.slots.is_none() || worker.now.saturating_sub(since) >= patience {
             return Err(refusal);
         }
@@ -92,8 +94,9 @@ pub fn to(topology: &Topology, member: &Member) -> Leads {
     Leads::To { epoch: topology.epoch, node: member.node.id }
 }
 
-/// The node for a link that may lead anywhere: the one that it leads to while that serves, or the one that PUBLISH is
-/// sent to, or whoever serves; if nobody does, the one that is to be tried first.
+/// The node for a link that may lead anywhere: the one that it leads to while that serves, or the
+/// one that PUBLISH is sent to, or whoever serves; if nobody does, the one that is to be tried
+/// first.
 pub fn anchor(worker: &Worker, topology: &Topology, link: Option<&Link>) -> Arc<Node> {
     let Some(slots) = &topology.slots else {
         return Arc::clone(&topology.node);

@@ -1,11 +1,12 @@
 //! From the bytes of a link to messages and answers.
 //!
-//! Owns the way of every byte that a node sends on a link: framed, given to everybody who holds the topic, or
-//! matched with the question that it answers. Never keeps more of a message than all clients together may be owed, never
-//! guesses: an answer that was not asked for ends the connection (INV-1).
+//! Owns the way of every byte that a node sends on a link: framed, given to everybody who holds the
+//! topic, or matched with the question that it answers. Never keeps more of a message than all
+//! clients together may be owed, never guesses: an answer that was not asked for ends the
+//! connection (INV-1).
 //!
-//! What surprises: the topics of one SUBSCRIBE are answered one by one, but nothing comes between these answers, so
-//! the client is told once, behind the last.
+//! What surprises: the topics of one SUBSCRIBE are answered one by one, but nothing comes between
+//! these answers, so the client is told once, behind the last.
 
 use std::sync::Arc;
 
@@ -85,8 +86,8 @@ fn frames(worker: &mut Worker, link: &mut Link, buffer: &[u8]) -> Result<usize, 
     }
 }
 
-/// Drops a message that nobody could be given, and whoever it was for: the same end as with Redis, whose limits of
-/// output are below the size of such a message too (INV-4).
+/// Drops a message that nobody could be given, and whoever it was for: the same end as with Redis,
+/// whose limits of output are below the size of such a message too (INV-4).
 fn skip(worker: &mut Worker, link: &mut Link, beginning: &[u8]) {
     if std::mem::replace(&mut link.is_skipping, true) {
         return;
@@ -147,7 +148,8 @@ fn message(worker: &mut Worker, link: &Link, kind: Kind, topic: &[u8], frame: &[
     }
     worker.pushed_bytes += frame.len() * holders.len();
     if worker.reply_bytes + worker.pushed_bytes > worker.shared.memory.reply_bytes_total {
-        // The sum of the last tick may be outdated by what has been written since: look before judging (INV-4).
+        // The sum of the last tick may be outdated by what has been written since: look before
+        // judging (INV-4).
         flush::touched(worker);
         tick::look_at_sessions(worker);
     }
@@ -188,8 +190,8 @@ fn answered(worker: &mut Worker, link: &mut Link, kind: Kind, name: &[u8], answe
     tidy(worker, link, ask.kind, &ask.names);
 }
 
-/// The node has ended a subscription to a shard channel: it was asked to, or the slot has moved. In the latter case the
-/// clients keep it, on the link of the slot's new owner.
+/// The node has ended a subscription to a shard channel: it was asked to, or the slot has moved. In
+/// the latter case the clients keep it, on the link of the slot's new owner.
 fn ended(worker: &mut Worker, link: &mut Link, name: &[u8]) {
     let sent = link.send.sent();
     let asked = link.asks.front_mut().filter(|ask| ask.is_fenced() && ask.end <= sent);
@@ -218,7 +220,8 @@ fn reply(worker: &mut Worker, link: &mut Link, kind: u8, frame: &[u8]) -> Result
     let Some(mut ask) = link.pop() else {
         return Err(Anomaly::Unexpected);
     };
-    // Behind a question about shard channels this is the PING's answer: it is over, whatever the PING was told.
+    // Behind a question about shard channels this is the PING's answer: it is over, whatever the
+    // PING was told.
     let is_ended = ask.is_fenced() && !ask.is_refused;
     let answer = if is_ended { Answer::Unsubscribed } else { Answer::Refused };
     for name in &ask.names {
@@ -278,9 +281,9 @@ fn not_subscribed(worker: &mut Worker, link: &mut Link, mut ask: Ask, error: &[u
     }
 }
 
-/// The node does not take what clients hold. One bad topic fails a whole question, so they are asked for one by one;
-/// a topic that is forbidden ends its clients, as Redis ends them when their ACL changes; a node that is busy is
-/// asked later.
+/// The node does not take what clients hold. One bad topic fails a whole question, so they are
+/// asked for one by one; a topic that is forbidden ends its clients, as Redis ends them when their
+/// ACL changes; a node that is busy is asked later.
 fn not_restored(worker: &mut Worker, link: &mut Link, ask: &Ask, error: &[u8]) {
     link.restoring -= 1;
     if let [name] = &ask.names[..] {
@@ -332,7 +335,8 @@ impl<'a> Parcel<'a> {
         Self { frame, shared: None }
     }
 
-    /// The frame behind its first byte, as one allocation for everybody; `None` if copying is cheaper.
+    /// The frame behind its first byte, as one allocation for everybody; `None` if copying is
+    /// cheaper.
     pub fn shared(&mut self) -> Option<Bytes> {
         if self.frame.len() < LARGE_BYTES {
             return None;

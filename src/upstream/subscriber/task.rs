@@ -1,11 +1,11 @@
 //! The task of a link: its socket, and nothing else.
 //!
-//! Owns dialling, reading, writing and the end of the connection. Never decides about a subscription: `receive` and
-//! `loss` do. The task ends when nobody has wanted the link for a while, or when its node is lost and nobody holds or
-//! asks for anything.
+//! Owns dialling, reading, writing and the end of the connection. Never decides about a
+//! subscription: `receive` and `loss` do. The task ends when nobody has wanted the link for a
+//! while, or when its node is lost and nobody holds or asks for anything.
 //!
-//! What surprises: it reads as fast as the node sends, whatever the clients do: a link that is not read is closed by
-//! the server for all of them, a client that does not read is closed by us alone.
+//! What surprises: it reads as fast as the node sends, whatever the clients do: a link that is not
+//! read is closed by the server for all of them, a client that does not read is closed by us alone.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -101,7 +101,8 @@ async fn connect(
     }
 }
 
-/// What the dial is for; an error if somebody else has found the node dead while this one waited for its turn.
+/// What the dial is for; an error if somebody else has found the node dead while this one waited
+/// for its turn.
 fn prepare(worker: &mut Worker, id: LinkId, node: &Node) -> Result<Purpose, DialError> {
     let now = clock::micros();
     if worker.reaches.refusal(node, now).is_some()
@@ -139,7 +140,8 @@ fn note_failure(worker: &mut Worker, id: LinkId, error: &DialError) {
     }
 }
 
-/// No connection. Returns when to dial again, if anybody holds or asks for anything; otherwise the link is forgotten.
+/// No connection. Returns when to dial again, if anybody holds or asks for anything; otherwise the
+/// link is forgotten.
 fn give_up(worker: &SharedWorker, id: LinkId, node: &Node, error: &DialError) -> Option<Duration> {
     let mut worker = worker.borrow_mut();
     worker.now = clock::micros();
@@ -173,7 +175,8 @@ fn outlives(worker: &SharedWorker, id: LinkId, end: End) -> bool {
     end_turn(&mut worker, id, link)
 }
 
-/// Puts the link back, or forgets it if nobody wants it; the clients are written to. Returns whether it stays.
+/// Puts the link back, or forgets it if nobody wants it; the clients are written to. Returns
+/// whether it stays.
 fn end_turn(worker: &mut Worker, id: LinkId, mut link: Box<Link>) -> bool {
     for session in link.backlog.drain(..) {
         if let Some(session) = worker.sessions.get(session) {

@@ -1,7 +1,8 @@
 //! A link without sockets: one worker, a few clients, and a node that is a model of Redis.
 //!
-//! The model executes what the link has sent, publishes between any two commands, and sends its bytes in pieces of any
-//! size. `any_order` compares what clients get with what connections of their own would have given them.
+//! The model executes what the link has sent, publishes between any two commands, and sends its
+//! bytes in pieces of any size. `any_order` compares what clients get with what connections of
+//! their own would have given them.
 
 #[cfg(test)]
 mod any_order;
@@ -517,7 +518,8 @@ fn a_subscription_that_the_node_ends_is_asked_for_again() {
 
 #[test]
 fn the_end_of_a_shard_subscription_is_told_from_a_slot_that_moves_at_that_moment() {
-    // The node ends it of its own accord, and what was asked meanwhile is redirected; or the other way round.
+    // The node ends it of its own accord, and what was asked meanwhile is redirected; or the other
+    // way round.
     let ended = &b">3\r\n$12\r\nsunsubscribe\r\n$1\r\ns\r\n:0\r\n"[..];
     let moved = &b"-MOVED 1 127.0.0.1:1\r\n"[..];
     for answers in [vec![ended, moved], vec![moved], vec![ended]] {

@@ -1,7 +1,9 @@
-//! What clients are told of a cluster, compared with a redis-server 7.0.15 that owns every slot of its cluster.
+//! What clients are told of a cluster, compared with a redis-server 7.0.15 that owns every slot of
+//! its cluster.
 //!
-//! Owns no rig but that of [`super`], put in front of a cluster. Never has a node: what nodes answer themselves is not
-//! told here. `tests/it/cluster/smart.rs` asks a real one the same questions.
+//! Owns no rig but that of [`super`], put in front of a cluster. Never has a node: what nodes
+//! answer themselves is not told here. `tests/it/cluster/smart.rs` asks a real one the same
+//! questions.
 
 use super::*;
 use crate::command::spec::Class;

@@ -1,8 +1,8 @@
 //! Whom the picture believes.
 //!
-//! Owns a story: a cluster, what its nodes say in one refresh after the other, and the map that follows. Views are written
-//! as CLUSTER NODES has them, in short. What surprises: a host is called by its id, and a node that was reset by its old
-//! one with a 2.
+//! Owns a story: a cluster, what its nodes say in one refresh after the other, and the map that
+//! follows. Views are written as CLUSTER NODES has them, in short. What surprises: a host is called
+//! by its id, and a node that was reset by its old one with a 2.
 
 use super::*;
 use crate::topology::cluster::nodes;
@@ -13,7 +13,8 @@ struct Story {
     map: SlotMap,
 }
 
-/// A view by `by`, from lines such as `a 3 0-99` (primary, epoch, ranges), `b 3 of a`, `c 3 fail 5`. Ids stand for hosts.
+/// A view by `by`, from lines such as `a 3 0-99` (primary, epoch, ranges), `b 3 of a`, `c 3 fail
+/// 5`. Ids stand for hosts.
 fn answer(by: &str, lines: &str) -> Answer {
     let line = |line: &str| {
         let mut words = line.split_whitespace();

@@ -1,9 +1,9 @@
-//! Any order of subscribing, leaving, publishing and losing the connection gives each client, byte for byte, what a
-//! connection of its own would have given it.
+//! Any order of subscribing, leaving, publishing and losing the connection gives each client, byte
+//! for byte, what a connection of its own would have given it.
 //!
-//! The node notes whose question each of its commands answers. From then on it knows who is to get which message, as
-//! a Redis with a connection for each client would; what the link has received of its bytes is what clients must
-//! have been told, no more and no less, in that order.
+//! The node notes whose question each of its commands answers. From then on it knows who is to get
+//! which message, as a Redis with a connection for each client would; what the link has received of
+//! its bytes is what clients must have been told, no more and no less, in that order.
 
 use std::collections::VecDeque;
 
