@@ -126,11 +126,11 @@ impl Mover {
     /// the two nodes are told in one pipeline each, all others learn it by and by.
     pub(crate) fn give_empty(&mut self, slots: &[u16], from: usize, to: usize) {
         let what = format!("NODE {}", self.id(to));
-        self.setslots(to, slots, &what);
-        self.setslots(from, slots, &what);
-        // An owner that takes slots by itself must win against older claims.
+        // First of all: claims of the old owner that are on the way must not win against what is told next.
         let reply = self.ask(to, "CLUSTER BUMPEPOCH");
         assert!(reply.starts_with(b"+"), "{}", shown(&reply));
+        self.setslots(to, slots, &what);
+        self.setslots(from, slots, &what);
     }
 
     /// The node forgets that the slot is open.
