@@ -91,6 +91,7 @@ pub fn place(worker: &mut Worker, session: &mut Session, order: Order<'_>) -> Di
 }
 
 /// All keys lie in one slot: its owner is asked.
+#[inline]
 pub fn to_slot(
     worker: &mut Worker,
     slots: &SlotMap,
@@ -100,7 +101,7 @@ pub fn to_slot(
 ) -> Dispatched {
     if session.in_flight == 0 {
         session.map_version = slots.version;
-    } else if slots.slot(slot).since > session.map_version {
+    } else if slots.changed > session.map_version && slots.slot(slot).since > session.map_version {
         // INV-12 a: what was sent to its former owner comes first.
         return Dispatched::Wait;
     }
@@ -141,6 +142,7 @@ pub fn anybody(worker: &Worker, topology: &Topology) -> Arc<Node> {
     Arc::clone(another.unwrap_or(&topology.node))
 }
 
+#[inline]
 fn to_node(
     worker: &mut Worker,
     session: &mut Session,
@@ -150,6 +152,7 @@ fn to_node(
     to(worker, session, node, (order, false))
 }
 
+#[inline]
 fn to(
     worker: &mut Worker,
     session: &mut Session,

@@ -102,6 +102,8 @@ pub struct SlotMap {
     /// Slots on the move.
     pub migrations: Arc<[Migration]>,
     slots: Box<[Slot]>,
+    /// Version in which an owner changed last: nothing has moved since, whatever the version.
+    pub changed: u32,
     /// Their owners once more, [`NOBODY`] where there is none: what every command asks fits a small
     /// cache.
     owners: Box<[u16]>,
@@ -210,7 +212,9 @@ impl SlotMap {
     ) -> Self {
         slots.resize(usize::from(SLOTS), Slot::default());
         let owners = slots.iter().map(|slot| slot.owner.map_or(NOBODY, |owner| owner.0)).collect();
-        Self { version, fetched_at, members, migrations, slots: slots.into_boxed_slice(), owners }
+        let changed = slots.iter().map(|slot| slot.since).max().unwrap_or_default();
+        let slots = slots.into_boxed_slice();
+        Self { version, fetched_at, members, migrations, slots, changed, owners }
     }
 
     /// Who serves `slot` (below [`SLOTS`]), and since when.
