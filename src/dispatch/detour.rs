@@ -425,3 +425,6 @@ const HOPS_AT_ONCE: u8 = 5;
 pub(super) const WAIT_FIRST: Micros = 2 * MILLISECOND;
 /// Longest such wait.
 const WAIT_MAX: Micros = 50 * MILLISECOND;
+
+#[cfg(test)]
+mod tests;
