@@ -65,6 +65,8 @@ pub struct Worker {
     pub reaches: Reaches,
     /// Lanes whose tasks are still to be started.
     pub to_dial: Vec<LaneId>,
+    /// Rung where nobody else would look whether tasks are to be started.
+    pub tasks_wanted: Rc<tokio::sync::Notify>,
     /// Links whose tasks are still to be started.
     pub links_to_dial: Vec<LinkId>,
     /// AUTH of clients that the node is still to confirm.
@@ -271,6 +273,7 @@ impl Worker {
             split: Split::default(),
             reaches: Reaches::default(),
             to_dial: Vec::new(),
+            tasks_wanted: Rc::default(),
             links_to_dial: Vec::new(),
             to_verify: Vec::new(),
             unflushed: Unflushed::default(),

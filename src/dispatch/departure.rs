@@ -66,6 +66,10 @@ pub fn due(worker: &mut Worker) {
     for id in std::mem::take(&mut worker.detouring.sessions) {
         advance(worker, id);
     }
+    if !worker.to_dial.is_empty() {
+        // No session's turn follows that would start them.
+        worker.tasks_wanted.notify_one();
+    }
 }
 
 /// Sends what of one session may be sent.

@@ -296,10 +296,11 @@ fn follow_redirect(
         }
     };
     worker.stats.redirected(reason).increment();
-    let waits = to.is_none() || detour.hops >= HOPS_AT_ONCE;
+    // An ASK is for the next moment only, so it is followed at once, however many hops there were:
+    // what it leads to is a redirect of another kind, or an answer.
+    let is_asking = to.is_some_and(|to| to.is_asking);
+    let waits = to.is_none() || (detour.hops >= HOPS_AT_ONCE && !is_asking);
     let at = if waits { now + pause(detour) } else { now };
-    // An ASK is for the next moment only; after a pause its slot's owner is asked again.
-    let to = to.filter(|to| !(waits && to.is_asking));
     detour.stage = Stage::Due { at, to };
     detour.waits = detour.waits.saturating_add(u8::from(waits));
 }

@@ -118,6 +118,7 @@ async fn run(
     let bench = Bench { worker, gates, doors, handle, dialling, verifying };
     spawn_local(flush::run(Rc::clone(&bench.worker)));
     spawn_local(departure::run(Rc::clone(&bench.worker)));
+    let wanted = Rc::clone(&bench.worker.borrow().tasks_wanted);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut draining = false;
@@ -127,6 +128,7 @@ async fn run(
                 Some(message) => draining |= bench.handle_message(message),
                 None => return,
             },
+            () = wanted.notified() => {}
             _ = tick.tick() => tick::run(&mut bench.worker.borrow_mut()),
         }
         bench.start_tasks();

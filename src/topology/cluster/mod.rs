@@ -97,6 +97,8 @@ struct Acquaintance {
     was_down: bool,
     /// What was seen at the last glance.
     sight: Option<Vec<u8>>,
+    /// Since when it does not answer, as a primary.
+    lost_at: Option<Micros>,
     /// What it has had as a primary.
     history: History,
 }
@@ -154,7 +156,10 @@ impl Follower {
                 self.glance().await;
                 self.go_round().await;
             }
-            _ = self.glance.tick(), if self.is_anxious() => self.glance().await,
+            _ = self.glance.tick(), if self.is_anxious() => {
+                self.expect_successors();
+                self.glance().await;
+            }
             // Without a node that could be asked there is no point in being due.
             () = sleep(pause), if self.contacts.values().any(Acquaintance::can_tell) => {
                 self.refresh().await;
@@ -194,6 +199,7 @@ impl Follower {
                 was_up: false,
                 was_down: false,
                 sight: None,
+                lost_at: None,
                 history: History::default(),
             };
             let acquaintance = self.contacts.entry(node.id).or_insert_with(open);

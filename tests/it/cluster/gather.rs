@@ -13,7 +13,8 @@ use crate::support::{Client, Proxy, frames, line, shown, until};
 
 /// A proxy that has seen the whole map.
 fn before(cluster: &Cluster) -> Proxy {
-    let proxy = Proxy::before(&cluster.url()).ready();
+    // Its clients are patient, or a slow machine would fail the tests.
+    let proxy = super::before(cluster);
     let mut client = proxy.client();
     until("the slot map is there", || client.text("GET x") == "$-1\r\n");
     proxy

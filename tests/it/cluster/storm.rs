@@ -37,7 +37,12 @@ fn a_third_of_all_slots_changes_hands_and_nobody_notices() {
         assert!(redirected <= most as u64, "{redirected} redirects for {} slots", slots.len());
         let before = cluster.errors("MOVED");
         ask_each(&mut client, &slots);
-        assert_eq!(cluster.errors("MOVED") - before, 0, "slots that were known to have moved");
+        // But for what each reader may have had in flight when the last of them became known.
+        let again = cluster.errors("MOVED") - before;
+        assert!(
+            again <= READERS as u64,
+            "{again} redirects for slots that were known to have moved"
+        );
         eprintln!("{redirected} redirects for {} slots", slots.len());
         calls += topology_calls(&cluster) - asked;
         seconds += begin.elapsed().as_secs_f64();
