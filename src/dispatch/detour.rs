@@ -69,6 +69,7 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
         restore(worker, detour);
         return false;
     }
+    detour.waiter.is_asking = first.is_asking;
     let is_whole = first.frames == 1 && !matches!(first.role, Role::Part { .. });
     let is_users =
         is_whole && topology.table.spec(first.command).is_none_or(|spec| spec.runs_user_code());
@@ -126,6 +127,7 @@ pub fn take_part(
     if !is_about(&redirect, detour.slot) {
         return false;
     }
+    detour.waiter.is_asking = own.is_asking;
     follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
     keep_or_tell(worker, detour);
     true
@@ -296,11 +298,13 @@ fn follow_redirect(
         }
     };
     worker.stats.redirected(reason).increment();
-    // An ASK is for the next moment only, so it is followed at once, however many hops there were:
-    // what it leads to is a redirect of another kind, or an answer.
+    // An ASK is for the next moment only: it is followed at once, or its slot's owner is asked again
+    // after a pause. That is done where two of them follow each other, which is a circle.
     let is_asking = to.is_some_and(|to| to.is_asking);
-    let waits = to.is_none() || (detour.hops >= HOPS_AT_ONCE && !is_asking);
+    let is_circle = !is_asking || detour.waiter.is_asking;
+    let waits = to.is_none() || (detour.hops >= HOPS_AT_ONCE && is_circle);
     let at = if waits { now + pause(detour) } else { now };
+    let to = to.filter(|_| !(waits && is_asking));
     detour.stage = Stage::Due { at, to };
     detour.waits = detour.waits.saturating_add(u8::from(waits));
 }

@@ -59,8 +59,6 @@ impl Pace {
         self.want(trigger);
         if trigger == RefreshTrigger::Glance {
             self.follow_ups = FOLLOW_UPS;
-            // One node a question, so that there may be more of them.
-            self.wanted = Some(trigger);
         }
         if self.fruitless > 0 {
             self.fruitless = 0;

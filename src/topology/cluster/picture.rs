@@ -152,7 +152,9 @@ impl Picture {
             // The redirect is younger than the question.
             (Some(_), _) if slot.patched_at > self.began => return slot,
             (Some(owner), Some(claim)) if claim.owner == owner => Some(owner),
-            (Some(owner), Some(claim)) if self.may_replace(map, owner, claim) => Some(claim.owner),
+            (Some(owner), Some(claim)) if self.may_replace(map, owner, slot, claim) => {
+                Some(claim.owner)
+            }
             // A map with holes never replaces a whole one; and what a redirect has said is still
             // not confirmed.
             (Some(_), _) => return slot,
@@ -163,11 +165,16 @@ impl Picture {
     }
 
     /// INV-10: whether the claim may take a slot from its present owner, which is still a member.
-    fn may_replace(&self, map: &SlotMap, owner: NodeId, claim: &Claim) -> bool {
-        let epoch = map.members.get(owner).map_or(0, |owner| owner.config_epoch);
+    fn may_replace(&self, map: &SlotMap, owner: NodeId, slot: Slot, claim: &Claim) -> bool {
+        let known = |id| map.members.get(id).map_or(0, |member| member.config_epoch);
+        let epoch = known(owner);
+        // A redirect tells no epoch, but it is younger than every claim that we had heard of: what a
+        // node repeats that has not heard of the move is none against it.
+        let is_news = slot.patched_at == 0 || claim.epoch > known(claim.owner);
         // The owner itself was asked, and does not claim it: then there is nothing to be weighed.
         // Its own claim, had it made one, would be the best one or have lost to this one.
-        self.is_new_generation || claim.epoch >= epoch || self.spoke.contains(&owner)
+        let is_heard = self.is_new_generation || self.spoke.contains(&owner);
+        is_heard || (is_news && claim.epoch >= epoch)
     }
 }
 
