@@ -168,13 +168,7 @@ impl Rig {
 fn worker() -> Worker {
     let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
     let settings = Settings::load(&flags).expect("the defaults are valid").upstream;
-    let node = Arc::new(Node {
-        id: NodeId::default(),
-        name: settings.endpoint.to_string(),
-        settings,
-        tls: None,
-        in_step_until: Default::default(),
-    });
+    let node = Arc::new(Node::new(NodeId::default(), settings, None));
     let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
     let shared = Shared::new(published, MemorySettings::default());
     Worker::new(Arc::new(shared), Arc::new(WorkerStats::new(BUILTIN_COUNT)))

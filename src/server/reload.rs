@@ -15,7 +15,6 @@ use super::workers::Door;
 use crate::cli::RunFlags;
 use crate::config::{Endpoint, Settings, UpstreamSettings, content_hash};
 use crate::events;
-use crate::resp::write::Protocol;
 use crate::stats::control;
 use crate::stats::labels::Reload;
 use crate::tls::ClientTlsReloader;
@@ -45,13 +44,7 @@ pub fn node(settings: &UpstreamSettings) -> anyhow::Result<Node> {
         }
         _ => None,
     };
-    Ok(Node {
-        id: NodeId::default(),
-        name: settings.endpoint.to_string(),
-        settings: settings.clone(),
-        tls,
-        in_step_until: Default::default(),
-    })
+    Ok(Node::new(NodeId::default(), settings.clone(), tls))
 }
 
 /// Reads certificates again whose files have changed: the listeners' and the upstream's.
@@ -143,16 +136,7 @@ async fn move_to(
 
 /// The picture of a node that answers.
 async fn verify(node: &Arc<Node>) -> anyhow::Result<Topology> {
-    let purpose = Purpose {
-        protocol: Protocol::Resp2,
-        db: 0,
-        presented: None,
-        may_be_stranger: true,
-        wants_id: false,
-        is_readonly: false,
-        label: "breakwater:verify".into(),
-    };
-    let mut exchange = dial::dial(node, &purpose).await?;
+    let mut exchange = dial::dial(node, &Purpose::control("breakwater:verify")).await?;
     let learnt = single::answered(facts::learn(&mut exchange)).await?;
     Ok(single::learnt_topology(0, 0, node, learnt))
 }

@@ -21,7 +21,6 @@ use crate::admin::Readiness;
 use crate::command::overlay::LiveSpec;
 use crate::command::table::Table;
 use crate::events;
-use crate::resp::write::Protocol;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::Exchange;
 use crate::upstream::identity::Presented;
@@ -53,16 +52,7 @@ async fn converse(
     failures: &mut u32,
     restorer: &mut Restorer,
 ) -> Result<Infallible, DialError> {
-    let purpose = Purpose {
-        protocol: Protocol::Resp2,
-        db: 0,
-        presented: None,
-        may_be_stranger: true,
-        wants_id: false,
-        is_readonly: false,
-        label: "breakwater:control".into(),
-    };
-    let mut exchange = dial::dial(node, &purpose).await?;
+    let mut exchange = dial::dial(node, &Purpose::control("breakwater:control")).await?;
     restorer.connected();
     // Before anything else: clients may be calling already.
     restorer.look(shared, node, &mut exchange).await?;

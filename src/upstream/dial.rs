@@ -235,9 +235,39 @@ fn credentials(node: &Node, purpose: &Purpose) -> Result<Option<Presented>, Dial
     Ok(Some(Presented { user, password: password.expose().to_vec() }))
 }
 
+// === impl Purpose ===
+
+impl Purpose {
+    /// A connection of the control plane, which asks nothing that a stranger may not. `label` is
+    /// its name in CLIENT LIST.
+    #[must_use]
+    pub fn control(label: &str) -> Self {
+        Self {
+            protocol: Protocol::Resp2,
+            db: 0,
+            presented: None,
+            may_be_stranger: true,
+            wants_id: false,
+            is_readonly: false,
+            label: label.into(),
+        }
+    }
+}
+
 // === impl Node ===
 
 impl Node {
+    /// A node that is called by its address.
+    #[must_use]
+    pub fn new(
+        id: NodeId,
+        settings: UpstreamSettings,
+        tls: Option<(ClientTlsReloader, ServerName<'static>)>,
+    ) -> Self {
+        let name = settings.endpoint.to_string();
+        Self { id, name, settings, tls, in_step_until: AtomicU64::default() }
+    }
+
     /// Whether others may serve what it serves: it can redirect, and be replaced.
     #[must_use]
     pub fn is_of_cluster(&self) -> bool {

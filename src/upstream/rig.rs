@@ -56,13 +56,7 @@ impl Rig {
         let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
         let mut settings = Settings::load(&flags).unwrap().upstream;
         change(&mut settings);
-        let node = Arc::new(Node {
-            id: NodeId::default(),
-            name: settings.endpoint.to_string(),
-            settings,
-            tls: None,
-            in_step_until: Default::default(),
-        });
+        let node = Arc::new(Node::new(NodeId::default(), settings, None));
         let topology = Topology::unknown(1, Arc::clone(&node));
         let published = Arc::new(ArcSwap::from_pointee(topology));
         let shared = Shared::new(published, MemorySettings::default());
@@ -305,14 +299,8 @@ impl Rig {
 /// Primaries of a cluster, one a claim.
 pub(crate) fn members(claims: &[u64], settings: &UpstreamSettings) -> Arc<Members> {
     let member = |(id, &config_epoch): (u16, &u64)| {
-        let (id, settings) = (NodeId(id), settings.clone());
-        let node = Arc::new(Node {
-            id,
-            name: format!("node{}", id.0),
-            settings,
-            tls: None,
-            in_step_until: Default::default(),
-        });
+        let (name, id) = (format!("node{id}"), NodeId(id));
+        let node = Arc::new(Node { name, ..Node::new(id, settings.clone(), None) });
         let role = MemberRole::Primary;
         let (health, cluster_id) = (Health::Online, "".into());
         let member =

@@ -130,12 +130,8 @@ impl World {
         let settings = tape.byte();
         let has = |bit: u8| settings & bit != 0;
         let ground = &*GROUND;
-        let node = dial::Node {
-            id: breakwater::topology::slots::NodeId::default(),
-            name: "node:6379".into(),
-            settings: ground.upstream.clone(),
-            tls: None, in_step_until: Default::default(),
-        };
+        let id = breakwater::topology::slots::NodeId::default();
+        let node = dial::Node::new(id, ground.upstream.clone(), None);
         let node = Arc::new(node);
         let memory = MemorySettings {
             request_bytes_total: if has(1) { 100_000 } else { 1 << 30 },

@@ -71,13 +71,8 @@ impl Rig {
         let settings = Settings::load(&RunFlags { upstream, ..RunFlags::default() }).unwrap();
         let mut settings = settings.upstream;
         change(&mut settings);
-        let node = Node {
-            id: NodeId::default(),
-            name: "node:1".into(),
-            settings,
-            tls: None,
-            in_step_until: Default::default(),
-        };
+        let name = "node:1".into();
+        let node = Node { name, ..Node::new(NodeId::default(), settings, None) };
         let mut topology = Topology::unknown(1, Arc::new(node));
         let wants_auth = auth == Auth::Passthrough;
         let version = "7.0.15".into();
@@ -250,13 +245,7 @@ fn some_lane() -> LaneId {
         upstream: Some("redis://127.0.0.1:1".into()),
         ..RunFlags::default()
     });
-    let node = Node {
-        id: NodeId::default(),
-        name: String::new(),
-        settings: settings.unwrap().upstream,
-        tls: None,
-        in_step_until: Default::default(),
-    };
+    let node = Node::new(NodeId::default(), settings.unwrap().upstream, None);
     lanes.insert(|id| crate::upstream::lane::Lane::new(id, key, Arc::new(node), 0))
 }
 

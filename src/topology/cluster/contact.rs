@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use super::freshness::Data;
 use crate::clock::{self, Micros};
 use crate::events;
-use crate::resp::write::{self, Protocol};
+use crate::resp::write;
 use crate::topology::facts::{self, Learnt, ask};
 use crate::topology::restore::Restorer;
 use crate::topology::single::answered;
@@ -227,17 +227,8 @@ impl Task {
         &mut self,
         failures: &mut u32,
     ) -> Result<std::convert::Infallible, DialError> {
-        let purpose = Purpose {
-            protocol: Protocol::Resp2,
-            db: 0,
-            presented: None,
-            may_be_stranger: true,
-            wants_id: false,
-            is_readonly: false,
-            label: "breakwater:control".into(),
-        };
         // Within connect_timeout, the handshake included.
-        let mut exchange = dial::dial(&self.node, &purpose).await?;
+        let mut exchange = dial::dial(&self.node, &Purpose::control("breakwater:control")).await?;
         self.state.borrow_mut().wants_auth = false;
         self.restorer.connected();
         self.ping(&mut exchange).await?;

@@ -69,13 +69,7 @@ impl Directory {
         };
         let settings =
             UpstreamSettings { endpoint: endpoint.clone(), ..self.model.settings.clone() };
-        Some(Node {
-            id,
-            name: endpoint.to_string(),
-            settings,
-            tls,
-            in_step_until: Default::default(),
-        })
+        Some(Node::new(id, settings, tls))
     }
 }
 
