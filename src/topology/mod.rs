@@ -21,6 +21,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::admin::Readiness;
+use crate::clock::Micros;
 use crate::command::spec::{CommandId, builtin_id};
 use crate::command::table::Table;
 use crate::config::{Ping, PresentAs, UpstreamSettings};
@@ -37,6 +38,8 @@ pub struct Topology {
     pub epoch: u64,
     /// How often the control plane has found the node well; a change ends a worker's back-off.
     pub recoveries: u64,
+    /// Until when a successor of the node is expected; 0: none is.
+    pub failover_until: Micros,
     /// The node that all commands go to; in a cluster the one that commands without a key go to.
     pub node: Arc<Node>,
     /// Who serves which slot; `None` where one node serves everything.
@@ -124,7 +127,7 @@ impl Topology {
     pub fn unknown(epoch: u64, node: Arc<Node>) -> Self {
         let table = Arc::new(fitted(Table::builtin(), &node));
         let slots = node.settings.cluster.is_some().then(|| Arc::new(SlotMap::empty()));
-        Self { epoch, recoveries: 0, node, slots, table, facts: None }
+        Self { epoch, recoveries: 0, failover_until: 0, node, slots, table, facts: None }
     }
 
     /// The picture before anything is known of the upstream of that URL.
@@ -141,6 +144,7 @@ impl Topology {
         Self {
             epoch: self.epoch,
             recoveries: self.recoveries,
+            failover_until: self.failover_until,
             node: Arc::clone(&self.node),
             slots: Some(Arc::new(slots)),
             table: Arc::clone(&self.table),

@@ -118,6 +118,7 @@ pub fn learnt_topology(epoch: u64, recoveries: u64, node: &Arc<Node>, learnt: Le
     Topology {
         epoch,
         recoveries,
+        failover_until: 0,
         node: Arc::clone(node),
         slots: None,
         table: Arc::new(table(node, learnt.commands)),
