@@ -168,6 +168,14 @@ pub(super) struct WrittenUpstream {
     pub(super) password_env: Option<Spanned<String>>,
     /// The path of a file.
     pub(super) password_file: Option<Spanned<String>>,
+    /// Only with Sentinel, as the keys below: who we are to them.
+    pub(super) sentinel_user: Option<Spanned<String>>,
+    /// In clear text; one of the three.
+    pub(super) sentinel_password: Option<Spanned<String>>,
+    /// The name of a variable.
+    pub(super) sentinel_password_env: Option<Spanned<String>>,
+    /// The path of a file.
+    pub(super) sentinel_password_file: Option<Spanned<String>>,
     /// Only with `rediss://`.
     pub(super) tls: Option<Spanned<Table<WrittenClientTls>>>,
     /// Command to the name that the server knows it by.
@@ -527,6 +535,10 @@ impl Default for WrittenUpstream {
             password: None,
             password_env: None,
             password_file: None,
+            sentinel_user: None,
+            sentinel_password: None,
+            sentinel_password_env: None,
+            sentinel_password_file: None,
             tls: None,
             renamed: BTreeMap::new(),
             lanes_max: default(8),

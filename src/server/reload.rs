@@ -36,7 +36,9 @@ pub struct Reloader {
 /// # Errors
 /// If its TLS files cannot be used.
 pub fn node(settings: &UpstreamSettings) -> anyhow::Result<Node> {
-    let tls = match (&settings.tls, &settings.endpoint) {
+    // Behind Sentinel each node that is named is asked for its own name; this one is not dialled.
+    let first_seed = settings.sentinel.as_ref().and_then(|sentinel| sentinel.seeds.first());
+    let tls = match (&settings.tls, first_seed.unwrap_or(&settings.endpoint)) {
         (Some(tls), Endpoint::Tcp { host, .. }) => {
             let config = ClientTlsReloader::try_new(tls.clone())?;
             let name = config.server_name(host)?;

@@ -92,6 +92,11 @@ async fn connect(node: &Node) -> Result<Halves, DialError> {
             let stream = UnixStream::connect(path).await.map_err(|error| DialError::io(&error))?;
             Ok(net::split_unix(stream))
         }
+        // The control plane publishes the address as soon as it is known.
+        Endpoint::Elected(name) => {
+            let text = format!("no Sentinel has named the primary of '{name}' yet");
+            Err(DialError::new(DialFailure::Unresolved, text))
+        }
         Endpoint::Tcp { host, port } => {
             let stream = connect_tcp(&node.settings, host, *port).await?;
             let Some((config, name)) = &node.tls else {
