@@ -479,7 +479,11 @@ fn conclude(session: &mut Session, pending: Pending, is_ok: bool) {
         Pending::Multi if is_ok => pin.multi = Some(Multi::default()),
         // A DISCARD that was refused leaves the transaction open there.
         Pending::Aborting(_) | Pending::Unwatched | Pending::Discard => pin.is_dirty |= !is_ok,
-        Pending::Watch => pin.has_watches |= is_ok,
+        Pending::Watch => {
+            pin.has_watches |= is_ok;
+            // A WATCH that was refused binds nobody to its slot.
+            pin.watched_slot = pin.watched_slot.filter(|_| pin.has_watches);
+        }
         Pending::Unwatch if is_ok => pin.end_transaction(),
         Pending::Tracking(said) if is_ok => {
             pin.is_dirty = true;
