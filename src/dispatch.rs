@@ -102,8 +102,7 @@ pub fn dispatch(
     command: Command<'_>,
     frame: Piece<'_>,
 ) -> Dispatched {
-    // 0. What the session said last decides what this means, and the node has not answered it yet
-    //    (INV-12 d); or it waits for the one node, which takes commands in their order.
+    // 0. What the session said last decides what this means, and is not answered yet (INV-12).
     if session.is_barred() || (session.detours.is_some() && topology.slots.is_none()) {
         return Dispatched::Wait;
     }
@@ -362,6 +361,7 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         }
         Role::State { .. } | Role::Exec { .. } => pinned::settle(worker, waiter, settled),
         Role::Whisper => pinned::note_whisper(worker, waiter, &settled),
+        Role::Beat => {}
     }
 }
 

@@ -58,7 +58,10 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
     let answer = Answer::Reply([&before, reply].concat().into());
     let mut detour = detour_of(worker, &topology, &first, frame, lane.key.clone(), answer);
     if !is_about(&topology, &redirect, detour.slot) {
-        restore(worker, detour);
+        // Only what was on the list goes back there: nobody would take anything else off it.
+        if first.is_detour {
+            restore(worker, detour);
+        }
         return false;
     }
     detour.waiter.is_asking = first.is_asking;

@@ -8,13 +8,16 @@ use bytes::Bytes;
 
 use super::{Asked, Dispatched, detour, not_executed, not_executed_block, patience, waiter};
 use crate::buffer::Piece;
+use crate::command::spec::Spec;
 use crate::refusal::Refusal;
 use crate::session::detour::Answer;
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::topology::slots::NodeId;
+use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::LaneKey;
+use crate::upstream::pool::NoLane;
 use crate::worker::Worker;
 
 /// A command on its way to a node that is still to be chosen.
@@ -65,5 +68,41 @@ impl Order<'_> {
         detour::park(worker, session, waiter, frame, place, Answer::Refusal(refusal));
         session.end_of_command();
         Dispatched::Done
+    }
+}
+
+/// As [`unavailable`], but where somebody is about to take the node's place it is waited for.
+pub fn unless_replaced(
+    worker: &mut Worker,
+    (topology, node): (&Topology, &Node),
+    session: &mut Session,
+    spec: &Spec,
+    refused: NoLane,
+) -> Dispatched {
+    if refused == NoLane::Wait {
+        return Dispatched::Wait;
+    }
+    let since = *session.waits_since.get_or_insert(worker.now);
+    let may_wait = patience::may_wait(worker, topology, session, node.id, since);
+    // Nothing is executed for somebody who has gone (INV-3).
+    if may_wait && !session.socket.has_peer_closed() {
+        worker.shared.map_is_old.notify_one();
+        worker.detouring.mark(session.id);
+        return Dispatched::Wait;
+    }
+    session.waits_since = None;
+    unavailable(worker, session, spec, refused)
+}
+
+/// Answers with what keeps the command from its connection.
+pub fn unavailable(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    refused: NoLane,
+) -> Dispatched {
+    match refused {
+        NoLane::Wait => Dispatched::Wait,
+        NoLane::Refused(refusal) => not_executed(worker, session, spec, &refusal),
     }
 }

@@ -17,7 +17,7 @@ use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, Lane as LaneKind, RequestPolicy, Spec};
 use crate::dispatch::cluster;
-use crate::dispatch::order::Order;
+use crate::dispatch::order::{self, Order};
 use crate::dispatch::{self, Asked, Dispatched, Settled};
 use crate::refusal::Refusal;
 use crate::resp::write;
@@ -298,7 +298,7 @@ fn forget_watches(
 ) -> Dispatched {
     let lane = match pool::room_on(worker, lane, session) {
         Ok(lane) => lane,
-        Err(refused) => return pinned::unavailable(worker, session, spec, refused),
+        Err(refused) => return order::unavailable(worker, session, spec, refused),
     };
     pinned::expect(worker, session, lane, spec, pending, Piece::Borrowed(UNWATCH))
 }
@@ -381,7 +381,7 @@ fn send(
         Some(_) if before > 0 => Dispatched::Wait,
         Some(lane) => match pool::room_on(worker, lane, session) {
             Ok(lane) => dispatch::send(worker, session, lane, asked, frame),
-            Err(refused) => return pinned::unavailable(worker, session, spec, refused),
+            Err(refused) => return order::unavailable(worker, session, spec, refused),
         },
         None => {
             let order = Order { topology, identity, slot, is_bulk, asked, frame };

@@ -17,7 +17,7 @@ use crate::arena::Key;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Spec, builtin_id};
-use crate::dispatch::{self, Asked, Dispatched, Settled, patience};
+use crate::dispatch::{self, Asked, Dispatched, Settled, order};
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::parse_integer;
@@ -72,7 +72,7 @@ pub fn dispatch(
         Class::Shared => {
             let lane = match own_lane(worker, topology, session, identity) {
                 Ok(lane) => lane?,
-                Err(refused) => return Some(unavailable(worker, session, spec, refused)),
+                Err(refused) => return Some(order::unavailable(worker, session, spec, refused)),
             };
             let recount = Recount::of(&worker.shared.tally, spec, &command);
             let asked = Asked { recount, ..Asked::of(spec) };
@@ -174,7 +174,7 @@ fn begin(
         Err(refused) => {
             // What follows was sent for a transaction; Redis never refuses a MULTI and runs the
             // rest.
-            let done = unless_replaced(worker, (topology, &node), session, spec, refused);
+            let done = order::unless_replaced(worker, (topology, &node), session, spec, refused);
             session.was_refused =
                 done == Dispatched::Done && matches!(pending, Pending::Multi | Pending::Watch);
             return done;
@@ -368,42 +368,6 @@ pub fn unblock(worker: &Worker, spec: &Spec, command: Command<'_>) -> Option<Vec
     let mut frame = Vec::new();
     write::command(&mut frame, &arguments);
     Some(frame)
-}
-
-/// Answers with what keeps the command from its connection.
-/// As [`unavailable`], but where somebody is about to take the node's place it is waited for.
-fn unless_replaced(
-    worker: &mut Worker,
-    (topology, node): (&Topology, &Node),
-    session: &mut Session,
-    spec: &Spec,
-    refused: NoLane,
-) -> Dispatched {
-    if refused == NoLane::Wait {
-        return Dispatched::Wait;
-    }
-    let since = *session.waits_since.get_or_insert(worker.now);
-    let may_wait = patience::may_wait(worker, topology, session, node.id, since);
-    // Nothing is executed for somebody who has gone (INV-3).
-    if may_wait && !session.socket.has_peer_closed() {
-        worker.shared.map_is_old.notify_one();
-        worker.detouring.mark(session.id);
-        return Dispatched::Wait;
-    }
-    session.waits_since = None;
-    unavailable(worker, session, spec, refused)
-}
-
-pub(super) fn unavailable(
-    worker: &mut Worker,
-    session: &mut Session,
-    spec: &Spec,
-    refused: NoLane,
-) -> Dispatched {
-    match refused {
-        NoLane::Wait => Dispatched::Wait,
-        NoLane::Refused(refusal) => dispatch::not_executed(worker, session, spec, &refusal),
-    }
 }
 
 /// The reply of a command that decides what the connection holds.

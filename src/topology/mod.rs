@@ -16,6 +16,7 @@ pub mod single;
 pub mod slots;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -119,6 +120,9 @@ const SPREAD: [&str; 3] =
     ["cluster|countkeysinslot", "cluster|getkeysinslot", "cluster|slot-stats"];
 const CLUSTER: CommandId = builtin_id("cluster");
 
+/// Longest silence on a connection that a server might close.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
 // === impl Topology ===
 
 impl Topology {
@@ -157,6 +161,15 @@ impl Topology {
     pub fn limits(&self, limits: &Limits) -> Limits {
         let node = self.facts.as_ref().and_then(|facts| facts.bulk_bytes).unwrap_or(usize::MAX);
         Limits { bulk_bytes: limits.bulk_bytes.min(node), ..*limits }
+    }
+
+    /// How long a connection to the node may say nothing, with enough to spare to say it in time;
+    /// `None`: for ever. Where the node does not tell its `timeout`, a minute is assumed.
+    #[must_use]
+    pub fn silence_max(&self) -> Option<Duration> {
+        let facts = self.facts.as_ref()?;
+        let timeout = facts.idle_timeout.unwrap_or(60) as u64;
+        (timeout > 0).then(|| (Duration::from_secs(timeout) / 3).min(SILENCE_MAX))
     }
 
     /// Whether clients are shown a cluster, of which we are the only node.

@@ -384,7 +384,7 @@ fn is_paused(worker: &mut Worker, lane: &mut Lane) -> bool {
         lane.paused_at = None;
         return false;
     };
-    // It may be another one than the lane was paused for: whoever it waits for now must wake it.
+    // It may be another one than the lane was paused for: the one that it waits for must wake it.
     if !session.paused.contains(&lane.id) {
         session.paused.push(lane.id);
     }

@@ -134,6 +134,12 @@ fn what_a_script_says_of_loading_it_says_unless_its_node_agrees() {
     rig.hand_over_all();
     rig.answer(b"+PONG\r\n").unwrap();
     assert_eq!(told(&mut rig, ann).as_bytes(), LOADING);
+    for words in ["-MOVED 3999 127.0.0.1:1\r\n", "-TRYAGAIN later\r\n", "+OK\r\n"] {
+        rig.say(ann, &line("EVAL x 0"));
+        rig.hand_over_all();
+        rig.answer(words.as_bytes()).unwrap();
+        assert_eq!(told(&mut rig, ann), words);
+    }
 }
 
 /// The node cannot be dialled, as far as this worker knows.
