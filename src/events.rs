@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::{Complaint, Settings};
+use crate::findings::{Finding, Severity};
 use crate::log::RateLimited;
 use crate::stats::control;
 
@@ -212,4 +213,22 @@ pub fn upstream_changed(node: &str) {
 /// The new deployment cannot serve.
 pub fn upstream_refused(node: &str, error: &impl std::fmt::Display) {
     warn!(upstream = node, "upstream not changed, the one in use stays: {error}");
+}
+
+/// Something is amiss behind us, or could not be checked.
+pub fn finding_appeared(finding: &Finding) {
+    let Finding { id, severity, subject, text, repair } = finding;
+    match severity {
+        Severity::Critical => error!(finding = id, subject, "{text}. Repair: {repair}"),
+        Severity::Warning => warn!(finding = id, subject, "{text}. Repair: {repair}"),
+        Severity::Info => info!(finding = id, subject, "{text}. Repair: {repair}"),
+        Severity::NotChecked => {
+            info!(finding = id, subject, "{text}. To have it checked: {repair}")
+        }
+    }
+}
+
+/// What was amiss is not any more.
+pub fn finding_gone(finding: &Finding) {
+    info!(finding = finding.id, subject = finding.subject, "no longer found");
 }

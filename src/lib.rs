@@ -20,7 +20,8 @@
 //! * [`route`] turns keys into slots;
 //! * [`upstream`] is the lanes to a node, and what a lost one owes;
 //! * [`pubsub`] is who gets which messages, and what Redis counts wrongly because of us;
-//! * [`topology`] follows what stands behind us and publishes it.
+//! * [`topology`] follows what stands behind us and publishes it;
+//! * [`findings`] is what is amiss there, with the repair.
 //!
 //! Beside the road: [`worker`] (all state of one thread), [`buffer`] and [`arena`] (what it is made of),
 //! [`scripts`] (what nodes forget), [`info`] (our section of INFO), [`refusal`] (what clients are told), [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
@@ -39,6 +40,7 @@ pub mod config;
 pub mod dispatch;
 pub mod events;
 pub mod explain;
+pub mod findings;
 pub mod info;
 pub mod log;
 pub mod net;

@@ -21,6 +21,7 @@ use crate::clock::{self, Micros};
 use crate::command::keys::KeyPosition;
 use crate::config::MemorySettings;
 use crate::dispatch::departure::Detouring;
+use crate::findings::Board;
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
 use crate::route::scan::Rounds;
@@ -146,6 +147,8 @@ pub struct Shared {
     /// Rung if that sign names a node that the map does not know: then no patience with fruitless
     /// fetches is due.
     pub stranger_named: tokio::sync::Notify,
+    /// What the control plane has found amiss behind us. No worker looks at it.
+    pub findings: Arc<Board>,
     /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
     pub stats: Mutex<Vec<Arc<WorkerStats>>>,
 }
@@ -201,6 +204,7 @@ impl Shared {
             names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),
             stranger_named: tokio::sync::Notify::new(),
+            findings: Arc::default(),
             stats: Mutex::default(),
         }
     }

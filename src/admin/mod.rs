@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::clock;
+use crate::findings::Board;
 use crate::net::TcpListener;
 use crate::stats::export::Exporter;
 use crate::topology::Published;
@@ -42,6 +43,8 @@ pub struct AdminState {
     pub readiness: Arc<Readiness>,
     /// What `/topology` shows.
     pub topology: Published,
+    /// What is amiss behind us.
+    pub findings: Arc<Board>,
 }
 
 /// The bounds of the admin server.

@@ -67,12 +67,13 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let readiness = Arc::new(Readiness::new());
     let (stop_admin, admin_stopped) = watch::channel(false);
     if let Some(listener) = admin {
-        let exporter = exporter(&started);
+        let exporter = exporter(&started).showing(Arc::clone(&shared.findings));
         exporter.install().context("another metrics recorder is installed")?;
         let state = Arc::new(AdminState {
             exporter,
             readiness: Arc::clone(&readiness),
             topology: Arc::clone(&published),
+            findings: Arc::clone(&shared.findings),
         });
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }
