@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod facts;
 pub mod redirect;
 pub mod restore;
+pub mod sentinel;
 pub mod single;
 pub mod slots;
 
@@ -29,6 +30,7 @@ use crate::resp::limits::Limits;
 use crate::upstream::dial::Node;
 use crate::worker::Shared;
 use facts::Facts;
+use sentinel::group::Group;
 use slots::SlotMap;
 
 /// A picture of the upstream.
@@ -48,6 +50,8 @@ pub struct Topology {
     pub table: Arc<Table>,
     /// What it said about itself; `None` until the first connection.
     pub facts: Option<Arc<Facts>>,
+    /// Who watches the node, behind Sentinel, as they were seen last.
+    pub group: Option<Arc<Group>>,
 }
 
 /// Where snapshots are published.
@@ -61,11 +65,16 @@ pub async fn follow(
     mut changed: watch::Receiver<u64>,
 ) {
     loop {
-        let is_cluster = shared.topology.load().slots.is_some();
+        let topology = shared.topology.load();
+        let is_cluster = topology.slots.is_some();
+        let is_sentinel = topology.node.settings.sentinel.is_some();
+        drop(topology);
         let (shared, readiness) = (Arc::clone(&shared), Arc::clone(&readiness));
         let following = async {
             if is_cluster {
                 cluster::follow(shared, readiness).await
+            } else if is_sentinel {
+                sentinel::follow(shared, readiness).await
             } else {
                 single::follow(shared, readiness).await
             }
@@ -127,7 +136,16 @@ impl Topology {
     pub fn unknown(epoch: u64, node: Arc<Node>) -> Self {
         let table = Arc::new(fitted(Table::builtin(), &node));
         let slots = node.settings.cluster.is_some().then(|| Arc::new(SlotMap::empty()));
-        Self { epoch, recoveries: 0, failover_until: 0, node, slots, table, facts: None }
+        Self {
+            epoch,
+            recoveries: 0,
+            failover_until: 0,
+            node,
+            slots,
+            table,
+            facts: None,
+            group: None,
+        }
     }
 
     /// The picture before anything is known of the upstream of that URL.
@@ -149,6 +167,7 @@ impl Topology {
             slots: Some(Arc::new(slots)),
             table: Arc::clone(&self.table),
             facts: self.facts.clone(),
+            group: self.group.clone(),
         }
     }
 

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use super::decision::Claim;
+use super::decision::{Claim, Word};
 use super::report::{Peer, Report};
 use crate::config::Endpoint;
 
@@ -46,6 +46,8 @@ pub struct Member {
     pub is_subscribed: bool,
     /// The other Sentinels that it knows.
     pub peers: Vec<Peer>,
+    /// What it lists as replicas although they say that they are masters.
+    pub claimants: Vec<Endpoint>,
     /// Its complaint that a failover cannot be agreed upon.
     pub no_quorum: Option<String>,
 }
@@ -72,6 +74,12 @@ impl Group {
     /// addresses is one.
     pub fn reports(&self) -> impl Iterator<Item = (&Member, &Report)> {
         self.distinct().filter_map(|member| Some((member, member.report()?)))
+    }
+
+    /// One word of each that answers.
+    pub fn words(&self) -> impl Iterator<Item = Word> {
+        let claim = |it: &Report| Claim { address: it.address.clone(), epoch: it.epoch };
+        self.distinct().filter(|it| it.is_reachable()).map(move |it| it.report().map(claim))
     }
 
     /// How many answer, those included that know no such master.
@@ -111,6 +119,20 @@ impl Group {
 // === impl Member ===
 
 impl Member {
+    /// One that has not answered yet.
+    #[must_use]
+    pub fn new(address: Endpoint) -> Self {
+        Self {
+            address,
+            id: None,
+            standing: Standing::Dialling,
+            is_subscribed: false,
+            peers: Vec::new(),
+            claimants: Vec::new(),
+            no_quorum: None,
+        }
+    }
+
     /// What it says of the master.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
@@ -161,6 +183,7 @@ pub(super) mod tests {
                 .filter(|&other| other != number)
                 .map(|other| Peer { id: id(other), address: at(26379 + other) })
                 .collect(),
+            claimants: Vec::new(),
             no_quorum: None,
         };
         Group {

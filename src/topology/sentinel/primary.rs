@@ -21,7 +21,6 @@ use tokio::time::{sleep, timeout};
 
 use super::Heard;
 use crate::clock::{self, Micros, SECOND};
-use crate::config::Endpoint;
 use crate::events;
 use crate::topology::facts::{self, Learnt, ask};
 use crate::topology::restore::Restorer;
@@ -235,16 +234,6 @@ async fn min_replicas(exchange: &mut Exchange) -> Result<Option<u64>, DialError>
     };
     let value = pair.get(1).and_then(|value| value.as_bytes());
     Ok(value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()))
-}
-
-/// Where a node is, for the sentence about it.
-#[must_use]
-pub fn host_and_port(endpoint: &Endpoint) -> String {
-    match endpoint {
-        Endpoint::Tcp { host, port } => format!("-h {host} -p {port}"),
-        Endpoint::Unix(path) => format!("-s {}", path.display()),
-        Endpoint::Elected(name) => name.clone(),
-    }
 }
 
 /// How often an idle connection is used; any reply is a sign of life.

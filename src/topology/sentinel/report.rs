@@ -122,9 +122,10 @@ pub fn read_poll(replies: &[Bytes]) -> Option<Answer> {
         BytesFrame::Null => return Some(Answer::KnowsNone),
         _ => return None,
     };
-    let is_about_it = fields.text("ip").zip(fields.text("port")).is_none_or(|(host, port)| {
-        endpoint(&host, &port).is_some_and(|shown| shown == address)
-    });
+    let is_about_it = fields
+        .text("ip")
+        .zip(fields.text("port"))
+        .is_none_or(|(host, port)| endpoint(&host, &port).is_some_and(|shown| shown == address));
     let flags = fields.text("flags").filter(|_| is_about_it).unwrap_or_default();
     let has = |flag: &str| flags.split(',').any(|word| word == flag);
     Some(Answer::Watches(Report {

@@ -11,7 +11,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::group::{Group, Member, Standing};
-use super::primary::host_and_port;
 use super::report::Report;
 use crate::clock::{Micros, SECOND};
 use crate::config::Endpoint;
@@ -55,13 +54,13 @@ impl Patience {
 /// Who answers us at all.
 fn reachability(group: &Group, found: &mut Vec<Finding>) {
     for member in &group.sentinels {
-        let (name, cure) = (member.address.to_string(), host_and_port(&member.address));
+        let (name, cli) = (member.address.to_string(), cli(group, &member.address));
         match &member.standing {
             Standing::Lost(why) => found.push(Finding::warning(
                 "sentinel_unreachable",
                 &name,
                 format!("this Sentinel cannot be reached from here: {why}"),
-                format!("start it, or open its port: redis-cli {cure} PING"),
+                format!("start it, or open its port: {cli} PING"),
             )),
             Standing::Refuses(words) => found.push(Finding::critical(
                 "sentinel_refuses",
@@ -154,12 +153,7 @@ fn count(group: &Group, found: &mut Vec<Finding>) {
         let text = format!(
             "there are {size} Sentinels: fewer than 3 cannot agree on a failover when one is lost"
         );
-        found.push(Finding::warning(
-            "sentinel_too_few",
-            &group.master_name,
-            text,
-            add_one(group),
-        ));
+        found.push(Finding::warning("sentinel_too_few", &group.master_name, text, add_one(group)));
     } else if size.is_multiple_of(2) {
         let text = format!(
             "there are {size} Sentinels: an even number survives no more losses than one less, and can \
@@ -180,9 +174,8 @@ fn agreement(group: &Group, found: &mut Vec<Finding>) {
             found.push(Finding::critical(id, name, text, repair));
         }
     };
-    let again = group.reports().map(|(it, _)| {
-        format!("redis-cli {} SENTINEL RESET {name}", host_and_port(&it.address))
-    });
+    let again =
+        group.reports().map(|(it, _)| format!("{} SENTINEL RESET {name}", cli(group, &it.address)));
     // One after the other: a reset one must have met the others again before the next one.
     let reset = format!("where it is wrong, one at a time, 30 s apart: {}", join(again, "; "));
     differ("sentinel_disagree_master", "master", &|it| it.address.to_string(), reset.clone());
@@ -221,14 +214,14 @@ fn agreement(group: &Group, found: &mut Vec<Finding>) {
 fn failover(group: &Group, found: &mut Vec<Finding>) {
     let name = &group.master_name;
     let replicas = group.reports().map(|(_, report)| report.replicas).max().unwrap_or_default();
-    let primary = group.primary.as_ref().map(|primary| host_and_port(&primary.address));
+    let primary = group.primary.as_ref().map(|primary| cli(group, &primary.address));
     let primary = primary.unwrap_or_default();
     if replicas == 0 {
         found.push(Finding::critical(
             "sentinel_no_replicas",
             name,
             "the Sentinels know no replica: there is nobody to promote".into(),
-            format!("add a replica; the primary's view: redis-cli {primary} INFO replication"),
+            format!("add a replica; the primary's view: {primary} INFO replication"),
         ));
     }
     // With one replica it would turn each of its restarts into an outage for writes.
@@ -240,7 +233,7 @@ fn failover(group: &Group, found: &mut Vec<Finding>) {
                 "min-replicas-to-write is 0 with {replicas} replicas: a primary that is cut off goes \
                  on taking writes, which are lost when another one is promoted"
             ),
-            format!("on every node: redis-cli {primary} CONFIG SET min-replicas-to-write 1"),
+            format!("on every node: {primary} CONFIG SET min-replicas-to-write 1"),
         ));
     }
 }
@@ -256,7 +249,7 @@ fn generation(group: &Group, found: &mut Vec<Finding>) {
     };
     if let Some(named) = &group.forgotten {
         let lines = group.reports().map(|(it, report)| {
-            let cli = format!("redis-cli {} SENTINEL", host_and_port(&it.address));
+            let cli = cli(group, &it.address) + " SENTINEL";
             let quorum = report.quorum;
             format!("{cli} REMOVE {name} && {cli} MONITOR {name} {host} {port} {quorum}")
         });
@@ -269,7 +262,11 @@ fn generation(group: &Group, found: &mut Vec<Finding>) {
                  not fail over from the real primary",
                 named.address, named.epoch, primary.address, primary.epoch
             ),
-            format!("on every Sentinel: {}", join(lines, "; ")),
+            format!(
+                "on every Sentinel, and then SENTINEL SET what else it needs (auth-pass, \
+                 down-after-milliseconds): {}",
+                join(lines, "; ")
+            ),
         ));
     }
     for rival in &group.rivals {
@@ -281,7 +278,7 @@ fn generation(group: &Group, found: &mut Vec<Finding>) {
                  becomes a replica",
                 primary.address
             ),
-            format!("redis-cli {} REPLICAOF {host} {port}", host_and_port(rival)),
+            format!("{} REPLICAOF {host} {port}", cli(group, rival)),
         ));
     }
 }
@@ -289,20 +286,20 @@ fn generation(group: &Group, found: &mut Vec<Finding>) {
 /// Sets the quorum to a majority, everywhere.
 fn set_quorum(group: &Group) -> String {
     let (name, majority) = (&group.master_name, group.majority());
-    let lines = group.sentinels.iter().map(|it| {
-        let at = host_and_port(&it.address);
-        format!("{} {at} SENTINEL SET {name} quorum {majority}", cli(group))
-    });
+    let lines = group
+        .sentinels
+        .iter()
+        .map(|it| format!("{} SENTINEL SET {name} quorum {majority}", cli(group, &it.address)));
     format!("on every Sentinel: {}", join(lines, "; "))
 }
 
 fn monitor(group: &Group, member: &Member) -> String {
-    let at = host_and_port(&member.address);
+    let cli = cli(group, &member.address);
     let Some(Endpoint::Tcp { host, port }) = group.primary.as_ref().map(|it| &it.address) else {
-        return format!("check the name in [upstream] url: {} {at} SENTINEL MASTERS", cli(group));
+        return format!("check the name in [upstream] url: {cli} SENTINEL MASTERS");
     };
     let (name, quorum) = (&group.master_name, group.majority());
-    format!("{} {at} SENTINEL MONITOR {name} {host} {port} {quorum}", cli(group))
+    format!("{cli} SENTINEL MONITOR {name} {host} {port} {quorum}")
 }
 
 fn add_one(group: &Group) -> String {
@@ -310,8 +307,15 @@ fn add_one(group: &Group) -> String {
     format!("run {wanted} Sentinels on as many hosts, with a quorum of {}", wanted / 2 + 1)
 }
 
-fn cli(group: &Group) -> &'static str {
-    if group.is_tls { "redis-cli --tls" } else { "redis-cli" }
+/// The tool, pointed at somebody.
+fn cli(group: &Group, at: &Endpoint) -> String {
+    let tls = if group.is_tls { " --tls" } else { "" };
+    let place = match at {
+        Endpoint::Tcp { host, port } => format!("-h {host} -p {port}"),
+        Endpoint::Unix(path) => format!("-s {}", path.display()),
+        Endpoint::Elected(name) => name.clone(),
+    };
+    format!("redis-cli{tls} {place}")
 }
 
 fn join(parts: impl Iterator<Item = String>, between: &str) -> String {

@@ -247,7 +247,7 @@ async fn back_off(failures: u32) {
 }
 
 /// Asks everything at once and reads the replies in order.
-async fn ask_all(
+pub(super) async fn ask_all(
     exchange: &mut Exchange,
     questions: &[Vec<&[u8]>],
 ) -> Result<Vec<Bytes>, DialError> {
