@@ -18,7 +18,7 @@ use crate::session::{flush, pinned, pubsub};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::upstream::lane::{Lane, LaneId, LaneState, Patience, Waiter};
 use crate::upstream::subscriber::{self, LinkId};
-use crate::upstream::{self, loss, pool};
+use crate::upstream::{self, loss, pool, succession};
 use crate::worker::Worker;
 
 /// Does what is due.
@@ -33,6 +33,7 @@ pub fn run(worker: &mut Worker) {
         expire(worker, &mut lane);
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
+        succession::expire(worker, &mut lane);
         rest(worker, &mut lane);
         pinned_count += u64::from(lane.pinned.is_some());
         pinned::after_turn(worker, &mut lane);

@@ -17,7 +17,7 @@ use crate::arena::Key;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Spec, builtin_id};
-use crate::dispatch::{self, Asked, Dispatched, Settled};
+use crate::dispatch::{self, Asked, Dispatched, Settled, patience};
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::parse_integer;
@@ -132,8 +132,8 @@ fn begin(
     if let Some(done) = answer_at_once(worker, session, spec) {
         return done;
     }
-    let node = match held::home(worker, topology, session, spec, command) {
-        Ok(node) => node,
+    let (node, slot) = match held::home(worker, topology, session, spec, command) {
+        Ok(home) => home,
         Err(done) => return done,
     };
     let mut frame = frame;
@@ -174,15 +174,21 @@ fn begin(
         Err(refused) => {
             // What follows was sent for a transaction; Redis never refuses a MULTI and runs the
             // rest.
+            let done = unless_replaced(worker, (topology, &node), session, spec, refused);
             session.was_refused =
-                refused != NoLane::Wait && matches!(pending, Pending::Multi | Pending::Watch);
-            return unavailable(worker, session, spec, refused);
+                done == Dispatched::Done && matches!(pending, Pending::Multi | Pending::Watch);
+            return done;
         }
     };
     if session.in_flight > 0 {
         return Dispatched::Wait;
     }
-    expect(worker, session, lane, spec, pending, frame)
+    let is_watch = matches!(pending, Pending::Watch);
+    let done = expect(worker, session, lane, spec, pending, frame);
+    if let Some(pin) = session.pin.as_mut().filter(|_| is_watch && done == Dispatched::Done) {
+        pin.watched_slot = pin.watched_slot.or(slot);
+    }
+    done
 }
 
 /// Sends a command that is a barrier.
@@ -209,6 +215,7 @@ pub(super) fn expect(
         ..Asked::of(spec)
     };
     let done = dispatch::send(worker, session, lane, asked, frame);
+    session.waits_since = None;
     if done == Dispatched::Done
         && let Some(pin) = &mut session.pin
     {
@@ -364,6 +371,29 @@ pub fn unblock(worker: &Worker, spec: &Spec, command: Command<'_>) -> Option<Vec
 }
 
 /// Answers with what keeps the command from its connection.
+/// As [`unavailable`], but where somebody is about to take the node's place it is waited for.
+fn unless_replaced(
+    worker: &mut Worker,
+    (topology, node): (&Topology, &Node),
+    session: &mut Session,
+    spec: &Spec,
+    refused: NoLane,
+) -> Dispatched {
+    if refused == NoLane::Wait {
+        return Dispatched::Wait;
+    }
+    let since = *session.waits_since.get_or_insert(worker.now);
+    let may_wait = patience::may_wait(worker, topology, session, node.id, since);
+    // Nothing is executed for somebody who has gone (INV-3).
+    if may_wait && !session.socket.has_peer_closed() {
+        worker.shared.map_is_old.notify_one();
+        worker.detouring.mark(session.id);
+        return Dispatched::Wait;
+    }
+    session.waits_since = None;
+    unavailable(worker, session, spec, refused)
+}
+
 pub(super) fn unavailable(
     worker: &mut Worker,
     session: &mut Session,

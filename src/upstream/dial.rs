@@ -278,6 +278,12 @@ impl Node {
     pub fn is_of_cluster(&self) -> bool {
         self.settings.cluster.is_some()
     }
+
+    /// Whether another node may take its place while its deployment stays.
+    #[must_use]
+    pub fn is_replaceable(&self) -> bool {
+        self.is_of_cluster() || self.settings.sentinel.is_some()
+    }
 }
 
 // === impl DialError ===

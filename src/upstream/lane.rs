@@ -51,6 +51,17 @@ pub struct LaneKey {
     pub is_readonly: bool,
 }
 
+// === impl LaneKey ===
+
+impl LaneKey {
+    /// The fast lane to a node for commands of `session`, which acts as `identity`.
+    #[must_use]
+    pub fn of(session: &Session, identity: Identity, epoch: u64, node: NodeId) -> Self {
+        let (protocol, db) = (session.protocol, session.db);
+        Self { epoch, node, identity, protocol, db, is_bulk: false, is_readonly: false }
+    }
+}
+
 /// Who gets the next reply, and what is owed if none comes.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiter {
