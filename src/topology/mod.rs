@@ -106,10 +106,15 @@ pub fn fitted(table: Table, node: &Node) -> Table {
 }
 
 /// The table with those commands made local that are answered here before this kind of upstream
-/// only: PING where it is to be so, and CLUSTER in front of a cluster. Of the latter two are about
-/// keys and go to the keys' node, unless there is to be no cluster.
+/// only: PING where it is to be so, CLUSTER in front of a cluster, and SENTINEL in front of a master
+/// behind Sentinels. Of CLUSTER two are about keys and go to the keys' node, unless there is to be no
+/// cluster.
 #[must_use]
 pub fn with_our_answers(table: Table, settings: &UpstreamSettings) -> Table {
+    let table = match settings.sentinel {
+        Some(_) => table.with_ours("sentinel", -2),
+        None => table,
+    };
     let is_local_ping = settings.ping == Ping::Local;
     let present_as = settings.cluster.as_ref().map(|cluster| cluster.present_as);
     table.answered_here(|spec| match (&*spec.name, present_as) {

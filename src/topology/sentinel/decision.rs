@@ -203,7 +203,10 @@ mod tests {
         let words = [says("a", 3), says("a", 3), says("b", 4)];
         assert_eq!(decide(&words, Some(&mine), Some(&announced)), tries("b", 4, false));
         // Not confirmed by a poll yet, or under an epoch that another one reaches.
-        for words in [[says("a", 3); 3].to_vec(), vec![says("a", 4), says("a", 3), says("b", 4)]] {
+        for words in [
+            vec![says("a", 3), says("a", 3), says("a", 3)],
+            vec![says("a", 4), says("a", 3), says("b", 4)],
+        ] {
             let verdict = decide(&words, Some(&mine), Some(&announced));
             assert!(matches!(verdict, Verdict::Stay { .. }), "{words:?}");
         }

@@ -60,9 +60,8 @@ impl SentinelGroup {
         let nodes = servers(shape);
         let name = "mymaster".to_owned();
         let watch = monitor(&name, nodes[0].port(), shape.quorum);
-        let sentinels = (0..shape.sentinels)
-            .map(|_| Sentinel::start(&watch, shape.password))
-            .collect();
+        let sentinels =
+            (0..shape.sentinels).map(|_| Sentinel::start(&watch, shape.password)).collect();
         let group = Self { nodes, sentinels, name };
         group.settle(shape.replicas);
         group
@@ -183,8 +182,10 @@ impl Sentinel {
 
     fn wait(&self) {
         until("redis-sentinel answers", || {
-            let Ok(mut client) = Client::try_connect(self.port) else { return false };
-            client.try_send(line("PING")).is_ok() && client.try_frame().is_ok()
+            let Ok(mut client) = Client::try_connect(("127.0.0.1", self.port)) else {
+                return false;
+            };
+            client.try_send(&line("PING")).is_ok() && client.try_frame().is_ok()
         });
     }
 }
