@@ -132,6 +132,30 @@ pub fn generation_changed() {
     );
 }
 
+/// Sentinels have named a primary for the first time, and it is one.
+pub fn primary_found(master: &str, node: &str) {
+    info!(master, upstream = node, "primary found: the Sentinels name it and its ROLE is master");
+}
+
+/// Sentinels have named another primary, and it is one.
+pub fn primary_followed(before: &str, node: &str) {
+    warn!(
+        before,
+        upstream = node,
+        "failover: the Sentinels name another primary and its ROLE is master; commands go there"
+    );
+}
+
+/// Sentinels begin anew with what they remember.
+pub fn sentinel_generation(node: &str, epoch: u64) {
+    warn!(
+        upstream = node,
+        epoch,
+        "the Sentinels were set up anew: a majority names this primary under a config epoch that is \
+         not higher than before, and it is used"
+    );
+}
+
 /// A slot is open, and will not arrive without help.
 pub fn migration_failed(slot: u16, source: &str, target: &str, words: &str, repair: &str) {
     error!(

@@ -19,7 +19,7 @@ use crate::stats::control;
 use crate::stats::labels::Reload;
 use crate::tls::ClientTlsReloader;
 use crate::topology::slots::NodeId;
-use crate::topology::{Published, Topology, cluster, facts, single};
+use crate::topology::{Published, Topology, cluster, facts, sentinel, single};
 use crate::upstream::dial::{self, Node, Purpose};
 use crate::worker::Shared;
 
@@ -124,9 +124,10 @@ async fn move_to(
     changed: &watch::Sender<u64>,
 ) -> anyhow::Result<()> {
     let node = Arc::new(node(settings)?);
-    let topology = match settings.cluster {
-        Some(_) => cluster::verify::verify(&node, shared).await?,
-        None => verify(&node).await?,
+    let topology = match (&settings.cluster, &settings.sentinel) {
+        (Some(_), _) => cluster::verify::verify(&node, shared).await?,
+        (None, Some(_)) => sentinel::verify::verify(&node).await?,
+        (None, None) => verify(&node).await?,
     };
     let epoch = shared.topology.load().epoch + 1;
     shared.forget_upstream();

@@ -24,6 +24,7 @@ mod memory;
 mod pubsub;
 mod reload;
 mod scripts;
+mod sentinel;
 mod support;
 mod tidy;
 mod transactions;
