@@ -179,7 +179,7 @@ fn agreement(group: &Group, found: &mut Vec<Finding>) {
     // One after the other: a reset one must have met the others again before the next one.
     let reset = format!("where it is wrong, one at a time, 30 s apart: {}", join(again, "; "));
     differ("sentinel_disagree_master", "master", &|it| it.address.to_string(), reset.clone());
-    differ("sentinel_disagree_epoch", "config epoch", &|it| it.epoch.to_string(), reset.clone());
+    differ("sentinel_disagree_epoch", "config epoch", &|it| it.epoch.to_string(), reset);
     differ("sentinel_disagree_quorum", "quorum", &|it| it.quorum.to_string(), set_quorum(group));
     let others = group.size().saturating_sub(1);
     for (member, report) in group.reports() {
