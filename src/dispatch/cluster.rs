@@ -76,7 +76,7 @@ pub fn forward(
         Place::Slot(slot) => to_slot(worker, slots, session, slot, order),
         Place::Anywhere => match Spread::of(spec) {
             Some(spread) => gather::spread(worker, slots, session, (spec, spread), command, &order),
-            None => to_node(worker, session, &anybody(worker, topology), order),
+            None => to_node(worker, session, &anybody(topology), order),
         },
         Place::Several => gather::split(worker, slots, session, spec, command, &order),
     }
@@ -86,7 +86,7 @@ pub fn forward(
 pub fn place(worker: &mut Worker, session: &mut Session, order: Order<'_>) -> Dispatched {
     match (order.slot, &order.topology.slots) {
         (Some(slot), Some(slots)) => to_slot(worker, slots, session, slot, order),
-        _ => to_node(worker, session, &anybody(worker, order.topology), order),
+        _ => to_node(worker, session, &anybody(order.topology), order),
     }
 }
 
@@ -134,8 +134,8 @@ pub fn to_slot(
 /// one is known to be down; the control plane may take a second to agree, and until then commands
 /// that anybody could answer would wait.
 #[must_use]
-pub fn anybody(worker: &Worker, topology: &Topology) -> Arc<Node> {
-    let is_down = |node: &Arc<Node>| worker.reaches.last_error(node.id).is_some();
+pub fn anybody(topology: &Topology) -> Arc<Node> {
+    let is_down = |node: &Arc<Node>| node.health.is_away();
     let slots = topology.slots.as_ref().filter(|_| is_down(&topology.node));
     let primaries = slots.into_iter().flat_map(|slots| slots.members.primaries());
     let another = primaries.map(|member| &member.node).find(|&node| !is_down(node));
@@ -176,7 +176,7 @@ fn park(
     refusal: Refusal,
 ) -> Dispatched {
     worker.shared.map_is_old.notify_one();
-    let since = detour::outage(worker, order.topology, order.slot);
+    let since = detour::outage(order.topology, order.slot);
     if detour::is_over(worker.now, session, since.unwrap_or(worker.now), Waiting::Failover)
         && let Some(spec) = order.topology.table.spec(order.asked.command)
     {

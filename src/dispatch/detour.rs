@@ -159,8 +159,10 @@ pub fn proven(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) {
 /// A command whose lane is lost and that `loss` allows to be sent again.
 pub fn adopt(worker: &mut Worker, lane: &Lane, frame: Piece<'_>, waiter: &Waiter) {
     let topology = Arc::clone(worker.topology.load());
-    let refusal = worker.reaches.refusal(&lane.node, worker.now).unwrap_or_else(|| {
-        Refusal::NodeDown { node: lane.node.name.clone(), cause: "reset", retry_in: 0 }
+    let refusal = lane.node.refusal(worker.now).unwrap_or_else(|| Refusal::NodeDown {
+        node: lane.node.name.clone(),
+        cause: "reset",
+        retry_in: 0,
     });
     if waiter.role == Role::Probe {
         let failed = Settled::Failed { refusal, outcome: Outcome::NotExecuted };
@@ -203,12 +205,12 @@ pub fn arrived(worker: &mut Worker, waiter: &Waiter) {
 
 /// Since when the owner of `slot` (or whoever takes commands without a key) has been down.
 #[must_use]
-pub fn outage(worker: &Worker, topology: &Topology, slot: Option<u16>) -> Option<Micros> {
+pub fn outage(topology: &Topology, slot: Option<u16>) -> Option<Micros> {
     let node = match (slot, &topology.slots) {
-        (Some(slot), Some(slots)) => slots.slot(slot).owner?,
-        _ => topology.node.id,
+        (Some(slot), Some(slots)) => &slots.owner(slot)?.node,
+        _ => &topology.node,
     };
-    worker.reaches.down_since(node)
+    node.health.away_since()
 }
 
 /// Whether a command of `session` that waits since `since` has waited for long enough.

@@ -311,7 +311,7 @@ fn hopeless(worker: &Worker, session: &Session, ways: &[Way]) -> Option<Refusal>
     ways.iter().find_map(|(node, way)| {
         let refusal = way.as_ref().err()?;
         worker.shared.map_is_old.notify_one();
-        let since = worker.reaches.down_since(node.id).unwrap_or(worker.now);
+        let since = node.health.away_since().unwrap_or(worker.now);
         let is_over = detour::is_over(worker.now, session, since, Waiting::Failover);
         is_over.then(|| refusal.clone())
     })

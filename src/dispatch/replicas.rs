@@ -48,7 +48,7 @@ pub fn choose(
         .members
         .replicas_of(owner.node.id)
         .filter(|it| it.node.in_step_until.load(Ordering::Relaxed) > worker.now)
-        .filter(|it| worker.reaches.refusal(&it.node, worker.now).is_none())
+        .filter(|it| it.node.refusal(worker.now).is_none())
         .collect();
     let is_near = |it: &Member| zone.is_some() && it.zone.as_deref() == zone;
     let near = in_step.iter().filter(|it| is_near(it)).count();
