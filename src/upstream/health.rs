@@ -481,3 +481,6 @@ const ROOM_AWAY: usize = 1024;
 const RETRY_MIN: Micros = 100 * MILLISECOND;
 /// Shortest rest of a dial that is not allowed.
 const REST_MIN: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;
