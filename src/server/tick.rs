@@ -16,6 +16,7 @@ use crate::refusal::{Ran, Refusal};
 use crate::session::state::{Closing, Session, SessionId};
 use crate::session::{flush, pinned, pubsub};
 use crate::stats::labels::{ClosedReason, Outcome};
+use crate::upstream::health::chart::Signal;
 use crate::upstream::lane::{Lane, LaneId, LaneState, Patience, Waiter};
 use crate::upstream::subscriber::{self, LinkId};
 use crate::upstream::{self, loss, pool, succession};
@@ -31,6 +32,7 @@ pub fn run(worker: &mut Worker) {
             continue;
         };
         expire(worker, &mut lane);
+        lane.count_answers(worker.now);
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
         succession::expire(worker, &mut lane);
@@ -94,6 +96,9 @@ pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
         if age >= limit && is_read && loss::is_wanted(worker, waiter) {
             late.push((*waiter, limit));
         }
+    }
+    if !late.is_empty() {
+        lane.node.note(Signal::Late(late.len() as u64), worker.now);
     }
     for (waiter, limit) in late {
         let ran = loss::effect(&waiter, lane.send.sent());

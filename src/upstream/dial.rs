@@ -21,6 +21,7 @@ use crate::stats::labels::DialFailure;
 use crate::tls::ClientTlsReloader;
 use crate::topology::slots::NodeId;
 use crate::upstream::exchange::{Exchange, ExchangeError};
+use crate::upstream::health::Health;
 use crate::upstream::identity::Presented;
 
 /// One Redis process, and all that is needed to connect to it.
@@ -37,6 +38,8 @@ pub struct Node {
     /// Of a replica: until when it may serve reads, as far as the control plane has seen; 0: not at
     /// all.
     pub in_step_until: AtomicU64,
+    /// How it is, as everybody in this process knows it.
+    pub health: Health,
 }
 
 /// What a new connection is for.
@@ -270,7 +273,14 @@ impl Node {
         tls: Option<(ClientTlsReloader, ServerName<'static>)>,
     ) -> Self {
         let name = settings.endpoint.to_string();
-        Self { id, name, settings, tls, in_step_until: AtomicU64::default() }
+        Self {
+            id,
+            name,
+            settings,
+            tls,
+            in_step_until: AtomicU64::default(),
+            health: Health::default(),
+        }
     }
 
     /// Whether others may serve what it serves: it can redirect, and be replaced.

@@ -10,6 +10,7 @@
 pub mod dial;
 pub mod exchange;
 pub mod flush;
+pub mod health;
 pub mod identity;
 pub mod lane;
 pub mod lane_sets;

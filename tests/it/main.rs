@@ -16,6 +16,7 @@ mod compatibility;
 mod config;
 mod differential;
 mod getkeys;
+mod health;
 mod info;
 mod interleavings;
 mod keyspace;
