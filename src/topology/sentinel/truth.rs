@@ -179,7 +179,7 @@ fn agreement(group: &Group, found: &mut Vec<Finding>) {
     // One after the other: a reset one must have met the others again before the next one.
     let reset = format!("where it is wrong, one at a time, 30 s apart: {}", join(again, "; "));
     differ("sentinel_disagree_master", "master", &|it| it.address.to_string(), reset.clone());
-    differ("sentinel_disagree_epoch", "config epoch", &|it| it.epoch.to_string(), reset.clone());
+    differ("sentinel_disagree_epoch", "config epoch", &|it| it.epoch.to_string(), reset);
     differ("sentinel_disagree_quorum", "quorum", &|it| it.quorum.to_string(), set_quorum(group));
     let others = group.size().saturating_sub(1);
     for (member, report) in group.reports() {
@@ -323,8 +323,9 @@ fn join(parts: impl Iterator<Item = String>, between: &str) -> String {
 }
 
 /// What is normal for a moment.
-const PASSING: [&str; 7] = [
+const PASSING: [&str; 8] = [
     "sentinel_blind",
+    "sentinel_forgot",
     "sentinel_disagree_epoch",
     "sentinel_disagree_master",
     "sentinel_disagree_quorum",
