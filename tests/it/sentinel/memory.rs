@@ -21,10 +21,9 @@ fn sentinels_that_have_forgotten_a_failover_do_not_move_us() {
     let mut client = proxy.client();
     assert_eq!(client.text("SET before 1"), "+OK\r\n");
     assert_eq!(group.sentinels[0].text("SENTINEL FAILOVER mymaster"), "+OK\r\n");
-    until("the new primary serves", || {
-        client.text("SET after 1") == "+OK\r\n"
-            && group.nodes[1].client().text("GET after") == "$1\r\n1\r\n"
-    });
+    until("the new primary is in use", || proxy.metric("breakwater_primary_changes_total") == 1.0);
+    until("it serves", || client.text("SET after 1") == "+OK\r\n");
+    assert_eq!(group.nodes[1].client().text("GET after"), "$1\r\n1\r\n");
     for sentinel in &mut group.sentinels {
         sentinel.restart_from_first_file();
     }

@@ -29,10 +29,11 @@ fn masters_of_one_group_are_followed_each_by_its_name() {
     let second = before(&group.url());
     assert_eq!(group.sentinels[1].text("SENTINEL FAILOVER other"), "+OK\r\n");
     let mut client = second.client();
-    until("the other's new primary serves", || {
-        client.text("SET who other") == "+OK\r\n"
-            && other[1].client().text("GET who") == "$5\r\nother\r\n"
+    until("the other's new primary is in use", || {
+        second.metric("breakwater_primary_changes_total") == 1.0
     });
+    until("it serves", || client.text("SET who other") == "+OK\r\n");
+    assert_eq!(other[1].client().text("GET who"), "$5\r\nother\r\n");
     assert_eq!(first.client().text("SET who one"), "+OK\r\n");
     assert_eq!(group.nodes[0].client().text("GET who"), "$3\r\none\r\n");
     assert_eq!(first.metric("breakwater_primary_changes_total"), 0.0);
