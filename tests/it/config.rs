@@ -99,6 +99,15 @@ fn the_examples_mean_what_their_comments_say() {
     let announced = cluster.listeners[0].announce.as_ref().expect("it announces an address");
     assert_eq!((announced.host.as_str(), announced.port), ("redis.example", 7000));
 
+    let sentinel = load("sentinel.toml").upstream;
+    let group = sentinel.sentinel.as_ref().expect("it names Sentinels");
+    assert_eq!((group.seeds.len(), group.master_name.as_str()), (3, "mymaster"));
+    // Each side has users of its own.
+    let user =
+        |it: &Option<breakwater::config::Credentials>| it.as_ref().and_then(|it| it.user.clone());
+    assert_eq!(user(&sentinel.credentials).as_deref(), Some("app"));
+    assert_eq!(user(&group.credentials).as_deref(), Some("breakwater"));
+
     let node = load("node.toml");
     let [unix, tls] = node.listeners.as_slice() else { panic!("{:?}", node.listeners) };
     assert!(matches!(unix.address, ListenAddress::Unix { mode: 0o660, .. }));

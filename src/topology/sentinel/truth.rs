@@ -323,8 +323,9 @@ fn join(parts: impl Iterator<Item = String>, between: &str) -> String {
 }
 
 /// What is normal for a moment.
-const PASSING: [&str; 7] = [
+const PASSING: [&str; 8] = [
     "sentinel_blind",
+    "sentinel_forgot",
     "sentinel_disagree_epoch",
     "sentinel_disagree_master",
     "sentinel_disagree_quorum",
