@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::facts::{self, Learnt};
-use super::pulse::{ANSWER_WITHIN, Pulse};
+use super::pulse::{ANSWER_WITHIN, Beat, Pulse};
 use super::restore::Restorer;
 use super::{Published, Topology, fitted};
 use crate::admin::Readiness;
@@ -54,6 +54,12 @@ async fn converse(
     let mut exchange = pulse.connect(&Purpose::control("breakwater:control")).await?;
     restorer.connected();
     pulse.beat(&mut exchange).await?;
+    while node.health.is_away() {
+        // It loads, for instance: its answers would come late, and some of them would be errors.
+        report(node, readiness);
+        pulse.due().await;
+        beat(node, readiness, pulse, &mut exchange).await?;
+    }
     // Before anything else: clients may be calling already.
     restorer.look(shared, node, &mut exchange).await?;
     let learnt = answered(facts::learn(&mut exchange)).await?;
@@ -76,11 +82,11 @@ async fn beat(
     readiness: &Readiness,
     pulse: &mut Pulse,
     exchange: &mut Exchange,
-) -> Result<(), DialError> {
+) -> Result<Beat, DialError> {
     let mut beat = pin!(pulse.beat(exchange));
     loop {
         match timeout(REPORT_EVERY, &mut beat).await {
-            Ok(result) => return result.map(drop),
+            Ok(result) => return result,
             Err(_) => report(node, readiness),
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{SOON, state_of, timed, until_refused, until_state};
 use crate::support::relay::{Relay, Way};
-use crate::support::{Client, Proxy, RedisServer, bulk, eventually, free_port, line, until};
+use crate::support::{Client, Proxy, RedisServer, bulk, eventually, line, until};
 
 #[test]
 fn a_stopped_server_costs_one_deadline_and_nobody_else_waits() {
@@ -20,8 +20,10 @@ fn a_stopped_server_costs_one_deadline_and_nobody_else_waits() {
     waits.send(line("INCR n"));
     until_state(&proxy, "stalled");
     drop(until_refused(&proxy, "does not answer (stalled)"));
-    let (status, body) = proxy.http("/readyz");
-    assert!(status == 503 && body.contains("does not answer (stalled)"), "{status} {body}");
+    until("/readyz says so", || {
+        let (status, body) = proxy.http("/readyz");
+        status == 503 && body.contains("does not answer (stalled)")
+    });
     let lost = proxy.metric("breakwater_lanes_lost_total");
     redis.resume();
     // What was sent before is answered, on the connection that it was sent on.
@@ -113,6 +115,13 @@ fn a_server_that_bounces_sees_two_dials_a_second_of_each_proxy() {
         for client in &mut clients {
             eventually("it serves", || (client.ask("SET k v") == b"+OK\r\n").then_some(()));
         }
+        // Long enough to count as recovered: a relapse would be dialled ever more rarely.
+        let served = Instant::now();
+        while served.elapsed() < Duration::from_millis(1100) {
+            for client in &mut clients {
+                assert_eq!(client.ask("GET k"), bulk(b"v"));
+            }
+        }
         let (began, before) = (Instant::now(), relay.accepted());
         relay.refuse();
         while began.elapsed() < Duration::from_millis(600) {
@@ -135,11 +144,11 @@ fn a_server_that_bounces_sees_two_dials_a_second_of_each_proxy() {
 fn a_wrong_password_is_an_alarm_and_no_dead_node() {
     let redis = RedisServer::start_with(&["--requirepass", "right"]);
     let url = format!("redis://:wrong@127.0.0.1:{}", redis.port());
-    let toml = format!(
-        "[upstream]\nurl = \"{url}\"\n[[listener]]\nlisten = \"127.0.0.1:{}\"\nauth = \"upstream\"\n",
-        free_port()
-    );
-    let proxy = Proxy::configured(&toml);
+    let proxy = Proxy::listening(|port, _| {
+        let listener =
+            format!("[[listener]]\naddress = \"127.0.0.1:{port}\"\nauth = \"upstream\"\n");
+        format!("[upstream]\nurl = \"{url}\"\n{listener}")
+    });
     until_state(&proxy, "config_error");
     let reply = eventually("a command is refused", || {
         let reply = proxy.client().text("GET k");

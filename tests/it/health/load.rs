@@ -12,7 +12,7 @@ use crate::support::{Proxy, RedisServer, bulk, eventually, until};
 #[test]
 fn a_server_that_loads_is_waited_for_and_used_as_soon_as_it_is_done() {
     // Forty thousand keys at 100 µs: four seconds, and more on a busy machine.
-    let slow = ["--save", "3600 1", "--loading-process-events-interval-bytes", "1024"];
+    let slow = ["--enable-debug-command", "yes", "--loading-process-events-interval-bytes", "1024"];
     let mut redis = RedisServer::start_with(&slow);
     let mut direct = redis.client();
     assert_eq!(direct.ask("SET k v"), b"+OK\r\n");
@@ -26,8 +26,10 @@ fn a_server_that_loads_is_waited_for_and_used_as_soon_as_it_is_done() {
     let dials = proxy.metric("breakwater_dials_total");
     let began = Instant::now();
     let mut client = until_refused(&proxy, "is loading its data (loading");
-    let (status, body) = proxy.http("/readyz");
-    assert!(status == 503 && body.contains("is loading its data"), "{status} {body}");
+    until("/readyz says so", || {
+        let (status, body) = proxy.http("/readyz");
+        status == 503 && body.contains("is loading its data")
+    });
     until("it is done", || {
         let reply = client.text("GET k");
         assert!(!reply.contains("is down") && !reply.starts_with("-LOADING"), "{reply}");

@@ -17,15 +17,22 @@ fn assert_read_only(proxy: &Proxy, client: &mut Client, word: &str, repair: &str
         assert!(client.text("SET k w").starts_with(&format!("-{word} ")));
     }
     assert_eq!(state_of(proxy), "read_only");
-    let (status, body) = proxy.http("/readyz");
-    assert!(status == 200 && body.contains(word) && body.contains(repair), "{status} {body}");
+    until("/readyz says so", || {
+        let (status, body) = proxy.http("/readyz");
+        assert_eq!(status, 200, "{body}");
+        body.contains(word) && body.contains(repair)
+    });
     assert_eq!(proxy.metric_of("breakwater_node_state_changes_total", "down"), 0.0);
     assert_eq!(proxy.metric("breakwater_breaker_opens_total"), 0.0);
     assert_eq!(proxy.metric("breakwater_lanes_lost_total"), 0.0);
 }
 
 fn served() -> (RedisServer, Proxy, Client) {
-    let redis = RedisServer::start();
+    served_with(&[])
+}
+
+fn served_with(more: &[&str]) -> (RedisServer, Proxy, Client) {
+    let redis = RedisServer::start_with(more);
     let proxy = Proxy::before(&redis.url()).ready();
     let mut client = proxy.client();
     assert_eq!(client.ask("SET k v"), b"+OK\r\n");
@@ -54,10 +61,9 @@ fn a_full_memory_is_no_reason_to_stop_reading() {
 
 #[test]
 fn a_disk_that_cannot_be_written_is_no_reason_to_stop_reading() {
-    let (redis, proxy, mut client) = served();
+    let (redis, proxy, mut client) = served_with(&["--dbfilename", "taken"]);
     let mut direct = redis.client();
     // Where the file should be is a folder: nobody can rename a file onto it, whoever runs this.
-    assert_eq!(direct.ask("CONFIG SET dbfilename taken"), b"+OK\r\n");
     std::fs::create_dir_all(redis.folder().join("taken/full")).expect("a folder");
     assert_eq!(direct.call(&["CONFIG", "SET", "save", "3600 1"]), b"+OK\r\n");
     until("a save has failed", || {
