@@ -156,6 +156,8 @@ pub(super) struct WrittenUpstream {
     pub(super) replica_max_lag: Spanned<Time>,
     /// Our availability zone.
     pub(super) zone: Option<String>,
+    /// "readwrite" or "readonly".
+    pub(super) mode: Option<Spanned<String>>,
     /// "local" or "upstream"; absent: "local" with a cluster.
     pub(super) ping: Option<Spanned<String>>,
     /// Where the URL has none.
@@ -517,6 +519,7 @@ impl Default for WrittenUpstream {
     fn default() -> Self {
         Self {
             url: None,
+            mode: None,
             present_as: None,
             replica_reads: None,
             replica_max_lag: default(Time::secs(10)),

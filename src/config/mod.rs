@@ -168,6 +168,8 @@ pub struct UpstreamSettings {
     pub endpoint: Endpoint,
     /// `Some` for `redis-cluster://`.
     pub cluster: Option<ClusterSettings>,
+    /// Whether writes are let through. Changing it alone moves nothing.
+    pub mode: Mode,
     /// Who answers PING.
     pub ping: Ping,
     /// Database that a client starts in, 0 unless the URL or `db` says otherwise.
@@ -239,6 +241,16 @@ pub enum PresentAs {
     Cluster,
     /// One Redis without cluster support.
     Standalone,
+}
+
+/// Whether writes are let through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    #[default]
+    ReadWrite,
+    /// They are refused, and so is what may write.
+    ReadOnly,
 }
 
 /// Who answers PING.
@@ -413,6 +425,18 @@ impl Settings {
             ("drain_timeout", self.drain_timeout != next.drain_timeout),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
+// === impl UpstreamSettings ===
+
+impl UpstreamSettings {
+    /// Whether these are the same deployment as `other`, seen in the same way: what differs, if
+    /// anything, is our password or user, and whether writes are let through. Both change in place.
+    #[must_use]
+    pub fn is_same_deployment(&self, other: &Self) -> bool {
+        let Self { credentials, mode, .. } = self.clone();
+        Self { credentials, mode, ..other.clone() } == *self
     }
 }
 

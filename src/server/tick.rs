@@ -8,6 +8,7 @@
 //! stops at the first young one, so a healthy worker's tick looks at one waiter a lane.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::allocator;
 use crate::clock::{self, Micros, SECOND};
@@ -33,6 +34,7 @@ pub fn run(worker: &mut Worker) {
         expire(worker, &mut lane);
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
+        pool::retire_outdated(worker, &mut lane);
         rest(worker, &mut lane);
         pinned_count += u64::from(lane.pinned.is_some());
         pinned::after_turn(worker, &mut lane);
@@ -172,7 +174,7 @@ fn rest(worker: &mut Worker, lane: &mut Lane) {
         lane.shrink(&mut worker.pool);
     }
     if lane.pinned.is_some() {
-        return rest_pinned(lane, is_outdated, idle);
+        return rest_pinned(lane, is_outdated, idle, worker.now);
     }
     if !lane.retired && (is_outdated || idle >= clock::to_micros(lane.node.settings.lane_idle)) {
         pool::retire(lane);
@@ -187,8 +189,14 @@ fn is_blocked(worker: &Worker, lane: &Lane) -> bool {
 
 /// A connection of one session is closed when nobody has borrowed it for long; what it holds of an
 /// earlier deployment is lost.
-fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros) {
-    if lane.owner().is_none() && (is_outdated || upstream::pinned::is_tired(lane, idle)) {
+fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros, now: Micros) {
+    let node = Arc::clone(&lane.node);
+    let is_free = lane.owner().is_none();
+    if is_free
+        && (is_outdated
+            || lane.footing.is_outdated(&node, now)
+            || upstream::pinned::is_tired(lane, idle))
+    {
         pool::retire(lane);
     } else if is_outdated {
         lane.broken = Some(io::Error::other("the upstream was changed"));

@@ -19,6 +19,7 @@ use super::restore::Restorer;
 use super::{Published, Topology, fitted};
 use crate::admin::Readiness;
 use crate::command::overlay::LiveSpec;
+use crate::clock;
 use crate::command::table::Table;
 use crate::events;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
@@ -35,7 +36,8 @@ pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallibl
     readiness.set_notes(Vec::new());
     loop {
         let talk = converse(&shared, &node, &readiness, &mut failures, &mut restorer);
-        let Err(error) = talk.await;
+        // Without an error its name leads elsewhere: that is dialled at once.
+        let Err(error) = talk.await else { continue };
         events::dial_failed(&node.name, error.cause(), &error.text);
         readiness.set_upstream(Err(words(&node, &error)));
         // Without jitter on purpose: this is one connection a process, bounded by its own pace.
@@ -51,7 +53,7 @@ async fn converse(
     readiness: &Readiness,
     failures: &mut u32,
     restorer: &mut Restorer,
-) -> Result<Infallible, DialError> {
+) -> Result<(), DialError> {
     let mut exchange = dial::dial(node, &Purpose::control("breakwater:control")).await?;
     restorer.connected();
     // Before anything else: clients may be calling already.
@@ -67,6 +69,10 @@ async fn converse(
             is_stranger = !introduce(shared, node, &mut exchange, &presented).await?;
         }
         ping(&mut exchange).await?;
+        answered(dial::renew(node, &mut exchange)).await?;
+        if exchange.footing.is_outdated(node, clock::micros()) {
+            return Ok(());
+        }
         restorer.look(shared, node, &mut exchange).await?;
     }
 }

@@ -102,8 +102,12 @@ async fn dial_lane(
         Ok(exchange) => {
             worker.reaches.of(node.id).note_success();
             let node_client_id = exchange.node_client_id.unwrap_or(0);
+            let footing = exchange.footing;
             let (read, write) = exchange.into_halves();
             opened(&mut worker, id, write, node_client_id);
+            if let Some(lane) = worker.lanes.get_mut(id) {
+                lane.footing = footing;
+            }
             Ok(read)
         }
         Err(error) => {

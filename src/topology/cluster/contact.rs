@@ -251,6 +251,7 @@ impl Task {
                 () = until_ping(&self.state, &self.shared) => {
                     self.awaits_answer(true);
                     self.ping(&mut exchange).await?;
+                    answered(dial::renew(&self.node, &mut exchange)).await?;
                     self.restore(&mut exchange).await?;
                 }
             }
