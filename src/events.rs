@@ -186,9 +186,7 @@ pub fn keys_found_again(holder: &str) {
 
 /// Our own password (or user) is another one from here on.
 pub fn credentials_rotated() {
-    info!(
-        "the password of [upstream] changed: connections move to it once a node has accepted it"
-    );
+    info!("the password of [upstream] changed: connections move to it once a node has accepted it");
 }
 
 /// A node refuses the newest of our own passwords.
@@ -207,7 +205,8 @@ pub fn credentials_accepted(node: &str) {
 
 /// The source of our own password cannot be read.
 pub fn password_unreadable(words: &str) {
-    PASSWORDS.log(|suppressed| warn!(suppressed, "{words}; the password that was read before stays"));
+    PASSWORDS
+        .log(|suppressed| warn!(suppressed, "{words}; the password that was read before stays"));
 }
 
 /// The resolver does not tell where a name leads; what it said last is used.

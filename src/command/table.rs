@@ -154,6 +154,14 @@ impl Table {
         self
     }
 
+    /// A table in which everything that may write is refused here, or nothing is.
+    pub fn writes_refused(mut self, are: bool) -> Table {
+        for spec in &mut self.specs {
+            spec.bar(are && spec.may_write());
+        }
+        self
+    }
+
     #[inline]
     fn lookup(&self, container: Option<CommandId>, word: &[u8]) -> Option<&Spec> {
         self.specs.get(self.index.find(container, word)?.index())

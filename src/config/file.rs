@@ -44,6 +44,8 @@ pub(super) struct Written {
     pub(super) workers: Spanned<Workers>,
     /// An address, or "off".
     pub(super) admin: Spanned<String>,
+    /// Whether the admin port may change anything; absent: if it listens on a loopback address.
+    pub(super) admin_changes: Option<bool>,
     /// "open".
     pub(super) profile: Spanned<String>,
     /// Refused until there is a policy engine; the key is known so that the answer can say so.
@@ -392,7 +394,8 @@ fn unknown_key(cut: &Cut, known: &[&str]) -> Fault {
 }
 
 /// Keys that stand before every table.
-const TOP_KEYS: [&str; 5] = ["workers", "admin", "profile", "policy", "drain_timeout"];
+const TOP_KEYS: [&str; 6] =
+    ["workers", "admin", "admin_changes", "profile", "policy", "drain_timeout"];
 
 /// Tables of the documented format that this build has nothing for.
 const OTHER_ISSUES: [&str; 4] = ["rule", "keyspace", "expect", "budget"];
@@ -450,6 +453,7 @@ impl Default for Written {
         Self {
             workers: default(Workers::Count(NonZeroUsize::MIN)),
             admin: default("127.0.0.1:9121".to_owned()),
+            admin_changes: None,
             profile: default("open".to_owned()),
             policy: None,
             // Kubernetes kills after 30 s by default; the container needs some of them for itself.

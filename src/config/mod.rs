@@ -48,6 +48,8 @@ pub struct Settings {
     pub workers: Workers,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere. Needs a restart.
     pub admin: Option<SocketAddr>,
+    /// Whether that port may change the upstream. Needs a restart.
+    pub admin_changes: bool,
     /// How much of the policy is enforced.
     pub profile: Profile,
     /// What is logged, and how. Needs a restart.
@@ -419,6 +421,7 @@ impl Settings {
             ("listeners", self.listeners != next.listeners),
             ("workers", self.workers != next.workers),
             ("admin", self.admin != next.admin),
+            ("admin_changes", self.admin_changes != next.admin_changes),
             ("profile", self.profile != next.profile),
             ("log", self.log != next.log),
             ("memory", self.memory != next.memory),

@@ -123,9 +123,10 @@ async fn connect(node: &Node) -> Result<(Halves, Footing), DialError> {
 /// Tries all addresses of the name, in the resolver's order.
 async fn connect_tcp(node: &Node, host: &str, port: u16) -> Result<TcpStream, DialError> {
     let UpstreamSettings { connect_timeout, keepalive, .. } = node.settings;
-    let addresses = node.deployment.names.resolve(host, connect_timeout).await.map_err(|words| {
-        DialError::new(DialFailure::Unresolved, format!("'{host}' has no address: {words}"))
-    })?;
+    let addresses =
+        node.deployment.names.resolve(host, connect_timeout).await.map_err(|words| {
+            DialError::new(DialFailure::Unresolved, format!("'{host}' has no address: {words}"))
+        })?;
     let mut last = DialError::new(DialFailure::Unresolved, format!("'{host}' has no address"));
     // One that swallows everything must leave some time for those behind it.
     let each = connect_timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).clamp(1, 4);

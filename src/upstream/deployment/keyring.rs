@@ -232,9 +232,7 @@ mod tests {
         assert_eq!((keyring.alarm(), keyring.generation()), (None, 1));
         let folder = Folder::new();
         let missing = Secret::File(folder.path("nothing"));
-        assert!(
-            Keyring::new(Some(Credentials { user: None, password: missing })).keys().is_err()
-        );
+        assert!(Keyring::new(Some(Credentials { user: None, password: missing })).keys().is_err());
     }
 
     #[test]
