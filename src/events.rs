@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::{Complaint, Settings};
+use crate::findings::{Finding, Severity};
 use crate::log::RateLimited;
 use crate::stats::control;
 
@@ -130,6 +131,30 @@ pub fn map_not_refreshed(words: &str) {
 pub fn generation_changed() {
     warn!(
         "the cluster was reset: most of its nodes have other ids and agree on a new slot map, which is used"
+    );
+}
+
+/// Sentinels have named a primary for the first time, and it is one.
+pub fn primary_found(master: &str, node: &str) {
+    info!(master, upstream = node, "primary found: the Sentinels name it and its ROLE is master");
+}
+
+/// Sentinels have named another primary, and it is one.
+pub fn primary_followed(before: &str, node: &str) {
+    warn!(
+        before,
+        upstream = node,
+        "failover: the Sentinels name another primary and its ROLE is master; commands go there"
+    );
+}
+
+/// Sentinels begin anew with what they remember.
+pub fn sentinel_generation(node: &str, epoch: u64) {
+    warn!(
+        upstream = node,
+        epoch,
+        "the Sentinels were set up anew: a majority names this primary under a config epoch that is \
+         not higher than before, and it is used"
     );
 }
 
@@ -260,4 +285,22 @@ pub fn upstream_changed(node: &str) {
 /// The new deployment cannot serve.
 pub fn upstream_refused(node: &str, error: &impl std::fmt::Display) {
     warn!(upstream = node, "upstream not changed, the one in use stays: {error}");
+}
+
+/// Something is amiss behind us, or could not be checked.
+pub fn finding_appeared(finding: &Finding) {
+    let Finding { id, severity, subject, text, repair } = finding;
+    match severity {
+        Severity::Critical => error!(finding = id, subject, "{text}. Repair: {repair}"),
+        Severity::Warning => warn!(finding = id, subject, "{text}. Repair: {repair}"),
+        Severity::Info => info!(finding = id, subject, "{text}. Repair: {repair}"),
+        Severity::NotChecked => {
+            info!(finding = id, subject, "{text}. To have it checked: {repair}")
+        }
+    }
+}
+
+/// What was amiss is not any more.
+pub fn finding_gone(finding: &Finding) {
+    info!(finding = finding.id, subject = finding.subject, "no longer found");
 }

@@ -44,6 +44,11 @@ pub enum Refusal {
         /// Until the next dial.
         retry_in: Micros,
     },
+    /// It was not run: the node loads its data.
+    Loading {
+        /// The node's name.
+        node: String,
+    },
     /// It was not run: only a replica may serve it, and none is in step.
     NoReplica {
         /// Name of their primary.
@@ -161,6 +166,10 @@ impl Refusal {
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
+            ),
+            Self::Loading { node } => format!(
+                "ERR breakwater: not executed: upstream {node} is loading its data set; try again in \
+                 a moment"
             ),
             Self::Parts(parts) => parts.text(),
             Self::NotInverted { node } => format!(

@@ -21,6 +21,7 @@ use crate::clock::{self, Micros};
 use crate::command::keys::KeyPosition;
 use crate::config::MemorySettings;
 use crate::dispatch::departure::Detouring;
+use crate::findings::Board;
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
 use crate::route::scan::Rounds;
@@ -40,6 +41,7 @@ use crate::upstream::pinned::{PinnedBudget, PinnedPool};
 use crate::upstream::pool;
 use crate::upstream::reach::Reaches;
 use crate::upstream::subscriber::{Link, LinkId};
+use crate::upstream::succession;
 use crate::upstream::verify::Verification;
 
 /// The state of one worker.
@@ -83,6 +85,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// The snapshot in force, revalidated once a batch.
     pub topology: arc_swap::Cache<Published, Arc<Topology>>,
+    /// When another node was published last.
+    pub succeeded_at: Micros,
     /// When the batch in hand began.
     pub now: Micros,
     /// Where sockets are read into; longer-lived input moves to its owner.
@@ -146,6 +150,8 @@ pub struct Shared {
     /// Rung if that sign names a node that the map does not know: then no patience with fruitless
     /// fetches is due.
     pub stranger_named: tokio::sync::Notify,
+    /// What the control plane has found amiss behind us. No worker looks at it.
+    pub findings: Arc<Board>,
     /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
     pub stats: Mutex<Vec<Arc<WorkerStats>>>,
 }
@@ -201,6 +207,7 @@ impl Shared {
             names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),
             stranger_named: tokio::sync::Notify::new(),
+            findings: Arc::default(),
             stats: Mutex::default(),
         }
     }
@@ -282,6 +289,7 @@ impl Worker {
             stats,
             shared,
             topology,
+            succeeded_at: 0,
             now: clock::micros(),
             scratch: vec![0; SCRATCH_BYTES],
             scanner: RequestScanner::default(),
@@ -304,8 +312,12 @@ impl Worker {
     pub fn begin_batch(&mut self) -> Arc<Topology> {
         self.now = clock::micros();
         let topology = Arc::clone(self.topology.load());
+        let epoch = self.reaches.epoch();
         if self.reaches.note_recoveries(topology.epoch, topology.recoveries) {
             pool::retire_silent(self);
+            if epoch != topology.epoch {
+                succession::leave(self, &topology);
+            }
         }
         topology
     }

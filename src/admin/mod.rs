@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::clock;
+use crate::findings::Board;
 use crate::net::TcpListener;
 use crate::stats::export::Exporter;
 use crate::topology::Published;
@@ -46,6 +47,8 @@ pub struct AdminState {
     pub topology: Published,
     /// Takes what `POST /upstream` orders.
     pub orders: Orders,
+    /// What is amiss behind us.
+    pub findings: Arc<Board>,
 }
 
 /// The bounds of the admin server.

@@ -12,6 +12,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::{AdminState, topology};
+use crate::findings::page;
 use crate::stats::{control, export};
 
 /// Every answer is complete before it is sent.
@@ -22,12 +23,17 @@ const ENDPOINTS: &str = "\
 /metrics  counters, gauges and histograms in Prometheus text format
 /healthz  200 while the process is alive
 /readyz   200 if it can serve, else 503 and the reasons, one a line
-/topology the nodes behind, and who serves which slots
+/topology the nodes behind, who serves which slots, and what is amiss
+/findings what is amiss behind, or could not be checked, each with its repair
+/findings.json the same for machines
 /upstream POST a URL or an [upstream] table: move there, once it is verified
 ";
 
 /// The media type of everything but the metrics.
 const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The media type of what is meant for machines.
+const JSON: &str = "application/json";
 
 /// Answers one request, an order when it has been carried out.
 pub(super) async fn respond(request: Request<Incoming>, state: &AdminState) -> Answer {
@@ -46,6 +52,8 @@ fn answer(method: &Method, path: &str, state: &AdminState) -> Answer {
         "/healthz" => healthz,
         "/readyz" => readyz,
         "/topology" => snapshot,
+        "/findings" => amiss,
+        "/findings.json" => amiss_json,
         "/upstream" => return only("POST", "send the new upstream with POST\n"),
         _ => return not_found(),
     };
@@ -99,7 +107,18 @@ fn readyz(state: &AdminState) -> Answer {
 
 /// What stands behind us, as the workers see it.
 fn snapshot(state: &AdminState) -> Answer {
-    text(StatusCode::OK, topology::page(&state.topology.load()))
+    let page = topology::page(&state.topology.load());
+    text(StatusCode::OK, page + &page::rows(&state.findings.all()))
+}
+
+/// What is amiss, each with its repair.
+fn amiss(state: &AdminState) -> Answer {
+    text(StatusCode::OK, page::page(&state.findings.all()))
+}
+
+/// The same as a list of objects.
+fn amiss_json(state: &AdminState) -> Answer {
+    json(&state.findings.all())
 }
 
 /// The path is not repeated: what a browser sends must not come back to it.
@@ -120,6 +139,14 @@ fn text(status: StatusCode, body: String) -> Answer {
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// An answer for machines. Nothing that is shown here can fail to be written.
+fn json(body: &impl serde::Serialize) -> Answer {
+    let body = serde_json::to_string_pretty(body).unwrap_or_default();
+    let mut answer = text(StatusCode::OK, body + "\n");
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     answer
 }
 
@@ -196,7 +223,7 @@ mod tests {
         let (status, body) = ask(Method::GET, "/", &state);
         assert_eq!(status, 200);
         let paths: Vec<&str> = body.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(paths.len(), 5);
+        assert_eq!(paths.len(), 7);
         for path in paths {
             assert_ne!(ask(Method::GET, path, &state).0, 404, "{path}");
         }

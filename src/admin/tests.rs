@@ -31,6 +31,7 @@ impl AdminState {
             readiness: Arc::new(Readiness::new()),
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             orders: Orders::new(false).0,
+            findings: Arc::default(),
         }
     }
 }

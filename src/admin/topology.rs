@@ -9,6 +9,8 @@ use std::fmt::Write;
 use crate::clock::{self, SECOND};
 use crate::route::slot::SLOTS;
 use crate::topology::Topology;
+use crate::topology::sentinel::group::{Group, Standing};
+use crate::topology::sentinel::report::Report;
 use crate::topology::slots::{Member, MemberRole, NodeId, SlotMap};
 
 /// The whole page, a fact a line.
@@ -19,7 +21,51 @@ pub(super) fn page(topology: &Topology) -> String {
         // Writing to a string cannot fail.
         let _ = write_map(&mut page, map);
     }
+    if let Some(group) = &topology.group {
+        let _ = write_group(&mut page, group);
+    }
     page
+}
+
+/// The Sentinels, a line each: how it is, and what it says.
+fn write_group(page: &mut String, group: &Group) -> std::fmt::Result {
+    let (reachable, size) = (group.reachable(), group.size());
+    write!(page, "master {}: {reachable} of {size} Sentinels answer, ", group.master_name)?;
+    match &group.primary {
+        Some(primary) => writeln!(page, "primary {} epoch {}", primary.address, primary.epoch)?,
+        None => writeln!(page, "no primary is verified")?,
+    }
+    for member in &group.sentinels {
+        write!(page, "sentinel {} {} ", member.address, member.id.as_deref().unwrap_or("-"))?;
+        match &member.standing {
+            Standing::Dialling => write!(page, "is being dialled")?,
+            Standing::Lost(why) => write!(page, "lost: {why}")?,
+            Standing::Refuses(words) => write!(page, "refuses: {words}")?,
+            Standing::KnowsNone => write!(page, "knows no such master")?,
+            Standing::Watches(report) => write_report(page, report)?,
+        }
+        let events = if member.is_subscribed { "" } else { ", no announcements" };
+        writeln!(page, "{events}")?;
+    }
+    for rival in &group.rivals {
+        writeln!(page, "rival {rival} says that it is a master")?;
+    }
+    Ok(())
+}
+
+fn write_report(page: &mut String, report: &Report) -> std::fmt::Result {
+    let Report { address, epoch, quorum, others, replicas, .. } = report;
+    write!(
+        page,
+        "names {address} epoch {epoch} quorum {quorum} others {others} replicas {replicas}"
+    )?;
+    let flags = [
+        (report.is_suspected, " s_down"),
+        (report.is_down, " o_down"),
+        (report.is_failing_over, " failover_in_progress"),
+        (report.is_tilted, " tilt"),
+    ];
+    flags.iter().filter(|(is_set, _)| *is_set).try_for_each(|(_, word)| page.write_str(word))
 }
 
 fn write_map(page: &mut String, map: &SlotMap) -> std::fmt::Result {

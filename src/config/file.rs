@@ -8,18 +8,15 @@
 //! text ([`Spanned`]); a default's place is 0..0 and is never shown, because defaults are right.
 
 use super::complaint::{Complaint, Fault, Position};
-use super::quantity::{Size, TextOrNumber, Time};
+use super::quantity::{Size, Time};
 use super::spelling::nearest;
+use super::table::Table;
 use super::{MemorySettings, PinnedMax, PubsubSettings, Workers};
 use crate::resp::limits::Limits;
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 use std::num::NonZeroUsize;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -30,11 +27,6 @@ pub(super) struct Source {
     /// UTF-8, at most `FILE_BYTES_MAX` long.
     pub(super) text: String,
 }
-
-/// A table, and nothing else: serde's derived structs would also take a list of values in the order of their
-/// fields, and `memory = [31337]` would silently mean something.
-#[derive(Clone, Default)]
-pub(super) struct Table<T>(pub(super) T);
 
 /// `breakwater.toml`.
 #[derive(Deserialize)]
@@ -172,6 +164,14 @@ pub(super) struct WrittenUpstream {
     pub(super) password_env: Option<Spanned<String>>,
     /// The path of a file.
     pub(super) password_file: Option<Spanned<String>>,
+    /// Only with Sentinel, as the keys below: who we are to them.
+    pub(super) sentinel_user: Option<Spanned<String>>,
+    /// In clear text; one of the three.
+    pub(super) sentinel_password: Option<Spanned<String>>,
+    /// The name of a variable.
+    pub(super) sentinel_password_env: Option<Spanned<String>>,
+    /// The path of a file.
+    pub(super) sentinel_password_file: Option<Spanned<String>>,
     /// Only with `rediss://`.
     pub(super) tls: Option<Spanned<Table<WrittenClientTls>>>,
     /// Command to the name that the server knows it by.
@@ -415,37 +415,6 @@ impl Source {
     }
 }
 
-// === impl Table ===
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(TableVisitor(PhantomData))
-    }
-}
-
-/// Hands a table's keys to the struct; everything that is no table is a wrong type.
-struct TableVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
-    type Value = Table<T>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a table")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Table<T>, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Table)
-    }
-}
-
-impl<T> Deref for Table<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
 // === impl Written ===
 
 impl Default for Written {
@@ -534,6 +503,10 @@ impl Default for WrittenUpstream {
             password: None,
             password_env: None,
             password_file: None,
+            sentinel_user: None,
+            sentinel_password: None,
+            sentinel_password_env: None,
+            sentinel_password_file: None,
             tls: None,
             renamed: BTreeMap::new(),
             lanes_max: default(8),
@@ -585,22 +558,6 @@ impl Default for WrittenMemory {
             script_bytes_total: default(Size(script_bytes_total)),
             script_bytes: default(Size(script_bytes)),
         }
-    }
-}
-
-// === impl Workers ===
-
-impl<'de> Deserialize<'de> for Workers {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(TextOrNumber::new("a number of workers, or \"auto\""))
-    }
-}
-
-// === impl PinnedMax ===
-
-impl<'de> Deserialize<'de> for PinnedMax {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(TextOrNumber::new("a number of connections, or \"auto\""))
     }
 }
 

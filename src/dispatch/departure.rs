@@ -15,7 +15,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::cluster;
-use super::detour::{self, Waiting};
+use super::detour;
+use super::patience;
 use crate::buffer::Piece;
 use crate::clock;
 use crate::scripts::follow;
@@ -154,8 +155,8 @@ fn launch(
             // Where the redirect pointed nobody is: its slot's owner may be somebody else by then.
             detour.stage = Stage::Due { at: worker.now + detour::pause(detour), to: None };
             detour.waits = detour.waits.saturating_add(1);
-            let since = worker.reaches.down_since(node.id).unwrap_or(detour.since);
-            return !detour::is_over(worker.now, session, since, Waiting::Failover);
+            return patience::may_wait(worker, topology, session, node.id, detour.since)
+                || is_tried_again(worker, topology, detour);
         }
     }
     true
@@ -187,6 +188,12 @@ fn lane_for(
         pin.lane = Some(lane);
     }
     Ok(lane)
+}
+
+/// A single node is tried again for as long as a lane would.
+fn is_tried_again(worker: &Worker, topology: &Topology, detour: &Detour) -> bool {
+    let window = clock::to_micros(topology.node.settings.retry_window);
+    topology.slots.is_none() && worker.now.saturating_sub(detour.since) < window
 }
 
 /// Whether a command waits for what other clients do.

@@ -68,13 +68,14 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let (stop_admin, admin_stopped) = watch::channel(false);
     let (orders, desk) = Orders::new(settings.admin_changes);
     if let Some(listener) = admin {
-        let exporter = exporter(&started);
+        let exporter = exporter(&started).showing(Arc::clone(&shared.findings));
         exporter.install().context("another metrics recorder is installed")?;
         let state = Arc::new(AdminState {
             exporter,
             readiness: Arc::clone(&readiness),
             topology: Arc::clone(&published),
             orders,
+            findings: Arc::clone(&shared.findings),
         });
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }

@@ -19,7 +19,7 @@ use crate::session::{flush, pinned, pubsub};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::upstream::lane::{Lane, LaneId, LaneState, Patience, Waiter};
 use crate::upstream::subscriber::{self, LinkId};
-use crate::upstream::{self, loss, pool};
+use crate::upstream::{self, loss, pool, succession};
 use crate::worker::Worker;
 
 /// Does what is due.
@@ -35,6 +35,7 @@ pub fn run(worker: &mut Worker) {
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
         pool::retire_outdated(worker, &mut lane);
+        succession::expire(worker, &mut lane);
         rest(worker, &mut lane);
         pinned_count += u64::from(lane.pinned.is_some());
         pinned::after_turn(worker, &mut lane);
@@ -169,16 +170,26 @@ fn rest(worker: &mut Worker, lane: &mut Lane) {
     if !lane.is_idle() || lane.state != LaneState::Open {
         return;
     }
-    let idle = worker.now.saturating_sub(lane.used_at.max(lane.heard_at));
-    if idle >= SECOND {
+    let silent = worker.now.saturating_sub(lane.used_at.max(lane.heard_at));
+    if silent >= SECOND {
         lane.shrink(&mut worker.pool);
     }
+    let limit = worker.topology.load().silence_max().map(clock::to_micros);
     if lane.pinned.is_some() {
-        return rest_pinned(lane, is_outdated, idle, worker.now);
+        return rest_pinned(lane, is_outdated, silent, limit, worker.now);
     }
-    if !lane.retired && (is_outdated || idle >= clock::to_micros(lane.node.settings.lane_idle)) {
+    // Not what our own PINGs do counts, but what clients do.
+    let unused = worker.now.saturating_sub(lane.used_at);
+    if lane.retired {
+        return;
+    }
+    if is_outdated || unused >= clock::to_micros(lane.node.settings.lane_idle) {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
+    } else if limit.is_some_and(|limit| silent >= limit) {
+        // A server with a `timeout` closes who says nothing, and a command that is on its way at
+        // that moment has an unknown outcome. So nothing is said in time.
+        lane.beat(&mut worker.pool, worker.now);
     }
 }
 
@@ -189,14 +200,19 @@ fn is_blocked(worker: &Worker, lane: &Lane) -> bool {
 
 /// A connection of one session is closed when nobody has borrowed it for long; what it holds of an
 /// earlier deployment is lost.
-fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros, now: Micros) {
+fn rest_pinned(
+    lane: &mut Lane,
+    is_outdated: bool,
+    idle: Micros,
+    silence_max: Option<Micros>,
+    now: Micros,
+) {
     let node = Arc::clone(&lane.node);
-    let is_free = lane.owner().is_none();
-    if is_free
-        && (is_outdated
-            || lane.footing.is_outdated(&node, now)
-            || upstream::pinned::is_tired(lane, idle))
-    {
+    // Or before the server closes it while somebody borrows it.
+    let is_tired = upstream::pinned::is_tired(lane, idle)
+        || silence_max.is_some_and(|silence_max| idle >= silence_max)
+        || lane.footing.is_outdated(&node, now);
+    if lane.owner().is_none() && (is_outdated || is_tired) {
         pool::retire(lane);
     } else if is_outdated {
         lane.broken = Some(io::Error::other("the upstream was changed"));

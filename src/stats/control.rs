@@ -127,6 +127,23 @@ pub fn generation_changed() {
     metrics::counter!(GENERATIONS).increment(1);
 }
 
+/// So many Sentinels answer, of so many that there are.
+pub fn sentinels(reachable: usize, size: usize) {
+    metrics::gauge!(SENTINELS, "state" => "reachable").set(reachable as f64);
+    let unreachable = size.saturating_sub(reachable);
+    metrics::gauge!(SENTINELS, "state" => "unreachable").set(unreachable as f64);
+}
+
+/// Sentinels have named another primary, and commands go there.
+pub fn primary_followed() {
+    metrics::counter!(PRIMARY_CHANGES).increment(1);
+}
+
+/// What Sentinels remember begins anew.
+pub fn sentinel_generation_changed() {
+    metrics::counter!(SENTINEL_GENERATIONS).increment(1);
+}
+
 /// Publishes the readiness as it is at the moment of a scrape.
 ///
 /// `outages` is the number of times the upstream went from up to down since the start.
@@ -181,6 +198,9 @@ pub(super) fn register() {
             members(role.as_str(), health.as_str(), 0);
         }
     }
+    sentinels(0, 0);
+    metrics::counter!(PRIMARY_CHANGES).absolute(0);
+    metrics::counter!(SENTINEL_GENERATIONS).absolute(0);
     readiness(false, false, 0);
 }
 
@@ -202,12 +222,15 @@ const MIGRATIONS_FAILED: &str = "breakwater_migrations_failed";
 const MIGRATIONS_STUCK: &str = "breakwater_migrations_stuck";
 const MIGRATION_AGE: &str = "breakwater_migration_age_seconds";
 const ORPHANED_KEYS: &str = "breakwater_orphaned_keys";
+const PRIMARY_CHANGES: &str = "breakwater_primary_changes_total";
 const READONLY_MODE: &str = "breakwater_readonly_mode";
 const RESOLVER_CHANGES: &str = "breakwater_resolver_changes_total";
 const RESOLVER_FAILURES: &str = "breakwater_resolver_failures_total";
 const RESOLVER_STALE: &str = "breakwater_resolver_stale_used_total";
 const SCRIPTS: &str = "breakwater_scripts";
 const SCRIPT_BYTES: &str = "breakwater_script_bytes";
+const SENTINELS: &str = "breakwater_sentinels";
+const SENTINEL_GENERATIONS: &str = "breakwater_sentinel_generations_total";
 const SLOTS_SPLIT: &str = "breakwater_slots_split";
 const SLOTS_UNCOVERED: &str = "breakwater_slots_uncovered";
 const SLOT_MAP_AGE: &str = "breakwater_slot_map_age_seconds";

@@ -20,6 +20,7 @@ use super::histogram::{Histogram, Snapshot};
 use super::labels::Outcome;
 use super::process::{self, Process};
 use super::{control, text};
+use crate::findings::Board;
 
 /// The media type of [`Exporter::render`], as Prometheus wants it in `Content-Type`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -40,6 +41,8 @@ pub struct Exporter {
     /// Handles of `breakwater_commands_total`, by command and outcome; `None` until the count is
     /// above zero, because most of the commands of Redis are never used.
     commands: Mutex<Vec<[Option<metrics::Counter>; Outcome::ALL.len()]>>,
+    /// What is amiss behind us.
+    findings: Arc<Board>,
     started: Instant,
 }
 
@@ -71,10 +74,17 @@ impl Exporter {
             gauges: families::gauges().into_iter().map(|it| (gauge(&it), it)).collect(),
             handle: recorder.handle(),
             recorder: Arc::new(recorder),
+            findings: Arc::default(),
             started: crate::clock::now(),
         };
         exporter.register_constants();
         exporter
+    }
+
+    /// The same exporter, which also shows what stands on `findings`.
+    #[must_use]
+    pub fn showing(self, findings: Arc<Board>) -> Self {
+        Self { findings, ..self }
     }
 
     /// Makes this exporter the process's recorder, so that [`control`] counts into it.
@@ -103,11 +113,23 @@ impl Exporter {
             let snapshot = self.merged(read);
             text::write_histogram(&mut page, family, families::help(family), &snapshot);
         }
+        self.write_findings(&mut page);
         if let Some(seconds) = process.cpu_seconds {
             let family = "process_cpu_seconds_total";
             text::write_fractional_counter(&mut page, family, families::help(family), seconds);
         }
         page
+    }
+
+    /// What is amiss, a series each. They are gone from the page with the finding itself, which the
+    /// registry could not do.
+    fn write_findings(&self, page: &mut String) {
+        let findings = self.findings.all();
+        let rows = findings.iter().map(|it| {
+            let severity = it.severity.as_str();
+            (vec![("id", it.id), ("severity", severity), ("subject", &*it.subject)], 1.0)
+        });
+        text::write_gauges(page, families::FINDING, families::help(families::FINDING), rows);
     }
 
     /// Copies the sums over the workers into the registry.

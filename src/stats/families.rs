@@ -19,6 +19,9 @@ pub(super) const QUEUE_SECONDS: &str = "breakwater_command_queue_seconds";
 /// Histogram of [`WorkerStats::upstream_time`].
 pub(super) const UPSTREAM_SECONDS: &str = "breakwater_command_upstream_seconds";
 
+/// What is amiss behind us; its series come and go, so they never enter the registry.
+pub(super) const FINDING: &str = "breakwater_finding";
+
 /// Every family with its help, one a line: the first word is the name, the rest is the help. It is
 /// kept as text because that is how it is read and edited; it is taken apart once at the start.
 const HELP: &str = "\
@@ -99,6 +102,7 @@ breakwater_config_last_reload_successful 0 if the newest configuration was refus
 breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
 breakwater_build_info                    Always 1; the label is the version that runs.
 breakwater_uptime_seconds                Seconds since the process began to serve.
+breakwater_finding                       Always 1 for what is amiss behind us, or was not checked.
 process_cpu_seconds_total                User and system CPU time spent in seconds.
 process_resident_memory_bytes            Resident memory size in bytes.
 process_virtual_memory_bytes             Virtual memory size in bytes.

@@ -51,6 +51,26 @@ pub(super) fn write_fractional_counter(out: &mut String, name: &str, help: &str,
     let _ = writeln!(out, "{name} {value}");
 }
 
+/// Appends a family of gauges whose series come and go: labels and value of each.
+pub(super) fn write_gauges<'a>(
+    out: &mut String,
+    name: &str,
+    help: &str,
+    rows: impl Iterator<Item = (Vec<(&'a str, &'a str)>, f64)>,
+) {
+    write_header(out, name, help, "gauge");
+    for (labels, value) in rows {
+        let labels: Vec<String> =
+            labels.iter().map(|(label, text)| format!("{label}=\"{}\"", escaped(text))).collect();
+        let _ = writeln!(out, "{name}{{{}}} {value}", labels.join(","));
+    }
+}
+
+/// A label's value as the format wants it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// The two comment lines that open a family. `help` holds neither line ends nor backslashes.
 fn write_header(out: &mut String, name: &str, help: &str, kind: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");

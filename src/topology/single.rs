@@ -129,6 +129,7 @@ pub fn learnt_topology(epoch: u64, recoveries: u64, node: &Arc<Node>, learnt: Le
         slots: None,
         table: Arc::new(table(node, learnt.commands)),
         facts: Some(Arc::new(learnt.facts)),
+        group: None,
     }
 }
 

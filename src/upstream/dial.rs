@@ -101,6 +101,11 @@ async fn connect(node: &Node) -> Result<(Halves, Footing), DialError> {
             let stream = UnixStream::connect(path).await.map_err(|error| DialError::io(&error))?;
             Ok((net::split_unix(stream), Footing::default()))
         }
+        // The control plane publishes the address as soon as it is known.
+        Endpoint::Elected(name) => {
+            let text = format!("no Sentinel has named the primary of '{name}' yet");
+            Err(DialError::new(DialFailure::Unresolved, text))
+        }
         Endpoint::Tcp { host, port } => {
             // Before the question: what is answered later is news to this connection.
             let changes = node.deployment.names.changes();
@@ -370,6 +375,12 @@ impl Node {
     #[must_use]
     pub fn is_of_cluster(&self) -> bool {
         self.settings.cluster.is_some()
+    }
+
+    /// Whether another node may take its place while its deployment stays.
+    #[must_use]
+    pub fn is_replaceable(&self) -> bool {
+        self.is_of_cluster() || self.settings.sentinel.is_some()
     }
 }
 

@@ -16,7 +16,7 @@ use std::task::Waker;
 use crate::arena::Key;
 use crate::buffer::{ChunkPool, Piece, SendBuffer};
 use crate::clock::Micros;
-use crate::command::spec::CommandId;
+use crate::command::spec::{CommandId, builtin_id};
 use crate::net::WriteHalf;
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyScanner;
@@ -50,6 +50,17 @@ pub struct LaneKey {
     pub is_bulk: bool,
     /// Whether the node was told READONLY: a replica then serves reads itself.
     pub is_readonly: bool,
+}
+
+// === impl LaneKey ===
+
+impl LaneKey {
+    /// The fast lane to a node for commands of `session`, which acts as `identity`.
+    #[must_use]
+    pub fn of(session: &Session, identity: Identity, epoch: u64, node: NodeId) -> Self {
+        let (protocol, db) = (session.protocol, session.db);
+        Self { epoch, node, identity, protocol, db, is_bulk: false, is_readonly: false }
+    }
 }
 
 /// Who gets the next reply, and what is owed if none comes.
@@ -123,6 +134,8 @@ pub enum Role {
     },
     /// It answers a command of our own, and is not delivered: its session's commands wait for it.
     Whisper,
+    /// It answers a PING of our own on a connection that nobody uses at the moment.
+    Beat,
     /// It says what the node knows of a script.
     Script,
     /// It says which libraries of functions the node has.
@@ -358,6 +371,33 @@ impl Lane {
         self.waiters.push_back(waiter);
     }
 
+    /// Asks the node something whose answer nobody waits for, so that the connection is not silent.
+    pub fn beat(&mut self, pool: &mut ChunkPool, now: Micros) {
+        let waiter = Waiter {
+            session: SessionId::nobody(),
+            slot: 0,
+            end: 0,
+            taken_at: now,
+            length: 0,
+            prelude: 0,
+            preludes_due: 0,
+            is_asking: false,
+            is_detour: false,
+            command: PING,
+            resent: 0,
+            frames: 1,
+            is_retry_safe: true,
+            patience: Patience::Endless,
+            role: Role::Beat,
+            is_muted: true,
+            recount: Recount::No,
+        };
+        self.enqueue(pool, Piece::Borrowed(b"*1\r\n$4\r\nPING\r\n"), waiter);
+        // Its own task writes it: nobody else has a turn now.
+        self.write_blocked = true;
+        self.wake();
+    }
+
     /// As [`Self::enqueue`], behind a command of ours (or nothing), and ASKING if `is_asking`. They
     /// are one to everybody else: sent, kept and dropped together, and answered by the last reply.
     pub fn enqueue_behind(
@@ -481,3 +521,4 @@ impl Lane {
 pub const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// Waiters for which an idle lane keeps memory.
 const WAITERS_KEPT: usize = 64;
+const PING: CommandId = builtin_id("ping");

@@ -23,5 +23,6 @@ pub mod receive;
 pub(crate) mod rig;
 pub mod role;
 pub mod subscriber;
+pub mod succession;
 pub mod task;
 pub mod verify;

@@ -58,15 +58,8 @@ pub fn lane_for(
     {
         return has_room(lane, session);
     }
-    let key = LaneKey {
-        epoch: topology.epoch,
-        identity,
-        node: topology.node.id,
-        protocol: session.protocol,
-        db: session.db,
-        is_bulk,
-        is_readonly: false,
-    };
+    let key =
+        LaneKey { is_bulk, ..LaneKey::of(session, identity, topology.epoch, topology.node.id) };
     let id = find_or_open(worker, &topology.node, key)?;
     session.fitting[usize::from(is_bulk)] = Some(id);
     let Some(lane) = worker.lanes.get_mut(id) else {
@@ -103,18 +96,14 @@ pub fn lane_to(
     session.epoch = topology.epoch;
     session.stream = Some(is_bulk);
     let kind = usize::from(is_bulk) + 2 * usize::from(is_readonly);
-    let key = || LaneKey {
-        epoch: topology.epoch,
-        node: node.id,
-        identity,
-        protocol: session.protocol,
-        db: session.db,
+    let key = |session: &Session| LaneKey {
         is_bulk,
         is_readonly,
+        ..LaneKey::of(session, identity, topology.epoch, node.id)
     };
     let set = match session.sets[kind] {
         Some(set) if worker.lane_sets.epoch(set) == Some(topology.epoch) => set,
-        _ => worker.lane_sets.find(&key()),
+        _ => worker.lane_sets.find(&key(session)),
     };
     session.sets[kind] = Some(set);
     if let Some(id) = worker.lane_sets.lane(set, node.id)
@@ -124,7 +113,7 @@ pub fn lane_to(
     {
         return has_room(lane, session);
     }
-    let key = key();
+    let key = key(session);
     let id = lane_with(worker, node, key, set)?;
     room_on(worker, id, session)
 }

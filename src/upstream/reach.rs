@@ -85,6 +85,12 @@ impl Reaches {
         is_news
     }
 
+    /// Epoch of the snapshot that was seen last.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.seen.0
+    }
+
     /// What a command is told while the node is not to be dialled.
     #[must_use]
     pub fn refusal(&self, node: &Node, now: Micros) -> Option<Refusal> {

@@ -144,7 +144,7 @@ fn whole(
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
-    if kind == b'-' && lane.node.is_of_cluster() && detour::take(worker, lane, bytes) {
+    if kind == b'-' && detour::take(worker, lane, bytes) {
         return Ok(());
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);

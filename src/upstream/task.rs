@@ -374,19 +374,25 @@ fn receive_giant(
 }
 
 /// Whether the lane waits for the client of the reply in progress (admission: the giant).
-fn is_paused(worker: &Worker, lane: &mut Lane) -> bool {
+fn is_paused(worker: &mut Worker, lane: &mut Lane) -> bool {
     if lane.paused_at.is_none() || lane.overdraft {
         return false;
     }
-    let session = lane.waiters.front().and_then(|first| worker.sessions.get(first.session));
+    let first = lane.waiters.front().map(|first| first.session);
+    let session = first.and_then(|first| worker.sessions.get_mut(first));
     // A client that has gone, or that has taken half of what it is owed, stops nobody.
-    let is_slow = session.is_some_and(|session| {
+    let slow = session.filter(|session| {
         session.write_blocked && session.owed() as u64 >= session.gate.bounds.reply_bytes / 2
     });
-    if !is_slow {
+    let Some(session) = slow else {
         lane.paused_at = None;
+        return false;
+    };
+    // It may be another one than the lane was paused for: the one that it waits for must wake it.
+    if !session.paused.contains(&lane.id) {
+        session.paused.push(lane.id);
     }
-    is_slow
+    true
 }
 
 /// A reply longer than its session's room, for a client that does not read, retires the lane; at
@@ -413,7 +419,6 @@ fn check_giant(worker: &mut Worker, lane: &mut Lane) {
     let full = bound / 4 * 3;
     if owed >= full && !lane.overdraft && lane.paused_at.is_none() {
         lane.paused_at = Some(worker.now);
-        session.paused.push(lane.id);
     }
 }
 
@@ -493,3 +498,32 @@ const GIANT_READ_BYTES: usize = 256 * 1024;
 pub(crate) const FRUITLESS_PAUSE: Duration = Duration::from_millis(10);
 /// Longest such pause.
 pub(crate) const FRUITLESS_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::rig::Rig;
+
+    #[test]
+    fn whoever_a_paused_lane_waits_for_now_wakes_it() {
+        let mut rig = Rig::new();
+        let client = rig.client();
+        rig.say(client, b"GET large\r\n");
+        rig.hand_over_all();
+        let session = rig.worker.sessions.get_mut(client).unwrap();
+        session.write_blocked = true;
+        let owed = usize::try_from(session.gate.bounds.reply_bytes).unwrap();
+        let slot = rig.first_waiter().slot;
+        let Worker { sessions, pool, .. } = &mut rig.worker;
+        let session = sessions.get_mut(client).unwrap();
+        session.replies.piece(slot, &vec![b'x'; owed], &mut session.out, pool);
+        // It was paused for the client of an earlier reply.
+        let id = rig.lane_id();
+        let mut lane = rig.worker.lanes.lend(id).unwrap();
+        lane.paused_at = Some(0);
+        assert!(is_paused(&mut rig.worker, &mut lane) && is_paused(&mut rig.worker, &mut lane));
+        assert_eq!(rig.worker.sessions.get_mut(client).unwrap().paused, [id]);
+        rig.worker.sessions.get_mut(client).unwrap().write_blocked = false;
+        assert!(!is_paused(&mut rig.worker, &mut lane) && lane.paused_at.is_none());
+    }
+}

@@ -27,6 +27,7 @@ mod readonly;
 mod reload;
 mod retries;
 mod scripts;
+mod sentinel;
 mod support;
 mod tidy;
 mod transactions;

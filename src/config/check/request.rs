@@ -7,10 +7,10 @@
 //! What surprises: behind a bare URL the clocks and budgets in force stay, behind a table all of
 //! `[upstream]` is as the table says, defaults included, exactly as in a file.
 
-use super::super::address;
+use super::super::address::{self, Deployment, UpstreamUrl};
 use super::super::file::{Source, WrittenUpstream, read};
 use super::super::{ClusterSettings, Complaint, Fault, Ping, PresentAs, ReplicaReads};
-use super::super::{Credentials, Secret, UpstreamSettings};
+use super::super::{Credentials, Secret, SentinelSettings, UpstreamSettings};
 use super::{Checker, NoUpstream, upstream};
 use crate::cli::RunFlags;
 use std::time::Duration;
@@ -33,9 +33,8 @@ pub fn ordered(
 
 /// The settings in force with another address, and nothing that belongs to the old one.
 fn url(text: &str, in_force: &UpstreamSettings) -> Result<UpstreamSettings, Fault> {
-    let url = address::upstream(text)?;
-    let is_cluster = url.seeds.is_some();
-    let was_cluster = in_force.cluster.is_some();
+    let UpstreamUrl { endpoint, deployment, is_tls, db, user, password } = address::upstream(text)?;
+    let is_cluster = matches!(deployment, Deployment::Cluster(_));
     let usual = ClusterSettings {
         seeds: Vec::new(),
         present_as: PresentAs::default(),
@@ -44,21 +43,29 @@ fn url(text: &str, in_force: &UpstreamSettings) -> Result<UpstreamSettings, Faul
         zone: None,
     };
     let as_before = in_force.cluster.clone().unwrap_or(usual);
-    let ping = match is_cluster == was_cluster {
+    let ping = match is_cluster == in_force.cluster.is_some() {
         true => in_force.ping,
         false if is_cluster => Ping::Local,
         false => Ping::Upstream,
     };
-    let credentials = url.password.map(|password| Credentials {
-        user: url.user.filter(|user| !user.is_empty()),
+    let (cluster, sentinel) = match deployment {
+        Deployment::Single => (None, None),
+        Deployment::Cluster(seeds) => (Some(ClusterSettings { seeds, ..as_before }), None),
+        Deployment::Sentinel { seeds, master_name } => {
+            (None, Some(SentinelSettings { seeds, master_name, credentials: None }))
+        }
+    };
+    let credentials = password.map(|password| Credentials {
+        user: user.filter(|user| !user.is_empty()),
         password: Secret::Inline(password),
     });
     Ok(UpstreamSettings {
-        endpoint: url.endpoint,
-        cluster: url.seeds.map(|seeds| ClusterSettings { seeds, ..as_before }),
+        endpoint,
+        cluster,
+        sentinel,
         ping,
-        db: url.db.unwrap_or(0),
-        tls: url.is_tls.then(|| in_force.tls.clone().unwrap_or_default()),
+        db: db.unwrap_or(0),
+        tls: is_tls.then(|| in_force.tls.clone().unwrap_or_default()),
         credentials,
         ..in_force.clone()
     })

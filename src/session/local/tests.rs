@@ -811,6 +811,7 @@ fn an_upstream_without_setinfo_shows_no_libraries() {
     let bare = Topology {
         epoch: 1,
         recoveries: 0,
+        group: None,
         failover_until: 0,
         slots: None,
         node: Arc::clone(&topology.node),

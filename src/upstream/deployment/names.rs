@@ -83,7 +83,7 @@ fn hosts(topology: &Topology) -> impl Iterator<Item = &str> {
     let nodes = members.map(|member| &member.node).chain([&topology.node]);
     nodes.filter_map(|node| match &node.settings.endpoint {
         Endpoint::Tcp { host, .. } => Some(host.as_str()),
-        Endpoint::Unix(_) => None,
+        Endpoint::Unix(_) | Endpoint::Elected(_) => None,
     })
 }
 
