@@ -222,6 +222,12 @@ fn resolve<'t>(
 ) -> Result<&'t Spec, Dispatched> {
     match topology.table.resolve(&command) {
         Ok(spec) if spec.accepts(command.len()) => Ok(spec),
+        // A stranger is told first that it is one.
+        Ok(spec) if spec.is_barred() && session.identity.is_none() => Ok(spec),
+        Ok(spec) if spec.is_barred() => {
+            let refusal = Refusal::ReadOnlyMode { command: spec.name.to_string() };
+            Err(refuse(worker, session, spec, &refusal))
+        }
         Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {
             Err(transaction::end_with_wrong_arity(worker, session, spec))
         }

@@ -25,6 +25,11 @@ pub enum Refusal {
         /// What it would need, and what to do instead.
         why: &'static str,
     },
+    /// It may write, and the upstream is in read-only mode.
+    ReadOnlyMode {
+        /// Full name, lower case.
+        command: String,
+    },
     /// It would change the cluster, and clients here are no administrators of it.
     ChangesCluster {
         /// Full name, lower case.
@@ -158,6 +163,10 @@ impl Refusal {
             Self::NotServed { command, why } => {
                 format!("ERR breakwater: '{command}' is not served: {why}")
             }
+            Self::ReadOnlyMode { command } => format!(
+                "NOPERM breakwater: '{command}' refused: this upstream is in read-only mode \
+                 ([upstream] mode = \"readonly\")"
+            ),
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
