@@ -222,10 +222,8 @@ fn resolve<'t>(
 ) -> Result<&'t Spec, Dispatched> {
     match topology.table.resolve(&command) {
         Ok(spec) if spec.accepts(command.len()) => Ok(spec),
-        // A stranger is told first that it is one.
-        Ok(spec) if spec.is_barred() && session.identity.is_none() => Ok(spec),
         Ok(spec) if spec.is_barred() => {
-            let refusal = Refusal::ReadOnlyMode { command: spec.name.to_string() };
+            let refusal = Refusal::barred(&spec.name, session.identity.is_none());
             Err(refuse(worker, session, spec, &refusal))
         }
         Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {

@@ -150,6 +150,15 @@ pub enum Ran {
 // === impl Refusal ===
 
 impl Refusal {
+    /// For what may write, in read-only mode. A stranger is told first that it is one.
+    #[must_use]
+    pub fn barred(command: &str, is_stranger: bool) -> Self {
+        match is_stranger {
+            true => Self::NoAuth,
+            false => Self::ReadOnlyMode { command: command.to_owned() },
+        }
+    }
+
     /// Appends the whole error line.
     pub fn write(&self, out: &mut Vec<u8>) {
         crate::resp::write::error(out, &self.text());
