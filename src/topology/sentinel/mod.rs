@@ -81,6 +81,8 @@ struct Follower {
     tell: mpsc::Sender<Heard>,
     /// By address.
     sentinels: BTreeMap<String, Acquaintance>,
+    /// What all Sentinels have in common, their password among it.
+    sentinel_model: Arc<Node>,
     /// Nodes for the addresses of Sentinels.
     sentinel_nodes: Directory,
     /// Nodes for those of masters.
@@ -165,6 +167,7 @@ impl Follower {
             tell,
             sentinels: BTreeMap::new(),
             sentinel_nodes: Directory::new(&model, []),
+            sentinel_model: model,
             nodes: Directory::new(&topology.node, []),
             primary: None,
             candidate: None,
@@ -219,6 +222,8 @@ impl Follower {
         self.act(clock::micros());
         self.speak();
         if is_tick {
+            // A password file may have been replaced.
+            self.sentinel_model.deployment.keyring.look();
             self.look_for_rivals();
             self.report();
         }

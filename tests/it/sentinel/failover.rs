@@ -46,8 +46,6 @@ fn a_killed_primary_is_replaced_and_never_written_to_again() {
     counter.count(200);
     let deposed = group.nodes[0].client().text("INFO commandstats");
     assert!(!deposed.contains("cmdstat_incr:"), "a write went to the deposed primary: {deposed}");
-    until("it is made a replica", || !is_master(&group.nodes[0]));
-    counter.count(50);
     counter.balance(&mut group.nodes[1].client());
     assert_eq!(proxy.metric("breakwater_primary_changes_total"), 1.0);
     assert_eq!(proxy.metric("breakwater_panics_total"), 0.0);
@@ -64,7 +62,6 @@ fn a_failover_by_order_is_followed() {
     until("the new primary is published", || proxy.http("/topology").1.contains(&name));
     until("increments are acknowledged again", || counter.increment());
     counter.count(50);
-    until("the old one is a replica", || !is_master(&group.nodes[0]));
     // Both had them: what the old one acknowledged before it stepped back was replicated, or is lost by Redis itself.
     let value = group.nodes[1].client().text("GET counter");
     let value: u64 = value.split("\r\n").nth(1).and_then(|it| it.parse().ok()).expect(&value);
