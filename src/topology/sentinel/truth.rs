@@ -231,9 +231,11 @@ fn failover(group: &Group, found: &mut Vec<Finding>) {
     }
     // With one replica it would turn each of its restarts into an outage for writes.
     if replicas >= 2 && group.min_replicas == Some(0) {
+        // The lint of the node says the same of it, and is shown as one with this.
+        let subject = group.primary.as_ref().map(|primary| primary.address.to_string());
         found.push(Finding::warning(
-            "min_replicas_to_write",
-            name,
+            "config_min_replicas",
+            &subject.unwrap_or_default(),
             format!(
                 "min-replicas-to-write is 0 with {replicas} replicas: a primary that is cut off goes \
                  on taking writes, which are lost when another one is promoted"
@@ -456,7 +458,7 @@ mod tests {
         change_all(&mut group, |it| it.replicas = 1);
         assert_eq!(ids(&group), Vec::<&str>::new(), "with one replica it would do harm");
         change_all(&mut group, |it| it.replicas = 2);
-        assert_eq!(ids(&group), ["min_replicas_to_write"]);
+        assert_eq!(ids(&group), ["config_min_replicas"]);
         group.min_replicas = None;
         assert_eq!(ids(&group), Vec::<&str>::new());
     }

@@ -54,7 +54,7 @@ fn two_sentinels_and_two_unguarded_replicas_are_worth_a_word() {
     let group = SentinelGroup::start_as(&shape);
     let proxy = before(&group.url());
     until("too few", || has(&proxy, "sentinel_too_few", "warning"));
-    until("unguarded", || has(&proxy, "min_replicas_to_write", "warning"));
+    until("unguarded", || has(&proxy, "config_min_replicas", "warning"));
 }
 
 /// Whether this finding stands on the page of metrics.
