@@ -55,4 +55,5 @@ pub mod stats;
 pub mod tls;
 pub mod topology;
 pub mod upstream;
+pub mod watch;
 pub mod worker;

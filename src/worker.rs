@@ -19,7 +19,7 @@ use crate::arena::Arena;
 use crate::buffer::ChunkPool;
 use crate::clock::{self, Micros};
 use crate::command::keys::KeyPosition;
-use crate::config::MemorySettings;
+use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
 use crate::pubsub::tally::Tally;
@@ -32,6 +32,7 @@ use crate::session::local::cluster::Names;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
 use crate::stats::WorkerStats;
+use crate::stats::nodes::NodeSeries;
 use crate::topology::{Published, Topology};
 use crate::upstream::flush::Unflushed;
 use crate::upstream::identity::Identities;
@@ -147,8 +148,12 @@ pub struct Shared {
     /// Rung if that sign names a node that the map does not know: then no patience with fruitless
     /// fetches is due.
     pub stranger_named: tokio::sync::Notify,
+    /// How the servers behind are watched; replaced by a reload.
+    pub watch: arc_swap::ArcSwap<WatchSettings>,
     /// What the control plane has found amiss behind us. No worker looks at it.
     pub findings: Arc<Board>,
+    /// What the servers behind have said of themselves; likewise.
+    pub nodes: Arc<NodeSeries>,
     /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
     pub stats: Mutex<Vec<Arc<WorkerStats>>>,
 }
@@ -204,9 +209,16 @@ impl Shared {
             names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),
             stranger_named: tokio::sync::Notify::new(),
+            watch: arc_swap::ArcSwap::from_pointee(WatchSettings::default()),
             findings: Arc::default(),
+            nodes: Arc::default(),
             stats: Mutex::default(),
         }
+    }
+
+    /// From here on the servers behind are watched by these settings.
+    pub fn watch_as(&self, settings: WatchSettings) {
+        self.watch.store(Arc::new(settings));
     }
 
     /// The upstream is about to become another one: what belonged to the old one is dropped.

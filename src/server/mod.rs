@@ -59,6 +59,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let workers = settings.workers.count();
     let memory = per_worker(&settings.memory, workers);
     let shared = Arc::new(Shared::new(Arc::clone(&published), memory));
+    shared.watch_as(settings.watch.clone());
     let admin = admin_listener(&settings).await?;
     let started: Vec<Started> = (0..workers)
         .map(|number| workers::start(number, Arc::clone(&shared), Arc::clone(&doors)))
@@ -67,7 +68,8 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let readiness = Arc::new(Readiness::new());
     let (stop_admin, admin_stopped) = watch::channel(false);
     if let Some(listener) = admin {
-        let exporter = exporter(&started).showing(Arc::clone(&shared.findings));
+        let (findings, nodes) = (Arc::clone(&shared.findings), Arc::clone(&shared.nodes));
+        let exporter = exporter(&started).showing(findings, nodes);
         exporter.install().context("another metrics recorder is installed")?;
         let state = Arc::new(AdminState {
             exporter,
@@ -83,6 +85,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&readiness),
         on_change,
     ));
+    tokio::task::spawn_local(crate::watch::follow(Arc::clone(&shared)));
     let (drain, draining) = watch::channel(false);
     let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
     for ((place, bound), door) in bound.into_iter().enumerate().zip(doors.iter()) {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::workers::Door;
 use crate::cli::RunFlags;
-use crate::config::{Endpoint, Settings, UpstreamSettings, content_hash};
+use crate::config::{Endpoint, Settings, UpstreamSettings, WatchSettings, content_hash};
 use crate::events;
 use crate::stats::control;
 use crate::stats::labels::Reload;
@@ -95,6 +95,7 @@ impl Reloader {
             events::restart_needed(&cold);
         }
         if wanted.upstream == self.in_force.upstream {
+            self.watch_as(wanted.watch, shared);
             control::config_reloaded(Reload::Applied);
             return;
         }
@@ -104,6 +105,7 @@ impl Reloader {
                 control::upstream_changed();
                 events::upstream_changed(&wanted.upstream.endpoint.to_string());
                 self.in_force.upstream = wanted.upstream;
+                self.watch_as(wanted.watch, shared);
             }
             Err(error) => {
                 control::config_reloaded(Reload::Refused);
@@ -112,6 +114,14 @@ impl Reloader {
                 self.seen = None;
             }
         }
+    }
+}
+
+// The last step of a reload, so that a refused upstream leaves the expectations of the old one.
+impl Reloader {
+    fn watch_as(&mut self, watch: WatchSettings, shared: &Shared) {
+        shared.watch_as(watch.clone());
+        self.in_force.watch = watch;
     }
 }
 

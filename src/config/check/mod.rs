@@ -11,6 +11,7 @@ mod credentials;
 mod listener;
 mod upstream;
 mod user;
+mod watch;
 
 use self::listener::Surroundings;
 use super::complaint::{Complaint, Fault};
@@ -141,6 +142,7 @@ fn settings(
     let memory = memory(checker, &written.memory);
     let log = log(checker, flags, &written.log);
     let admin = admin(checker, flags, written);
+    let watch = watch::check(checker, written);
     let upstream = upstream::check(checker, flags, &written.upstream, no_upstream);
     let around = Surroundings {
         has_identity: upstream.as_ref().is_some_and(|upstream| upstream.credentials.is_some()),
@@ -156,6 +158,7 @@ fn settings(
         profile,
         log,
         memory,
+        watch,
         drain_timeout,
         notes: checker.notes.clone(),
         file_hash: checker.source.as_ref().map(|source| content_hash(source.text.as_bytes())),
