@@ -31,6 +31,7 @@ use crate::scripts::libraries::Libraries;
 use crate::session::local::cluster::Names;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
+use crate::slowlog::{Recorder, Slowlog};
 use crate::stats::WorkerStats;
 use crate::stats::nodes::NodeSeries;
 use crate::topology::{Published, Topology};
@@ -79,6 +80,8 @@ pub struct Worker {
     pub touched: Touched,
     /// Spare chunks.
     pub pool: ChunkPool,
+    /// Which commands are slow, and where they are noted.
+    pub slow: Recorder,
     /// Counters.
     pub stats: Arc<WorkerStats>,
     /// What all workers share.
@@ -150,6 +153,8 @@ pub struct Shared {
     pub stranger_named: tokio::sync::Notify,
     /// How the servers behind are watched; replaced by a reload.
     pub watch: arc_swap::ArcSwap<WatchSettings>,
+    /// Slow commands of all workers.
+    pub slowlog: Arc<Slowlog>,
     /// What the control plane has found amiss behind us. No worker looks at it.
     pub findings: Arc<Board>,
     /// What the servers behind have said of themselves; likewise.
@@ -211,6 +216,7 @@ impl Shared {
             stranger_named: tokio::sync::Notify::new(),
             watch: arc_swap::ArcSwap::from_pointee(WatchSettings::default()),
             findings: Arc::default(),
+            slowlog: Arc::default(),
             nodes: Arc::default(),
             stats: Mutex::default(),
         }
@@ -295,6 +301,7 @@ impl Worker {
             unflushed: Unflushed::default(),
             touched: Touched::default(),
             pool: ChunkPool::default(),
+            slow: shared.slowlog.recorder(&shared.watch.load().slowlog),
             stats,
             shared,
             topology,

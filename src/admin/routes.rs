@@ -26,6 +26,8 @@ const ENDPOINTS: &str = "\
 /topology the nodes behind, who serves which slots, and what is amiss
 /findings what is amiss behind, or could not be checked, each with its repair
 /findings.json the same for machines
+/slowlog  commands that took long, who asked, and where the time went
+/slowlog.json the same for machines
 ";
 
 /// The media type of everything but the metrics.
@@ -44,6 +46,8 @@ pub(super) fn answer(method: &Method, path: &str, state: &AdminState) -> Answer 
         "/topology" => snapshot,
         "/findings" => amiss,
         "/findings.json" => amiss_json,
+        "/slowlog" => slow,
+        "/slowlog.json" => slow_json,
         _ => return not_found(),
     };
     // What exists can only be read: nothing behind this port changes the process.
@@ -100,6 +104,16 @@ fn amiss(state: &AdminState) -> Answer {
 /// The same as a list of objects.
 fn amiss_json(state: &AdminState) -> Answer {
     json(&state.findings.all())
+}
+
+/// Commands that took long, the newest first.
+fn slow(state: &AdminState) -> Answer {
+    text(StatusCode::OK, state.slowlog.view().page())
+}
+
+/// The same as an object.
+fn slow_json(state: &AdminState) -> Answer {
+    json(&state.slowlog.view())
 }
 
 /// The path is not repeated: what a browser sends must not come back to it.
@@ -205,7 +219,7 @@ mod tests {
         let (status, body) = ask(Method::GET, "/", &state);
         assert_eq!(status, 200);
         let paths: Vec<&str> = body.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(paths.len(), 6);
+        assert_eq!(paths.len(), 8);
         for path in paths {
             assert_ne!(ask(Method::GET, path, &state).0, 404, "{path}");
         }

@@ -31,6 +31,7 @@ impl AdminState {
             readiness: Arc::new(Readiness::new()),
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             findings: Arc::default(),
+            slowlog: Arc::default(),
         }
     }
 }

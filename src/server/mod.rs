@@ -76,6 +76,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
             readiness: Arc::clone(&readiness),
             topology: Arc::clone(&published),
             findings: Arc::clone(&shared.findings),
+            slowlog: Arc::clone(&shared.slowlog),
         });
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }

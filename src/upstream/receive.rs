@@ -15,6 +15,7 @@ use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
 use crate::session::held;
+use crate::slowlog;
 use crate::upstream::lane::{Lane, Role, Waiter};
 use crate::worker::Worker;
 
@@ -148,6 +149,7 @@ fn whole(
         return Ok(());
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
+    slowlog::note(worker, lane, handed_at, bytes.len());
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
         pass_on(worker, lane, bytes, shared)?;
         (lane.streamed, &[][..])
@@ -207,6 +209,7 @@ fn one_of_many(
         return Err(Anomaly::Unexpected);
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
+    slowlog::note(worker, lane, handed_at, bytes.len());
     let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
     note_times(worker, handed_at, &waiter);
     Ok(())

@@ -175,6 +175,7 @@ impl Task {
             // The late answer would be taken for that of the next question.
             return Ok(Report { readings: readings::unwatched(), findings: verdict.standing });
         }
+        self.shared.slowlog.add_theirs(&self.node.name, &now.slow);
         self.lint(&mut exchange, &now).await?;
         self.exchange = Some(exchange);
         let readings = readings::readings(&now, &self.history, &settings.expect);
