@@ -29,4 +29,5 @@ mod tidy;
 mod transactions;
 mod upstream;
 mod wait;
+mod watch;
 mod wire;
