@@ -213,7 +213,7 @@ fn unreachable(node: &str, error: &DialError) -> Finding {
 
 /// The page: what was looked at, what is amiss, and the sum.
 fn write(found: &Findings, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "upstream {}: {} servers asked", found.upstream, found.asked.len())?;
+    writeln!(out, "upstream {}, servers asked: {}", found.upstream, found.asked.len())?;
     writeln!(out)?;
     write!(out, "{}", page::page(&found.findings))?;
     let count = |severity| found.findings.iter().filter(|it| it.severity == severity).count();

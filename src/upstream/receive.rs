@@ -170,9 +170,7 @@ fn whole(
         // While the command still lies on the lane.
         follow::answered(&worker.shared, lane, bytes, kind);
     }
-    let Some(waiter) = lane.finish_first(&mut worker.pool) else {
-        return Err(Anomaly::Unexpected);
-    };
+    let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
     note_times(worker, handed_at, &waiter);
     lane.settling = Some(waiter.session);
     if before.is_empty() {

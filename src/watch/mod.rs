@@ -58,6 +58,7 @@ struct Watched {
 pub async fn follow(shared: Arc<Shared>) -> Infallible {
     let reports = Reports::default();
     let mut watched: Vec<Watched> = Vec::new();
+    let mut seen: Option<Arc<Topology>> = None;
     loop {
         let topology = shared.topology.load_full();
         let nodes = nodes(&topology);
@@ -67,7 +68,14 @@ pub async fn follow(shared: Arc<Shared>) -> Infallible {
                 watched.push(Watched::start(node, &shared, &reports));
             }
         }
-        publish(&shared, &topology, &reports.borrow());
+        publish(&shared, &reports.borrow());
+        if !seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &topology)) {
+            // Counting the slots of each primary is too much for twice a second.
+            let map = topology.slots.as_ref();
+            let shape = map.map(|map| lint::shape::shape(map, &topology.node.name));
+            shared.findings.set("shape", shape.unwrap_or_default());
+            seen = Some(topology);
+        }
         sleep(PUBLISH_EVERY).await;
     }
 }
@@ -84,14 +92,12 @@ pub fn nodes(topology: &Topology) -> Vec<Arc<Node>> {
     nodes
 }
 
-/// Shows what all servers have reported, and what only the whole picture tells.
-fn publish(shared: &Shared, topology: &Topology, reports: &BTreeMap<String, Report>) {
+/// Shows what all servers have reported.
+fn publish(shared: &Shared, reports: &BTreeMap<String, Report>) {
     let readings = reports.iter().map(|(name, report)| (name.clone(), report.readings.clone()));
     shared.nodes.set(readings.collect());
     let findings = reports.values().flat_map(|report| &report.findings).cloned();
     shared.findings.set("watch", findings.collect());
-    let shape = topology.slots.as_ref().map(|map| lint::shape::shape(map, &topology.node.name));
-    shared.findings.set("shape", shape.unwrap_or_default());
 }
 
 // === impl Watched ===

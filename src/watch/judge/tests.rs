@@ -1,4 +1,7 @@
 //! Each threshold from both sides, with texts as servers write them.
+//!
+//! Owns no threshold: the numbers stand here once more, so that a changed one is seen. What
+//! surprises: most cases are two samples ten seconds apart, because half of the checks look at growth.
 
 use super::*;
 use crate::clock::SECOND;
