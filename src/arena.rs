@@ -34,9 +34,9 @@ pub struct Arena<T> {
 // === impl Key ===
 
 impl<T> Key<T> {
-    /// The key of no tenant, for tests of what holds keys.
-    #[cfg(test)]
-    pub(crate) fn nobody() -> Self {
+    /// The key of no tenant: what holds it belongs to nobody.
+    #[must_use]
+    pub fn nobody() -> Self {
         Self { index: u32::MAX, generation: u32::MAX, of: PhantomData }
     }
 

@@ -13,9 +13,13 @@ pub mod cluster;
 pub mod departure;
 pub mod detour;
 pub mod gather;
+pub mod order;
+pub mod patience;
 pub mod replicas;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use order::Order;
 
 use crate::buffer::Piece;
 use crate::clock::Micros;
@@ -30,6 +34,7 @@ use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::scripts::follow;
 use crate::session::block::Block;
+use crate::session::detour::Detours;
 use crate::session::pin::Abort;
 use crate::session::state::{Closing, Session};
 use crate::session::{invalidations, local, pinned, pubsub, transaction};
@@ -97,8 +102,8 @@ pub fn dispatch(
     command: Command<'_>,
     frame: Piece<'_>,
 ) -> Dispatched {
-    // 0. What the session said last decides what this means, and the node has not answered it yet (INV-12 d).
-    if session.is_barred() {
+    // 0. What the session said last decides what this means, and is not answered yet (INV-12).
+    if session.is_barred() || (session.detours.is_some() && topology.slots.is_none()) {
         return Dispatched::Wait;
     }
     // 1. What nobody knows is answered here, in Redis's words.
@@ -199,7 +204,12 @@ fn forward(
             send(worker, session, lane, Asked { role, recount, ..Asked::of(spec) }, frame)
         }
         Err(NoLane::Wait) => Dispatched::Wait,
-        Err(NoLane::Refused(refusal)) => not_executed(worker, session, spec, &refusal),
+        Err(NoLane::Refused(refusal)) => {
+            let recount = Recount::of(&worker.shared.tally, spec, &command);
+            let asked = Asked { role, recount, ..Asked::of(spec) };
+            let order = Order { topology, identity, slot: None, is_bulk, asked, frame };
+            order.park(worker, session, &topology.node, refusal)
+        }
     }
 }
 
@@ -233,7 +243,9 @@ pub fn dispatch_block(
     let (Some(identity), Some(spec)) = (session.identity, topology.table.spec(block.last)) else {
         return Dispatched::Wait;
     };
-    if session.detours.as_ref().is_some_and(|detours| detours.conflicts(block.place())) {
+    let conflicts =
+        |detours: &Detours| topology.slots.is_none() || detours.conflicts(block.place());
+    if session.detours.as_ref().is_some_and(|detours| conflicts(detours)) {
         return Dispatched::Wait;
     }
     session.client.note_command(spec.id.0, worker.now);
@@ -249,17 +261,16 @@ pub fn dispatch_block(
         let refusal = Refusal::NotInverted { node: topology.node.name.clone() };
         return not_executed_block(worker, session, spec, block.commands, &refusal);
     }
+    let is_bulk = block.is_bulk;
+    let slot = block.slot.filter(|_| topology.slots.is_some());
+    let order = Order { topology, identity, slot, is_bulk, asked, frame };
     if topology.slots.is_some() {
-        let (slot, is_bulk) = (block.slot, block.is_bulk);
-        let order = cluster::Order { topology, identity, slot, is_bulk, asked, frame };
         return cluster::place(worker, session, order);
     }
-    match pool::lane_for(worker, topology, session, identity, block.is_bulk) {
-        Ok(lane) => send(worker, session, lane, asked, frame),
+    match pool::lane_for(worker, topology, session, identity, is_bulk) {
+        Ok(lane) => send(worker, session, lane, order.asked, order.frame),
         Err(NoLane::Wait) => Dispatched::Wait,
-        Err(NoLane::Refused(refusal)) => {
-            not_executed_block(worker, session, spec, block.commands, &refusal)
-        }
+        Err(NoLane::Refused(refusal)) => order.park(worker, session, &topology.node, refusal),
     }
 }
 
@@ -350,6 +361,7 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         }
         Role::State { .. } | Role::Exec { .. } => pinned::settle(worker, waiter, settled),
         Role::Whisper => pinned::note_whisper(worker, waiter, &settled),
+        Role::Beat => {}
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::{Complaint, Settings};
 use crate::findings::{Finding, Severity};
 use crate::log::RateLimited;
 use crate::stats::control;
+use crate::upstream::health::chart::State;
 
 /// Shortest time between two lines of the same kind.
 const QUIET: Duration = Duration::from_secs(10);
@@ -82,6 +83,20 @@ pub fn lane_lost(node: &str, cause: &str, text: &str) {
     LOSSES.log(|suppressed| warn!(upstream = node, cause, suppressed, "connection lost: {text}"));
 }
 
+/// A node is not what it was, in words and with what to do about it.
+pub fn node_state(node: &str, before: State, after: State, detail: &str) {
+    let (state, repair) = (after.words(), after.repair());
+    match after {
+        State::Up if before == State::Unknown => info!(upstream = node, "upstream is up"),
+        State::Up => info!(upstream = node, "upstream is up again; before, it {}", before.words()),
+        State::Unknown => {}
+        State::Down(_) | State::ConfigError => {
+            error!(upstream = node, detail, "upstream {state}: {repair}");
+        }
+        _ => warn!(upstream = node, "upstream {state}: {repair}"),
+    }
+}
+
 /// `accept` failed.
 pub fn accept_failed(error: &std::io::Error) {
     ACCEPTS.log(|suppressed| {
@@ -129,6 +144,30 @@ pub fn map_not_refreshed(words: &str) {
 pub fn generation_changed() {
     warn!(
         "the cluster was reset: most of its nodes have other ids and agree on a new slot map, which is used"
+    );
+}
+
+/// Sentinels have named a primary for the first time, and it is one.
+pub fn primary_found(master: &str, node: &str) {
+    info!(master, upstream = node, "primary found: the Sentinels name it and its ROLE is master");
+}
+
+/// Sentinels have named another primary, and it is one.
+pub fn primary_followed(before: &str, node: &str) {
+    warn!(
+        before,
+        upstream = node,
+        "failover: the Sentinels name another primary and its ROLE is master; commands go there"
+    );
+}
+
+/// Sentinels begin anew with what they remember.
+pub fn sentinel_generation(node: &str, epoch: u64) {
+    warn!(
+        upstream = node,
+        epoch,
+        "the Sentinels were set up anew: a majority names this primary under a config epoch that is \
+         not higher than before, and it is used"
     );
 }
 

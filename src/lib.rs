@@ -4,9 +4,9 @@
 //! what needs no server, and sends the rest over a few shared, pipelined connections. The way of a command:
 //!
 //! ```text
-//! client ─► server ─► session ─► command ─► dispatch ─► upstream ─► Redis
-//!                        ▲                                  │
-//!                        └───── reply slots, in order ◄─────┘
+//! client ─► server ─► session ─► command ─► dispatch ─► route ─► upstream ─► Redis
+//!                        ▲          detours ◄──┴── not here, not now ──┤
+//!                        └───── reply slots, in order ◄────────────────┘
 //! control plane (own thread): topology · reload · metrics · admin
 //! ```
 //!
@@ -16,15 +16,17 @@
 //! * [`session`] is one client: what it negotiated, its reply slots, its budget;
 //! * [`resp`] frames RESP2 and RESP3 without I/O and without allocation;
 //! * [`command`] is the table of commands: class, keys, arity, the exact errors;
-//! * [`dispatch`] is the screen: where each command goes and where each reply goes;
-//! * [`route`] turns keys into slots;
+//! * [`dispatch`] is the screen: where each command goes and where each reply goes, and how what is
+//!   redirected, or has no node to go to, waits and goes again;
+//! * [`route`] turns keys into slots, cuts a command at their borders, and makes its replies one;
 //! * [`upstream`] is the lanes to a node, and what a lost one owes;
 //! * [`pubsub`] is who gets which messages, and what Redis counts wrongly because of us;
-//! * [`topology`] follows what stands behind us and publishes it;
+//! * [`topology`] follows what stands behind us (one Redis, a cluster) and publishes it;
 //! * [`findings`] is what is amiss there, with the repair.
 //!
 //! Beside the road: [`worker`] (all state of one thread), [`buffer`] and [`arena`] (what it is made of),
-//! [`scripts`] (what nodes forget), [`info`] (our section of INFO), [`refusal`] (what clients are told), [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
+//! [`scripts`] (what nodes forget), [`info`] (our section of INFO), [`refusal`] (what clients are told),
+//! [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
 //! [`clock`]. `docs/ARCHITECTURE.md` has the numbered invariants that comments cite as INV-n.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

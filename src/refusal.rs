@@ -39,6 +39,15 @@ pub enum Refusal {
         /// Until the next dial.
         retry_in: Micros,
     },
+    /// It was not run: the node is there and serves nobody at the moment.
+    NodeAway {
+        /// The node's name.
+        node: String,
+        /// What it does instead, as in "is loading its data (loading)".
+        state: String,
+        /// Until it is looked at again.
+        retry_in: Micros,
+    },
     /// It was not run: only a replica may serve it, and none is in step.
     NoReplica {
         /// Name of their primary.
@@ -151,6 +160,10 @@ impl Refusal {
             }
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
+                seconds(*retry_in)
+            ),
+            Self::NodeAway { node, state, retry_in } => format!(
+                "ERR breakwater: not executed: upstream {node} {state}, next try in {}",
                 seconds(*retry_in)
             ),
             Self::Parts(parts) => parts.text(),

@@ -43,6 +43,7 @@ use crate::upstream::pinned::{PinnedBudget, PinnedPool};
 use crate::upstream::pool;
 use crate::upstream::reach::Reaches;
 use crate::upstream::subscriber::{Link, LinkId};
+use crate::upstream::succession;
 use crate::upstream::verify::Verification;
 
 /// The state of one worker.
@@ -88,6 +89,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// The snapshot in force, revalidated once a batch.
     pub topology: arc_swap::Cache<Published, Arc<Topology>>,
+    /// When another node was published last.
+    pub succeeded_at: Micros,
     /// When the batch in hand began.
     pub now: Micros,
     /// Where sockets are read into; longer-lived input moves to its owner.
@@ -305,6 +308,7 @@ impl Worker {
             stats,
             shared,
             topology,
+            succeeded_at: 0,
             now: clock::micros(),
             scratch: vec![0; SCRATCH_BYTES],
             scanner: RequestScanner::default(),
@@ -327,8 +331,12 @@ impl Worker {
     pub fn begin_batch(&mut self) -> Arc<Topology> {
         self.now = clock::micros();
         let topology = Arc::clone(self.topology.load());
+        let epoch = self.reaches.epoch();
         if self.reaches.note_recoveries(topology.epoch, topology.recoveries) {
             pool::retire_silent(self);
+            if epoch != topology.epoch {
+                succession::leave(self, &topology);
+            }
         }
         topology
     }

@@ -6,20 +6,88 @@
 
 use std::fmt::Write;
 
-use crate::clock::{self, SECOND};
+use crate::clock::{self, MILLISECOND, SECOND};
 use crate::route::slot::SLOTS;
 use crate::topology::Topology;
+use crate::topology::sentinel::group::{Group, Standing};
+use crate::topology::sentinel::report::Report;
 use crate::topology::slots::{Member, MemberRole, NodeId, SlotMap};
+use crate::upstream::dial::Node;
+use crate::upstream::health::chart::State;
 
 /// The whole page, a fact a line.
 pub(super) fn page(topology: &Topology) -> String {
     let mut page =
         format!("epoch {}\nkeyless commands to {}\n", topology.epoch, topology.node.name);
-    if let Some(map) = &topology.slots {
-        // Writing to a string cannot fail.
-        let _ = write_map(&mut page, map);
+    // Writing to a string cannot fail.
+    let _ = match &topology.slots {
+        Some(map) => write_map(&mut page, map),
+        None => write_state(&mut page, &topology.node),
+    };
+    if let Some(group) = &topology.group {
+        let _ = write_group(&mut page, group);
     }
     page
+}
+
+/// The Sentinels, a line each: how it is, and what it says.
+fn write_group(page: &mut String, group: &Group) -> std::fmt::Result {
+    let (reachable, size) = (group.reachable(), group.size());
+    write!(page, "master {}: {reachable} of {size} Sentinels answer, ", group.master_name)?;
+    match &group.primary {
+        Some(primary) => writeln!(page, "primary {} epoch {}", primary.address, primary.epoch)?,
+        None => writeln!(page, "no primary is verified")?,
+    }
+    for member in &group.sentinels {
+        write!(page, "sentinel {} {} ", member.address, member.id.as_deref().unwrap_or("-"))?;
+        match &member.standing {
+            Standing::Dialling => write!(page, "is being dialled")?,
+            Standing::Lost(why) => write!(page, "lost: {why}")?,
+            Standing::Refuses(words) => write!(page, "refuses: {words}")?,
+            Standing::KnowsNone => write!(page, "knows no such master")?,
+            Standing::Watches(report) => write_report(page, report)?,
+        }
+        let events = if member.is_subscribed { "" } else { ", no announcements" };
+        writeln!(page, "{events}")?;
+    }
+    for rival in &group.rivals {
+        writeln!(page, "rival {rival} says that it is a master")?;
+    }
+    Ok(())
+}
+
+fn write_report(page: &mut String, report: &Report) -> std::fmt::Result {
+    let Report { address, epoch, quorum, others, replicas, .. } = report;
+    write!(
+        page,
+        "names {address} epoch {epoch} quorum {quorum} others {others} replicas {replicas}"
+    )?;
+    let flags = [
+        (report.is_suspected, " s_down"),
+        (report.is_down, " o_down"),
+        (report.is_failing_over, " failover_in_progress"),
+        (report.is_tilted, " tilt"),
+    ];
+    flags.iter().filter(|(is_set, _)| *is_set).try_for_each(|(_, word)| page.write_str(word))
+}
+
+/// How a node is, and what to do about it.
+fn write_state(page: &mut String, node: &Node) -> std::fmt::Result {
+    let (report, now) = (node.health.report(), clock::micros());
+    let (state, name) = (report.state, &node.name);
+    let age = now.saturating_sub(report.since) / SECOND;
+    write!(page, "state {name} {} for {age} s", state.label().as_str())?;
+    if let Some(ping) = report.ping {
+        write!(page, ", last PING {} us", ping)?;
+    }
+    if let Some(retry_at) = report.retry_at {
+        let wait = retry_at.saturating_sub(now).div_ceil(MILLISECOND);
+        write!(page, ", breaker open, next try in {wait} ms")?;
+    }
+    match state {
+        State::Unknown | State::Up => writeln!(page),
+        _ => writeln!(page, ": it {}; {}", state.words(), state.repair()),
+    }
 }
 
 fn write_map(page: &mut String, map: &SlotMap) -> std::fmt::Result {
@@ -33,6 +101,7 @@ fn write_map(page: &mut String, map: &SlotMap) -> std::fmt::Result {
     )?;
     for member in map.members.iter() {
         write_member(page, map, member)?;
+        write_state(page, &member.node)?;
     }
     for (first, last, owner) in ranges(map) {
         writeln!(page, "slots {first}-{last} {}", name(map, owner))?;
@@ -103,6 +172,7 @@ mod tests {
         for line in [
             "keyless commands to h:1",
             "node 0 h:1 abc online epoch 4 primary of 3 slots",
+            "state h:1 unknown for 0 s",
             "slots 0-2 nobody",
             "slots 3-5 h:1",
             "slots 6-16383 nobody",

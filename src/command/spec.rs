@@ -285,6 +285,31 @@ impl Spec {
         }
     }
 
+    /// A command that is answered here and that no upstream of ours has.
+    pub(super) fn of_ours(id: CommandId, name: &str, arity: i32) -> Spec {
+        Spec {
+            id,
+            name: name.into(),
+            group: "server".into(),
+            arity,
+            flags: Flags::default(),
+            categories: Categories::default(),
+            class: Class::Local,
+            lane: Lane::Fast,
+            is_container: false,
+            container: None,
+            key_specs: Box::default(),
+            first_key: 0,
+            last_key: 0,
+            key_step: 0,
+            request_policy: RequestPolicy::Default,
+            response_policy: ResponsePolicy::Default,
+            wire_name: None,
+            key_rule: KeyRule::SpecsOnly,
+            has_many_keys: false,
+        }
+    }
+
     /// Sets where the keys are.
     pub(super) fn set_key_specs(&mut self, key_specs: Vec<KeySpec>) {
         self.has_many_keys = key_specs.iter().any(KeySpec::depends_on_arguments);

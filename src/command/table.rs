@@ -154,6 +154,20 @@ impl Table {
         self
     }
 
+    /// The table with one more name that is answered here, whatever the upstream says of it. It is no
+    /// container to us: whoever answers reads its words.
+    pub fn with_ours(mut self, name: &str, arity: i32) -> Table {
+        let id = CommandId(self.specs.len() as u16);
+        self.specs.push(Spec::of_ours(id, name, arity));
+        let word = name.as_bytes();
+        let others = self.index.entries().iter();
+        let mut entries: Vec<Entry> =
+            others.filter(|it| it.container.is_some() || &*it.word != word).cloned().collect();
+        entries.push(Entry { container: None, word: word.into(), id });
+        self.index = Index::new(entries);
+        self
+    }
+
     #[inline]
     fn lookup(&self, container: Option<CommandId>, word: &[u8]) -> Option<&Spec> {
         self.specs.get(self.index.find(container, word)?.index())

@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 /// Redis's own port, where a URL names none.
 const REDIS_PORT: u16 = 6379;
+/// Sentinel's, likewise.
+const SENTINEL_PORT: u16 = 26379;
 /// Longest path of a unix socket in bytes: `sun_path` of `sockaddr_un` is 108, its last byte a zero.
 const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Highest database number: Redis counts them with an `int`.
@@ -23,11 +25,11 @@ const DB_MAX: u32 = i32::MAX as u32;
 /// What an upstream URL says, before it is joined with the keys beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UpstreamUrl {
-    /// Host and port, or the socket's path; of a cluster the first of its seeds.
+    /// Host and port, or the socket's path; of a cluster the first of its seeds; behind Sentinel the master's name.
     pub(super) endpoint: Endpoint,
-    /// All seeds of a cluster, if it names one.
-    pub(super) seeds: Option<Vec<Endpoint>>,
-    /// The scheme was `rediss`.
+    /// What it names, and by whom it is found.
+    pub(super) deployment: Deployment,
+    /// The scheme was `rediss…`.
     pub(super) is_tls: bool,
     /// `None`: the URL says nothing about a database.
     pub(super) db: Option<u32>,
@@ -37,6 +39,22 @@ pub(super) struct UpstreamUrl {
     pub(super) password: Option<Redacted<String>>,
 }
 
+/// What stands there, and who is to be asked about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Deployment {
+    /// One node, at the endpoint.
+    Single,
+    /// A cluster with these seeds.
+    Cluster(Vec<Endpoint>),
+    /// Whoever these Sentinels name.
+    Sentinel {
+        /// At least one.
+        seeds: Vec<Endpoint>,
+        /// What they call the master.
+        master_name: String,
+    },
+}
+
 /// What a URL's scheme says of the deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -44,6 +62,8 @@ enum Kind {
     Single,
     /// A cluster, of which any nodes are named.
     Cluster,
+    /// A master that Sentinels watch, of which any are named.
+    Sentinel,
 }
 
 /// The part of a URL that is neither scheme, address nor path.
@@ -83,7 +103,7 @@ pub(super) fn announced(text: &str) -> Result<Announced, Fault> {
     let hint = "write what clients dial, as in \"redis.example:6379\" or \"[2001:db8::1]:6379\"";
     let fault = || Fault::new(format!("'{text}' is not an address to announce"), hint);
     // A port that nobody wrote would be a guess, and a wrong one behind every forwarded port.
-    let (host, port) = match host_and_port(text) {
+    let (host, port) = match host_and_port(text, REDIS_PORT) {
         Ok((host, port)) if text.ends_with(&format!(":{port}")) => (host, port),
         _ => return Err(fault()),
     };
@@ -91,7 +111,7 @@ pub(super) fn announced(text: &str) -> Result<Announced, Fault> {
 }
 
 /// Reads an upstream URL: `redis://[user:password@]host[:port][/db]`, `redis-cluster://[user:password@]host[:port],…`,
-/// `rediss…://…`, `unix:/path`, `unix:///path`.
+/// `redis-sentinel://[user:password@]host[:port],…/name[/db]`, `rediss…://…`, `unix:/path`, `unix:///path`.
 pub(super) fn upstream(url: &str) -> Result<UpstreamUrl, Fault> {
     let Some((scheme, rest)) = url.split_once(':') else {
         return wrong("the upstream is not a URL", "write redis://HOST:6379");
@@ -101,29 +121,22 @@ pub(super) fn upstream(url: &str) -> Result<UpstreamUrl, Fault> {
         "redis-cluster" | "rediss-cluster" => {
             redis_url(rest, scheme == "rediss-cluster", Kind::Cluster)
         }
+        "redis-sentinel" | "rediss-sentinel" => {
+            redis_url(rest, scheme == "rediss-sentinel", Kind::Sentinel)
+        }
         "unix" => unix_url(rest),
-        _ => Err(foreign_scheme(scheme)),
+        _ => {
+            // Without `://` the word before the colon may be a host or even a user: it is not quoted.
+            let hint = "write redis://HOST:6379, redis-cluster://HOST:6379, redis-sentinel://HOST:26379/NAME, each \
+                        with rediss for TLS, or unix:/PATH";
+            wrong("the upstream's URL has no scheme that is known here", hint)
+        }
     }
 }
 
 /// Refuses an address.
 fn wrong<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::new(what, hint))
-}
-
-/// Says what this build serves, to somebody who asked for more or wrote another tool's URL.
-fn foreign_scheme(scheme: &str) -> Fault {
-    let deployment = match scheme {
-        "redis-sentinel" | "rediss-sentinel" => "a Redis behind Sentinel",
-        _ => {
-            // Without `://` the word before the colon may be a host or even a user: it is not quoted.
-            let hint = "write redis://HOST:6379, rediss://HOST:6379 (TLS) or unix:/PATH";
-            return Fault::new("the upstream's URL has no scheme that is known here", hint);
-        }
-    };
-    let what =
-        format!("{scheme}:// names {deployment}, and this build serves one Redis or a cluster");
-    Fault::new(what, "write redis://HOST:6379 or redis-cluster://HOST:6379,HOST:6379")
 }
 
 /// What stands behind `redis:` or `rediss:`. The parts are taken off from the outside inwards.
@@ -147,18 +160,41 @@ fn redis_url(rest: &str, is_tls: bool, kind: Kind) -> Result<UpstreamUrl, Fault>
         None => ((None, None), authority),
     };
     let (user, password) = info;
-    let db = db(path)?;
-    let (endpoint, seeds) = match kind {
-        Kind::Single => (node(address)?, None),
-        Kind::Cluster if db.is_some_and(|db| db != 0) => {
-            return wrong("a Redis Cluster has database 0 only", "remove what stands behind the /");
-        }
-        Kind::Cluster => {
-            let seeds = address.split(',').map(node).collect::<Result<Vec<_>, _>>()?;
-            (seeds.first().cloned().ok_or_else(unencoded)?, Some(seeds))
-        }
+    let (endpoint, deployment, db) = match kind {
+        Kind::Single => (node(address, REDIS_PORT)?, Deployment::Single, db(path)?),
+        Kind::Cluster => cluster(address, path)?,
+        Kind::Sentinel => sentinel(address, path)?,
     };
-    Ok(UpstreamUrl { endpoint, seeds, is_tls, db, user, password })
+    Ok(UpstreamUrl { endpoint, deployment, is_tls, db, user, password })
+}
+
+/// What one kind of URL names.
+type Named = (Endpoint, Deployment, Option<u32>);
+
+/// `host,host` of a cluster.
+fn cluster(address: &str, path: &str) -> Result<Named, Fault> {
+    let db = db(path)?;
+    if db.is_some_and(|db| db != 0) {
+        return wrong("a Redis Cluster has database 0 only", "remove what stands behind the /");
+    }
+    let seeds = nodes(address, REDIS_PORT)?;
+    let first = seeds.first().cloned().ok_or_else(unencoded)?;
+    Ok((first, Deployment::Cluster(seeds), db))
+}
+
+/// `host,host/name` or `host,host/name/db` of a master behind Sentinel.
+fn sentinel(address: &str, path: &str) -> Result<Named, Fault> {
+    let (name, rest) = path.split_once('/').unwrap_or((path, ""));
+    // Sentinel takes letters, digits and these three; not quoted, it may be the tail of a password.
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name.is_empty() || !name.chars().all(is_fine) {
+        let hint =
+            "write the name of `sentinel monitor`, as in redis-sentinel://HOST:26379/mymaster";
+        return wrong("the upstream's URL names no master behind its Sentinels", hint);
+    }
+    let (seeds, master_name) = (nodes(address, SENTINEL_PORT)?, name.to_owned());
+    let endpoint = Endpoint::Elected(master_name.clone());
+    Ok((endpoint, Deployment::Sentinel { seeds, master_name }, db(rest)?))
 }
 
 /// What stands behind `unix:`. The path is taken as it is: no percent-encoding, no query.
@@ -172,13 +208,25 @@ fn unix_url(rest: &str) -> Result<UpstreamUrl, Fault> {
         None => rest,
     };
     let endpoint = Endpoint::Unix(unix_path(path)?);
-    Ok(UpstreamUrl { endpoint, seeds: None, is_tls: false, db: None, user: None, password: None })
+    Ok(UpstreamUrl {
+        endpoint,
+        deployment: Deployment::Single,
+        is_tls: false,
+        db: None,
+        user: None,
+        password: None,
+    })
 }
 
-/// One node of a URL.
-fn node(address: &str) -> Result<Endpoint, Fault> {
-    let (host, port) = host_and_port(address)?;
+/// One node of a URL, and the port that it has if none is written.
+fn node(address: &str, usual_port: u16) -> Result<Endpoint, Fault> {
+    let (host, port) = host_and_port(address, usual_port)?;
     Ok(Endpoint::Tcp { host, port })
+}
+
+/// Several, separated by commas; at least one.
+fn nodes(addresses: &str, usual_port: u16) -> Result<Vec<Endpoint>, Fault> {
+    addresses.split(',').map(|address| node(address, usual_port)).collect()
 }
 
 /// A path that the system can bind or connect to, of either side.
@@ -250,7 +298,7 @@ fn percent_decode(text: &str) -> Result<String, Fault> {
 }
 
 /// Splits `host`, `host:port`, `[v6]` or `[v6]:port`; the brackets are no part of the host.
-fn host_and_port(address: &str) -> Result<(String, u16), Fault> {
+fn host_and_port(address: &str, usual_port: u16) -> Result<(String, u16), Fault> {
     let (host, port) = match address.strip_prefix('[') {
         Some(bracketed) => ipv6_and_port(bracketed)?,
         None => {
@@ -261,7 +309,7 @@ fn host_and_port(address: &str) -> Result<(String, u16), Fault> {
         }
     };
     let port = match port {
-        None => REDIS_PORT,
+        None => usual_port,
         // Not quoted: whoever forgot the host has the password standing here.
         Some(port) => match port_number(port) {
             Some(port) if port > 0 => port,
@@ -334,7 +382,8 @@ mod tests {
 
     fn tcp(host: &str, port: u16) -> UpstreamUrl {
         let endpoint = Endpoint::Tcp { host: host.to_owned(), port };
-        UpstreamUrl { endpoint, seeds: None, is_tls: false, db: None, user: None, password: None }
+        let deployment = Deployment::Single;
+        UpstreamUrl { endpoint, deployment, is_tls: false, db: None, user: None, password: None }
     }
 
     fn password(text: &str) -> Option<Redacted<String>> {
@@ -379,11 +428,26 @@ mod tests {
         let url = upstream("rediss-cluster://app:pw@a:1,[::1]:2,b").unwrap();
         let node = |host: &str, port| Endpoint::Tcp { host: host.to_owned(), port };
         let seeds = vec![node("a", 1), node("::1", 2), node("b", 6379)];
-        assert_eq!((&url.endpoint, &url.seeds), (&seeds[0], &Some(seeds.clone())));
+        assert_eq!(
+            (&url.endpoint, &url.deployment),
+            (&seeds[0], &Deployment::Cluster(seeds.clone()))
+        );
         assert_eq!(
             (url.is_tls, url.user, url.password),
             (true, Some("app".into()), password("pw"))
         );
+    }
+
+    #[test]
+    fn behind_sentinel_a_master_has_a_name() {
+        let url = upstream("rediss-sentinel://app:pw@a,[::1]:7/my-master.1/3").unwrap();
+        let node = |host: &str, port| Endpoint::Tcp { host: host.to_owned(), port };
+        let master_name = "my-master.1".to_owned();
+        assert_eq!(url.endpoint, Endpoint::Elected(master_name.clone()));
+        let seeds = vec![node("a", 26379), node("::1", 7)];
+        assert_eq!(url.deployment, Deployment::Sentinel { seeds, master_name });
+        assert_eq!((url.db, url.is_tls, url.password), (Some(3), true, password("pw")));
+        assert_eq!(upstream("redis-sentinel://a:1/m/").unwrap().db, None);
     }
 
     #[test]
@@ -439,10 +503,11 @@ mod tests {
             ("redis-cluster://a:1,", "has no host"),
             ("redis-cluster://a:1,b:x", "port is not a port"),
             ("redis-cluster://a:1/3", "has database 0 only"),
-            (
-                "redis-sentinel://a:1/mymaster",
-                "behind Sentinel, and this build serves one Redis or a cluster",
-            ),
+            ("redis-sentinel://a:1", "names no master"),
+            ("redis-sentinel://a:1/", "names no master"),
+            ("redis-sentinel://a:1/a b", "names no master"),
+            ("redis-sentinel://a:1/m/x", "is not a database"),
+            ("redis-sentinel:///m", "has no host"),
         ] {
             let fault = upstream(url).expect_err(url);
             assert!(fault.what.contains(what), "{url}: {fault}");
@@ -470,6 +535,8 @@ mod tests {
             "redis://u:hunter2",
             "redis://hunter2!",
             "redis-cluster://u:hunter2@h:0",
+            "redis-sentinel://u:hunter2@h/",
+            "redis-sentinel://h/hunter2!",
         ] {
             let fault = upstream(url).expect_err(url);
             assert!(!fault.to_string().contains("hunter2"), "{url}: {fault}");

@@ -166,10 +166,12 @@ pub struct UserSettings {
 /// Where commands go, and how patient we are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
-    /// The one Redis, or the first seed of a cluster.
+    /// The one Redis, or the first seed of a cluster, or whoever is elected.
     pub endpoint: Endpoint,
     /// `Some` for `redis-cluster://`.
     pub cluster: Option<ClusterSettings>,
+    /// `Some` for `redis-sentinel://`.
+    pub sentinel: Option<SentinelSettings>,
     /// Who answers PING.
     pub ping: Ping,
     /// Database that a client starts in, 0 unless the URL or `db` says otherwise.
@@ -221,6 +223,17 @@ pub struct ClusterSettings {
     pub zone: Option<String>,
 }
 
+/// What is particular to a Redis that Sentinels watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentinelSettings {
+    /// Sentinels to be asked, in the order of the URL; at least one, all [`Endpoint::Tcp`]. They tell of the others.
+    pub seeds: Vec<Endpoint>,
+    /// What they call the master.
+    pub master_name: String,
+    /// Who we are to the Sentinels; `None`: nobody, whoever we are to Redis.
+    pub credentials: Option<Credentials>,
+}
+
 /// Who serves reads in a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplicaReads {
@@ -264,6 +277,9 @@ pub enum Endpoint {
     },
     /// A unix socket, absolute.
     Unix(PathBuf),
+    /// Whoever Sentinels name as the master of this name. No address: it cannot be dialled, and stands where they have
+    /// not named anybody yet.
+    Elected(String),
 }
 
 /// How the upstream's TLS is verified, and who we are to it. All files PEM.
@@ -532,12 +548,13 @@ impl fmt::Debug for UserSettings {
 // === impl Endpoint ===
 
 impl fmt::Display for Endpoint {
-    /// `host:port`, `[v6]:port` or `unix:/path`: fit for logs and labels, free of credentials.
+    /// `host:port`, `[v6]:port`, `unix:/path` or a master's name: fit for logs and labels, free of credentials.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { host, port } if host.contains(':') => write!(out, "[{host}]:{port}"),
             Self::Tcp { host, port } => write!(out, "{host}:{port}"),
             Self::Unix(path) => write!(out, "unix:{}", path.display()),
+            Self::Elected(name) => out.write_str(name),
         }
     }
 }

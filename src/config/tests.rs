@@ -206,7 +206,7 @@ fn wrong_flags_are_named_with_their_variables_and_all_at_once() {
     let flags = RunFlags {
         config: None,
         listen: vec!["6379".to_owned(), "*:1".to_owned()],
-        upstream: wrong("redis-sentinel://h:1/m"),
+        upstream: wrong("redis-sentinel://h:1"),
         workers: wrong("0"),
         profile: wrong("guard"),
         policy: Some("p.toml".into()),
@@ -251,7 +251,7 @@ fn complaints_of_form_and_of_meaning_come_together_in_the_order_of_the_file() {
          client_max = 0\n\
          adress = \"x\"\n\
          [upstream]\n\
-         url = \"redis-sentinel://h:1/m\"\n\
+         url = \"redis-sentinel://h:1\"\n\
          lanes_max = 65\n\
          keepalive = \"500ms\"\n\
          [memory]\n\
@@ -266,7 +266,7 @@ fn complaints_of_form_and_of_meaning_come_together_in_the_order_of_the_file() {
         "f:5:11: 'nowhere' is not an address to listen on; write an IP address and a port, as in 127.0.0.1:6379 or [::1]:6379",
         "f:6:14: client_max is 0; write 1 to 1000000",
         "f:7:1: 'adress' is not a key of [listener]; did you mean 'address'?",
-        "f:9:7: redis-sentinel:// names a Redis behind Sentinel, and this build serves one Redis or a cluster; write redis://HOST:6379 or redis-cluster://HOST:6379,HOST:6379",
+        "f:9:7: the upstream's URL names no master behind its Sentinels; write the name of `sentinel monitor`, as in redis-sentinel://HOST:26379/mymaster",
         "f:10:13: lanes_max is 65; write 1 to 64",
         "f:11:13: keepalive is 500ms; write 1s to 2h",
         "f:13:16: client_stall (100ms) is not more than lane_stall (250ms); a client is closed only after its lane was freed of it",

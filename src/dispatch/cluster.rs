@@ -10,11 +10,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::detour::{self, Waiting};
 use super::gather::{self, Spread};
-use super::{Asked, Dispatched, not_executed, refuse_doubtful, send, waiter, wants_bulk};
+use super::order::Order;
+use super::{Asked, Dispatched, not_executed, refuse_doubtful, send, wants_bulk};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::Spec;
@@ -23,32 +21,14 @@ use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::route::{self, Place};
-use crate::session::detour::Answer;
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::topology::slots::SlotMap;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
-use crate::upstream::lane::{LaneKey, Role};
+use crate::upstream::lane::Role;
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
-
-/// A command on its way to a node that is still to be chosen.
-#[derive(Clone, Debug)]
-pub struct Order<'a> {
-    /// The picture that it is chosen from.
-    pub topology: &'a Topology,
-    /// Who asks.
-    pub identity: Identity,
-    /// Where all its keys lie; `None`: it has none.
-    pub slot: Option<u16>,
-    /// Whether it may hold others up.
-    pub is_bulk: bool,
-    /// What its waiter must know.
-    pub asked: Asked,
-    /// Its bytes.
-    pub frame: Piece<'a>,
-}
 
 /// Chooses the node of a command and its lane there.
 pub fn forward(
@@ -76,7 +56,7 @@ pub fn forward(
         Place::Slot(slot) => to_slot(worker, slots, session, slot, order),
         Place::Anywhere => match Spread::of(spec) {
             Some(spread) => gather::spread(worker, slots, session, (spec, spread), command, &order),
-            None => to_node(worker, session, &anybody(worker, topology), order),
+            None => to_node(worker, session, &anybody(topology), order),
         },
         Place::Several => gather::split(worker, slots, session, spec, command, &order),
     }
@@ -86,7 +66,7 @@ pub fn forward(
 pub fn place(worker: &mut Worker, session: &mut Session, order: Order<'_>) -> Dispatched {
     match (order.slot, &order.topology.slots) {
         (Some(slot), Some(slots)) => to_slot(worker, slots, session, slot, order),
-        _ => to_node(worker, session, &anybody(worker, order.topology), order),
+        _ => to_node(worker, session, &anybody(order.topology), order),
     }
 }
 
@@ -125,7 +105,7 @@ pub fn to_slot(
         Some(member) => to_node(worker, session, &member.node, order),
         None => {
             let refusal = Refusal::NoMap { seed: order.topology.node.name.clone() };
-            park(worker, session, order, refusal)
+            order.park(worker, session, &order.topology.node, refusal)
         }
     }
 }
@@ -134,8 +114,8 @@ pub fn to_slot(
 /// one is known to be down; the control plane may take a second to agree, and until then commands
 /// that anybody could answer would wait.
 #[must_use]
-pub fn anybody(worker: &Worker, topology: &Topology) -> Arc<Node> {
-    let is_down = |node: &Arc<Node>| worker.reaches.last_error(node.id).is_some();
+pub fn anybody(topology: &Topology) -> Arc<Node> {
+    let is_down = |node: &Arc<Node>| node.health.is_away();
     let slots = topology.slots.as_ref().filter(|_| is_down(&topology.node));
     let primaries = slots.into_iter().flat_map(|slots| slots.members.primaries());
     let another = primaries.map(|member| &member.node).find(|&node| !is_down(node));
@@ -163,41 +143,8 @@ fn to(
     match pool::lane_to(worker, order.topology, session, order.identity, node, kind) {
         Ok(lane) => send(worker, session, lane, order.asked, order.frame),
         Err(NoLane::Wait) => Dispatched::Wait,
-        Err(NoLane::Refused(refusal)) => park(worker, session, order, refusal),
+        Err(NoLane::Refused(refusal)) => order.park(worker, session, node, refusal),
     }
-}
-
-/// No node can be asked now: the command waits for one, if there is any hope within its time.
-#[cold]
-fn park(
-    worker: &mut Worker,
-    session: &mut Session,
-    order: Order<'_>,
-    refusal: Refusal,
-) -> Dispatched {
-    worker.shared.map_is_old.notify_one();
-    let since = detour::outage(worker, order.topology, order.slot);
-    if detour::is_over(worker.now, session, since.unwrap_or(worker.now), Waiting::Failover)
-        && let Some(spec) = order.topology.table.spec(order.asked.command)
-    {
-        return not_executed(worker, session, spec, &refusal);
-    }
-    let key = LaneKey {
-        epoch: order.topology.epoch,
-        node: order.topology.node.id,
-        identity: order.identity,
-        protocol: session.protocol,
-        db: session.db,
-        is_bulk: order.is_bulk,
-        is_readonly: false,
-    };
-    let waiter = waiter(worker.now, session, order.asked);
-    let frame = Bytes::copy_from_slice(order.frame.bytes());
-    session.in_flight += 1;
-    let place = (key, order.slot);
-    detour::park(worker, session, waiter, frame, place, Answer::Refusal(refusal));
-    session.end_of_command();
-    Dispatched::Done
 }
 
 /// Redis's own words for keys that one node may hold and one command may not name.

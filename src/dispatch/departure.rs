@@ -15,7 +15,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::cluster;
-use super::detour::{self, Waiting};
+use super::detour;
+use super::patience;
 use crate::buffer::Piece;
 use crate::clock;
 use crate::scripts::follow;
@@ -122,7 +123,7 @@ fn launch(
     detour: &mut Detour,
     to: Option<Aim>,
 ) -> bool {
-    let node = destination(worker, topology, detour, to);
+    let node = destination(topology, detour, to);
     let lane = lane_for(worker, topology, session, detour, &node);
     match lane {
         Ok(lane) => {
@@ -154,8 +155,8 @@ fn launch(
             // Where the redirect pointed nobody is: its slot's owner may be somebody else by then.
             detour.stage = Stage::Due { at: worker.now + detour::pause(detour), to: None };
             detour.waits = detour.waits.saturating_add(1);
-            let since = worker.reaches.down_since(node.id).unwrap_or(detour.since);
-            return !detour::is_over(worker.now, session, since, Waiting::Failover);
+            return patience::may_wait(worker, topology, session, &node, detour.since)
+                || is_tried_again(worker, topology, detour);
         }
     }
     true
@@ -189,24 +190,25 @@ fn lane_for(
     Ok(lane)
 }
 
+/// A single node is tried again for as long as a lane would.
+fn is_tried_again(worker: &Worker, topology: &Topology, detour: &Detour) -> bool {
+    let window = clock::to_micros(topology.node.settings.retry_window);
+    topology.slots.is_none() && worker.now.saturating_sub(detour.since) < window
+}
+
 /// Whether a command waits for what other clients do.
 pub(super) fn is_waiting(waiter: &Waiter) -> bool {
     waiter.patience == Patience::Endless
 }
 
 /// The node to be asked next.
-fn destination(
-    worker: &Worker,
-    topology: &Topology,
-    detour: &Detour,
-    to: Option<Aim>,
-) -> Arc<Node> {
+fn destination(topology: &Topology, detour: &Detour, to: Option<Aim>) -> Arc<Node> {
     let slots = topology.slots.as_ref();
     let named = to.and_then(|to| slots?.members.get(to.node));
     let owner = || detour.slot.and_then(|slot| slots?.owner(slot));
     let anybody = || slots?.members.primaries().next().filter(|_| detour.slot.is_some());
     let member = named.or_else(owner).or_else(anybody);
-    member.map_or_else(|| cluster::anybody(worker, topology), |member| Arc::clone(&member.node))
+    member.map_or_else(|| cluster::anybody(topology), |member| Arc::clone(&member.node))
 }
 
 /// A new map with the owners that redirects have named.

@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::patience::{self, Waiting};
 use super::{Settled, departure, settle_guarded};
 use crate::buffer::Piece;
-use crate::clock::{self, MILLISECOND, Micros};
+use crate::clock::{MILLISECOND, Micros};
 use crate::config::Endpoint;
 use crate::refusal::Refusal;
 use crate::resp::write;
@@ -26,7 +27,7 @@ use crate::session::pin::Pending;
 use crate::session::state::Session;
 use crate::stats::labels::{Outcome, Redirected};
 use crate::topology::Topology;
-use crate::topology::redirect::{self, Redirect};
+use crate::topology::redirect::{self, NotNow, Redirect};
 use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
 use crate::upstream::lane::{Lane, LaneKey, Patience, Role, Waiter};
@@ -34,17 +35,8 @@ use crate::upstream::loss;
 use crate::upstream::pinned;
 use crate::worker::Worker;
 
-/// What a command waits for, which decides for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// A slot that is on the move.
-    Migration,
-    /// A node that is to come back, or to be replaced.
-    Failover,
-}
-
-/// Upon an error reply to the first waiter of a lane in a cluster: if it is a redirect, the command
-/// leaves the lane. Returns whether it did; the reply is used up then.
+/// Upon an error reply to the first waiter of a lane: if it says "not here" or "not now", the
+/// command leaves the lane. Returns whether it did; the reply is used up then.
 #[cold]
 pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
     let Some(first) = lane.waiters.front().copied() else {
@@ -65,8 +57,11 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
     let topology = Arc::clone(worker.topology.load());
     let answer = Answer::Reply([&before, reply].concat().into());
     let mut detour = detour_of(worker, &topology, &first, frame, lane.key.clone(), answer);
-    if !is_about(&redirect, detour.slot) {
-        restore(worker, detour);
+    if !is_about(&topology, &redirect, detour.slot) {
+        // Only what was on the list goes back there: nobody would take anything else off it.
+        if first.is_detour {
+            restore(worker, detour);
+        }
         return false;
     }
     detour.waiter.is_asking = first.is_asking;
@@ -81,8 +76,8 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
         probe(worker, &topology, lane, detour);
         return true;
     }
-    follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
-    keep_or_tell(worker, detour);
+    let waiting = follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
+    keep_or_tell(worker, &topology, detour, waiting);
     true
 }
 
@@ -124,12 +119,12 @@ pub fn take_part(
     let topology = Arc::clone(worker.topology.load());
     let answer = Answer::Reply(Bytes::copy_from_slice(reply));
     let mut detour = detour_of(worker, &topology, &own, frame, lane.key.clone(), answer);
-    if !is_about(&redirect, detour.slot) {
+    if !is_about(&topology, &redirect, detour.slot) {
         return false;
     }
     detour.waiter.is_asking = own.is_asking;
-    follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
-    keep_or_tell(worker, detour);
+    let waiting = follow_redirect(worker, &topology, &mut detour, redirect, &lane.node);
+    keep_or_tell(worker, &topology, detour, waiting);
     true
 }
 
@@ -146,10 +141,10 @@ pub fn proven(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) {
         Settled::Reply { bytes, .. } => redirect::read(bytes),
         Settled::Failed { .. } => None,
     };
-    match redirect.filter(|redirect| is_about(redirect, detour.slot)) {
+    match redirect.filter(|redirect| is_about(&topology, redirect, detour.slot)) {
         Some(redirect) => {
-            follow_redirect(worker, &topology, &mut detour, redirect, &node);
-            keep_or_tell(worker, detour);
+            let waiting = follow_redirect(worker, &topology, &mut detour, redirect, &node);
+            keep_or_tell(worker, &topology, detour, waiting);
         }
         // What the script said, it said.
         None => tell(worker, detour),
@@ -159,8 +154,10 @@ pub fn proven(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) {
 /// A command whose lane is lost and that `loss` allows to be sent again.
 pub fn adopt(worker: &mut Worker, lane: &Lane, frame: Piece<'_>, waiter: &Waiter) {
     let topology = Arc::clone(worker.topology.load());
-    let refusal = worker.reaches.refusal(&lane.node, worker.now).unwrap_or_else(|| {
-        Refusal::NodeDown { node: lane.node.name.clone(), cause: "reset", retry_in: 0 }
+    let refusal = lane.node.refusal(worker.now).unwrap_or_else(|| Refusal::NodeDown {
+        node: lane.node.name.clone(),
+        cause: "reset",
+        retry_in: 0,
     });
     if waiter.role == Role::Probe {
         let failed = Settled::Failed { refusal, outcome: Outcome::NotExecuted };
@@ -201,29 +198,12 @@ pub fn arrived(worker: &mut Worker, waiter: &Waiter) {
     }
 }
 
-/// Since when the owner of `slot` (or whoever takes commands without a key) has been down.
-#[must_use]
-pub fn outage(worker: &Worker, topology: &Topology, slot: Option<u16>) -> Option<Micros> {
-    let node = match (slot, &topology.slots) {
-        (Some(slot), Some(slots)) => slots.slot(slot).owner?,
-        _ => topology.node.id,
-    };
-    worker.reaches.down_since(node)
-}
-
-/// Whether a command of `session` that waits since `since` has waited for long enough.
-#[must_use]
-pub fn is_over(now: Micros, session: &Session, since: Micros, waiting: Waiting) -> bool {
-    let limit = match waiting {
-        Waiting::Migration => session.gate.migration_wait,
-        Waiting::Failover => session.gate.failover_wait,
-    };
-    now.saturating_sub(since) >= clock::to_micros(limit)
-}
-
-/// A redirect for another slot than the command's is not about this command.
-fn is_about(redirect: &Redirect<'_>, slot: Option<u16>) -> bool {
+/// A redirect for another slot than the command's is not about this command. A single node
+/// redirects nobody, and not everything that it says of itself will pass.
+fn is_about(topology: &Topology, redirect: &Redirect<'_>, slot: Option<u16>) -> bool {
     match redirect {
+        Redirect::NotNow(why) if topology.slots.is_none() => patience::will_pass(topology, *why),
+        _ if topology.slots.is_none() => false,
         Redirect::Moved(to) | Redirect::Ask(to) => slot == Some(to.slot),
         Redirect::TryAgain => slot.is_some(),
         Redirect::NotNow(_) => true,
@@ -244,7 +224,8 @@ fn detour_of(
     if let Some(known) = known {
         return Detour { key, answer, ..known };
     }
-    let slot = route::frame::slot_of(&topology.table, &frame);
+    // Before a single node everything is in everything's way.
+    let slot = topology.slots.as_ref().and_then(|_| route::frame::slot_of(&topology.table, &frame));
     let stage = Stage::OnTheRoad;
     let since = worker.now;
     Detour { waiter: *waiter, frame, key, slot, stage, since, hops: 0, waits: 0, answer }
@@ -268,15 +249,16 @@ fn restore(worker: &mut Worker, detour: Detour) {
     }
 }
 
-/// Decides what a redirect of the node `asked` makes of a command.
+/// Decides what a redirect of the node `asked` makes of a command. Returns what is waited for.
 fn follow_redirect(
     worker: &mut Worker,
     topology: &Topology,
     detour: &mut Detour,
     redirect: Redirect<'_>,
     asked: &Node,
-) {
+) -> Waiting {
     let now = worker.now;
+    let mut waiting = Waiting::Migration;
     let (reason, to) = match redirect {
         Redirect::Moved(to) => {
             let aim = learn(worker, topology, asked, &to);
@@ -292,8 +274,13 @@ fn follow_redirect(
             (Redirected::Ask, aim.map(|node| Aim { node, is_asking: true }))
         }
         Redirect::TryAgain => (Redirected::TryAgain, None),
-        Redirect::NotNow(_) => {
+        Redirect::NotNow(why) => {
+            waiting = Waiting::Failover;
             worker.shared.map_is_old.notify_one();
+            if why == NotNow::Loading {
+                // Several libraries run a whole pipeline again upon that word.
+                detour.answer = Answer::Refusal(asked.loading(now));
+            }
             (Redirected::NotNow, None)
         }
     };
@@ -307,6 +294,7 @@ fn follow_redirect(
     let to = to.filter(|_| !(waits && is_asking));
     detour.stage = Stage::Due { at, to };
     detour.waits = detour.waits.saturating_add(u8::from(waits));
+    waiting
 }
 
 /// The member that a MOVED of the node `asked` names; the map is about to learn of it.
@@ -350,21 +338,17 @@ pub(super) fn pause(detour: &Detour) -> Micros {
 }
 
 /// Keeps a command that a node has refused, unless its time is up.
-fn keep_or_tell(worker: &mut Worker, detour: Detour) {
+fn keep_or_tell(worker: &mut Worker, topology: &Topology, detour: Detour, waiting: Waiting) {
     let (now, node) = (worker.now, detour.key.node);
-    let is_not_now = match &detour.answer {
-        Answer::Reply(bytes) => {
-            matches!(redirect::of_block(bytes, bytes), Some(Redirect::NotNow(_)))
-        }
-        Answer::Refusal(_) => true,
-    };
-    let (since, waiting) = if is_not_now {
-        (worker.reaches.of(node).note_trouble(now), Waiting::Failover)
+    // A shard that is in trouble lets nobody wait again and again; a single node that says so is
+    // there, and will be well.
+    let since = if waiting == Waiting::Failover && topology.slots.is_some() {
+        worker.reaches.of(node).note_trouble(now)
     } else {
-        (detour.since, Waiting::Migration)
+        detour.since
     };
     let session = worker.sessions.get(detour.waiter.session);
-    if session.is_some_and(|session| is_over(now, session, since, waiting)) {
+    if session.is_some_and(|session| patience::is_over(now, session, since, waiting)) {
         return tell(worker, detour);
     }
     restore(worker, detour);
@@ -386,12 +370,14 @@ pub(super) fn tell(worker: &mut Worker, detour: Detour) {
     }
 }
 
-/// Asks the node whether it redirects these keys itself.
+/// Asks the node whether it redirects these keys itself, or a single one whether it is well.
 fn probe(worker: &mut Worker, topology: &Topology, lane: &mut Lane, detour: Detour) {
     let question = route::frame::with_command(&topology.table, &detour.frame, |command, spec| {
         route::place(spec, command, &mut worker.keys);
         let mut words: Vec<&[u8]> = vec![b"EXISTS"];
-        if let Some(index) = spec.only_key() {
+        if topology.slots.is_none() {
+            words = vec![b"PING"];
+        } else if let Some(index) = spec.only_key() {
             words.extend(command.argument(index));
         } else {
             let keys = worker.keys.iter().filter_map(|key| command.argument(key.index as usize));
@@ -401,7 +387,8 @@ fn probe(worker: &mut Worker, topology: &Topology, lane: &mut Lane, detour: Deto
         write::command(&mut question, &words);
         question
     });
-    let Some(question) = question.filter(|_| detour.slot.is_some()) else {
+    let is_askable = detour.slot.is_some() || topology.slots.is_none();
+    let Some(question) = question.filter(|_| is_askable) else {
         return tell(worker, detour);
     };
     let waiter = Waiter {

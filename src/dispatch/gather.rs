@@ -13,9 +13,10 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
-use super::cluster::{self, Order};
-use super::detour::{self, Waiting};
+use super::cluster;
+use super::order::Order;
 use super::{Dispatched, Settled, deliver, not_executed, refuse_with, settle_role, waiter};
+use super::{detour, patience};
 use crate::buffer::{LARGE_BYTES, Piece};
 use crate::clock::{Micros, SECOND};
 use crate::command::Command;
@@ -122,7 +123,7 @@ fn send_parts(
     let Some(ways) = ways(worker, session, &nodes, order) else {
         return Dispatched::Wait;
     };
-    if let Some(refusal) = hopeless(worker, session, &ways) {
+    if let Some(refusal) = hopeless(worker, order.topology, session, &ways) {
         return not_executed(worker, session, spec, &refusal);
     }
     let whole = waiter(worker.now, session, order.asked);
@@ -307,13 +308,17 @@ fn ways(
 }
 
 /// Why nothing is sent: a node has been down for longer than it is waited for.
-fn hopeless(worker: &Worker, session: &Session, ways: &[Way]) -> Option<Refusal> {
+fn hopeless(
+    worker: &Worker,
+    topology: &Topology,
+    session: &Session,
+    ways: &[Way],
+) -> Option<Refusal> {
     ways.iter().find_map(|(node, way)| {
         let refusal = way.as_ref().err()?;
         worker.shared.map_is_old.notify_one();
-        let since = worker.reaches.down_since(node.id).unwrap_or(worker.now);
-        let is_over = detour::is_over(worker.now, session, since, Waiting::Failover);
-        is_over.then(|| refusal.clone())
+        let may_wait = patience::may_wait(worker, topology, session, node, worker.now);
+        (!may_wait).then(|| refusal.clone())
     })
 }
 
@@ -326,15 +331,9 @@ fn park(
     (parts, slots): (&[Part], impl Iterator<Item = u16>),
     (bytes, order): (&[u8], &Order<'_>),
 ) {
-    let key = LaneKey {
-        epoch: order.topology.epoch,
-        node: order.topology.node.id,
-        identity: order.identity,
-        protocol: session.protocol,
-        db: session.db,
-        is_bulk: order.is_bulk,
-        is_readonly: false,
-    };
+    let topology = order.topology;
+    let fast = LaneKey::of(session, order.identity, topology.epoch, topology.node.id);
+    let key = LaneKey { is_bulk: order.is_bulk, ..fast };
     for ((index, part), slot) in (0_u32..).zip(parts).zip(slots) {
         let range = part.request.start as usize..part.request.end as usize;
         let frame = Bytes::copy_from_slice(bytes.get(range).unwrap_or_default());

@@ -44,19 +44,20 @@ pub fn choose(
     wish: ReplicaReads,
 ) -> Result<Option<Arc<Node>>, Refusal> {
     let zone = owner.node.settings.cluster.as_ref().and_then(|cluster| cluster.zone.as_deref());
-    let in_step: Vec<&Arc<Member>> = slots
-        .members
-        .replicas_of(owner.node.id)
-        .filter(|it| it.node.in_step_until.load(Ordering::Relaxed) > worker.now)
-        .filter(|it| worker.reaches.refusal(&it.node, worker.now).is_none())
-        .collect();
+    // Looked through again for each question: a list would be an allocation a command.
+    let in_step = || {
+        let replicas = slots.members.replicas_of(owner.node.id);
+        replicas
+            .filter(|it| it.node.in_step_until.load(Ordering::Relaxed) > worker.now)
+            .filter(|it| it.node.refusal(worker.now).is_none())
+    };
     let is_near = |it: &Member| zone.is_some() && it.zone.as_deref() == zone;
-    let near = in_step.iter().filter(|it| is_near(it)).count();
+    let near = in_step().filter(|it| is_near(it)).count();
     let place = |count: usize| usize::try_from(session.client.id).unwrap_or(0) % count;
-    let chosen = match (near, in_step.len()) {
+    let chosen = match (near, in_step().count()) {
         (_, 0) => None,
-        (0, all) => in_step.get(place(all)).copied(),
-        (near, _) => in_step.iter().filter(|it| is_near(it)).nth(place(near)).copied(),
+        (0, all) => in_step().nth(place(all)),
+        (near, _) => in_step().filter(|it| is_near(it)).nth(place(near)),
     };
     match chosen {
         Some(member) => {

@@ -31,6 +31,8 @@ fn with_module(commands: &[(&str, Flags)]) -> Rig {
     published.store(Arc::new(Topology {
         epoch: known.epoch,
         recoveries: known.recoveries,
+        group: None,
+        failover_until: 0,
         slots: None,
         node: Arc::clone(&known.node),
         table: Arc::new(known.table.overlay(commands.iter().map(live).collect())),

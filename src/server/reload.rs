@@ -19,7 +19,7 @@ use crate::stats::control;
 use crate::stats::labels::Reload;
 use crate::tls::ClientTlsReloader;
 use crate::topology::slots::NodeId;
-use crate::topology::{Published, Topology, cluster, facts, single};
+use crate::topology::{Published, Topology, cluster, facts, sentinel, single};
 use crate::upstream::dial::{self, Node, Purpose};
 use crate::worker::Shared;
 
@@ -36,7 +36,9 @@ pub struct Reloader {
 /// # Errors
 /// If its TLS files cannot be used.
 pub fn node(settings: &UpstreamSettings) -> anyhow::Result<Node> {
-    let tls = match (&settings.tls, &settings.endpoint) {
+    // Behind Sentinel each node that is named is asked for its own name; this one is not dialled.
+    let first_seed = settings.sentinel.as_ref().and_then(|sentinel| sentinel.seeds.first());
+    let tls = match (&settings.tls, first_seed.unwrap_or(&settings.endpoint)) {
         (Some(tls), Endpoint::Tcp { host, .. }) => {
             let config = ClientTlsReloader::try_new(tls.clone())?;
             let name = config.server_name(host)?;
@@ -132,9 +134,10 @@ async fn move_to(
     changed: &watch::Sender<u64>,
 ) -> anyhow::Result<()> {
     let node = Arc::new(node(settings)?);
-    let topology = match settings.cluster {
-        Some(_) => cluster::verify::verify(&node, shared).await?,
-        None => verify(&node).await?,
+    let topology = match (&settings.cluster, &settings.sentinel) {
+        (Some(_), _) => cluster::verify::verify(&node, shared).await?,
+        (None, Some(_)) => sentinel::verify::verify(&node).await?,
+        (None, None) => verify(&node).await?,
     };
     let epoch = shared.topology.load().epoch + 1;
     shared.forget_upstream();

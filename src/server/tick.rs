@@ -16,9 +16,10 @@ use crate::refusal::{Ran, Refusal};
 use crate::session::state::{Closing, Session, SessionId};
 use crate::session::{flush, pinned, pubsub};
 use crate::stats::labels::{ClosedReason, Outcome};
+use crate::upstream::health::chart::Signal;
 use crate::upstream::lane::{Lane, LaneId, LaneState, Patience, Waiter};
 use crate::upstream::subscriber::{self, LinkId};
-use crate::upstream::{self, loss, pool};
+use crate::upstream::{self, loss, pool, succession};
 use crate::worker::Worker;
 
 /// Does what is due.
@@ -31,8 +32,10 @@ pub fn run(worker: &mut Worker) {
             continue;
         };
         expire(worker, &mut lane);
+        lane.count_answers(worker.now);
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
+        succession::expire(worker, &mut lane);
         rest(worker, &mut lane);
         pinned_count += u64::from(lane.pinned.is_some());
         pinned::after_turn(worker, &mut lane);
@@ -94,6 +97,9 @@ pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
         if age >= limit && is_read && loss::is_wanted(worker, waiter) {
             late.push((*waiter, limit));
         }
+    }
+    if !late.is_empty() {
+        lane.node.note(Signal::Late(late.len() as u64), worker.now);
     }
     for (waiter, limit) in late {
         let ran = loss::effect(&waiter, lane.send.sent());
@@ -168,16 +174,26 @@ fn rest(worker: &mut Worker, lane: &mut Lane) {
     if !lane.is_idle() || lane.state != LaneState::Open {
         return;
     }
-    let idle = worker.now.saturating_sub(lane.used_at.max(lane.heard_at));
-    if idle >= SECOND {
+    let silent = worker.now.saturating_sub(lane.used_at.max(lane.heard_at));
+    if silent >= SECOND {
         lane.shrink(&mut worker.pool);
     }
+    let limit = worker.topology.load().silence_max().map(clock::to_micros);
     if lane.pinned.is_some() {
-        return rest_pinned(lane, is_outdated, idle);
+        return rest_pinned(lane, is_outdated, silent, limit);
     }
-    if !lane.retired && (is_outdated || idle >= clock::to_micros(lane.node.settings.lane_idle)) {
+    // Not what our own PINGs do counts, but what clients do.
+    let unused = worker.now.saturating_sub(lane.used_at);
+    if lane.retired {
+        return;
+    }
+    if is_outdated || unused >= clock::to_micros(lane.node.settings.lane_idle) {
         pool::retire(lane);
         worker.stats.lanes_retired.increment();
+    } else if limit.is_some_and(|limit| silent >= limit) {
+        // A server with a `timeout` closes who says nothing, and a command that is on its way at
+        // that moment has an unknown outcome. So nothing is said in time.
+        lane.beat(&mut worker.pool, worker.now);
     }
 }
 
@@ -188,8 +204,11 @@ fn is_blocked(worker: &Worker, lane: &Lane) -> bool {
 
 /// A connection of one session is closed when nobody has borrowed it for long; what it holds of an
 /// earlier deployment is lost.
-fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros) {
-    if lane.owner().is_none() && (is_outdated || upstream::pinned::is_tired(lane, idle)) {
+fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros, silence_max: Option<Micros>) {
+    // Or before the server closes it while somebody borrows it.
+    let is_tired = upstream::pinned::is_tired(lane, idle)
+        || silence_max.is_some_and(|silence_max| idle >= silence_max);
+    if lane.owner().is_none() && (is_outdated || is_tired) {
         pool::retire(lane);
     } else if is_outdated {
         lane.broken = Some(io::Error::other("the upstream was changed"));

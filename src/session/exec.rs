@@ -9,8 +9,8 @@
 
 use crate::command::Command;
 use crate::dispatch::Settled;
+use crate::resp::frames;
 use crate::resp::limits::Limits;
-use crate::resp::reply::ReplyScanner;
 use crate::resp::request::{RequestScanner, Scanned};
 use crate::resp::write::{self, Protocol};
 use crate::session::pin::Pending;
@@ -75,7 +75,7 @@ fn splice(
     let mut rest = bytes.get(end..)?;
     let mut ours = ours.iter().peekable();
     for place in 0..count {
-        let length = element_length(rest)?;
+        let length = frames::length(rest)?;
         let element = rest.get(..length)?;
         rest = rest.get(length..)?;
         match ours.next_if(|(at, _)| *at == place) {
@@ -101,13 +101,6 @@ fn note_disagreement(session: &mut Session) {
     if let Some(pin) = &mut session.pin {
         pin.is_dirty = true;
     }
-}
-
-/// Bytes of the first whole reply in `bytes`.
-pub(super) fn element_length(bytes: &[u8]) -> Option<usize> {
-    let mut scanner = ReplyScanner::default();
-    let progress = scanner.scan(bytes).ok()?;
-    progress.complete.then_some(progress.consumed)
 }
 
 /// The answer to one of our own commands.

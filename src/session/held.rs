@@ -16,7 +16,8 @@ use std::sync::atomic::Ordering;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, Lane as LaneKind, RequestPolicy, Spec};
-use crate::dispatch::cluster::{self, Order};
+use crate::dispatch::cluster;
+use crate::dispatch::order::{self, Order};
 use crate::dispatch::{self, Asked, Dispatched, Settled};
 use crate::refusal::Refusal;
 use crate::resp::write;
@@ -40,8 +41,8 @@ fn begin(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispatched 
     local(worker, session, spec, |line| write::simple(line, "OK"))
 }
 
-/// The node that a pinned command goes to: in a cluster the owner of its keys' slot. Some commands are answered here
-/// instead.
+/// The node that a pinned command goes to: in a cluster the owner of its keys' slot, which is told as well. Some
+/// commands are answered here instead.
 ///
 /// # Errors
 /// What became of the command.
@@ -51,9 +52,9 @@ pub fn home(
     session: &mut Session,
     spec: &Spec,
     command: Command<'_>,
-) -> Result<Arc<Node>, Dispatched> {
+) -> Result<(Arc<Node>, Option<u16>), Dispatched> {
     let Some(slots) = &topology.slots else {
-        return Ok(Arc::clone(&topology.node));
+        return Ok((Arc::clone(&topology.node), None));
     };
     match &*spec.name {
         "multi" => return Err(begin(worker, session, spec)),
@@ -68,7 +69,7 @@ pub fn home(
         return Err(Dispatched::Wait);
     }
     let slot = match place {
-        Place::Anywhere => return Ok(Arc::clone(&topology.node)),
+        Place::Anywhere => return Ok((Arc::clone(&topology.node), None)),
         Place::Slot(slot) => slot,
         Place::Several => return Err(cross_slot(worker, session, spec)),
     };
@@ -84,10 +85,7 @@ pub fn home(
         // Keys are watched elsewhere. A connection to one node cannot know of another's.
         return Err(cross_slot(worker, session, spec));
     }
-    if &*spec.name == "watch" {
-        session.pin.get_or_insert_default().watched_slot.get_or_insert(slot);
-    }
-    Ok(Arc::clone(&owner.node))
+    Ok((Arc::clone(&owner.node), Some(slot)))
 }
 
 fn cross_slot(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispatched {
@@ -300,7 +298,7 @@ fn forget_watches(
 ) -> Dispatched {
     let lane = match pool::room_on(worker, lane, session) {
         Ok(lane) => lane,
-        Err(refused) => return pinned::unavailable(worker, session, spec, refused),
+        Err(refused) => return order::unavailable(worker, session, spec, refused),
     };
     pinned::expect(worker, session, lane, spec, pending, Piece::Borrowed(UNWATCH))
 }
@@ -383,7 +381,7 @@ fn send(
         Some(_) if before > 0 => Dispatched::Wait,
         Some(lane) => match pool::room_on(worker, lane, session) {
             Ok(lane) => dispatch::send(worker, session, lane, asked, frame),
-            Err(refused) => return pinned::unavailable(worker, session, spec, refused),
+            Err(refused) => return order::unavailable(worker, session, spec, refused),
         },
         None => {
             let order = Order { topology, identity, slot, is_bulk, asked, frame };

@@ -221,7 +221,8 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
         worker.request_bytes = worker.request_bytes.saturating_sub(feed::held_bytes(session));
         worker.shared.registry.remove(session.client.id);
         if session.in_flight > 0 {
-            let lane = session.lane.filter(|_| topology.slots.is_none());
+            let is_on_one = topology.slots.is_none() && session.detours.is_none();
+            let lane = session.lane.filter(|_| is_on_one);
             orphan(worker, lane);
         }
         if let Some(own) = own {

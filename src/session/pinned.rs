@@ -17,7 +17,7 @@ use crate::arena::Key;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Spec, builtin_id};
-use crate::dispatch::{self, Asked, Dispatched, Settled};
+use crate::dispatch::{self, Asked, Dispatched, Settled, order};
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::parse_integer;
@@ -72,7 +72,7 @@ pub fn dispatch(
         Class::Shared => {
             let lane = match own_lane(worker, topology, session, identity) {
                 Ok(lane) => lane?,
-                Err(refused) => return Some(unavailable(worker, session, spec, refused)),
+                Err(refused) => return Some(order::unavailable(worker, session, spec, refused)),
             };
             let recount = Recount::of(&worker.shared.tally, spec, &command);
             let asked = Asked { recount, ..Asked::of(spec) };
@@ -132,8 +132,8 @@ fn begin(
     if let Some(done) = answer_at_once(worker, session, spec) {
         return done;
     }
-    let node = match held::home(worker, topology, session, spec, command) {
-        Ok(node) => node,
+    let (node, slot) = match held::home(worker, topology, session, spec, command) {
+        Ok(home) => home,
         Err(done) => return done,
     };
     let mut frame = frame;
@@ -174,15 +174,21 @@ fn begin(
         Err(refused) => {
             // What follows was sent for a transaction; Redis never refuses a MULTI and runs the
             // rest.
+            let done = order::unless_replaced(worker, (topology, &node), session, spec, refused);
             session.was_refused =
-                refused != NoLane::Wait && matches!(pending, Pending::Multi | Pending::Watch);
-            return unavailable(worker, session, spec, refused);
+                done == Dispatched::Done && matches!(pending, Pending::Multi | Pending::Watch);
+            return done;
         }
     };
     if session.in_flight > 0 {
         return Dispatched::Wait;
     }
-    expect(worker, session, lane, spec, pending, frame)
+    let is_watch = matches!(pending, Pending::Watch);
+    let done = expect(worker, session, lane, spec, pending, frame);
+    if let Some(pin) = session.pin.as_mut().filter(|_| is_watch && done == Dispatched::Done) {
+        pin.watched_slot = pin.watched_slot.or(slot);
+    }
+    done
 }
 
 /// Sends a command that is a barrier.
@@ -209,6 +215,7 @@ pub(super) fn expect(
         ..Asked::of(spec)
     };
     let done = dispatch::send(worker, session, lane, asked, frame);
+    session.waits_since = None;
     if done == Dispatched::Done
         && let Some(pin) = &mut session.pin
     {
@@ -363,19 +370,6 @@ pub fn unblock(worker: &Worker, spec: &Spec, command: Command<'_>) -> Option<Vec
     Some(frame)
 }
 
-/// Answers with what keeps the command from its connection.
-pub(super) fn unavailable(
-    worker: &mut Worker,
-    session: &mut Session,
-    spec: &Spec,
-    refused: NoLane,
-) -> Dispatched {
-    match refused {
-        NoLane::Wait => Dispatched::Wait,
-        NoLane::Refused(refusal) => dispatch::not_executed(worker, session, spec, &refusal),
-    }
-}
-
 /// The reply of a command that decides what the connection holds.
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     let Some(mut session) = worker.sessions.lend(waiter.session) else {
@@ -449,7 +443,11 @@ fn conclude(session: &mut Session, pending: Pending, is_ok: bool) {
         Pending::Multi if is_ok => pin.multi = Some(Multi::default()),
         // A DISCARD that was refused leaves the transaction open there.
         Pending::Aborting(_) | Pending::Unwatched | Pending::Discard => pin.is_dirty |= !is_ok,
-        Pending::Watch => pin.has_watches |= is_ok,
+        Pending::Watch => {
+            pin.has_watches |= is_ok;
+            // A WATCH that was refused binds nobody to its slot.
+            pin.watched_slot = pin.watched_slot.filter(|_| pin.has_watches);
+        }
         Pending::Unwatch if is_ok => pin.end_transaction(),
         Pending::Tracking(said) if is_ok => {
             pin.is_dirty = true;

@@ -81,6 +81,8 @@ pub struct Session {
     pub doubted: Vec<u16>,
     /// Its commands that must be routed again (INV-12 b).
     pub detours: Option<Box<Detours>>,
+    /// Since when its next command, which wants a connection of its own, waits for a node.
+    pub waits_since: Option<Micros>,
     /// Its commands that went to several places; `None` without any.
     pub gathers: Option<Box<Gathers>>,
     /// Lanes that are not read because it does not take its replies.
@@ -214,6 +216,7 @@ impl Session {
             map_version: 0,
             doubted: Vec::new(),
             detours: None,
+            waits_since: None,
             gathers: None,
             paused: Vec::new(),
             pin: None,

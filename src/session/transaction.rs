@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, Spec};
-use crate::dispatch::{self, Asked, Dispatched, Settled};
+use crate::dispatch::{self, Asked, Dispatched, Settled, order};
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::session::block::SCRIPT_FLUSH;
@@ -54,7 +54,7 @@ pub fn dispatch(
     };
     let lane = match pool::room_on(worker, lane, session) {
         Ok(lane) => lane,
-        Err(refused) => return pinned::unavailable(worker, session, spec, refused),
+        Err(refused) => return order::unavailable(worker, session, spec, refused),
     };
     match (spec.class_for(&command), &*spec.name) {
         // Redis answers these at once, with an error.
@@ -181,7 +181,7 @@ fn end(
     };
     let lane = match pool::room_on(worker, lane, session) {
         Ok(lane) => lane,
-        Err(refused) => return pinned::unavailable(worker, session, spec, refused),
+        Err(refused) => return order::unavailable(worker, session, spec, refused),
     };
     let Some(pending) = session.pin.as_mut().and_then(|pin| ending(pin, is_exec)) else {
         return Dispatched::Wait;

@@ -9,8 +9,8 @@
 //! answered by then (INV-12 c), so replicas that have acknowledged the PUBLISH have them all.
 //! Without it redis-server 7.0 answers `:1` while its replica is stopped.
 
+use crate::resp::frames;
 use crate::resp::write;
-use crate::session::exec::element_length;
 
 /// What is replicated in front of each WAIT.
 pub const STEP: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\n__breakwater:wait__\r\n$0\r\n\r\n";
@@ -19,7 +19,7 @@ pub const STEP: &[u8] = b"*3\r\n$7\r\nPUBLISH\r\n$19\r\n__breakwater:wait__\r\n$
 /// makes it true.
 #[must_use]
 pub fn answer(replies: &[u8]) -> Vec<u8> {
-    let length = element_length(replies).unwrap_or(replies.len());
+    let length = frames::length(replies).unwrap_or(replies.len());
     let (step, wait) = replies.split_at(length);
     if !step.starts_with(b"-") || wait.starts_with(b"-") {
         return wait.to_vec();

@@ -10,7 +10,7 @@ use crate::clock::{Micros, SECOND};
 use crate::topology::cluster::survey::Totals;
 use crate::topology::slots::{Health, MemberRole};
 
-use super::labels::{RefreshOutcome, RefreshTrigger, Reload, TurnedAway};
+use super::labels::{NodeState, RefreshOutcome, RefreshTrigger, Reload, TurnedAway};
 
 /// A client was turned away before it became a session.
 pub fn client_turned_away(reason: TurnedAway) {
@@ -87,6 +87,60 @@ pub fn generation_changed() {
     metrics::counter!(GENERATIONS).increment(1);
 }
 
+/// So many Sentinels answer, of so many that there are.
+pub fn sentinels(reachable: usize, size: usize) {
+    metrics::gauge!(SENTINELS, "state" => "reachable").set(reachable as f64);
+    let unreachable = size.saturating_sub(reachable);
+    metrics::gauge!(SENTINELS, "state" => "unreachable").set(unreachable as f64);
+}
+
+/// Sentinels have named another primary, and commands go there.
+pub fn primary_followed() {
+    metrics::counter!(PRIMARY_CHANGES).increment(1);
+}
+
+/// What Sentinels remember begins anew.
+pub fn sentinel_generation_changed() {
+    metrics::counter!(SENTINEL_GENERATIONS).increment(1);
+}
+
+/// A node has gone from one state to another.
+///
+/// The series of `all` counts the nodes in each state.
+pub fn node_state(node: &str, before: NodeState, after: NodeState) {
+    let gauge = |node: &str, state: NodeState| metrics::gauge!(NODE_STATE, "node" => node.to_owned(), "state" => state.as_str());
+    for state in NodeState::ALL {
+        gauge(node, state).set(f64::from(u8::from(state == after)));
+    }
+    // One that was never heard of was not counted.
+    if before != NodeState::Unknown {
+        gauge("all", before).decrement(1.0);
+    }
+    if after != NodeState::Unknown {
+        gauge("all", after).increment(1.0);
+        metrics::counter!(NODE_STATE_CHANGES, "state" => after.as_str()).increment(1);
+    }
+}
+
+/// Nobody looks after that node any more: it is no longer shown in any state.
+pub fn node_forgotten(node: &str, state: NodeState) {
+    node_state(node, state, NodeState::Unknown);
+    let labels = [("node", node.to_owned()), ("state", NodeState::Unknown.as_str().to_owned())];
+    metrics::gauge!(NODE_STATE, &labels).set(0.0);
+}
+
+/// The answer to a PING of the control plane took so long.
+pub fn node_ping(node: &str, took: Micros) {
+    let seconds = took as f64 / SECOND as f64;
+    metrics::gauge!(NODE_PING, "node" => node.to_owned()).set(seconds);
+    metrics::gauge!(NODE_PING, "node" => "all").set(seconds);
+}
+
+/// From here on nobody dials a node, or commands for it are refused.
+pub fn breaker_opened() {
+    metrics::counter!(BREAKER_OPENS).increment(1);
+}
+
 /// Publishes the readiness as it is at the moment of a scrape.
 ///
 /// `outages` is the number of times the upstream went from up to down since the start.
@@ -127,9 +181,20 @@ pub(super) fn register() {
             members(role.as_str(), health.as_str(), 0);
         }
     }
+    sentinels(0, 0);
+    metrics::counter!(PRIMARY_CHANGES).absolute(0);
+    metrics::counter!(SENTINEL_GENERATIONS).absolute(0);
     readiness(false, false, 0);
+    for state in NodeState::ALL {
+        let labels = [("node", "all"), ("state", state.as_str())];
+        metrics::gauge!(NODE_STATE, &labels).set(0.0);
+        metrics::counter!(NODE_STATE_CHANGES, "state" => state.as_str()).absolute(0);
+    }
+    metrics::gauge!(NODE_PING, "node" => "all").set(0.0);
+    metrics::counter!(BREAKER_OPENS).absolute(0);
 }
 
+const BREAKER_OPENS: &str = "breakwater_breaker_opens_total";
 const CLIENTS_TURNED_AWAY: &str = "breakwater_clients_turned_away_total";
 const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "breakwater_config_last_reload_successful";
 const CONFIG_RELOADS: &str = "breakwater_config_reloads_total";
@@ -143,9 +208,15 @@ const MIGRATIONS: &str = "breakwater_migrations_open";
 const MIGRATIONS_FAILED: &str = "breakwater_migrations_failed";
 const MIGRATIONS_STUCK: &str = "breakwater_migrations_stuck";
 const MIGRATION_AGE: &str = "breakwater_migration_age_seconds";
+const NODE_PING: &str = "breakwater_node_ping_seconds";
+const NODE_STATE: &str = "breakwater_node_state";
+const NODE_STATE_CHANGES: &str = "breakwater_node_state_changes_total";
 const ORPHANED_KEYS: &str = "breakwater_orphaned_keys";
+const PRIMARY_CHANGES: &str = "breakwater_primary_changes_total";
 const SCRIPTS: &str = "breakwater_scripts";
 const SCRIPT_BYTES: &str = "breakwater_script_bytes";
+const SENTINELS: &str = "breakwater_sentinels";
+const SENTINEL_GENERATIONS: &str = "breakwater_sentinel_generations_total";
 const SLOTS_SPLIT: &str = "breakwater_slots_split";
 const SLOTS_UNCOVERED: &str = "breakwater_slots_uncovered";
 const SLOT_MAP_AGE: &str = "breakwater_slot_map_age_seconds";

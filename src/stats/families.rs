@@ -81,6 +81,10 @@ breakwater_migrations_failed             Open slots that will not arrive without
 breakwater_migrations_stuck              Slots open for 5 (warning) and 15 minutes (critical).
 breakwater_migration_age_seconds         How long the oldest open slot has been open.
 breakwater_orphaned_keys                 Keys on a node that does not serve their slot.
+breakwater_node_state                    1 for the state that a node is in; all: nodes in that state.
+breakwater_node_state_changes_total      Times that a node came into a state.
+breakwater_node_ping_seconds             Time that the last PING of a node took; all: of any node.
+breakwater_breaker_opens_total           Times that a node was found to be failing.
 breakwater_cluster_generations_total     Times the cluster became another one at its addresses.
 breakwater_upstream_up                   1 if the upstream answers, else 0.
 breakwater_upstream_outages_total        Times the upstream went from up to down.

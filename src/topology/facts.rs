@@ -29,6 +29,9 @@ pub struct Facts {
     /// The node's `proto-max-bulk-len` in bytes, where CONFIG GET tells: a longer argument makes it
     /// close the connection, and a lane is everybody's (INV-2).
     pub bulk_bytes: Option<usize>,
+    /// After how many seconds the node closes a connection that says nothing; 0: never; `None`: it
+    /// does not tell.
+    pub idle_timeout: Option<usize>,
     /// Databases that SELECT accepts: 0 to `databases - 1`.
     pub databases: u32,
     /// Clients that the node allows, and those that it had when we connected; where INFO tells
@@ -74,6 +77,8 @@ pub async fn learn(exchange: &mut Exchange) -> Result<Learnt, ExchangeError> {
     facts.databases = count_databases(exchange).await?;
     let reply = ask(exchange, &[b"CONFIG", b"GET", b"proto-max-bulk-len"]).await?;
     facts.bulk_bytes = config_number(&reply);
+    let reply = ask(exchange, &[b"CONFIG", b"GET", b"timeout"]).await?;
+    facts.idle_timeout = config_number(&reply);
     let reply = ask(exchange, &[b"INFO", b"clients"]).await?;
     facts.clients = info_number(&reply, "maxclients").zip(info_number(&reply, "connected_clients"));
     let reply = ask(exchange, &[b"COMMAND"]).await?;
@@ -178,6 +183,7 @@ impl Default for Facts {
             version: "7.0.0".into(),
             modules: Modules::default(),
             bulk_bytes: None,
+            idle_timeout: None,
             databases: 16,
             clients: None,
         }

@@ -10,17 +10,21 @@
 
 pub mod cluster;
 pub mod facts;
+pub mod pulse;
 pub mod redirect;
 pub mod restore;
+pub mod sentinel;
 pub mod single;
 pub mod slots;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::admin::Readiness;
+use crate::clock::Micros;
 use crate::command::spec::{CommandId, builtin_id};
 use crate::command::table::Table;
 use crate::config::{Ping, PresentAs, UpstreamSettings};
@@ -28,6 +32,7 @@ use crate::resp::limits::Limits;
 use crate::upstream::dial::Node;
 use crate::worker::Shared;
 use facts::Facts;
+use sentinel::group::Group;
 use slots::SlotMap;
 
 /// A picture of the upstream.
@@ -37,6 +42,8 @@ pub struct Topology {
     pub epoch: u64,
     /// How often the control plane has found the node well; a change ends a worker's back-off.
     pub recoveries: u64,
+    /// Until when a successor of the node is expected; 0: none is.
+    pub failover_until: Micros,
     /// The node that all commands go to; in a cluster the one that commands without a key go to.
     pub node: Arc<Node>,
     /// Who serves which slot; `None` where one node serves everything.
@@ -45,6 +52,8 @@ pub struct Topology {
     pub table: Arc<Table>,
     /// What it said about itself; `None` until the first connection.
     pub facts: Option<Arc<Facts>>,
+    /// Who watches the node, behind Sentinel, as they were seen last.
+    pub group: Option<Arc<Group>>,
 }
 
 /// Where snapshots are published.
@@ -58,11 +67,16 @@ pub async fn follow(
     mut changed: watch::Receiver<u64>,
 ) {
     loop {
-        let is_cluster = shared.topology.load().slots.is_some();
+        let topology = shared.topology.load();
+        let is_cluster = topology.slots.is_some();
+        let is_sentinel = topology.node.settings.sentinel.is_some();
+        drop(topology);
         let (shared, readiness) = (Arc::clone(&shared), Arc::clone(&readiness));
         let following = async {
             if is_cluster {
                 cluster::follow(shared, readiness).await
+            } else if is_sentinel {
+                sentinel::follow(shared, readiness).await
             } else {
                 single::follow(shared, readiness).await
             }
@@ -94,10 +108,15 @@ pub fn fitted(table: Table, node: &Node) -> Table {
 }
 
 /// The table with those commands made local that are answered here before this kind of upstream
-/// only: PING where it is to be so, and CLUSTER in front of a cluster. Of the latter two are about
-/// keys and go to the keys' node, unless there is to be no cluster.
+/// only: PING where it is to be so, CLUSTER in front of a cluster, and SENTINEL in front of a master
+/// behind Sentinels. Of CLUSTER two are about keys and go to the keys' node, unless there is to be no
+/// cluster.
 #[must_use]
 pub fn with_our_answers(table: Table, settings: &UpstreamSettings) -> Table {
+    let table = match settings.sentinel {
+        Some(_) => table.with_ours("sentinel", -2),
+        None => table,
+    };
     let is_local_ping = settings.ping == Ping::Local;
     let present_as = settings.cluster.as_ref().map(|cluster| cluster.present_as);
     table.answered_here(|spec| match (&*spec.name, present_as) {
@@ -116,6 +135,9 @@ const SPREAD: [&str; 3] =
     ["cluster|countkeysinslot", "cluster|getkeysinslot", "cluster|slot-stats"];
 const CLUSTER: CommandId = builtin_id("cluster");
 
+/// Longest silence on a connection that a server might close.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
 // === impl Topology ===
 
 impl Topology {
@@ -124,7 +146,16 @@ impl Topology {
     pub fn unknown(epoch: u64, node: Arc<Node>) -> Self {
         let table = Arc::new(fitted(Table::builtin(), &node));
         let slots = node.settings.cluster.is_some().then(|| Arc::new(SlotMap::empty()));
-        Self { epoch, recoveries: 0, node, slots, table, facts: None }
+        Self {
+            epoch,
+            recoveries: 0,
+            failover_until: 0,
+            node,
+            slots,
+            table,
+            facts: None,
+            group: None,
+        }
     }
 
     /// The picture before anything is known of the upstream of that URL.
@@ -141,10 +172,12 @@ impl Topology {
         Self {
             epoch: self.epoch,
             recoveries: self.recoveries,
+            failover_until: self.failover_until,
             node: Arc::clone(&self.node),
             slots: Some(Arc::new(slots)),
             table: Arc::clone(&self.table),
             facts: self.facts.clone(),
+            group: self.group.clone(),
         }
     }
 
@@ -153,6 +186,15 @@ impl Topology {
     pub fn limits(&self, limits: &Limits) -> Limits {
         let node = self.facts.as_ref().and_then(|facts| facts.bulk_bytes).unwrap_or(usize::MAX);
         Limits { bulk_bytes: limits.bulk_bytes.min(node), ..*limits }
+    }
+
+    /// How long a connection to the node may say nothing, with enough to spare to say it in time;
+    /// `None`: for ever. Where the node does not tell its `timeout`, a minute is assumed.
+    #[must_use]
+    pub fn silence_max(&self) -> Option<Duration> {
+        let facts = self.facts.as_ref()?;
+        let timeout = facts.idle_timeout.unwrap_or(60) as u64;
+        (timeout > 0).then(|| (Duration::from_secs(timeout) / 3).min(SILENCE_MAX))
     }
 
     /// Whether clients are shown a cluster, of which we are the only node.

@@ -21,6 +21,7 @@ use crate::stats::labels::DialFailure;
 use crate::tls::ClientTlsReloader;
 use crate::topology::slots::NodeId;
 use crate::upstream::exchange::{Exchange, ExchangeError};
+use crate::upstream::health::Health;
 use crate::upstream::identity::Presented;
 
 /// One Redis process, and all that is needed to connect to it.
@@ -37,6 +38,8 @@ pub struct Node {
     /// Of a replica: until when it may serve reads, as far as the control plane has seen; 0: not at
     /// all.
     pub in_step_until: AtomicU64,
+    /// How it is, as everybody in this process knows it.
+    pub health: Health,
 }
 
 /// What a new connection is for.
@@ -91,6 +94,11 @@ async fn connect(node: &Node) -> Result<Halves, DialError> {
         Endpoint::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| DialError::io(&error))?;
             Ok(net::split_unix(stream))
+        }
+        // The control plane publishes the address as soon as it is known.
+        Endpoint::Elected(name) => {
+            let text = format!("no Sentinel has named the primary of '{name}' yet");
+            Err(DialError::new(DialFailure::Unresolved, text))
         }
         Endpoint::Tcp { host, port } => {
             let stream = connect_tcp(&node.settings, host, *port).await?;
@@ -265,13 +273,26 @@ impl Node {
         tls: Option<(ClientTlsReloader, ServerName<'static>)>,
     ) -> Self {
         let name = settings.endpoint.to_string();
-        Self { id, name, settings, tls, in_step_until: AtomicU64::default() }
+        Self {
+            id,
+            name,
+            settings,
+            tls,
+            in_step_until: AtomicU64::default(),
+            health: Health::default(),
+        }
     }
 
     /// Whether others may serve what it serves: it can redirect, and be replaced.
     #[must_use]
     pub fn is_of_cluster(&self) -> bool {
         self.settings.cluster.is_some()
+    }
+
+    /// Whether another node may take its place while its deployment stays.
+    #[must_use]
+    pub fn is_replaceable(&self) -> bool {
+        self.is_of_cluster() || self.settings.sentinel.is_some()
     }
 }
 

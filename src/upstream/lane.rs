@@ -16,7 +16,7 @@ use std::task::Waker;
 use crate::arena::Key;
 use crate::buffer::{ChunkPool, Piece, SendBuffer};
 use crate::clock::Micros;
-use crate::command::spec::CommandId;
+use crate::command::spec::{CommandId, builtin_id};
 use crate::net::WriteHalf;
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyScanner;
@@ -49,6 +49,17 @@ pub struct LaneKey {
     pub is_bulk: bool,
     /// Whether the node was told READONLY: a replica then serves reads itself.
     pub is_readonly: bool,
+}
+
+// === impl LaneKey ===
+
+impl LaneKey {
+    /// The fast lane to a node for commands of `session`, which acts as `identity`.
+    #[must_use]
+    pub fn of(session: &Session, identity: Identity, epoch: u64, node: NodeId) -> Self {
+        let (protocol, db) = (session.protocol, session.db);
+        Self { epoch, node, identity, protocol, db, is_bulk: false, is_readonly: false }
+    }
 }
 
 /// Who gets the next reply, and what is owed if none comes.
@@ -122,6 +133,8 @@ pub enum Role {
     },
     /// It answers a command of our own, and is not delivered: its session's commands wait for it.
     Whisper,
+    /// It answers a PING of our own on a connection that nobody uses at the moment.
+    Beat,
     /// It says what the node knows of a script.
     Script,
     /// It says which libraries of functions the node has.
@@ -216,6 +229,8 @@ pub struct Lane {
     pub settling: Option<Key<Session>>,
     /// Some waiter's session has gone while the command is unsent: the queue wants to be swept.
     pub has_orphans: bool,
+    /// Reads that brought replies, since the node's breaker was told of them.
+    pub answers: u64,
     /// Whether this connection has answered a command.
     pub has_answered: bool,
     /// Connections in a row that ended before they answered anything.
@@ -322,6 +337,7 @@ impl Lane {
             overdraft: false,
             settling: None,
             has_orphans: false,
+            answers: 0,
             has_answered: false,
             fruitless: 0,
             socket: WriteHalf::Detached,
@@ -349,6 +365,33 @@ impl Lane {
         waiter.preludes_due = 0;
         waiter.is_asking = false;
         self.waiters.push_back(waiter);
+    }
+
+    /// Asks the node something whose answer nobody waits for, so that the connection is not silent.
+    pub fn beat(&mut self, pool: &mut ChunkPool, now: Micros) {
+        let waiter = Waiter {
+            session: SessionId::nobody(),
+            slot: 0,
+            end: 0,
+            taken_at: now,
+            length: 0,
+            prelude: 0,
+            preludes_due: 0,
+            is_asking: false,
+            is_detour: false,
+            command: PING,
+            resent: 0,
+            frames: 1,
+            is_retry_safe: true,
+            patience: Patience::Endless,
+            role: Role::Beat,
+            is_muted: true,
+            recount: Recount::No,
+        };
+        self.enqueue(pool, Piece::Borrowed(b"*1\r\n$4\r\nPING\r\n"), waiter);
+        // Its own task writes it: nobody else has a turn now.
+        self.write_blocked = true;
+        self.wake();
     }
 
     /// As [`Self::enqueue`], behind a command of ours (or nothing), and ASKING if `is_asking`. They
@@ -381,6 +424,13 @@ impl Lane {
     #[must_use]
     pub fn is_consistent(&self) -> bool {
         self.waiters.back().is_none_or(|last| last.end == self.send.end())
+    }
+
+    /// Tells the node's breaker what has come since the last time.
+    pub fn count_answers(&mut self, now: Micros) {
+        if self.answers > 0 {
+            self.node.health.answered(std::mem::take(&mut self.answers), now);
+        }
     }
 
     /// Notes that the kernel took `count` bytes at `now`.
@@ -474,3 +524,4 @@ impl Lane {
 pub const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 /// Waiters for which an idle lane keeps memory.
 const WAITERS_KEPT: usize = 64;
+const PING: CommandId = builtin_id("ping");

@@ -14,6 +14,7 @@ use std::mem;
 
 use crate::buffer::SendBuffer;
 use crate::clock::to_micros;
+use crate::dispatch::patience::is_succession_due;
 use crate::dispatch::{self, Settled, detour};
 use crate::net::WriteHalf;
 use crate::refusal::{Ran, Refusal};
@@ -131,6 +132,8 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
         let is_inverted = inverted.contains(&waiter.session);
         let may_retry = progress == Progress::Sent
             && waiter.is_retry_safe
+            // While nobody may dial, what is sent again only waits to be told so.
+            && !node.health.is_open()
             && worker.reaches.spend_retry(worker.now);
         let remedy = if loses_state {
             without_state(progress, &waiter, exec_is_sent)
@@ -169,17 +172,17 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
         // The node's own answer to a client that has not authenticated.
         Refusal::NoAuth
     } else {
-        worker.reaches.down(node, error, worker.now)
+        node.down(error, worker.now)
     };
     let waiters = apart(worker, mem::take(&mut lane.waiters), 0);
     let old = mem::take(&mut lane.send);
     lane.proven.reset();
     // Waiting does not help somebody without a password.
     let window = if error.is_stranger() { 0 } else { to_micros(node.settings.retry_window) };
+    let is_elsewhere = is_elsewhere(worker, lane);
     for waiter in waiters {
-        // In a cluster another node may serve it meanwhile: how long that is waited for is decided
-        // there.
-        let may_wait = is_elsewhere(lane) && !waiter.is_bound() && window > 0
+        // Another node may serve it meanwhile: how long that is waited for is decided there.
+        let may_wait = is_elsewhere && !waiter.is_bound() && window > 0
             || worker.now.saturating_sub(waiter.taken_at) < window;
         if may_wait && is_wanted(worker, &waiter) {
             again(worker, lane, &old, waiter);
@@ -315,16 +318,33 @@ fn apply(
     dispatch::settle_guarded(worker, &waiter, Settled::Failed { refusal, outcome });
 }
 
-/// Whether the lane's commands may go to another node.
-fn is_elsewhere(lane: &Lane) -> bool {
-    lane.node.is_of_cluster() && lane.pinned.is_none()
+/// Whether the lane's commands may go to another node: there are others, there will be, or commands
+/// go elsewhere by now.
+fn is_elsewhere(worker: &mut Worker, lane: &Lane) -> bool {
+    let topology = worker.topology.load();
+    let is_left = lane.key.epoch != topology.epoch || is_succession_due(worker.now, topology);
+    lane.pinned.is_none() && (lane.node.is_of_cluster() || is_left)
 }
 
-/// Sends a waiter's command again: on the lane's next connection, or in a cluster wherever its slot
-/// is then.
+/// Settles what waits on a lane that has no connection and will get none, because commands go to
+/// another node by now.
+pub fn evacuate(worker: &mut Worker, lane: &mut Lane) {
+    let waiters = apart(worker, mem::take(&mut lane.waiters), 0);
+    let old = mem::take(&mut lane.send);
+    lane.proven.reset();
+    for waiter in waiters {
+        if is_wanted(worker, &waiter) {
+            again(worker, lane, &old, waiter);
+        } else {
+            worker.stats.tombstones_consumed.increment();
+        }
+    }
+}
+
+/// Sends a waiter's command again: on the lane's next connection, or wherever its keys are by then.
 fn again(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
     match old.piece(waiter.start(), waiter.end) {
-        Some(frame) if is_elsewhere(lane) && !waiter.is_bound() => {
+        Some(frame) if !waiter.is_bound() && is_elsewhere(worker, lane) => {
             detour::adopt(worker, lane, frame, &waiter)
         }
         _ => requeue(worker, lane, old, waiter),

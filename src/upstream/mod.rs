@@ -10,6 +10,7 @@
 pub mod dial;
 pub mod exchange;
 pub mod flush;
+pub mod health;
 pub mod identity;
 pub mod lane;
 pub mod lane_sets;
@@ -22,5 +23,6 @@ pub mod receive;
 pub(crate) mod rig;
 pub mod role;
 pub mod subscriber;
+pub mod succession;
 pub mod task;
 pub mod verify;

@@ -175,7 +175,7 @@ fn refusal(worker: &Worker, node: &Node, session: &mut Session) -> Option<Refusa
     if std::mem::take(&mut session.pin_refused) {
         return Some(busy(worker));
     }
-    worker.reaches.refusal(node, worker.now)
+    node.refusal(worker.now)
 }
 
 /// What a client is told that has waited for too long.
@@ -198,15 +198,7 @@ fn grant(
         Need::Brief => None,
         Need::Lasting => Some(worker.shared.pinned.reserve_lasting()?),
     };
-    let key = LaneKey {
-        epoch: topology.epoch,
-        node: node.id,
-        identity,
-        protocol: session.protocol,
-        db: session.db,
-        is_bulk: true,
-        is_readonly: false,
-    };
+    let key = LaneKey { is_bulk: true, ..LaneKey::of(session, identity, topology.epoch, node.id) };
     let resting = take_resting(worker, &key);
     let id = resting.or_else(|| open(worker, node, session, key))?;
     Some((id, lasting))

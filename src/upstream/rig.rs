@@ -286,7 +286,7 @@ impl Rig {
         *self.lane().waiters.front().unwrap()
     }
 
-    fn lane_id(&self) -> LaneId {
+    pub(crate) fn lane_id(&self) -> LaneId {
         self.focus.unwrap_or_else(|| self.worker.lanes.keys().next().unwrap())
     }
 

@@ -26,6 +26,7 @@ use crate::session::state::Closing;
 use crate::session::{flush, pinned};
 use crate::stats::labels::{ClosedReason, DialFailure, LaneLost};
 use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::health::chart::Signal;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
 use crate::upstream::pinned::wake_next;
@@ -41,13 +42,9 @@ pub(crate) enum End {
     Lost(LaneLost, String),
 }
 
-/// How many connections one worker may be dialling at a time (INV-9): several, or one after a
-/// failure.
+/// How many connections one worker may be dialling at a time (INV-9), whatever the node.
 #[derive(Debug)]
-pub struct Dialling {
-    several: Semaphore,
-    one: Semaphore,
-}
+pub struct Dialling(Semaphore);
 
 /// Runs a lane from its dial to its end.
 pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Dialling>) {
@@ -56,7 +53,7 @@ pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Dialling>) {
             Ok(read) => read,
             Err(error) => match give_up(&worker, id, &node, &error) {
                 Some(pause) => {
-                    tokio::time::sleep(pause).await;
+                    node.health.rest(pause).await;
                     continue;
                 }
                 None => return,
@@ -73,7 +70,7 @@ fn node_of(worker: &SharedWorker, id: LaneId) -> Option<Arc<Node>> {
     worker.borrow().lanes.get(id).map(|lane| Arc::clone(&lane.node))
 }
 
-/// Dials, one connection at a time for the whole worker, unless the node has just been found dead.
+/// Dials in its turn, unless the node has just been found dead.
 async fn dial_lane(
     worker: &SharedWorker,
     id: LaneId,
@@ -81,17 +78,12 @@ async fn dial_lane(
     dialling: &Dialling,
 ) -> Result<ReadHalf, DialError> {
     pause(worker, id).await;
-    let is_well = worker.borrow().reaches.last_error(node.id).is_none();
-    let _permit = dialling.permit(is_well).await;
+    let _permit = dialling.permit().await;
+    let _turn = node.health.turn().await;
     let purpose = {
         let mut worker = worker.borrow_mut();
-        let now = crate::clock::micros();
-        if worker.reaches.refusal(node, now).is_some()
-            && let Some(error) = worker.reaches.last_error(node.id)
-        {
-            // Another lane has tried while this one waited for its turn.
-            return Err(error.clone());
-        }
+        // Somebody else may have tried while this one waited for its turn.
+        node.health.begin_dial(crate::clock::micros())?;
         worker.stats.dials_started.increment();
         purpose(&mut worker, id)
     };
@@ -100,7 +92,7 @@ async fn dial_lane(
     worker.now = crate::clock::micros();
     match result {
         Ok(exchange) => {
-            worker.reaches.of(node.id).note_success();
+            node.note(Signal::Dialled, worker.now);
             let node_client_id = exchange.node_client_id.unwrap_or(0);
             let (read, write) = exchange.into_halves();
             opened(&mut worker, id, write, node_client_id);
@@ -108,7 +100,7 @@ async fn dial_lane(
         }
         Err(error) => {
             worker.stats.dial_failed(error.failure).increment();
-            note_failure(&mut worker, id, &error);
+            note_failure(&worker, id, &error);
             events::dial_failed(&node.name, error.cause(), &error.text);
             Err(error)
         }
@@ -128,15 +120,11 @@ async fn pause(worker: &SharedWorker, id: LaneId) {
 
 /// Remembers a failure that concerns everybody. A password of one client, a database that does not
 /// exist or a node that commands no longer go to must not keep the others from dialling (INV-5).
-fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
-    let epoch = worker.topology.load().epoch;
-    let Some(lane) = worker.lanes.get(id) else {
-        return;
-    };
-    let node = lane.key.node;
-    if is_everybodys(error, lane.key.identity) && lane.key.epoch == epoch {
-        let now = worker.now;
-        worker.reaches.of(node).note_failure(error.clone(), now);
+fn note_failure(worker: &Worker, id: LaneId, error: &DialError) {
+    if let Some(lane) = worker.lanes.get(id)
+        && is_everybodys(error, lane.key.identity)
+    {
+        lane.node.note(Signal::DialFailed { error, is_probe: false }, worker.now);
     }
 }
 
@@ -216,7 +204,7 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
     departure::due(&mut worker);
     flush::touched(&mut worker);
     // Never at once: an error that concerns this lane alone sets no back-off for all.
-    let pause = worker.reaches.pause(node.id, worker.now).max(FRUITLESS_PAUSE);
+    let pause = node.health.pause(worker.now).max(FRUITLESS_PAUSE);
     (!is_done).then_some(pause)
 }
 
@@ -230,6 +218,7 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
     worker.stats.lanes.sub(u64::from(lane.pinned.is_none()));
     if let End::Lost(cause, text) = end {
         worker.stats.lane_lost(cause).increment();
+        node.note(Signal::Lost(cause.into()), worker.now);
         events::lane_lost(&node.name, cause.as_str(), &text);
         // Of a cluster's node somebody else may have taken the place.
         worker.shared.map_is_old.notify_one();
@@ -370,19 +359,25 @@ fn receive_giant(
 }
 
 /// Whether the lane waits for the client of the reply in progress (admission: the giant).
-fn is_paused(worker: &Worker, lane: &mut Lane) -> bool {
+fn is_paused(worker: &mut Worker, lane: &mut Lane) -> bool {
     if lane.paused_at.is_none() || lane.overdraft {
         return false;
     }
-    let session = lane.waiters.front().and_then(|first| worker.sessions.get(first.session));
+    let first = lane.waiters.front().map(|first| first.session);
+    let session = first.and_then(|first| worker.sessions.get_mut(first));
     // A client that has gone, or that has taken half of what it is owed, stops nobody.
-    let is_slow = session.is_some_and(|session| {
+    let slow = session.filter(|session| {
         session.write_blocked && session.owed() as u64 >= session.gate.bounds.reply_bytes / 2
     });
-    if !is_slow {
+    let Some(session) = slow else {
         lane.paused_at = None;
+        return false;
+    };
+    // It may be another one than the lane was paused for: the one that it waits for must wake it.
+    if !session.paused.contains(&lane.id) {
+        session.paused.push(lane.id);
     }
-    is_slow
+    true
 }
 
 /// A reply longer than its session's room, for a client that does not read, retires the lane; at
@@ -409,7 +404,6 @@ fn check_giant(worker: &mut Worker, lane: &mut Lane) {
     let full = bound / 4 * 3;
     if owed >= full && !lane.overdraft && lane.paused_at.is_none() {
         lane.paused_at = Some(worker.now);
-        session.paused.push(lane.id);
     }
 }
 
@@ -441,16 +435,15 @@ pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
 
 impl Default for Dialling {
     fn default() -> Self {
-        Self { several: Semaphore::new(DIALS_MAX), one: Semaphore::new(1) }
+        Self(Semaphore::new(DIALS_MAX))
     }
 }
 
 impl Dialling {
-    /// The permit to dial. The semaphores are never closed; without a permit the dial is merely not
+    /// The permit to dial. The semaphore is never closed; without a permit the dial is merely not
     /// limited.
-    pub(crate) async fn permit(&self, is_well: bool) -> Option<SemaphorePermit<'_>> {
-        let semaphore = if is_well { &self.several } else { &self.one };
-        semaphore.acquire().await.ok()
+    pub(crate) async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.acquire().await.ok()
     }
 }
 
@@ -479,7 +472,7 @@ impl From<receive::Anomaly> for End {
     }
 }
 
-/// Dials of one worker at a time while its node is well.
+/// Dials of one worker at a time.
 const DIALS_MAX: usize = 16;
 /// Reads of one turn: half a megabyte in all, then the others have theirs.
 const READS_A_TURN: usize = 8;
@@ -489,3 +482,32 @@ const GIANT_READ_BYTES: usize = 256 * 1024;
 pub(crate) const FRUITLESS_PAUSE: Duration = Duration::from_millis(10);
 /// Longest such pause.
 pub(crate) const FRUITLESS_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::rig::Rig;
+
+    #[test]
+    fn whoever_a_paused_lane_waits_for_now_wakes_it() {
+        let mut rig = Rig::new();
+        let client = rig.client();
+        rig.say(client, b"GET large\r\n");
+        rig.hand_over_all();
+        let session = rig.worker.sessions.get_mut(client).unwrap();
+        session.write_blocked = true;
+        let owed = usize::try_from(session.gate.bounds.reply_bytes).unwrap();
+        let slot = rig.first_waiter().slot;
+        let Worker { sessions, pool, .. } = &mut rig.worker;
+        let session = sessions.get_mut(client).unwrap();
+        session.replies.piece(slot, &vec![b'x'; owed], &mut session.out, pool);
+        // It was paused for the client of an earlier reply.
+        let id = rig.lane_id();
+        let mut lane = rig.worker.lanes.lend(id).unwrap();
+        lane.paused_at = Some(0);
+        assert!(is_paused(&mut rig.worker, &mut lane) && is_paused(&mut rig.worker, &mut lane));
+        assert_eq!(rig.worker.sessions.get_mut(client).unwrap().paused, [id]);
+        rig.worker.sessions.get_mut(client).unwrap().write_blocked = false;
+        assert!(!is_paused(&mut rig.worker, &mut lane) && lane.paused_at.is_none());
+    }
+}

@@ -99,6 +99,15 @@ fn the_examples_mean_what_their_comments_say() {
     let announced = cluster.listeners[0].announce.as_ref().expect("it announces an address");
     assert_eq!((announced.host.as_str(), announced.port), ("redis.example", 7000));
 
+    let sentinel = load("sentinel.toml").upstream;
+    let group = sentinel.sentinel.as_ref().expect("it names Sentinels");
+    assert_eq!((group.seeds.len(), group.master_name.as_str()), (3, "mymaster"));
+    // Each side has users of its own.
+    let user =
+        |it: &Option<breakwater::config::Credentials>| it.as_ref().and_then(|it| it.user.clone());
+    assert_eq!(user(&sentinel.credentials).as_deref(), Some("app"));
+    assert_eq!(user(&group.credentials).as_deref(), Some("breakwater"));
+
     let node = load("node.toml");
     let [unix, tls] = node.listeners.as_slice() else { panic!("{:?}", node.listeners) };
     assert!(matches!(unix.address, ListenAddress::Unix { mode: 0o660, .. }));
@@ -131,8 +140,8 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
         "f:1:1: 'wrokers' is not a key; did you mean 'workers'?",
         "f:2:11: profile 'guard' needs the policy engine, which this build does not have; use 'open'",
         "f:4:11: '6379' is not an address to listen on; write 127.0.0.1:6379",
-        "f:6:7: redis-sentinel:// names a Redis behind Sentinel, and this build serves one Redis or a cluster; \
-         write redis://HOST:6379 or redis-cluster://HOST:6379,HOST:6379",
+        "f:6:7: the upstream's URL names no master behind its Sentinels; write the name of `sentinel monitor`, \
+         as in redis-sentinel://HOST:26379/mymaster",
         "f:7:1: 'retry_windw' is not a key of [upstream]; did you mean 'retry_window'?",
         "f:8:19: the duration '1' has no unit; write \"1s\" or \"1ms\"",
     ];

@@ -17,6 +17,21 @@ use crate::support::{
     Act, Client, FakeUpstream, Proxy, RedisServer, bulk, command, eventually, line, shown, until,
 };
 
+// === a server that closes who says nothing ===
+
+#[test]
+fn a_server_that_closes_who_is_silent_finds_nobody_silent() {
+    let redis = RedisServer::start_with(&["--timeout", "1"]);
+    let proxy = Proxy::before(&redis.url()).ready();
+    let mut client = proxy.client();
+    for count in 1..=4 {
+        assert_eq!(shown(&client.ask("INCR n")), format!("\":{count}\\r\\n\""));
+        std::thread::sleep(Duration::from_millis(2200));
+    }
+    assert_eq!(proxy.metric_of("breakwater_lanes_lost_total", "closed"), 0.0);
+    assert_eq!(proxy.metric("breakwater_lanes_opened_total"), 1.0, "one that stays");
+}
+
 // === a lost connection ===
 
 /// A fake that answers everything with its own words, except the first command that begins with `fatal`.

@@ -7,13 +7,14 @@
 //! What surprises: two answers to one question within the same file are a complaint and not a precedence,
 //! because whoever reads the file sees only one of them.
 
-use super::super::address::{self, UpstreamUrl};
+use super::super::address::{self, Deployment, UpstreamUrl};
 use super::super::file::{Table, WrittenClientTls, WrittenUpstream};
 use super::super::quantity::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, Time, ZERO};
 use super::super::{
-    ClientTls, ClusterSettings, Endpoint, Ping, PresentAs, ReplicaReads, UpstreamSettings,
+    ClientTls, ClusterSettings, Endpoint, Ping, PresentAs, ReplicaReads, SentinelSettings,
+    UpstreamSettings,
 };
-use super::credentials::credentials;
+use super::credentials::{credentials, of_sentinels};
 use super::{Checker, NoUpstream, Place, UPSTREAM, one_of};
 use crate::cli::RunFlags;
 use crate::tls::is_server_name;
@@ -44,6 +45,7 @@ pub(super) fn check(
     let db = database(checker, written, &url);
     let tls = client_tls(checker, written.tls.as_ref(), &url);
     let credentials = credentials(checker, written, &url);
+    let to_sentinels = of_sentinels(checker, written, &url);
     let renamed = renamed(checker, &written.renamed);
     let (fast, slow) = deadlines(checker, written);
     let second = MILLISECOND..=MINUTE;
@@ -63,16 +65,22 @@ pub(super) fn check(
     let hour = SECOND..=HOUR;
     let replica_max_lag = checker.time("replica_max_lag", &written.replica_max_lag, hour);
     let zone = written.zone.clone();
-    let UpstreamUrl { endpoint, seeds, .. } = url.url?;
+    let UpstreamUrl { endpoint, deployment, .. } = url.url?;
+    let (cluster, sentinel) = match deployment {
+        Deployment::Single => (None, None),
+        Deployment::Cluster(seeds) => {
+            let cluster =
+                ClusterSettings { seeds, present_as, replica_reads, replica_max_lag, zone };
+            (Some(cluster), None)
+        }
+        Deployment::Sentinel { seeds, master_name } => {
+            (None, Some(SentinelSettings { seeds, master_name, credentials: to_sentinels }))
+        }
+    };
     Some(UpstreamSettings {
         endpoint,
-        cluster: seeds.map(|seeds| ClusterSettings {
-            seeds,
-            present_as,
-            replica_reads,
-            replica_max_lag,
-            zone,
-        }),
+        cluster,
+        sentinel,
         ping,
         db,
         tls,
@@ -218,6 +226,7 @@ fn client_tls(
     if let Some(url) = url.url.as_ref().filter(|url| !url.is_tls) {
         let hint = match url.endpoint {
             Endpoint::Tcp { .. } => "write rediss:// in the URL, or remove [upstream.tls]",
+            Endpoint::Elected(_) => "write rediss-sentinel:// in the URL, or remove [upstream.tls]",
             Endpoint::Unix(_) => "a unix socket needs no TLS; remove [upstream.tls]",
         };
         let what = "[upstream.tls] is set, but the URL asks for plain text";
@@ -297,6 +306,12 @@ impl Url {
 
     /// True if it names a cluster.
     fn is_cluster(&self) -> bool {
-        self.url.as_ref().is_some_and(|url| url.seeds.is_some())
+        self.url.as_ref().is_some_and(|url| matches!(url.deployment, Deployment::Cluster(_)))
+    }
+
+    /// True if it names a master behind Sentinels.
+    pub(super) fn is_sentinel(&self) -> bool {
+        let deployment = self.url.as_ref().map(|url| &url.deployment);
+        matches!(deployment, Some(Deployment::Sentinel { .. }))
     }
 }

@@ -100,6 +100,9 @@ fn a_redirect_for_another_slot_is_passed_on() {
     rig.say(ann, &line("GET a"));
     answer(&mut rig, b"-MOVED 1 10.0.0.1:6379\r\n");
     assert_eq!(told(&mut rig, ann), "-MOVED 1 10.0.0.1:6379\r\n");
+    rig.say(ann, &line("GET a"));
+    answer(&mut rig, b"$-1\r\n");
+    assert_eq!(told(&mut rig, ann), "$-1\r\n", "nothing of it is in the way");
 }
 
 #[test]

@@ -135,6 +135,19 @@ const ANSWERED: [&str; 15] = [
     "slots",
 ];
 
+/// Where the client of `session` finds us: at what is announced, else at what it has dialled. Empty
+/// and 0 where nobody can say.
+pub(super) fn own_address(session: &Session) -> (String, u16) {
+    match &session.gate.announced {
+        Some(announced) => (announced.host.clone(), announced.port),
+        // A path of a unix socket is no address that a node of a cluster could have.
+        None => match session.client.local_address.parse::<SocketAddr>() {
+            Ok(dialled) => (dialled.ip().to_string(), dialled.port()),
+            Err(_) => (String::new(), 0),
+        },
+    }
+}
+
 // === impl Names ===
 
 impl Default for Names {
@@ -158,14 +171,7 @@ fn drawn_name() -> String {
 impl<'a> View<'a> {
     /// As the client of `session` is to see us.
     fn new(names: &'a Names, session: &Session) -> Self {
-        let (host, port) = match &session.gate.announced {
-            Some(announced) => (announced.host.clone(), announced.port),
-            // A path of a unix socket is no address that a node of a cluster could have.
-            None => match session.client.local_address.parse::<SocketAddr>() {
-                Ok(dialled) => (dialled.ip().to_string(), dialled.port()),
-                Err(_) => (String::new(), 0),
-            },
-        };
+        let (host, port) = own_address(session);
         Self { names, host, port, is_tls: session.gate.is_tls, protocol: session.protocol }
     }
 

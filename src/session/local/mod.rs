@@ -19,6 +19,7 @@ pub mod cluster;
 mod cluster_help;
 mod connection;
 pub mod hello;
+mod sentinel;
 
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,7 @@ pub fn answer(
         name if name.starts_with("cluster|") => {
             cluster::cluster(worker, topology, session, spec, command);
         }
+        "sentinel" => sentinel::sentinel(worker, topology, session, command),
         "auth" => auth::auth(worker, session, command),
         "hello" => hello::hello(worker, topology, session, command),
         "client|id" => client::id(worker, session),

@@ -353,7 +353,7 @@ async fn received(
 
 /// Any number. Nothing depends on its being unpredictable, only on its being another one in each
 /// process.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     let mut bytes = [0; 8];
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
     u64::from_le_bytes(bytes)

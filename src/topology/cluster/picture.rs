@@ -161,7 +161,34 @@ impl Picture {
             (None, claim) => claim.map(|claim| claim.owner),
         };
         let since = if owner == slot.owner { slot.since } else { version };
-        Slot { owner, since, patched_at: 0 }
+        Slot { owner, since, patched_at: self.vouched(map, slot, owner, claim) }
+    }
+
+    /// Until its owner itself has spoken, or its new epoch is known, a slot stays with whom a redirect or the former owner
+    /// gave it to: they may know the new owner by an old epoch, and others still by none.
+    fn vouched(
+        &self,
+        map: &SlotMap,
+        slot: Slot,
+        owner: Option<NodeId>,
+        claim: Option<&Claim>,
+    ) -> Micros {
+        let known = |id| map.members.get(id).map_or(0, |member| member.config_epoch);
+        // With a new epoch it is the claim that it made when it took the slot.
+        let is_newer = |owner| claim.is_some_and(|claim| claim.epoch > known(owner));
+        if owner.is_none_or(|owner| self.spoke.contains(&owner) || is_newer(owner)) {
+            return 0;
+        }
+        match (slot.owner, claim) {
+            (Some(former), Some(claim)) if Some(former) != owner => {
+                if claim.epoch < known(former) {
+                    self.began
+                } else {
+                    0
+                }
+            }
+            _ => slot.patched_at,
+        }
     }
 
     /// INV-10: whether the claim may take a slot from its present owner, which is still a member.
@@ -169,7 +196,8 @@ impl Picture {
         let known = |id| map.members.get(id).map_or(0, |member| member.config_epoch);
         let epoch = known(owner);
         // A redirect tells no epoch, but it is younger than every claim that we had heard of: what a
-        // node repeats that has not heard of the move is none against it.
+        // node repeats that has not heard of the move is none against it. The same holds for what
+        // the former owner has given up.
         let is_news = slot.patched_at == 0 || claim.epoch > known(claim.owner);
         // The owner itself was asked, and does not claim it: then there is nothing to be weighed.
         // Its own claim, had it made one, would be the best one or have lost to this one.
@@ -348,11 +376,14 @@ fn members(
     Members::new(all)
 }
 
-/// The claim with the highest epoch to each slot.
+/// The claim with the highest epoch to each slot. Of those who have spoken themselves only their own
+/// word counts: others may not have heard yet what they gave away.
 fn claims(answers: &[&Answer], ids: &HashMap<&str, (NodeId, Endpoint)>) -> Vec<Option<Claim>> {
     let mut claims: Vec<Option<Claim>> = vec![None; usize::from(SLOTS)];
+    let spoke: HashSet<&str> = spoke(answers.iter().copied()).map(|seen| &*seen.id).collect();
     let seen = answers.iter().flat_map(|answer| &answer.view.nodes);
-    for seen in seen.filter(|seen| seen.role == MemberRole::Primary) {
+    let counts = |seen: &&Seen| seen.is_myself || !spoke.contains(&*seen.id);
+    for seen in seen.filter(|seen| seen.role == MemberRole::Primary).filter(counts) {
         let Some(&(owner, _)) = ids.get(&*seen.id) else { continue };
         for slot in slots_of(seen) {
             let Some(claim) = claims.get_mut(usize::from(slot)) else { continue };

@@ -18,6 +18,7 @@ pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod redis;
 pub(crate) mod relay;
+pub(crate) mod sentinel;
 
 use std::time::{Duration, Instant};
 

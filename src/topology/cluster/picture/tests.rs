@@ -134,6 +134,24 @@ fn an_owner_that_gives_a_slot_up_is_taken_at_its_word() {
 }
 
 #[test]
+fn what_an_owner_gave_away_does_not_come_back_by_hearsay() {
+    // b takes slots from c by a new epoch, which c has not heard of when it tells.
+    let c_told = || answer("c", "a 1 0-4999; b 2 5000-10000; c 3 10001-16383");
+    let a_repeats = || answer("a", "a 1 0-4999; b 2 5000-9999; c 3 10000-16383");
+    let mut story = Story::of_three();
+    story.told(20, &[c_told()]).unwrap();
+    assert_eq!(story.owner(10000), Some("b"));
+    // Whether c is there to deny it or not.
+    story.told(30, &[a_repeats(), c_told()]).unwrap();
+    assert_eq!(story.owner(10000), Some("b"));
+    let _ = story.told(40, &[a_repeats()]);
+    assert_eq!(story.owner(10000), Some("b"));
+    // A newer claim of c's is one.
+    story.told(50, &[answer("a", "a 1 0-4999; b 2 5000-9999; c 9 10000-16383")]).unwrap();
+    assert_eq!(story.owner(10000), Some("c"));
+}
+
+#[test]
 fn a_map_with_holes_replaces_no_whole_one() {
     let mut story = Story::of_three();
     let picture = story.told(20, &[answer("b", "a 1; b 2 5000-9999; c 3 10000-16383")]).unwrap();
