@@ -34,6 +34,8 @@ pub enum Command {
     Check(CheckFlags),
     /// Say what would happen to a command, by which rule, and where it would go
     Explain(ExplainFlags),
+    /// Look for what is amiss behind, with the repair; exit 1 if it is critical, 2 if nothing answers
+    Doctor(DoctorFlags),
 }
 
 /// Flags of `run`, as written; a flag wins over its variable, both win over the file.
@@ -96,6 +98,20 @@ pub struct ExplainFlags {
     pub command: Vec<OsString>,
 }
 
+/// Flags of `doctor`.
+#[derive(Args, Clone)]
+pub struct DoctorFlags {
+    /// The configuration file, TOML
+    #[arg(long, value_name = "FILE", env = "BREAKWATER_CONFIG", value_parser = path())]
+    pub config: Option<PathBuf>,
+    /// The Redis behind, as for run
+    #[arg(long, value_name = "URL", env = "BREAKWATER_UPSTREAM", hide_env_values = true)]
+    pub upstream: Option<String>,
+    /// Write an object for machines instead of a page
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Reads the process's arguments and variables. Ends the process itself for `--help`, `--version` (status 0)
 /// and for a command line that cannot be understood (status 2).
 #[must_use]
@@ -156,6 +172,10 @@ impl Cli {
                 drop_blank_path(&mut flags.config);
                 drop_blank(&mut flags.upstream);
             }
+            Command::Doctor(flags) => {
+                drop_blank_path(&mut flags.config);
+                drop_blank(&mut flags.upstream);
+            }
             Command::Check(_) => {}
         }
         self
@@ -188,6 +208,17 @@ fn drop_blank(text: &mut Option<String>) {
 
 fn drop_blank_path(path: &mut Option<PathBuf>) {
     path.take_if(|path| path.as_os_str().is_empty());
+}
+
+// === impl DoctorFlags ===
+
+impl DoctorFlags {
+    /// The layers that `Settings::load` would join for a `run` with these flags.
+    #[must_use]
+    pub fn run_flags(&self) -> RunFlags {
+        let Self { config, upstream, .. } = self.clone();
+        RunFlags { config, upstream, ..RunFlags::default() }
+    }
 }
 
 // === impl ExplainFlags ===
@@ -280,9 +311,14 @@ mod tests {
 
     #[test]
     fn lines_that_mean_nothing_are_refused() {
-        for line in
-            [&[][..], &["serve"], &["run", "--unknown"], &["check"], &["run", "extra"], &["doctor"]]
-        {
+        for line in [
+            &[][..],
+            &["serve"],
+            &["run", "--unknown"],
+            &["check"],
+            &["run", "extra"],
+            &["doctor", "x"],
+        ] {
             assert!(parse_from(line).is_err(), "{line:?}");
         }
     }

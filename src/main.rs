@@ -1,7 +1,8 @@
 //! Parse the command line, load settings, serve; errors become exit codes.
 //!
-//! Owns the process's exit codes: 0 for success, 1 for a configuration or start that failed, 2 (by clap) for a
-//! command line that cannot be understood. Never serves by itself.
+//! Owns the process's exit codes: 0 for success, 1 for a configuration or start that failed or a critical finding of
+//! `doctor`, 2 for a command line that cannot be understood (by clap) or an upstream that `doctor` cannot reach. Never
+//! serves by itself.
 //!
 //! What surprises: a configuration's complaints are written to stderr one a line, as a compiler does, so that
 //! editors and CI can jump to them.
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use breakwater::allocator::{ALLOCATOR as ALLOCATOR_CHOICE, Allocator};
 use breakwater::cli::{self, Command, RunFlags};
 use breakwater::config::Settings;
+use breakwater::doctor::{self, Diagnosis};
 use breakwater::{explain, log, server};
 
 #[global_allocator]
@@ -22,6 +24,11 @@ fn main() -> io::Result<ExitCode> {
         Command::Run(flags) => run(&flags)?,
         Command::Check(flags) => cli::check(&flags.files, &mut io::stdout().lock())?,
         Command::Explain(flags) => explain::run(&flags, &mut io::stdout().lock())?,
+        Command::Doctor(flags) => match doctor::run(&flags, &mut io::stdout().lock())? {
+            Diagnosis::Well => true,
+            Diagnosis::Critical => false,
+            Diagnosis::Unreached => return Ok(ExitCode::from(2)),
+        },
     };
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

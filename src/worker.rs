@@ -19,7 +19,7 @@ use crate::arena::Arena;
 use crate::buffer::ChunkPool;
 use crate::clock::{self, Micros};
 use crate::command::keys::KeyPosition;
-use crate::config::MemorySettings;
+use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
 use crate::pubsub::tally::Tally;
@@ -31,7 +31,9 @@ use crate::scripts::libraries::Libraries;
 use crate::session::local::cluster::Names;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
+use crate::slowlog::{Recorder, Slowlog};
 use crate::stats::WorkerStats;
+use crate::stats::nodes::NodeSeries;
 use crate::topology::{Published, Topology};
 use crate::upstream::flush::Unflushed;
 use crate::upstream::identity::Identities;
@@ -79,6 +81,8 @@ pub struct Worker {
     pub touched: Touched,
     /// Spare chunks.
     pub pool: ChunkPool,
+    /// Which commands are slow, and where they are noted.
+    pub slow: Recorder,
     /// Counters.
     pub stats: Arc<WorkerStats>,
     /// What all workers share.
@@ -150,8 +154,14 @@ pub struct Shared {
     /// Rung if that sign names a node that the map does not know: then no patience with fruitless
     /// fetches is due.
     pub stranger_named: tokio::sync::Notify,
+    /// How the servers behind are watched; replaced by a reload.
+    pub watch: arc_swap::ArcSwap<WatchSettings>,
+    /// Slow commands of all workers.
+    pub slowlog: Arc<Slowlog>,
     /// What the control plane has found amiss behind us. No worker looks at it.
     pub findings: Arc<Board>,
+    /// What the servers behind have said of themselves; likewise.
+    pub nodes: Arc<NodeSeries>,
     /// Counters of each worker, for whoever wants a sum. Locked only to add one and to sum.
     pub stats: Mutex<Vec<Arc<WorkerStats>>>,
 }
@@ -207,9 +217,17 @@ impl Shared {
             names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),
             stranger_named: tokio::sync::Notify::new(),
+            watch: arc_swap::ArcSwap::from_pointee(WatchSettings::default()),
             findings: Arc::default(),
+            slowlog: Arc::default(),
+            nodes: Arc::default(),
             stats: Mutex::default(),
         }
+    }
+
+    /// From here on the servers behind are watched by these settings.
+    pub fn watch_as(&self, settings: WatchSettings) {
+        self.watch.store(Arc::new(settings));
     }
 
     /// The upstream is about to become another one: what belonged to the old one is dropped.
@@ -286,6 +304,7 @@ impl Worker {
             unflushed: Unflushed::default(),
             touched: Touched::default(),
             pool: ChunkPool::default(),
+            slow: shared.slowlog.recorder(&shared.watch.load().slowlog),
             stats,
             shared,
             topology,

@@ -31,6 +31,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use crate::clock;
 use crate::findings::Board;
 use crate::net::TcpListener;
+use crate::slowlog::Slowlog;
 use crate::stats::export::Exporter;
 use crate::topology::Published;
 
@@ -49,6 +50,8 @@ pub struct AdminState {
     pub orders: Orders,
     /// What is amiss behind us.
     pub findings: Arc<Board>,
+    /// What `/slowlog` shows.
+    pub slowlog: Arc<Slowlog>,
 }
 
 /// The bounds of the admin server.

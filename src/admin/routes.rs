@@ -27,6 +27,8 @@ const ENDPOINTS: &str = "\
 /findings what is amiss behind, or could not be checked, each with its repair
 /findings.json the same for machines
 /upstream POST a URL or an [upstream] table: move there, once it is verified
+/slowlog  commands that took long, who asked, and where the time went
+/slowlog.json the same for machines
 ";
 
 /// The media type of everything but the metrics.
@@ -55,6 +57,8 @@ fn answer(method: &Method, path: &str, state: &AdminState) -> Answer {
         "/findings" => amiss,
         "/findings.json" => amiss_json,
         "/upstream" => return only("POST", "send the new upstream with POST\n"),
+        "/slowlog" => slow,
+        "/slowlog.json" => slow_json,
         _ => return not_found(),
     };
     if method == Method::GET || method == Method::HEAD {
@@ -119,6 +123,16 @@ fn amiss(state: &AdminState) -> Answer {
 /// The same as a list of objects.
 fn amiss_json(state: &AdminState) -> Answer {
     json(&state.findings.all())
+}
+
+/// Commands that took long, the newest first.
+fn slow(state: &AdminState) -> Answer {
+    text(StatusCode::OK, state.slowlog.view().page())
+}
+
+/// The same as an object.
+fn slow_json(state: &AdminState) -> Answer {
+    json(&state.slowlog.view())
 }
 
 /// The path is not repeated: what a browser sends must not come back to it.
@@ -223,7 +237,7 @@ mod tests {
         let (status, body) = ask(Method::GET, "/", &state);
         assert_eq!(status, 200);
         let paths: Vec<&str> = body.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(paths.len(), 7);
+        assert_eq!(paths.len(), 9);
         for path in paths {
             assert_ne!(ask(Method::GET, path, &state).0, 404, "{path}");
         }

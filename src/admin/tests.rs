@@ -32,6 +32,7 @@ impl AdminState {
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             orders: Orders::new(false).0,
             findings: Arc::default(),
+            slowlog: Arc::default(),
         }
     }
 }

@@ -7,13 +7,18 @@
 //! notes the complaint, and reads again until nothing is left to complain about. Values keep their place in the
 //! text ([`Spanned`]); a default's place is 0..0 and is never shown, because defaults are right.
 
+mod beside;
 mod words;
+
+pub(super) use self::beside::{
+    WrittenExpect, WrittenLog, WrittenMemory, WrittenSlowlog, WrittenWatch,
+};
 
 use self::words::{Cut, explain, syntax};
 use super::complaint::{Complaint, Fault, Position};
 use super::quantity::{Size, Time};
 use super::table::Table;
-use super::{MemorySettings, PinnedMax, PubsubSettings, Workers};
+use super::{PinnedMax, PubsubSettings, Workers};
 use crate::resp::limits::Limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -54,6 +59,12 @@ pub(super) struct Written {
     pub(super) log: Table<WrittenLog>,
     /// Bounds of what is held for clients.
     pub(super) memory: Table<WrittenMemory>,
+    /// What there should be behind us.
+    pub(super) expect: Table<WrittenExpect>,
+    /// How often it is looked at.
+    pub(super) watch: Table<WrittenWatch>,
+    /// Which commands are remembered as slow.
+    pub(super) slowlog: Table<WrittenSlowlog>,
 }
 
 /// `[[listener]]`.
@@ -216,38 +227,6 @@ pub(super) struct WrittenClientTls {
     pub(super) server_name: Option<Spanned<String>>,
 }
 
-/// `[log]`.
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct WrittenLog {
-    /// A level or a filter.
-    pub(super) level: Spanned<String>,
-    /// "text" or "json".
-    pub(super) format: Spanned<String>,
-}
-
-/// `[memory]`.
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct WrittenMemory {
-    /// 64 KiB to 1 TiB.
-    pub(super) session_reply_bytes: Spanned<Size>,
-    /// 64 KiB to 1 TiB, at least a session's.
-    pub(super) reply_bytes_total: Spanned<Size>,
-    /// 64 KiB to 1 TiB.
-    pub(super) request_bytes_total: Spanned<Size>,
-    /// 1 ms to 1 minute.
-    pub(super) lane_stall: Spanned<Time>,
-    /// 1 ms to 1 hour, more than `lane_stall`.
-    pub(super) client_stall: Spanned<Time>,
-    /// 1 to 65,536.
-    pub(super) session_commands_max: Spanned<usize>,
-    /// Up to 1 GiB; 0 remembers nothing.
-    pub(super) script_bytes_total: Spanned<Size>,
-    /// Up to 1 GiB.
-    pub(super) script_bytes: Spanned<Size>,
-}
-
 /// Reads a file as far as it can be read, with everything that could not be.
 ///
 /// What was complained about has its default in the answer, so that the rest can still be checked. After a
@@ -349,6 +328,9 @@ impl Default for Written {
             upstream: Table::default(),
             log: Table::default(),
             memory: Table::default(),
+            expect: Table::default(),
+            watch: Table::default(),
+            slowlog: Table::default(),
         }
     }
 }
@@ -440,41 +422,6 @@ impl Default for WrittenUpstream {
             user_timeout: default(Time::secs(5)),
             lane_idle: default(Time::secs(60)),
             restore_functions: default(false),
-        }
-    }
-}
-
-// === impl WrittenLog ===
-
-impl Default for WrittenLog {
-    fn default() -> Self {
-        Self { level: default("info".to_owned()), format: default("text".to_owned()) }
-    }
-}
-
-// === impl WrittenMemory ===
-
-impl Default for WrittenMemory {
-    fn default() -> Self {
-        let MemorySettings {
-            session_reply_bytes,
-            reply_bytes_total,
-            request_bytes_total,
-            lane_stall,
-            client_stall,
-            session_commands_max,
-            script_bytes_total,
-            script_bytes,
-        } = MemorySettings::default();
-        Self {
-            session_reply_bytes: default(Size(session_reply_bytes)),
-            reply_bytes_total: default(Size(reply_bytes_total)),
-            request_bytes_total: default(Size(request_bytes_total)),
-            lane_stall: default(Time(lane_stall)),
-            client_stall: default(Time(client_stall)),
-            session_commands_max: default(session_commands_max),
-            script_bytes_total: default(Size(script_bytes_total)),
-            script_bytes: default(Size(script_bytes)),
         }
     }
 }

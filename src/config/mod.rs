@@ -57,6 +57,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// Bounds of what is held in memory. Needs a restart.
     pub memory: MemorySettings,
+    /// How the servers behind are watched, and what is expected of them. Hot.
+    pub watch: WatchSettings,
     /// After SIGTERM, the longest that commands in flight are waited for; 0 to 1 hour.
     pub drain_timeout: Duration,
     /// What is allowed but deserves a warning in the log at start. Free of secrets.
@@ -389,6 +391,40 @@ pub struct MemorySettings {
     pub script_bytes: usize,
 }
 
+/// How the servers behind are watched, and what is expected of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchSettings {
+    /// How often each server is asked how it is; 1 second to 1 hour.
+    pub every: Duration,
+    /// What there should be.
+    pub expect: Expect,
+    /// Which commands are remembered as slow.
+    pub slowlog: SlowlogSettings,
+}
+
+/// What there should be behind us. `None`: what was there within the last hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expect {
+    /// Members of the cluster.
+    pub nodes: Option<usize>,
+    /// Replicas of each primary.
+    pub replicas: Option<usize>,
+    /// Sentinels of the group.
+    pub sentinels: Option<usize>,
+    /// Bytes that a server may use before something kills it; `None`: half more than its
+    /// `maxmemory`, and without that the memory of its host.
+    pub memory_limit: Option<u64>,
+}
+
+/// Which commands are remembered as slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowlogSettings {
+    /// Those that took so long here and at their node together; 1 ms to 1 hour.
+    pub threshold: Duration,
+    /// Whether their first key is remembered with them (INV-11).
+    pub keys: bool,
+}
+
 /// SHA-256 of a file's content: what a reload compares, because modification times lie on mounted volumes.
 #[must_use]
 pub fn content_hash(content: &[u8]) -> [u8; 32] {
@@ -474,6 +510,27 @@ impl Default for MemorySettings {
             script_bytes_total: 16 << 20,
             script_bytes: 1 << 20,
         }
+    }
+}
+
+// === impl WatchSettings ===
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(10),
+            expect: Expect::default(),
+            slowlog: SlowlogSettings::default(),
+        }
+    }
+}
+
+// === impl SlowlogSettings ===
+
+impl Default for SlowlogSettings {
+    /// Redis's own threshold; no keys.
+    fn default() -> Self {
+        Self { threshold: Duration::from_millis(10), keys: false }
     }
 }
 

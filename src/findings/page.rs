@@ -26,23 +26,38 @@ pub fn rows(findings: &[Finding]) -> String {
     })
 }
 
-/// The whole page, the most urgent first.
+/// The whole page, the most urgent first. Checks of one subject that were not made for one reason
+/// are one paragraph: twelve of them say no more than one.
 #[must_use]
 pub fn page(findings: &[Finding]) -> String {
     if findings.is_empty() {
         return "nothing is known to be amiss\n".to_owned();
     }
-    findings.iter().fold(String::new(), |mut page, it| {
-        let next = match it.severity {
-            Severity::NotChecked => "to check",
-            _ => "repair",
-        };
-        let severity = it.severity.as_str().replace('_', " ").to_uppercase();
-        let _ = writeln!(page, "{severity}  {}  ({})", it.subject, it.id);
-        let _ = writeln!(page, "  {}", it.text);
-        let _ = writeln!(page, "  {next}: {}\n", it.repair);
-        page
-    })
+    let (unchecked, found): (Vec<&Finding>, Vec<&Finding>) =
+        findings.iter().partition(|it| it.severity == Severity::NotChecked);
+    let mut page = String::new();
+    for it in found {
+        paragraph(&mut page, it, it.id, "repair");
+    }
+    let mut rest = unchecked;
+    while let Some(first) = rest.first().copied() {
+        let is_alike = |it: &&Finding| (&it.subject, &it.text) == (&first.subject, &first.text);
+        let (alike, others): (Vec<&Finding>, Vec<&Finding>) = rest.into_iter().partition(is_alike);
+        let ids: Vec<&str> = alike.iter().map(|it| it.id).collect();
+        paragraph(&mut page, first, &ids.join(", "), "to check");
+        rest = others;
+    }
+    page
+}
+
+fn paragraph(page: &mut String, it: &Finding, ids: &str, next: &str) {
+    let severity = it.severity.as_str().replace('_', " ").to_uppercase();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        page,
+        "{severity}  {}  ({ids})\n  {}\n  {next}: {}\n",
+        it.subject, it.text, it.repair
+    );
 }
 
 #[cfg(test)]
@@ -54,14 +69,15 @@ mod tests {
         let findings = [
             Finding::critical("x", "n:1", "it hurts".into(), "mend it".into()),
             Finding::not_checked("y", "n:1", "CONFIG is forbidden", "allow CONFIG GET"),
+            Finding::not_checked("z", "n:1", "CONFIG is forbidden", "allow CONFIG GET"),
         ];
         assert_eq!(
             page(&findings),
             "CRITICAL  n:1  (x)\n  it hurts\n  repair: mend it\n\n\
-             NOT CHECKED  n:1  (y)\n  not checked: CONFIG is forbidden\n  to check: allow CONFIG GET\n\n"
+             NOT CHECKED  n:1  (y, z)\n  not checked: CONFIG is forbidden\n  to check: allow CONFIG GET\n\n"
         );
         assert_eq!(
-            rows(&findings),
+            rows(&findings[..2]),
             "finding critical x n:1: it hurts\nfinding not_checked y n:1: not checked: CONFIG is forbidden\n"
         );
         assert!(page(&[]).contains("nothing"));

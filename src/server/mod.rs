@@ -59,6 +59,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let workers = settings.workers.count();
     let memory = per_worker(&settings.memory, workers);
     let shared = Arc::new(Shared::new(Arc::clone(&published), memory));
+    shared.watch_as(settings.watch.clone());
     let admin = admin_listener(&settings).await?;
     let started: Vec<Started> = (0..workers)
         .map(|number| workers::start(number, Arc::clone(&shared), Arc::clone(&doors)))
@@ -68,7 +69,8 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let (stop_admin, admin_stopped) = watch::channel(false);
     let (orders, desk) = Orders::new(settings.admin_changes);
     if let Some(listener) = admin {
-        let exporter = exporter(&started).showing(Arc::clone(&shared.findings));
+        let (findings, nodes) = (Arc::clone(&shared.findings), Arc::clone(&shared.nodes));
+        let exporter = exporter(&started).showing(findings, nodes);
         exporter.install().context("another metrics recorder is installed")?;
         let state = Arc::new(AdminState {
             exporter,
@@ -76,6 +78,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
             topology: Arc::clone(&published),
             orders,
             findings: Arc::clone(&shared.findings),
+            slowlog: Arc::clone(&shared.slowlog),
         });
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }
@@ -87,6 +90,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     ));
     tokio::task::spawn_local(names::keep(Arc::clone(&published)));
     tokio::task::spawn_local(reload::watch_passwords(Arc::clone(&published)));
+    tokio::task::spawn_local(crate::watch::follow(Arc::clone(&shared)));
     let (drain, draining) = watch::channel(false);
     let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
     for ((place, bound), door) in bound.into_iter().enumerate().zip(doors.iter()) {

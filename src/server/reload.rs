@@ -16,7 +16,7 @@ use super::workers::Door;
 use crate::admin::orders::{Order, Verdict};
 use crate::cli::RunFlags;
 use crate::config::check;
-use crate::config::{Endpoint, Settings, UpstreamSettings, content_hash};
+use crate::config::{Endpoint, Settings, UpstreamSettings, WatchSettings, content_hash};
 use crate::events;
 use crate::stats::control;
 use crate::stats::labels::Reload;
@@ -110,6 +110,7 @@ impl Reloader {
         }
         if wanted.upstream.is_same_deployment(&self.in_force.upstream) {
             self.adjust(wanted.upstream, shared);
+            self.watch_as(wanted.watch, shared);
             control::config_reloaded(Reload::Applied);
             return;
         }
@@ -117,6 +118,7 @@ impl Reloader {
             Ok(()) => {
                 control::config_reloaded(Reload::Applied);
                 self.note_moved(wanted.upstream);
+                self.watch_as(wanted.watch, shared);
             }
             Err(error) => {
                 control::config_reloaded(Reload::Refused);
@@ -189,6 +191,14 @@ impl Reloader {
         control::upstream_changed();
         events::upstream_changed(&upstream.endpoint.to_string());
         self.in_force.upstream = upstream;
+    }
+}
+
+// The last step of a reload, so that a refused upstream leaves the expectations of the old one.
+impl Reloader {
+    fn watch_as(&mut self, watch: WatchSettings, shared: &Shared) {
+        shared.watch_as(watch.clone());
+        self.in_force.watch = watch;
     }
 }
 

@@ -50,6 +50,7 @@ pub fn run(worker: &mut Worker) {
             worker.links.restore(id, link);
         }
     }
+    worker.slow.adopt(&worker.shared.watch.load().slowlog);
     worker.stats.pinned.set(pinned_count);
     upstream::pinned::tick(worker);
     look_at_sessions(worker);

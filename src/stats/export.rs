@@ -18,6 +18,7 @@ use super::WorkerStats;
 use super::families::{self, Label, Series};
 use super::histogram::{Histogram, Snapshot};
 use super::labels::Outcome;
+use super::nodes::NodeSeries;
 use super::process::{self, Process};
 use super::{control, text};
 use crate::findings::Board;
@@ -43,6 +44,8 @@ pub struct Exporter {
     commands: Mutex<Vec<[Option<metrics::Counter>; Outcome::ALL.len()]>>,
     /// What is amiss behind us.
     findings: Arc<Board>,
+    /// How the servers behind are.
+    nodes: Arc<NodeSeries>,
     started: Instant,
 }
 
@@ -75,16 +78,17 @@ impl Exporter {
             handle: recorder.handle(),
             recorder: Arc::new(recorder),
             findings: Arc::default(),
+            nodes: Arc::default(),
             started: crate::clock::now(),
         };
         exporter.register_constants();
         exporter
     }
 
-    /// The same exporter, which also shows what stands on `findings`.
+    /// The same exporter, which also shows what stands on `findings` and how the servers are.
     #[must_use]
-    pub fn showing(self, findings: Arc<Board>) -> Self {
-        Self { findings, ..self }
+    pub fn showing(self, findings: Arc<Board>, nodes: Arc<NodeSeries>) -> Self {
+        Self { findings, nodes, ..self }
     }
 
     /// Makes this exporter the process's recorder, so that [`control`] counts into it.
@@ -114,6 +118,7 @@ impl Exporter {
             text::write_histogram(&mut page, family, families::help(family), &snapshot);
         }
         self.write_findings(&mut page);
+        self.nodes.write(&mut page);
         if let Some(seconds) = process.cpu_seconds {
             let family = "process_cpu_seconds_total";
             text::write_fractional_counter(&mut page, family, families::help(family), seconds);
@@ -129,7 +134,8 @@ impl Exporter {
             let severity = it.severity.as_str();
             (vec![("id", it.id), ("severity", severity), ("subject", &*it.subject)], 1.0)
         });
-        text::write_gauges(page, families::FINDING, families::help(families::FINDING), rows);
+        let help = families::help(families::FINDING);
+        text::write_rows(page, families::FINDING, help, text::Kind::Gauge, rows);
     }
 
     /// Copies the sums over the workers into the registry.

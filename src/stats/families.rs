@@ -85,6 +85,9 @@ breakwater_node_state                    1 for the state that a node is in; all:
 breakwater_node_state_changes_total      Times that a node came into a state.
 breakwater_node_ping_seconds             Time that the last PING of a node took; all: of any node.
 breakwater_breaker_opens_total           Times that a node was found to be failing.
+breakwater_primary_changes_total         Times that Sentinels named another primary that was followed.
+breakwater_sentinel_generations_total    Times that what Sentinels remember began anew.
+breakwater_sentinels                     Sentinels that are known, by whether they answer.
 breakwater_cluster_generations_total     Times the cluster became another one at its addresses.
 breakwater_upstream_up                   1 if the upstream answers, else 0.
 breakwater_upstream_outages_total        Times the upstream went from up to down.
@@ -107,6 +110,45 @@ breakwater_log_lines_suppressed_total    Log lines dropped because they repeated
 breakwater_build_info                    Always 1; the label is the version that runs.
 breakwater_uptime_seconds                Seconds since the process began to serve.
 breakwater_finding                       Always 1 for what is amiss behind us, or was not checked.
+breakwater_node_watched 1 if the watcher's last round reached the server.
+breakwater_node_uptime_seconds Seconds since the server started.
+breakwater_node_loading 1 while the server loads its data.
+breakwater_node_keys Keys of the selected database of the server.
+breakwater_node_keyspace_hits_total Reads that found a key on the server.
+breakwater_node_keyspace_misses_total Reads that found no key on the server.
+breakwater_node_evicted_keys_total Keys that the server evicted for want of memory.
+breakwater_node_expired_stale_ratio Estimated share of expired keys that still take memory.
+breakwater_node_slow_commands_total Entries that the server ever made in its SLOWLOG.
+breakwater_node_clients Connections of the server.
+breakwater_node_clients_max Connections that the server allows.
+breakwater_node_clients_blocked Clients of the server that wait in a blocking command.
+breakwater_node_connections_rejected_total Connections that the server refused because of maxclients.
+breakwater_node_memory_bytes Memory that the server uses for data.
+breakwater_node_memory_max_bytes The server's maxmemory; 0 is unlimited.
+breakwater_node_resident_memory_bytes Resident memory of the server.
+breakwater_node_memory_limit_bytes What the server is taken to be allowed by its host.
+breakwater_node_script_memory_bytes Memory of the server's scripts.
+breakwater_node_fragmentation_ratio Resident memory divided by used memory.
+breakwater_node_fragmentation_bytes Resident memory that holds no data.
+breakwater_node_replicas Replicas connected to the primary.
+breakwater_node_replicas_expected Replicas that should be connected.
+breakwater_node_replication_gap_bytes Bytes that the worst replica is behind.
+breakwater_node_replica_lag_seconds Seconds since the worst replica confirmed anything.
+breakwater_node_backlog_bytes Bytes in the replication backlog.
+breakwater_node_backlog_size_bytes Size of the replication backlog.
+breakwater_node_write_peak_bytes Greatest growth of the replication offset in bytes a second.
+breakwater_node_full_syncs_total Full copies that the primary made for replicas.
+breakwater_node_primary_link_up 1 if the replica is linked to its primary.
+breakwater_node_primary_silent_seconds Seconds since the replica heard of its primary.
+breakwater_node_save_ok 1 if the server's last save succeeded.
+breakwater_node_save_seconds How long the save in progress has taken.
+breakwater_node_aof_ok 1 if the last write of the append-only file succeeded.
+breakwater_node_aof_bytes Size of the append-only file.
+breakwater_node_aof_base_bytes Size of the append-only file after its last rewrite.
+breakwater_node_cluster_ok 1 if the cluster is up as this node sees it.
+breakwater_node_cluster_nodes Members of the cluster that this node knows.
+breakwater_node_cluster_slots_in_doubt Slots whose primary this node suspects or has given up.
+breakwater_node_cluster_messages_total Messages on the cluster bus, sent and received by this node.
 process_cpu_seconds_total                User and system CPU time spent in seconds.
 process_resident_memory_bytes            Resident memory size in bytes.
 process_virtual_memory_bytes             Virtual memory size in bytes.

@@ -12,6 +12,7 @@ pub mod export;
 mod families;
 pub mod histogram;
 pub mod labels;
+pub mod nodes;
 mod process;
 mod text;
 

@@ -51,14 +51,26 @@ pub(super) fn write_fractional_counter(out: &mut String, name: &str, help: &str,
     let _ = writeln!(out, "{name} {value}");
 }
 
-/// Appends a family of gauges whose series come and go: labels and value of each.
-pub(super) fn write_gauges<'a>(
+/// The types of families that are written here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// Appends a family whose series come and go: labels and value of each.
+pub(super) fn write_rows<'a>(
     out: &mut String,
     name: &str,
     help: &str,
+    kind: Kind,
     rows: impl Iterator<Item = (Vec<(&'a str, &'a str)>, f64)>,
 ) {
-    write_header(out, name, help, "gauge");
+    let kind = match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+    };
+    write_header(out, name, help, kind);
     for (labels, value) in rows {
         let labels: Vec<String> =
             labels.iter().map(|(label, text)| format!("{label}=\"{}\"", escaped(text))).collect();

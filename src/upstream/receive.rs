@@ -15,6 +15,7 @@ use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
 use crate::session::held;
+use crate::slowlog;
 use crate::stats::labels::ErrorClass;
 use crate::upstream::health::chart::{self, Signal};
 use crate::upstream::lane::{Lane, Role, Waiter};
@@ -155,6 +156,7 @@ fn whole(
         }
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
+    slowlog::note(worker, lane, handed_at, bytes.len());
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
         pass_on(worker, lane, bytes, shared)?;
         (lane.streamed, &[][..])
@@ -175,9 +177,7 @@ fn whole(
         // While the command still lies on the lane.
         follow::answered(&worker.shared, lane, bytes, kind);
     }
-    let Some(waiter) = lane.finish_first(&mut worker.pool) else {
-        return Err(Anomaly::Unexpected);
-    };
+    let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
     note_times(worker, handed_at, &waiter);
     lane.settling = Some(waiter.session);
     if before.is_empty() {
@@ -233,6 +233,7 @@ fn one_of_many(
         return Err(Anomaly::Unexpected);
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
+    slowlog::note(worker, lane, handed_at, bytes.len());
     let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
     note_times(worker, handed_at, &waiter);
     Ok(())

@@ -35,4 +35,5 @@ mod transactions;
 mod upstream;
 mod upstream_move;
 mod wait;
+mod watch;
 mod wire;

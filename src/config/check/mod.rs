@@ -12,6 +12,7 @@ mod listener;
 mod request;
 mod upstream;
 mod user;
+mod watch;
 
 pub use self::request::ordered;
 
@@ -145,6 +146,7 @@ fn settings(
     let log = log(checker, flags, &written.log);
     let admin = admin(checker, flags, written);
     let is_local = admin.is_none_or(|address| address.ip().is_loopback());
+    let watch = watch::check(checker, written);
     let upstream = upstream::check(checker, flags, &written.upstream, no_upstream);
     let around = Surroundings {
         has_identity: upstream.as_ref().is_some_and(|upstream| upstream.credentials.is_some()),
@@ -162,6 +164,7 @@ fn settings(
         profile,
         log,
         memory,
+        watch,
         drain_timeout,
         notes: checker.notes.clone(),
         file_hash: checker.source.as_ref().map(|source| content_hash(source.text.as_bytes())),

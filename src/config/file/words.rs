@@ -75,10 +75,7 @@ fn unknown_key(cut: &Cut, known: &[&str]) -> Fault {
         return Fault::new(what, "it belongs at the top of the file, before the first [table]");
     }
     if table.is_empty() && OTHER_ISSUES.contains(&key.as_str()) {
-        return Fault::new(
-            what,
-            "this build has no policy engine, keyspaces, expectations or budgets",
-        );
+        return Fault::new(what, "this build has no policy engine, keyspaces or budgets");
     }
     match nearest(key, known) {
         Some(known) => Fault::new(what, format!("did you mean '{known}'?")),
@@ -91,4 +88,4 @@ const TOP_KEYS: [&str; 6] =
     ["workers", "admin", "admin_changes", "profile", "policy", "drain_timeout"];
 
 /// Tables of the documented format that this build has nothing for.
-const OTHER_ISSUES: [&str; 4] = ["rule", "keyspace", "expect", "budget"];
+const OTHER_ISSUES: [&str; 3] = ["rule", "keyspace", "budget"];

@@ -1,0 +1,240 @@
+//! `breakwater doctor`: one pass of every check, and what to do about what it finds.
+//!
+//! Owns the order of that pass, the exit code and the layout. The checks themselves are the running
+//! proxy's own: [`crate::watch`] asks and judges, here twice a second apart, so that what grows can
+//! be seen growing. Serves nobody, changes nothing.
+//!
+//! What surprises: it exits 0 with warnings. Scripts that shall stop a roll-out want to know of what
+//! hurts now; everything else is for whoever reads the page.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::sleep;
+
+use crate::cli::{self, DoctorFlags};
+use crate::config::{MemorySettings, Settings};
+use crate::findings::{Finding, Severity, page};
+use crate::server::reload;
+use crate::topology::{Topology, cluster, facts, single};
+use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::watch::judge::{Case, judge};
+use crate::watch::probe::{self, Wanted};
+use crate::watch::sample::History;
+use crate::watch::{self, lint};
+use crate::worker::Shared;
+
+/// What the process ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Diagnosis {
+    /// Nothing is critical.
+    Well,
+    /// Something is, or the configuration is wrong.
+    Critical,
+    /// No server could be asked.
+    Unreached,
+}
+
+/// What was found, and how it was looked for.
+#[derive(Debug, serde::Serialize)]
+struct Findings {
+    /// The upstream, without credentials.
+    upstream: String,
+    /// Servers that were asked.
+    asked: Vec<String>,
+    /// Servers that could not be asked.
+    unreached: usize,
+    /// The most urgent first.
+    findings: Vec<Finding>,
+}
+
+/// Examines the upstream of `flags` and writes what is amiss.
+///
+/// # Errors
+/// If `out` cannot be written.
+pub fn run(flags: &DoctorFlags, out: &mut impl Write) -> io::Result<Diagnosis> {
+    let settings = match Settings::load(&flags.run_flags()) {
+        Ok(settings) => settings,
+        Err(complaints) => {
+            cli::report(&complaints, out)?;
+            return Ok(Diagnosis::Critical);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    let findings = runtime.block_on(examine(&settings));
+    if flags.json {
+        serde_json::to_writer_pretty(&mut *out, &findings).map_err(io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        write(&findings, out)?;
+    }
+    Ok(findings.diagnosis())
+}
+
+/// The pass. Whatever cannot be reached is a finding as well.
+async fn examine(settings: &Settings) -> Findings {
+    let upstream = settings.upstream.endpoint.to_string();
+    let mut found = Findings {
+        upstream: upstream.clone(),
+        asked: Vec::new(),
+        unreached: 0,
+        findings: Vec::new(),
+    };
+    let node = match reload::node(&settings.upstream) {
+        Ok(node) => Arc::new(node),
+        Err(error) => {
+            let repair = "correct [upstream.tls]".to_owned();
+            let text = format!("it cannot even be dialled: {error:#}");
+            found.findings.push(Finding::critical("upstream_unreachable", &upstream, text, repair));
+            found.unreached = 1;
+            return found;
+        }
+    };
+    let topology = Topology::unknown(1, Arc::clone(&node));
+    let published = Arc::new(ArcSwap::from_pointee(topology));
+    let shared = Arc::new(Shared::new(published, MemorySettings::default()));
+    shared.watch_as(settings.watch.clone());
+    let topology = match look(&node, &shared).await {
+        Ok(topology) => topology,
+        Err(finding) => {
+            found.findings.push(*finding);
+            found.unreached = 1;
+            return found;
+        }
+    };
+    if let Some(map) = &topology.slots {
+        found.findings.extend(of_map(map, &upstream));
+    }
+    let nodes = watch::nodes(&topology);
+    let passes = nodes.into_iter().map(|node| {
+        let shared = Arc::clone(&shared);
+        tokio::task::spawn_local(async move { (node.name.clone(), pass(&node, &shared).await) })
+    });
+    // All at once: each sleeps for a second between its samples.
+    for pass in passes.collect::<Vec<_>>() {
+        let Ok((name, outcome)) = pass.await else {
+            // Its task panicked, which the panic itself has told.
+            found.unreached += 1;
+            continue;
+        };
+        match outcome {
+            Ok(findings) => {
+                found.asked.push(name);
+                found.findings.extend(findings);
+            }
+            Err(error) => {
+                found.unreached += 1;
+                found.findings.push(unreachable(&name, &error));
+            }
+        }
+    }
+    found.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    found
+}
+
+/// What stands behind the address; the nodes of a cluster.
+async fn look(node: &Arc<Node>, shared: &Arc<Shared>) -> Result<Arc<Topology>, Box<Finding>> {
+    if !node.is_of_cluster() {
+        let dialled = dial::dial(node, &Purpose::control("breakwater:doctor")).await;
+        let mut exchange = dialled.map_err(|error| Box::new(unreachable(&node.name, &error)))?;
+        let role = single::answered(facts::ask(&mut exchange, &[b"PING"])).await;
+        return match role {
+            Ok(_) => Ok(shared.topology.load_full()),
+            Err(error) => Err(Box::new(unreachable(&node.name, &error))),
+        };
+    }
+    cluster::verify::verify(node, shared).await.map(Arc::new).map_err(|error| {
+        Box::new(Finding::critical(
+            "upstream_unreachable",
+            &node.name,
+            format!("the cluster cannot be used: {error:#}"),
+            "start its nodes, or correct the seeds in [upstream]".to_owned(),
+        ))
+    })
+}
+
+/// What the slot map alone tells.
+fn of_map(map: &crate::topology::slots::SlotMap, upstream: &str) -> Vec<Finding> {
+    let mut found = lint::shape::shape(map, upstream);
+    let uncovered = map.uncovered();
+    if uncovered > 0 {
+        found.push(Finding::critical(
+            "cluster_slots_uncovered",
+            upstream,
+            format!("{uncovered} slots are served by nobody: commands for their keys fail"),
+            format!("redis-cli --cluster check {upstream}, then --cluster fix"),
+        ));
+    }
+    found
+}
+
+/// Two samples of one server, and its configuration.
+async fn pass(node: &Node, shared: &Shared) -> Result<Vec<Finding>, DialError> {
+    let settings = shared.watch.load_full();
+    let mut exchange = watch::connect(node, shared).await?;
+    let mut history = History::default();
+    let mut wanted =
+        Wanted { is_cluster: node.is_of_cluster(), keys: settings.slowlog.keys, slow_id: None };
+    let first = probe::sample(&mut exchange, node, wanted).await?;
+    let is_mute = first.is_mute;
+    wanted.slow_id = first.slow_id;
+    history.note(&first);
+    if is_mute {
+        let case =
+            Case { node: &node.name, now: &first, history: &history, expect: &settings.expect };
+        return Ok(judge(&case).standing);
+    }
+    history.keep(first, Vec::new());
+    sleep(BETWEEN_SAMPLES).await;
+    let now = probe::sample(&mut exchange, node, wanted).await?;
+    history.note(&now);
+    let case = Case { node: &node.name, now: &now, history: &history, expect: &settings.expect };
+    let verdict = judge(&case);
+    let mut found: Vec<Finding> = verdict.standing.into_iter().chain(verdict.events).collect();
+    if !now.is_mute {
+        let asked = probe::config(&mut exchange, node, &now).await?;
+        found.extend(lint::lint(&node.name, &asked, &now, &history));
+    }
+    Ok(found)
+}
+
+fn unreachable(node: &str, error: &DialError) -> Finding {
+    Finding::critical(
+        "upstream_unreachable",
+        node,
+        format!("it cannot be reached ({}: {})", error.cause(), error.text),
+        "start it, or correct address, credentials and network policy".to_owned(),
+    )
+}
+
+/// The page: what was looked at, what is amiss, and the sum.
+fn write(found: &Findings, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "upstream {}, servers asked: {}", found.upstream, found.asked.len())?;
+    writeln!(out)?;
+    write!(out, "{}", page::page(&found.findings))?;
+    let count = |severity| found.findings.iter().filter(|it| it.severity == severity).count();
+    let counts = Severity::ALL
+        .iter()
+        .rev()
+        .map(|severity| format!("{} {}", count(*severity), severity.as_str().replace('_', " ")));
+    writeln!(out, "{}", counts.collect::<Vec<_>>().join(", "))
+}
+
+// === impl Findings ===
+
+impl Findings {
+    fn diagnosis(&self) -> Diagnosis {
+        if self.asked.is_empty() && self.unreached > 0 {
+            return Diagnosis::Unreached;
+        }
+        let is_critical = self.findings.iter().any(|it| it.severity == Severity::Critical);
+        if is_critical { Diagnosis::Critical } else { Diagnosis::Well }
+    }
+}
+
+/// How long what grows is given to do so.
+const BETWEEN_SAMPLES: Duration = Duration::from_secs(1);

@@ -1,0 +1,247 @@
+//! The watcher: asks every server how it is, and says what is amiss before it hurts.
+//!
+//! Owns a connection of its own to each server that the topology names, and the rounds on it: INFO,
+//! DBSIZE, SLOWLOG, in a cluster its INFO and NODES, now and then CONFIG. [`probe`] asks, [`judge`]
+//! and [`lint`] decide without I/O, the board and the page of metrics show. Never changes a server,
+//! never influences where a command goes.
+//!
+//! What surprises: losing this connection is no alarm. Whether a server is up is found out by those
+//! who need it, within a second; here it only means that its checks are *not made*.
+
+pub mod info;
+pub mod judge;
+pub mod lint;
+pub mod probe;
+pub mod readings;
+pub mod sample;
+pub mod slow;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use crate::clock::{Micros, SECOND};
+use crate::findings::{Finding, Severity};
+use crate::stats::nodes::Reading;
+use crate::topology::{Topology, facts, single};
+use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::exchange::Exchange;
+use crate::worker::Shared;
+use judge::{Case, judge};
+use probe::Wanted;
+use sample::{History, Sample};
+
+/// What is known of one server at the moment.
+#[derive(Debug, Default)]
+struct Report {
+    readings: Vec<Reading>,
+    findings: Vec<Finding>,
+}
+
+/// The reports of all servers, by their names.
+type Reports = Rc<RefCell<BTreeMap<String, Report>>>;
+
+/// A server that is watched. Dropping it ends that.
+struct Watched {
+    node: Arc<Node>,
+    task: AbortHandle,
+    reports: Reports,
+}
+
+/// Watches whatever is published as the upstream.
+pub async fn follow(shared: Arc<Shared>) -> Infallible {
+    let reports = Reports::default();
+    let mut watched: Vec<Watched> = Vec::new();
+    let mut seen: Option<Arc<Topology>> = None;
+    loop {
+        let topology = shared.topology.load_full();
+        let nodes = nodes(&topology);
+        watched.retain(|one| nodes.iter().any(|node| Arc::ptr_eq(node, &one.node)));
+        for node in nodes {
+            if !watched.iter().any(|one| Arc::ptr_eq(&one.node, &node)) {
+                watched.push(Watched::start(node, &shared, &reports));
+            }
+        }
+        publish(&shared, &reports.borrow());
+        if !seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &topology)) {
+            // Counting the slots of each primary is too much for twice a second.
+            let map = topology.slots.as_ref();
+            let shape = map.map(|map| lint::shape::shape(map, &topology.node.name));
+            shared.findings.set("shape", shape.unwrap_or_default());
+            seen = Some(topology);
+        }
+        sleep(PUBLISH_EVERY).await;
+    }
+}
+
+/// The servers of a deployment, a bounded number of them.
+#[must_use]
+pub fn nodes(topology: &Topology) -> Vec<Arc<Node>> {
+    let members = topology.slots.iter().flat_map(|map| map.members.iter());
+    let mut nodes: Vec<_> = members.map(|it| Arc::clone(&it.node)).take(NODES_MAX).collect();
+    if nodes.is_empty() {
+        // One server, or a cluster that has not told its nodes.
+        nodes.push(Arc::clone(&topology.node));
+    }
+    nodes
+}
+
+/// Shows what all servers have reported.
+fn publish(shared: &Shared, reports: &BTreeMap<String, Report>) {
+    let readings = reports.iter().map(|(name, report)| (name.clone(), report.readings.clone()));
+    shared.nodes.set(readings.collect());
+    let findings = reports.values().flat_map(|report| &report.findings).cloned();
+    shared.findings.set("watch", findings.collect());
+}
+
+// === impl Watched ===
+
+impl Watched {
+    fn start(node: Arc<Node>, shared: &Arc<Shared>, reports: &Reports) -> Self {
+        let task = Task {
+            node: Arc::clone(&node),
+            shared: Arc::clone(shared),
+            reports: Rc::clone(reports),
+            exchange: None,
+            history: History::default(),
+            linted: Vec::new(),
+            lint_at: 0,
+        };
+        let task = tokio::task::spawn_local(task.run()).abort_handle();
+        Self { node, task, reports: Rc::clone(reports) }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.reports.borrow_mut().remove(&self.node.name);
+    }
+}
+
+/// The rounds of one server.
+struct Task {
+    node: Arc<Node>,
+    shared: Arc<Shared>,
+    reports: Reports,
+    /// Kept between rounds.
+    exchange: Option<Exchange>,
+    history: History,
+    /// What the last lint found.
+    linted: Vec<Finding>,
+    /// When the next one is due.
+    lint_at: Micros,
+}
+
+// === impl Task ===
+
+impl Task {
+    async fn run(mut self) -> Infallible {
+        loop {
+            let report = match self.round().await {
+                Ok(report) => report,
+                Err(error) => {
+                    self.exchange = None;
+                    unreachable_report(&self.node.name, &error)
+                }
+            };
+            self.reports.borrow_mut().insert(self.node.name.clone(), report);
+            sleep(jittered(self.shared.watch.load().every)).await;
+        }
+    }
+
+    /// Asks, judges, and keeps what the next round needs.
+    async fn round(&mut self) -> Result<Report, DialError> {
+        let settings = self.shared.watch.load_full();
+        let mut exchange = match self.exchange.take() {
+            Some(exchange) => exchange,
+            None => connect(&self.node, &self.shared).await?,
+        };
+        let wanted = Wanted {
+            is_cluster: self.node.is_of_cluster(),
+            keys: settings.slowlog.keys,
+            slow_id: self.history.last.as_ref().and_then(|last| last.slow_id),
+        };
+        let now = probe::sample(&mut exchange, &self.node, wanted).await?;
+        self.history.note(&now);
+        let case = Case {
+            node: &self.node.name,
+            now: &now,
+            history: &self.history,
+            expect: &settings.expect,
+        };
+        let verdict = judge(&case);
+        if now.is_mute {
+            // The late answer would be taken for that of the next question.
+            return Ok(Report { readings: readings::unwatched(), findings: verdict.standing });
+        }
+        self.shared.slowlog.add_theirs(&self.node.name, &now.slow);
+        self.lint(&mut exchange, &now).await?;
+        self.exchange = Some(exchange);
+        let readings = readings::readings(&now, &self.history, &settings.expect);
+        self.history.keep(now, verdict.events);
+        let events = self.history.events.iter().map(|(_, finding)| finding.clone());
+        let findings = verdict.standing.into_iter().chain(self.linted.iter().cloned());
+        Ok(Report { readings, findings: findings.chain(events).collect() })
+    }
+
+    /// Looks at the configuration if it is time.
+    async fn lint(&mut self, exchange: &mut Exchange, now: &Sample) -> Result<(), DialError> {
+        if now.at < self.lint_at {
+            return Ok(());
+        }
+        let asked = probe::config(exchange, &self.node, now).await?;
+        self.linted = lint::lint(&self.node.name, &asked, now, &self.history);
+        // Whoever repairs it wants to see it gone.
+        let is_amiss = self.linted.iter().any(|it| it.severity >= Severity::Warning);
+        self.lint_at = now.at + if is_amiss { LINT_SOON } else { LINT_EVERY };
+        Ok(())
+    }
+}
+
+/// A connection for questions. With `auth = "passthrough"` a client's confirmed name is borrowed, as
+/// the follower of the topology does.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn connect(node: &Node, shared: &Shared) -> Result<Exchange, DialError> {
+    let mut exchange = dial::dial(node, &Purpose::control("breakwater:watch")).await?;
+    if node.settings.credentials.is_none()
+        && let Some(presented) = shared.identities.any()
+    {
+        let auth: [&[u8]; 3] = [b"AUTH", presented.user(), &presented.password];
+        // Refused: what a stranger may ask is asked all the same, and the rest is not checked.
+        let _reply = single::answered(facts::ask(&mut exchange, &auth)).await?;
+    }
+    Ok(exchange)
+}
+
+/// A server that cannot be asked is neither well nor ill.
+fn unreachable_report(node: &str, error: &DialError) -> Report {
+    let reason = format!("it cannot be asked ({}: {})", error.cause(), error.text);
+    let repair = "/readyz says whether commands reach it; the checks follow when it answers";
+    let findings = vec![Finding::not_checked("node_unwatched", node, &reason, repair)];
+    Report { readings: readings::unwatched(), findings }
+}
+
+/// Between four fifths and six fifths of `every`, so that the sidecars of a fleet drift apart.
+fn jittered(every: Duration) -> Duration {
+    let mut seed = [0; 2];
+    // Without randomness the rounds are merely regular.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed);
+    every.mul_f64(0.8 + 0.4 * f64::from(u16::from_le_bytes(seed)) / f64::from(u16::MAX))
+}
+
+/// How often the reports are put together.
+const PUBLISH_EVERY: Duration = Duration::from_millis(500);
+/// Most servers that are watched.
+const NODES_MAX: usize = 128;
+/// How often a configuration without faults is looked at, and one with some.
+const LINT_EVERY: Micros = 3_600 * SECOND;
+const LINT_SOON: Micros = 300 * SECOND;
