@@ -302,6 +302,9 @@ impl Health {
                 if answered.by_dial {
                     question(false);
                 }
+                if !answered.error.is_some_and(chart::is_telling) {
+                    breaker.answered(1, now);
+                }
                 if breaker.probed(answered.by_dial, now) || !breaker.is_open() {
                     chart.closed();
                 }
