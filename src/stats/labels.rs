@@ -198,6 +198,15 @@ pub enum Reload {
     Refused,
 }
 
+/// Why the resolver did not tell where a name leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResolverFailure {
+    /// It said that it does not know.
+    Error,
+    /// It did not say anything in time.
+    Timeout,
+}
+
 /// Why the nodes of a cluster were asked for the slot map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefreshTrigger {
@@ -492,6 +501,21 @@ impl Resent {
     }
 }
 
+// === impl ResolverFailure ===
+
+impl ResolverFailure {
+    /// Every reason, in the order of declaration.
+    pub const ALL: [Self; 2] = [Self::Error, Self::Timeout];
+
+    /// The value of the label `reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 // === impl Reload ===
 
 impl Reload {
@@ -574,6 +598,7 @@ mod tests {
         check(&Redirected::ALL.map(|it| (it as usize, it.as_str())));
         check(&Resent::ALL.map(|it| (it as usize, it.as_str())));
         check(&Reload::ALL.map(|it| (it as usize, it.as_str())));
+        check(&ResolverFailure::ALL.map(|it| (it as usize, it.as_str())));
         check(&RefreshTrigger::ALL.map(|it| (it as usize, it.as_str())));
         check(&RefreshOutcome::ALL.map(|it| (it as usize, it.as_str())));
     }

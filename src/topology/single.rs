@@ -20,10 +20,11 @@ use super::pulse::{ANSWER_WITHIN, Beat, Pulse};
 use super::restore::Restorer;
 use super::{Published, Topology, fitted};
 use crate::admin::Readiness;
+use crate::clock;
 use crate::command::overlay::LiveSpec;
 use crate::command::table::Table;
 use crate::events;
-use crate::upstream::dial::{DialError, Node, Purpose};
+use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::Exchange;
 use crate::upstream::identity::Presented;
 use crate::worker::Shared;
@@ -37,7 +38,8 @@ pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallibl
     readiness.set_notes(Vec::new());
     loop {
         let talk = converse(&shared, &node, &readiness, &mut pulse, &mut restorer);
-        let Err(error) = talk.await;
+        // Without an error its name leads elsewhere: that is dialled at once.
+        let Err(error) = talk.await else { continue };
         pulse.lost(&error);
         report(&node, &readiness);
     }
@@ -50,7 +52,7 @@ async fn converse(
     readiness: &Readiness,
     pulse: &mut Pulse,
     restorer: &mut Restorer,
-) -> Result<Infallible, DialError> {
+) -> Result<(), DialError> {
     let mut exchange = pulse.connect(&Purpose::control("breakwater:control")).await?;
     restorer.connected();
     pulse.beat(&mut exchange).await?;
@@ -72,6 +74,10 @@ async fn converse(
             is_stranger = !introduce(shared, node, &mut exchange, &presented).await?;
         }
         beat(node, readiness, pulse, &mut exchange).await?;
+        answered(dial::renew(node, &mut exchange)).await?;
+        if exchange.footing.is_outdated(node, clock::micros()) {
+            return Ok(());
+        }
         restorer.look(shared, node, &mut exchange).await?;
     }
 }

@@ -94,8 +94,12 @@ async fn dial_lane(
         Ok(exchange) => {
             node.note(Signal::Dialled, worker.now);
             let node_client_id = exchange.node_client_id.unwrap_or(0);
+            let footing = exchange.footing;
             let (read, write) = exchange.into_halves();
             opened(&mut worker, id, write, node_client_id);
+            if let Some(lane) = worker.lanes.get_mut(id) {
+                lane.footing = footing;
+            }
             Ok(read)
         }
         Err(error) => {

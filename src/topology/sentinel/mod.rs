@@ -44,8 +44,6 @@ use report::Answer;
 use truth::Patience;
 use watcher::{News, Watcher};
 
-pub(crate) use super::cluster::random;
-
 /// Follows the master that is published as the upstream, until it is dropped.
 pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallible {
     let settings = shared.topology.load().node.settings.sentinel.clone();

@@ -152,6 +152,7 @@ impl Task {
             } else {
                 answered(ask(&mut exchange, &[b"PING"])).await?;
             }
+            answered(dial::renew(&self.node, &mut exchange)).await?;
             self.restorer.look(&self.shared, &self.node, &mut exchange).await?;
         }
     }

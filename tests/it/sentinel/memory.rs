@@ -29,7 +29,7 @@ fn sentinels_that_have_forgotten_a_failover_do_not_move_us() {
     }
     // As its supervisor would: with the file in which it is a primary.
     group.nodes[0].restart();
-    assert!(is_master(&mut group.nodes[0].client()));
+    assert!(is_master(&group.nodes[0]));
     let forgot = Instant::now();
     until("that they forgot is found", || has(&proxy, "sentinel_forgot", "critical"));
     eprintln!("found {:.1?} after they forgot", forgot.elapsed());
@@ -46,7 +46,7 @@ fn sentinels_that_have_forgotten_a_failover_do_not_move_us() {
         !has(&proxy, "sentinel_forgot", "critical")
             && !has(&proxy, "sentinel_two_masters", "critical")
     });
-    until("the old one is a replica", || !is_master(&mut group.nodes[0].client()));
+    until("the old one is a replica", || !is_master(&group.nodes[0]));
     assert_eq!(client.text("GET before"), "$1\r\n1\r\n");
     assert_eq!(proxy.metric("breakwater_primary_changes_total"), 1.0);
 }

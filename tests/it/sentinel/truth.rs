@@ -73,11 +73,11 @@ pub(super) fn has(proxy: &Proxy, id: &str, severity: &str) -> bool {
 pub(super) fn repairs(proxy: &Proxy, words: &str) -> Vec<String> {
     let log = proxy.log();
     let line = log.lines().rfind(|line| line.contains(words)).expect("it was logged");
+    let line = line.split(" finding=").next().unwrap_or_default();
     let commands = line.split("; ").filter(|part| part.contains(words));
     // The first one stands behind the sentence.
     commands
         .filter_map(|part| Some(format!("redis-cli {}", part.split_once("redis-cli ")?.1)))
-        .map(|part| part.trim_end_matches(['"', ')', '.']).to_owned())
         .collect()
 }
 

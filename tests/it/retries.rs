@@ -1,0 +1,40 @@
+//! What we add to the load of a node in trouble: attempts against commands.
+//!
+//! Owns the proof that reads which may be sent again do not become a storm. What surprises: the server here takes
+//! every command and loses the connection before it answers, which is the worst that can happen to reads; what was
+//! sent again is lost with the next connection as well.
+
+use std::time::Instant;
+
+use crate::support::{Act, Client, FakeUpstream, Proxy, line, until};
+
+#[test]
+fn attempts_stay_within_a_tenth_of_the_commands_while_a_node_loses_them() {
+    const ROUNDS: usize = 8;
+    const CLIENTS: usize = 25;
+    // Few for each: of a client whose replies nobody has seen yet not many are taken at a time.
+    const COMMANDS: usize = 8;
+    let node = FakeUpstream::start(|asked| match asked.words.as_str() {
+        "GET last" => Act::Close,
+        _ => Act::Reply(Vec::new()),
+    });
+    let proxy = Proxy::before(&node.url()).ready();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| proxy.client()).collect();
+    let began = Instant::now();
+    for round in 1..=ROUNDS {
+        let before = node.count("GET k");
+        for client in &mut clients {
+            client.send(line("GET k").repeat(COMMANDS));
+        }
+        until("the node has all commands", || node.count("GET k") >= before + CLIENTS * COMMANDS);
+        clients[0].send(line("GET last"));
+        until("it has lost them", || proxy.metric("breakwater_lanes_lost_total") >= round as f64);
+    }
+    let commands = (ROUNDS * (CLIENTS * COMMANDS + 1)) as f64;
+    let attempts = node.count("GET") as f64;
+    // A tenth, ten to begin with, and five a second.
+    let extra = 10.0 + 5.0 * began.elapsed().as_secs_f64();
+    assert!(attempts <= 1.1 * commands + extra, "{attempts} attempts for {commands} commands");
+    let resent = proxy.metric_of("breakwater_commands_resent_total", "read_only");
+    assert!(resent >= 0.05 * commands, "only {resent} were sent again: the test proves nothing");
+}
