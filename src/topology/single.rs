@@ -26,6 +26,7 @@ use crate::command::table::Table;
 use crate::events;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::Exchange;
+use crate::upstream::health::chart::State;
 use crate::upstream::identity::Presented;
 use crate::worker::Shared;
 
@@ -41,7 +42,9 @@ pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallibl
         // Without an error its name leads elsewhere: that is dialled at once.
         let Err(error) = talk.await else { continue };
         pulse.lost(&error);
-        report(&node, &readiness);
+        // Ready again only behind the next look at what it is: it may come back without its
+        // functions.
+        readiness.set_upstream(node.verdict().and_then(|()| Err(lost(&node, &error))));
     }
 }
 
@@ -178,6 +181,12 @@ pub fn table(node: &Node, live: Vec<LiveSpec>) -> Table {
         builtin.overlay(live)
     };
     fitted(table, node)
+}
+
+/// What is said between the loss of a connection and the next one, or the dial that fails.
+fn lost(node: &Node, error: &DialError) -> String {
+    let state = State::Down(error.failure);
+    format!("upstream {} {} ({}): {}", node.name, state.words(), error.text, state.repair())
 }
 
 /// With which beats ROLE is asked: each two seconds.

@@ -149,11 +149,8 @@ fn whole(
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
-    if kind == b'-' {
-        note_error(worker, lane, bytes);
-        if detour::take(worker, lane, bytes) {
-            return Ok(());
-        }
+    if kind == b'-' && is_taken(worker, lane, bytes) {
+        return Ok(());
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
     slowlog::note(worker, lane, handed_at, bytes.len());
@@ -188,6 +185,13 @@ fn whole(
     }
     lane.settling = None;
     Ok(())
+}
+
+/// An error may say something of the node, and may be followed elsewhere: then the reply is used up.
+#[cold]
+fn is_taken(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> bool {
+    note_error(worker, lane, bytes);
+    detour::take(worker, lane, bytes)
 }
 
 /// What an error says of the node that sent it. A script can return the very words of one, and is
