@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::clock::{Micros, SECOND};
+use crate::config::Endpoint;
 use crate::findings::{Finding, Severity};
 use crate::stats::nodes::Reading;
 use crate::topology::{Topology, facts, single};
@@ -89,6 +90,8 @@ pub fn nodes(topology: &Topology) -> Vec<Arc<Node>> {
         // One server, or a cluster that has not told its nodes.
         nodes.push(Arc::clone(&topology.node));
     }
+    // Behind Sentinel nobody may have been named yet.
+    nodes.retain(|node| !matches!(node.settings.endpoint, Endpoint::Elected(_)));
     nodes
 }
 
