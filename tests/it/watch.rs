@@ -10,6 +10,7 @@ use std::process::Output;
 
 use crate::support::cluster::Cluster;
 use crate::support::proxy::binary;
+use crate::support::sentinel::{GroupShape, SentinelGroup};
 use crate::support::{Proxy, RedisServer, free_port, until};
 
 /// A proxy that watches `redis` every second; `more` is further configuration.
@@ -209,4 +210,13 @@ fn doctor_examines_every_node_of_a_cluster() {
     assert_eq!(code, Some(0), "{page}");
     assert!(page.contains("servers asked: 3"), "{page}");
     assert_eq!(page.matches("(cluster_shard_without_replica)").count(), 3, "{page}");
+}
+
+#[test]
+fn doctor_asks_sentinels_whether_they_could_agree() {
+    let group = SentinelGroup::start_as(&GroupShape { quorum: 3, ..GroupShape::default() });
+    let (code, page) = doctor(&["--upstream", &group.url()]);
+    assert_eq!(code, Some(1), "{page}");
+    assert!(page.contains("(sentinel_quorum_all)"), "{page}");
+    assert!(page.contains("servers asked: 1") && page.contains("(config_persistence)"), "{page}");
 }
