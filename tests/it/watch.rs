@@ -220,3 +220,27 @@ fn doctor_asks_sentinels_whether_they_could_agree() {
     assert!(page.contains("(sentinel_quorum_all)"), "{page}");
     assert!(page.contains("servers asked: 1") && page.contains("(config_persistence)"), "{page}");
 }
+
+#[test]
+fn what_only_clients_may_ask_is_checked_in_the_name_of_one() {
+    let redis = RedisServer::start_with(&["--requirepass", "pw"]);
+    let proxy = watching(&redis, "");
+    until("a stranger is told nothing", || stands(&proxy, "config_persistence", "not_checked"));
+    assert!(stands(&proxy, "info_refused", "not_checked"));
+    assert_eq!(proxy.client().ask("AUTH pw"), b"+OK\r\n");
+    until("the checks are made", || stands(&proxy, "config_persistence", "warning"));
+    assert!(!stands(&proxy, "info_refused", "not_checked"));
+}
+
+#[test]
+fn a_server_that_is_gone_is_not_called_mended() {
+    let mut redis = RedisServer::start();
+    let proxy = watching(&redis, "");
+    until("it is watched", || stands(&proxy, "maxmemory_unset", "warning"));
+    redis.kill();
+    until("it cannot be asked", || stands(&proxy, "node_unwatched", "not_checked"));
+    assert_eq!(proxy.metric("breakwater_node_watched"), 0.0);
+    assert!(stands(&proxy, "maxmemory_unset", "warning"));
+    redis.restart();
+    until("it is watched again", || !stands(&proxy, "node_unwatched", "not_checked"));
+}
