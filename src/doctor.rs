@@ -15,10 +15,13 @@ use arc_swap::ArcSwap;
 use tokio::time::sleep;
 
 use crate::cli::{self, DoctorFlags};
+use crate::clock;
 use crate::config::{MemorySettings, Settings};
 use crate::findings::{Finding, Severity, page};
 use crate::server::reload;
-use crate::topology::{Topology, cluster, facts, single};
+use crate::topology::sentinel::group::{Group, Standing};
+use crate::topology::sentinel::truth;
+use crate::topology::{self, Topology, cluster, facts, single};
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::watch::judge::{Case, judge};
 use crate::watch::probe::{self, Wanted};
@@ -106,43 +109,22 @@ async fn examine(settings: &Settings) -> Findings {
             return found;
         }
     };
-    if let Some(map) = &topology.slots {
-        found.findings.extend(of_map(map, &upstream));
-    }
-    let nodes = watch::nodes(&topology);
-    let passes = nodes.into_iter().map(|node| {
-        let shared = Arc::clone(&shared);
-        tokio::task::spawn_local(async move { (node.name.clone(), pass(&node, &shared).await) })
-    });
-    // All at once: each sleeps for a second between its samples.
-    for pass in passes.collect::<Vec<_>>() {
-        let Ok((name, outcome)) = pass.await else {
-            // Its task panicked, which the panic itself has told.
-            found.unreached += 1;
-            continue;
-        };
-        match outcome {
-            Ok(findings) => {
-                found.asked.push(name);
-                found.findings.extend(findings);
-            }
-            Err(error) => {
-                found.unreached += 1;
-                found.findings.push(unreachable(&name, &error));
-            }
-        }
-    }
+    found.findings.extend(of_deployment(&topology, &upstream));
+    found.ask(watch::nodes(&topology), &shared).await;
     found.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     found
 }
 
-/// What stands behind the address; the nodes of a cluster.
+/// What stands behind the address; the nodes of a cluster, or whom Sentinels name.
 async fn look(node: &Arc<Node>, shared: &Arc<Shared>) -> Result<Arc<Topology>, Box<Finding>> {
+    if node.settings.sentinel.is_some() {
+        return Ok(behind_sentinels(shared).await);
+    }
     if !node.is_of_cluster() {
         let dialled = dial::dial(node, &Purpose::control("breakwater:doctor")).await;
         let mut exchange = dialled.map_err(|error| Box::new(unreachable(&node.name, &error)))?;
-        let role = single::answered(facts::ask(&mut exchange, &[b"PING"])).await;
-        return match role {
+        let pong = single::answered(facts::ask(&mut exchange, &[b"PING"])).await;
+        return match pong {
             Ok(_) => Ok(shared.topology.load_full()),
             Err(error) => Err(Box::new(unreachable(&node.name, &error))),
         };
@@ -155,6 +137,49 @@ async fn look(node: &Arc<Node>, shared: &Arc<Shared>) -> Result<Arc<Topology>, B
             "start its nodes, or correct the seeds in [upstream]".to_owned(),
         ))
     })
+}
+
+/// Follows the Sentinels for a few seconds, as a running proxy does, and returns the picture.
+async fn behind_sentinels(shared: &Arc<Shared>) -> Arc<Topology> {
+    // Dropped at the end, which ends the follower as well.
+    let (_unchanged, changed) = tokio::sync::watch::channel(1);
+    let follow = topology::follow(Arc::clone(shared), Arc::default(), changed);
+    let follower = tokio::task::spawn_local(follow);
+    let deadline = clock::now() + CONVENE_WITHIN;
+    while clock::now() < deadline && !is_settled(&shared.topology.load()) {
+        sleep(LOOK_EVERY).await;
+    }
+    // Those that were told of by others answer a moment later.
+    sleep(BETWEEN_SAMPLES).await;
+    follower.abort();
+    shared.topology.load_full()
+}
+
+/// Whether a primary is named and no Sentinel is still being dialled.
+fn is_settled(topology: &Topology) -> bool {
+    let is_dialled =
+        |group: &Group| group.sentinels.iter().all(|it| !matches!(it.standing, Standing::Dialling));
+    !watch::nodes(topology).is_empty() && topology.group.as_deref().is_some_and(is_dialled)
+}
+
+/// What only the picture of the whole deployment tells.
+fn of_deployment(topology: &Topology, upstream: &str) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if let Some(map) = &topology.slots {
+        found.extend(of_map(map, upstream));
+    }
+    if let Some(group) = &topology.group {
+        found.extend(truth::findings(group));
+    }
+    if watch::nodes(topology).is_empty() {
+        found.push(Finding::critical(
+            "upstream_unreachable",
+            upstream,
+            "no primary could be found: no Sentinel names one that answers".to_owned(),
+            "start the Sentinels and the primary, or correct [upstream]".to_owned(),
+        ));
+    }
+    found
 }
 
 /// What the slot map alone tells.
@@ -227,6 +252,32 @@ fn write(found: &Findings, out: &mut impl Write) -> io::Result<()> {
 // === impl Findings ===
 
 impl Findings {
+    /// Examines every one of `nodes`, all at once: each sleeps for a second between its samples.
+    async fn ask(&mut self, nodes: Vec<Arc<Node>>, shared: &Arc<Shared>) {
+        self.unreached += usize::from(nodes.is_empty());
+        let passes = nodes.into_iter().map(|node| {
+            let shared = Arc::clone(shared);
+            tokio::task::spawn_local(async move { (node.name.clone(), pass(&node, &shared).await) })
+        });
+        for pass in passes.collect::<Vec<_>>() {
+            let Ok((name, outcome)) = pass.await else {
+                // Its task panicked, which the panic itself has told.
+                self.unreached += 1;
+                continue;
+            };
+            match outcome {
+                Ok(findings) => {
+                    self.asked.push(name);
+                    self.findings.extend(findings);
+                }
+                Err(error) => {
+                    self.unreached += 1;
+                    self.findings.push(unreachable(&name, &error));
+                }
+            }
+        }
+    }
+
     fn diagnosis(&self) -> Diagnosis {
         if self.asked.is_empty() && self.unreached > 0 {
             return Diagnosis::Unreached;
@@ -236,5 +287,8 @@ impl Findings {
     }
 }
 
+/// How long Sentinels may take to answer and to name a primary, and how often that is looked at.
+const CONVENE_WITHIN: Duration = Duration::from_secs(8);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long what grows is given to do so.
 const BETWEEN_SAMPLES: Duration = Duration::from_secs(1);

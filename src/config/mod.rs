@@ -16,12 +16,14 @@ mod quantity;
 mod secret;
 mod spelling;
 mod table;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod scratch;
 
 pub use self::complaint::{Complaint, Fault, Position};
 pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
+pub use self::watch::{Expect, SlowlogSettings, WatchSettings};
 
 use crate::cli::RunFlags;
 use crate::resp::limits::Limits;
@@ -391,40 +393,6 @@ pub struct MemorySettings {
     pub script_bytes: usize,
 }
 
-/// How the servers behind are watched, and what is expected of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WatchSettings {
-    /// How often each server is asked how it is; 1 second to 1 hour.
-    pub every: Duration,
-    /// What there should be.
-    pub expect: Expect,
-    /// Which commands are remembered as slow.
-    pub slowlog: SlowlogSettings,
-}
-
-/// What there should be behind us. `None`: what was there within the last hour.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expect {
-    /// Members of the cluster.
-    pub nodes: Option<usize>,
-    /// Replicas of each primary.
-    pub replicas: Option<usize>,
-    /// Sentinels of the group.
-    pub sentinels: Option<usize>,
-    /// Bytes that a server may use before something kills it; `None`: half more than its
-    /// `maxmemory`, and without that the memory of its host.
-    pub memory_limit: Option<u64>,
-}
-
-/// Which commands are remembered as slow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlowlogSettings {
-    /// Those that took so long here and at their node together; 1 ms to 1 hour.
-    pub threshold: Duration,
-    /// Whether their first key is remembered with them (INV-11).
-    pub keys: bool,
-}
-
 /// SHA-256 of a file's content: what a reload compares, because modification times lie on mounted volumes.
 #[must_use]
 pub fn content_hash(content: &[u8]) -> [u8; 32] {
@@ -510,27 +478,6 @@ impl Default for MemorySettings {
             script_bytes_total: 16 << 20,
             script_bytes: 1 << 20,
         }
-    }
-}
-
-// === impl WatchSettings ===
-
-impl Default for WatchSettings {
-    fn default() -> Self {
-        Self {
-            every: Duration::from_secs(10),
-            expect: Expect::default(),
-            slowlog: SlowlogSettings::default(),
-        }
-    }
-}
-
-// === impl SlowlogSettings ===
-
-impl Default for SlowlogSettings {
-    /// Redis's own threshold; no keys.
-    fn default() -> Self {
-        Self { threshold: Duration::from_millis(10), keys: false }
     }
 }
 

@@ -152,8 +152,7 @@ fn whole(
     if kind == b'-' && is_taken(worker, lane, bytes) {
         return Ok(());
     }
-    let handed_at = lane.handed_at(end).unwrap_or(worker.now);
-    slowlog::note(worker, lane, handed_at, bytes.len());
+    let handed_at = handed_at(worker, lane, end, bytes);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
         pass_on(worker, lane, bytes, shared)?;
         (lane.streamed, &[][..])
@@ -210,6 +209,15 @@ fn note_error(worker: &mut Worker, lane: &Lane, bytes: &[u8]) {
     }
 }
 
+/// When the first waiter's command was handed to the kernel; it is noted here if it was slow, while
+/// its bytes are still there.
+#[inline(always)]
+fn handed_at(worker: &Worker, lane: &mut Lane, end: u64, bytes: &[u8]) -> Micros {
+    let handed_at = lane.handed_at(end).unwrap_or(worker.now);
+    slowlog::note(worker, lane, handed_at, bytes.len());
+    handed_at
+}
+
 /// How long a command waited here, and how long at its node.
 #[inline(always)]
 fn note_times(worker: &Worker, handed_at: Micros, waiter: &Waiter) {
@@ -236,8 +244,7 @@ fn one_of_many(
     if end > lane.send.sent() {
         return Err(Anomaly::Unexpected);
     }
-    let handed_at = lane.handed_at(end).unwrap_or(worker.now);
-    slowlog::note(worker, lane, handed_at, bytes.len());
+    let handed_at = handed_at(worker, lane, end, bytes);
     let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
     note_times(worker, handed_at, &waiter);
     Ok(())

@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::clock::{Micros, SECOND};
+use crate::config::Endpoint;
 use crate::findings::{Finding, Severity};
 use crate::stats::nodes::Reading;
 use crate::topology::{Topology, facts, single};
@@ -89,6 +90,8 @@ pub fn nodes(topology: &Topology) -> Vec<Arc<Node>> {
         // One server, or a cluster that has not told its nodes.
         nodes.push(Arc::clone(&topology.node));
     }
+    // Behind Sentinel nobody may have been named yet.
+    nodes.retain(|node| !matches!(node.settings.endpoint, Endpoint::Elected(_)));
     nodes
 }
 
@@ -148,7 +151,7 @@ impl Task {
                 Ok(report) => report,
                 Err(error) => {
                     self.exchange = None;
-                    unreachable_report(&self.node.name, &error)
+                    self.unheard(vec![unwatched(&self.node.name, &error)])
                 }
             };
             self.reports.borrow_mut().insert(self.node.name.clone(), report);
@@ -179,11 +182,13 @@ impl Task {
         let verdict = judge(&case);
         if now.is_mute {
             // The late answer would be taken for that of the next question.
-            return Ok(Report { readings: readings::unwatched(), findings: verdict.standing });
+            return Ok(self.unheard(verdict.standing));
         }
         self.shared.slowlog.add_theirs(&self.node.name, &now.slow);
         self.lint(&mut exchange, &now).await?;
-        self.exchange = Some(exchange);
+        // A stranger tries again as one of the clients, once there is one who has proved a name.
+        let is_stranger = now.ping.is_none() && self.shared.identities.any().is_some();
+        self.exchange = Some(exchange).filter(|_| !is_stranger);
         let readings = readings::readings(&now, &self.history, &settings.expect);
         self.history.keep(now, verdict.events);
         let events = self.history.events.iter().map(|(_, finding)| finding.clone());
@@ -198,10 +203,26 @@ impl Task {
         }
         let asked = probe::config(exchange, &self.node, now).await?;
         self.linted = lint::lint(&self.node.name, &asked, now, &self.history);
-        // Whoever repairs it wants to see it gone.
-        let is_amiss = self.linted.iter().any(|it| it.severity >= Severity::Warning);
-        self.lint_at = now.at + if is_amiss { LINT_SOON } else { LINT_EVERY };
+        let is_found = |severity| self.linted.iter().any(|it| it.severity == severity);
+        self.lint_at = now.at
+            + match now.ping {
+                // Nobody has told us who we are yet.
+                None => 0,
+                // Whoever repairs it wants to see it gone.
+                _ if is_found(Severity::Warning) || is_found(Severity::NotChecked) => LINT_SOON,
+                _ => LINT_EVERY,
+            };
         Ok(())
+    }
+
+    /// What is shown of a server that does not answer: `news`, and what was found before. Unknown is
+    /// not mended.
+    fn unheard(&self, news: Vec<Finding>) -> Report {
+        let reports = self.reports.borrow();
+        let before = reports.get(&self.node.name).into_iter().flat_map(|it| &it.findings);
+        let others = before.filter(|old| !news.iter().any(|it| it.id == old.id)).cloned();
+        let findings = others.chain(news.iter().cloned()).collect();
+        Report { readings: readings::unwatched(), findings }
     }
 }
 
@@ -223,11 +244,14 @@ pub async fn connect(node: &Node, shared: &Shared) -> Result<Exchange, DialError
 }
 
 /// A server that cannot be asked is neither well nor ill.
-fn unreachable_report(node: &str, error: &DialError) -> Report {
-    let reason = format!("it cannot be asked ({}: {})", error.cause(), error.text);
+fn unwatched(node: &str, error: &DialError) -> Finding {
+    let reason = format!(
+        "it cannot be asked ({}: {}); what else is said of it is as of the last look",
+        error.cause(),
+        error.text
+    );
     let repair = "/readyz says whether commands reach it; the checks follow when it answers";
-    let findings = vec![Finding::not_checked("node_unwatched", node, &reason, repair)];
-    Report { readings: readings::unwatched(), findings }
+    Finding::not_checked("node_unwatched", node, &reason, repair)
 }
 
 /// Between four fifths and six fifths of `every`, so that the sidecars of a fleet drift apart.

@@ -10,6 +10,7 @@ use std::process::Output;
 
 use crate::support::cluster::Cluster;
 use crate::support::proxy::binary;
+use crate::support::sentinel::{GroupShape, SentinelGroup};
 use crate::support::{Proxy, RedisServer, free_port, until};
 
 /// A proxy that watches `redis` every second; `more` is further configuration.
@@ -209,4 +210,37 @@ fn doctor_examines_every_node_of_a_cluster() {
     assert_eq!(code, Some(0), "{page}");
     assert!(page.contains("servers asked: 3"), "{page}");
     assert_eq!(page.matches("(cluster_shard_without_replica)").count(), 3, "{page}");
+}
+
+#[test]
+fn doctor_asks_sentinels_whether_they_could_agree() {
+    let group = SentinelGroup::start_as(&GroupShape { quorum: 3, ..GroupShape::default() });
+    let (code, page) = doctor(&["--upstream", &group.url()]);
+    assert_eq!(code, Some(1), "{page}");
+    assert!(page.contains("(sentinel_quorum_all)"), "{page}");
+    assert!(page.contains("servers asked: 1") && page.contains("(config_persistence)"), "{page}");
+}
+
+#[test]
+fn what_only_clients_may_ask_is_checked_in_the_name_of_one() {
+    let redis = RedisServer::start_with(&["--requirepass", "pw"]);
+    let proxy = watching(&redis, "");
+    until("a stranger is told nothing", || stands(&proxy, "config_persistence", "not_checked"));
+    assert!(stands(&proxy, "info_refused", "not_checked"));
+    assert_eq!(proxy.client().ask("AUTH pw"), b"+OK\r\n");
+    until("the checks are made", || stands(&proxy, "config_persistence", "warning"));
+    assert!(!stands(&proxy, "info_refused", "not_checked"));
+}
+
+#[test]
+fn a_server_that_is_gone_is_not_called_mended() {
+    let mut redis = RedisServer::start();
+    let proxy = watching(&redis, "");
+    until("it is watched", || stands(&proxy, "maxmemory_unset", "warning"));
+    redis.kill();
+    until("it cannot be asked", || stands(&proxy, "node_unwatched", "not_checked"));
+    assert_eq!(proxy.metric("breakwater_node_watched"), 0.0);
+    assert!(stands(&proxy, "maxmemory_unset", "warning"));
+    redis.restart();
+    until("it is watched again", || !stands(&proxy, "node_unwatched", "not_checked"));
 }

@@ -122,6 +122,9 @@ fn every_finding_is_covered_by_a_rule_and_explained_in_the_manual() {
     let ids = ids();
     assert!(ids.len() > 40 && ids.contains("replication_gap"), "{ids:#?}");
     let manual = text("docs/operations.md");
-    let missing: Vec<_> = ids.iter().filter(|id| !manual.contains(&format!("| `{id}`"))).collect();
+    // A row may speak of several that are alike.
+    let rows = manual.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let explained: BTreeSet<&str> = rows.flat_map(|cell| cell.split(['`', ',', ' '])).collect();
+    let missing: Vec<_> = ids.iter().filter(|id| !explained.contains(id.as_str())).collect();
     assert!(missing.is_empty(), "not in docs/operations.md: {missing:#?}");
 }

@@ -1,0 +1,62 @@
+//! How the servers behind are watched, and what is expected of them: `[expect]`, `[watch]` and
+//! `[slowlog]`, checked.
+//!
+//! Owns these settings and their defaults. Never judges what was written (`check/watch.rs` does).
+//! What surprises: all of it is hot. Nothing here is held by a connection or a thread.
+
+use std::time::Duration;
+
+/// How the servers behind are watched, and what is expected of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchSettings {
+    /// How often each server is asked how it is; 1 second to 1 hour.
+    pub every: Duration,
+    /// What there should be.
+    pub expect: Expect,
+    /// Which commands are remembered as slow.
+    pub slowlog: SlowlogSettings,
+}
+
+/// What there should be behind us. `None`: what was there within the last hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expect {
+    /// Members of the cluster.
+    pub nodes: Option<usize>,
+    /// Replicas of each primary.
+    pub replicas: Option<usize>,
+    /// Sentinels of the group.
+    pub sentinels: Option<usize>,
+    /// Bytes that a server may use before something kills it; `None`: half more than its
+    /// `maxmemory`, and without that the memory of its host.
+    pub memory_limit: Option<u64>,
+}
+
+/// Which commands are remembered as slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowlogSettings {
+    /// Those that took so long here and at their node together; 1 ms to 1 hour.
+    pub threshold: Duration,
+    /// Whether their first key is remembered with them (INV-11).
+    pub keys: bool,
+}
+
+// === impl WatchSettings ===
+
+impl Default for WatchSettings {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(10),
+            expect: Expect::default(),
+            slowlog: SlowlogSettings::default(),
+        }
+    }
+}
+
+// === impl SlowlogSettings ===
+
+impl Default for SlowlogSettings {
+    /// Redis's own threshold; no keys.
+    fn default() -> Self {
+        Self { threshold: Duration::from_millis(10), keys: false }
+    }
+}
