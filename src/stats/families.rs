@@ -91,13 +91,13 @@ breakwater_turn_sessions_total           Times a session had work.
 breakwater_panics_total                  Panics caught at the edge of a session or a lane.
 breakwater_config_reloads_total          Changed configuration files, by what became of them.
 breakwater_credentials_alarm             1 while the newest password is refused or unreadable.
-breakwater_credentials_previous_used_total Connections made with the password before the newest.
+breakwater_credentials_fallbacks_total Connections made with the password before the newest.
 breakwater_credentials_refused_total     Refusals of our own password by a node.
 breakwater_credentials_rotations_total   Changes of our own password or user.
 breakwater_readonly_mode                 1 while writes are refused.
 breakwater_resolver_changes_total        Answers of the resolver that differ from the one before.
 breakwater_resolver_failures_total       Questions that the resolver did not answer, by how it failed.
-breakwater_resolver_stale_used_total     Dials to addresses that the resolver had said before.
+breakwater_resolver_fallbacks_total     Dials to addresses that the resolver had said before.
 breakwater_config_last_reload_successful 0 if the newest configuration was refused.
 breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
 breakwater_build_info                    Always 1; the label is the version that runs.
