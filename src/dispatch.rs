@@ -208,7 +208,7 @@ fn forward(
             let recount = Recount::of(&worker.shared.tally, spec, &command);
             let asked = Asked { role, recount, ..Asked::of(spec) };
             let order = Order { topology, identity, slot: None, is_bulk, asked, frame };
-            order.park(worker, session, topology.node.id, refusal)
+            order.park(worker, session, &topology.node, refusal)
         }
     }
 }
@@ -274,7 +274,7 @@ pub fn dispatch_block(
     match pool::lane_for(worker, topology, session, identity, is_bulk) {
         Ok(lane) => send(worker, session, lane, order.asked, order.frame),
         Err(NoLane::Wait) => Dispatched::Wait,
-        Err(NoLane::Refused(refusal)) => order.park(worker, session, topology.node.id, refusal),
+        Err(NoLane::Refused(refusal)) => order.park(worker, session, &topology.node, refusal),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::{Complaint, Settings};
 use crate::findings::{Finding, Severity};
 use crate::log::RateLimited;
 use crate::stats::control;
+use crate::upstream::health::chart::State;
 
 /// Shortest time between two lines of the same kind.
 const QUIET: Duration = Duration::from_secs(10);
@@ -82,6 +83,20 @@ pub fn dial_failed(node: &str, cause: &str, text: &str) {
 /// A connection to a node was lost.
 pub fn lane_lost(node: &str, cause: &str, text: &str) {
     LOSSES.log(|suppressed| warn!(upstream = node, cause, suppressed, "connection lost: {text}"));
+}
+
+/// A node is not what it was, in words and with what to do about it.
+pub fn node_state(node: &str, before: State, after: State, detail: &str) {
+    let (state, repair) = (after.words(), after.repair());
+    match after {
+        State::Up if before == State::Unknown => info!(upstream = node, "upstream is up"),
+        State::Up => info!(upstream = node, "upstream is up again; before, it {}", before.words()),
+        State::Unknown => {}
+        State::Down(_) | State::ConfigError => {
+            error!(upstream = node, detail, "upstream {state}: {repair}");
+        }
+        _ => warn!(upstream = node, "upstream {state}: {repair}"),
+    }
 }
 
 /// `accept` failed.

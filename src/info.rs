@@ -21,6 +21,7 @@ use crate::session::state::Session;
 use crate::stats::WorkerStats;
 use crate::stats::labels::Outcome;
 use crate::topology::Topology;
+use crate::upstream::health::chart::State;
 use crate::upstream::lane::Role;
 use crate::worker::Worker;
 
@@ -104,10 +105,11 @@ fn section(worker: &Worker) -> Vec<u8> {
     let shared = &worker.shared;
     let topology = shared.topology.load();
     let (scripts, script_bytes) = shared.scripts.totals();
-    let state = match (worker.reaches.last_error(topology.node.id), &topology.facts) {
-        (Some(_), _) => "down",
-        (None, None) if worker.stats.lanes.get() == 0 => "connecting",
-        (None, _) => "up",
+    let node_state = topology.node.health.state();
+    let state = match node_state {
+        State::Unknown if worker.stats.lanes.get() == 0 => "connecting",
+        State::Unknown => "up",
+        other => other.label().as_str(),
     };
     let mut out = b"# Breakwater\r\n".to_vec();
     let mut field = |name: &str, value: &dyn std::fmt::Display| {
@@ -126,8 +128,8 @@ fn section(worker: &Worker) -> Vec<u8> {
     field("upstream", &topology.node.name);
     field("upstream_epoch", &topology.epoch);
     field("upstream_state", &state);
-    if let Some(error) = worker.reaches.last_error(topology.node.id) {
-        field("upstream_cause", &error.cause());
+    if let State::Down(failure) = node_state {
+        field("upstream_cause", &failure.as_str());
     }
     out
 }

@@ -44,10 +44,14 @@ pub enum Refusal {
         /// Until the next dial.
         retry_in: Micros,
     },
-    /// It was not run: the node loads its data.
-    Loading {
+    /// It was not run: the node is there and serves nobody at the moment.
+    NodeAway {
         /// The node's name.
         node: String,
+        /// What it does instead, as in "is loading its data (loading)".
+        state: String,
+        /// Until it is looked at again.
+        retry_in: Micros,
     },
     /// It was not run: only a replica may serve it, and none is in step.
     NoReplica {
@@ -176,9 +180,9 @@ impl Refusal {
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)
             ),
-            Self::Loading { node } => format!(
-                "ERR breakwater: not executed: upstream {node} is loading its data set; try again in \
-                 a moment"
+            Self::NodeAway { node, state, retry_in } => format!(
+                "ERR breakwater: not executed: upstream {node} {state}, next try in {}",
+                seconds(*retry_in)
             ),
             Self::Parts(parts) => parts.text(),
             Self::NotInverted { node } => format!(

@@ -6,21 +6,24 @@
 
 use std::fmt::Write;
 
-use crate::clock::{self, SECOND};
+use crate::clock::{self, MILLISECOND, SECOND};
 use crate::route::slot::SLOTS;
 use crate::topology::Topology;
 use crate::topology::sentinel::group::{Group, Standing};
 use crate::topology::sentinel::report::Report;
 use crate::topology::slots::{Member, MemberRole, NodeId, SlotMap};
+use crate::upstream::dial::Node;
+use crate::upstream::health::chart::State;
 
 /// The whole page, a fact a line.
 pub(super) fn page(topology: &Topology) -> String {
     let mut page =
         format!("epoch {}\nkeyless commands to {}\n", topology.epoch, topology.node.name);
-    if let Some(map) = &topology.slots {
-        // Writing to a string cannot fail.
-        let _ = write_map(&mut page, map);
-    }
+    // Writing to a string cannot fail.
+    let _ = match &topology.slots {
+        Some(map) => write_map(&mut page, map),
+        None => write_state(&mut page, &topology.node),
+    };
     if let Some(group) = &topology.group {
         let _ = write_group(&mut page, group);
     }
@@ -68,6 +71,25 @@ fn write_report(page: &mut String, report: &Report) -> std::fmt::Result {
     flags.iter().filter(|(is_set, _)| *is_set).try_for_each(|(_, word)| page.write_str(word))
 }
 
+/// How a node is, and what to do about it.
+fn write_state(page: &mut String, node: &Node) -> std::fmt::Result {
+    let (report, now) = (node.health.report(), clock::micros());
+    let (state, name) = (report.state, &node.name);
+    let age = now.saturating_sub(report.since) / SECOND;
+    write!(page, "state {name} {} for {age} s", state.label().as_str())?;
+    if let Some(ping) = report.ping {
+        write!(page, ", last PING {} us", ping)?;
+    }
+    if let Some(retry_at) = report.retry_at {
+        let wait = retry_at.saturating_sub(now).div_ceil(MILLISECOND);
+        write!(page, ", breaker open, next try in {wait} ms")?;
+    }
+    match state {
+        State::Unknown | State::Up => writeln!(page),
+        _ => writeln!(page, ": it {}; {}", state.words(), state.repair()),
+    }
+}
+
 fn write_map(page: &mut String, map: &SlotMap) -> std::fmt::Result {
     // Redirects since then are in it, so a slot may be younger than this.
     let age = clock::micros().saturating_sub(map.fetched_at) / SECOND;
@@ -79,6 +101,7 @@ fn write_map(page: &mut String, map: &SlotMap) -> std::fmt::Result {
     )?;
     for member in map.members.iter() {
         write_member(page, map, member)?;
+        write_state(page, &member.node)?;
     }
     for (first, last, owner) in ranges(map) {
         writeln!(page, "slots {first}-{last} {}", name(map, owner))?;
@@ -149,12 +172,13 @@ mod tests {
         for line in [
             "keyless commands to h:1",
             "node 0 h:1 abc online epoch 4 primary of 3 slots",
+            "state h:1 unknown for ",
             "slots 0-2 nobody",
             "slots 3-5 h:1",
             "slots 6-16383 nobody",
             "slot 4 moves from h:1 to nobody",
         ] {
-            assert!(page.lines().any(|it| it == line), "{line} is missing in\n{page}");
+            assert!(page.lines().any(|it| it.starts_with(line)), "{line} is missing in\n{page}");
         }
     }
 }

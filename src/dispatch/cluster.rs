@@ -56,7 +56,7 @@ pub fn forward(
         Place::Slot(slot) => to_slot(worker, slots, session, slot, order),
         Place::Anywhere => match Spread::of(spec) {
             Some(spread) => gather::spread(worker, slots, session, (spec, spread), command, &order),
-            None => to_node(worker, session, &anybody(worker, topology), order),
+            None => to_node(worker, session, &anybody(topology), order),
         },
         Place::Several => gather::split(worker, slots, session, spec, command, &order),
     }
@@ -66,7 +66,7 @@ pub fn forward(
 pub fn place(worker: &mut Worker, session: &mut Session, order: Order<'_>) -> Dispatched {
     match (order.slot, &order.topology.slots) {
         (Some(slot), Some(slots)) => to_slot(worker, slots, session, slot, order),
-        _ => to_node(worker, session, &anybody(worker, order.topology), order),
+        _ => to_node(worker, session, &anybody(order.topology), order),
     }
 }
 
@@ -105,7 +105,7 @@ pub fn to_slot(
         Some(member) => to_node(worker, session, &member.node, order),
         None => {
             let refusal = Refusal::NoMap { seed: order.topology.node.name.clone() };
-            order.park(worker, session, order.topology.node.id, refusal)
+            order.park(worker, session, &order.topology.node, refusal)
         }
     }
 }
@@ -114,8 +114,8 @@ pub fn to_slot(
 /// one is known to be down; the control plane may take a second to agree, and until then commands
 /// that anybody could answer would wait.
 #[must_use]
-pub fn anybody(worker: &Worker, topology: &Topology) -> Arc<Node> {
-    let is_down = |node: &Arc<Node>| worker.reaches.last_error(node.id).is_some();
+pub fn anybody(topology: &Topology) -> Arc<Node> {
+    let is_down = |node: &Arc<Node>| node.health.is_away();
     let slots = topology.slots.as_ref().filter(|_| is_down(&topology.node));
     let primaries = slots.into_iter().flat_map(|slots| slots.members.primaries());
     let another = primaries.map(|member| &member.node).find(|&node| !is_down(node));
@@ -143,7 +143,7 @@ fn to(
     match pool::lane_to(worker, order.topology, session, order.identity, node, kind) {
         Ok(lane) => send(worker, session, lane, order.asked, order.frame),
         Err(NoLane::Wait) => Dispatched::Wait,
-        Err(NoLane::Refused(refusal)) => order.park(worker, session, node.id, refusal),
+        Err(NoLane::Refused(refusal)) => order.park(worker, session, node, refusal),
     }
 }
 

@@ -123,7 +123,7 @@ fn launch(
     detour: &mut Detour,
     to: Option<Aim>,
 ) -> bool {
-    let node = destination(worker, topology, detour, to);
+    let node = destination(topology, detour, to);
     let lane = lane_for(worker, topology, session, detour, &node);
     match lane {
         Ok(lane) => {
@@ -155,7 +155,7 @@ fn launch(
             // Where the redirect pointed nobody is: its slot's owner may be somebody else by then.
             detour.stage = Stage::Due { at: worker.now + detour::pause(detour), to: None };
             detour.waits = detour.waits.saturating_add(1);
-            return patience::may_wait(worker, topology, session, node.id, detour.since)
+            return patience::may_wait(worker, topology, session, &node, detour.since)
                 || is_tried_again(worker, topology, detour);
         }
     }
@@ -202,18 +202,13 @@ pub(super) fn is_waiting(waiter: &Waiter) -> bool {
 }
 
 /// The node to be asked next.
-fn destination(
-    worker: &Worker,
-    topology: &Topology,
-    detour: &Detour,
-    to: Option<Aim>,
-) -> Arc<Node> {
+fn destination(topology: &Topology, detour: &Detour, to: Option<Aim>) -> Arc<Node> {
     let slots = topology.slots.as_ref();
     let named = to.and_then(|to| slots?.members.get(to.node));
     let owner = || detour.slot.and_then(|slot| slots?.owner(slot));
     let anybody = || slots?.members.primaries().next().filter(|_| detour.slot.is_some());
     let member = named.or_else(owner).or_else(anybody);
-    member.map_or_else(|| cluster::anybody(worker, topology), |member| Arc::clone(&member.node))
+    member.map_or_else(|| cluster::anybody(topology), |member| Arc::clone(&member.node))
 }
 
 /// A new map with the owners that redirects have named.

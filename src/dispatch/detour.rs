@@ -154,8 +154,10 @@ pub fn proven(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) {
 /// A command whose lane is lost and that `loss` allows to be sent again.
 pub fn adopt(worker: &mut Worker, lane: &Lane, frame: Piece<'_>, waiter: &Waiter) {
     let topology = Arc::clone(worker.topology.load());
-    let refusal = worker.reaches.refusal(&lane.node, worker.now).unwrap_or_else(|| {
-        Refusal::NodeDown { node: lane.node.name.clone(), cause: "reset", retry_in: 0 }
+    let refusal = lane.node.refusal(worker.now).unwrap_or_else(|| Refusal::NodeDown {
+        node: lane.node.name.clone(),
+        cause: "reset",
+        retry_in: 0,
     });
     if waiter.role == Role::Probe {
         let failed = Settled::Failed { refusal, outcome: Outcome::NotExecuted };
@@ -277,8 +279,7 @@ fn follow_redirect(
             worker.shared.map_is_old.notify_one();
             if why == NotNow::Loading {
                 // Several libraries run a whole pipeline again upon that word.
-                let node = asked.name.clone();
-                detour.answer = Answer::Refusal(Refusal::Loading { node });
+                detour.answer = Answer::Refusal(asked.loading(now));
             }
             (Redirected::NotNow, None)
         }

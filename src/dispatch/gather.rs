@@ -317,7 +317,7 @@ fn hopeless(
     ways.iter().find_map(|(node, way)| {
         let refusal = way.as_ref().err()?;
         worker.shared.map_is_old.notify_one();
-        let may_wait = patience::may_wait(worker, topology, session, node.id, worker.now);
+        let may_wait = patience::may_wait(worker, topology, session, node, worker.now);
         (!may_wait).then(|| refusal.clone())
     })
 }

@@ -13,7 +13,6 @@ use crate::refusal::Refusal;
 use crate::session::detour::Answer;
 use crate::session::state::Session;
 use crate::topology::Topology;
-use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::LaneKey;
@@ -40,18 +39,18 @@ pub struct Order<'a> {
 // === impl Order ===
 
 impl Order<'_> {
-    /// The node `id` cannot be had now: the command waits for it, or for another in its place, if
+    /// `node` cannot be had now: the command waits for it, or for another in its place, if
     /// there is any hope within its time.
     #[cold]
     pub fn park(
         &self,
         worker: &mut Worker,
         session: &mut Session,
-        id: NodeId,
+        node: &Node,
         refusal: Refusal,
     ) -> Dispatched {
         worker.shared.map_is_old.notify_one();
-        if !patience::may_wait(worker, self.topology, session, id, worker.now)
+        if !patience::may_wait(worker, self.topology, session, node, worker.now)
             && let Some(spec) = self.topology.table.spec(self.asked.command)
         {
             return match self.asked.frames {
@@ -59,7 +58,7 @@ impl Order<'_> {
                 frames => not_executed_block(worker, session, spec, frames, &refusal),
             };
         }
-        let own = LaneKey::of(session, self.identity, self.topology.epoch, id);
+        let own = LaneKey::of(session, self.identity, self.topology.epoch, node.id);
         let key = LaneKey { is_bulk: self.is_bulk, ..own };
         let waiter = waiter(worker.now, session, self.asked);
         let frame = Bytes::copy_from_slice(self.frame.bytes());
@@ -83,7 +82,7 @@ pub fn unless_replaced(
         return Dispatched::Wait;
     }
     let since = *session.waits_since.get_or_insert(worker.now);
-    let may_wait = patience::may_wait(worker, topology, session, node.id, since);
+    let may_wait = patience::may_wait(worker, topology, session, node, since);
     // Nothing is executed for somebody who has gone (INV-3).
     if may_wait && !session.socket.has_peer_closed() {
         worker.shared.map_is_old.notify_one();

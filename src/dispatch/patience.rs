@@ -11,7 +11,7 @@ use crate::clock::{self, Micros};
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::topology::redirect::NotNow;
-use crate::topology::slots::NodeId;
+use crate::upstream::dial::Node;
 use crate::worker::Worker;
 
 /// What a command waits for, which decides for how long.
@@ -33,20 +33,20 @@ pub fn is_over(now: Micros, session: &Session, since: Micros, waiting: Waiting) 
     now.saturating_sub(since) >= clock::to_micros(limit)
 }
 
-/// Whether a command that waits since `since` for the node `id`, which cannot be had now, may wait
+/// Whether a command that waits since `since` for `node`, which cannot be had now, may wait
 /// on.
 #[must_use]
 pub fn may_wait(
     worker: &Worker,
     topology: &Topology,
     session: &Session,
-    id: NodeId,
+    node: &Node,
     since: Micros,
 ) -> bool {
     let since = if topology.slots.is_some() {
         // Of a cluster somebody takes the place of whoever is gone, soon or not at all.
-        worker.reaches.down_since(id).unwrap_or(since)
-    } else if is_succession_due(worker.now, topology) {
+        node.health.away_since().unwrap_or(since)
+    } else if is_succession_due(worker.now, topology) || node.health.is_loading() {
         since
     } else {
         return false;

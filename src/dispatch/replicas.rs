@@ -49,7 +49,7 @@ pub fn choose(
         let replicas = slots.members.replicas_of(owner.node.id);
         replicas
             .filter(|it| it.node.in_step_until.load(Ordering::Relaxed) > worker.now)
-            .filter(|it| worker.reaches.refusal(&it.node, worker.now).is_none())
+            .filter(|it| it.node.refusal(worker.now).is_none())
     };
     let is_near = |it: &Member| zone.is_some() && it.zone.as_deref() == zone;
     let near = in_step().filter(|it| is_near(it)).count();

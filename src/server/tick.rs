@@ -17,6 +17,7 @@ use crate::refusal::{Ran, Refusal};
 use crate::session::state::{Closing, Session, SessionId};
 use crate::session::{flush, pinned, pubsub};
 use crate::stats::labels::{ClosedReason, Outcome};
+use crate::upstream::health::chart::Signal;
 use crate::upstream::lane::{Lane, LaneId, LaneState, Patience, Waiter};
 use crate::upstream::subscriber::{self, LinkId};
 use crate::upstream::{self, loss, pool, succession};
@@ -32,6 +33,7 @@ pub fn run(worker: &mut Worker) {
             continue;
         };
         expire(worker, &mut lane);
+        lane.count_answers(worker.now);
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
         pool::retire_outdated(worker, &mut lane);
@@ -96,6 +98,9 @@ pub(crate) fn expire(worker: &mut Worker, lane: &mut Lane) {
         if age >= limit && is_read && loss::is_wanted(worker, waiter) {
             late.push((*waiter, limit));
         }
+    }
+    if !late.is_empty() {
+        lane.node.note(Signal::Late(late.len() as u64), worker.now);
     }
     for (waiter, limit) in late {
         let ran = loss::effect(&waiter, lane.send.sent());

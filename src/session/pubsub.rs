@@ -263,7 +263,7 @@ fn ping(
         return Dispatched::Wait;
     };
     let closed = worker.links.get(link).filter(|link| !link.is_open && !link.is_in_cluster());
-    if let Some(refusal) = closed.and_then(|it| worker.reaches.refusal(&it.node, worker.now)) {
+    if let Some(refusal) = closed.and_then(|it| it.node.refusal(worker.now)) {
         return dispatch::not_executed(worker, session, spec, &refusal);
     }
     let mark = Wire::Mark(command.argument(1).map(Into::into));

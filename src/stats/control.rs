@@ -10,7 +10,9 @@ use crate::clock::{Micros, SECOND};
 use crate::topology::cluster::survey::Totals;
 use crate::topology::slots::{Health, MemberRole};
 
-use super::labels::{RefreshOutcome, RefreshTrigger, Reload, ResolverFailure, TurnedAway};
+use super::labels::{
+    NodeState, RefreshOutcome, RefreshTrigger, Reload, ResolverFailure, TurnedAway,
+};
 
 /// A client was turned away before it became a session.
 pub fn client_turned_away(reason: TurnedAway) {
@@ -144,6 +146,43 @@ pub fn sentinel_generation_changed() {
     metrics::counter!(SENTINEL_GENERATIONS).increment(1);
 }
 
+/// A node has gone from one state to another.
+///
+/// The series of `all` counts the nodes in each state.
+pub fn node_state(node: &str, before: NodeState, after: NodeState) {
+    let gauge = |node: &str, state: NodeState| metrics::gauge!(NODE_STATE, "node" => node.to_owned(), "state" => state.as_str());
+    for state in NodeState::ALL {
+        gauge(node, state).set(f64::from(u8::from(state == after)));
+    }
+    // One that was never heard of was not counted.
+    if before != NodeState::Unknown {
+        gauge("all", before).decrement(1.0);
+    }
+    if after != NodeState::Unknown {
+        gauge("all", after).increment(1.0);
+        metrics::counter!(NODE_STATE_CHANGES, "state" => after.as_str()).increment(1);
+    }
+}
+
+/// Nobody looks after that node any more: it is no longer shown in any state.
+pub fn node_forgotten(node: &str, state: NodeState) {
+    node_state(node, state, NodeState::Unknown);
+    let labels = [("node", node.to_owned()), ("state", NodeState::Unknown.as_str().to_owned())];
+    metrics::gauge!(NODE_STATE, &labels).set(0.0);
+}
+
+/// The answer to a PING of the control plane took so long.
+pub fn node_ping(node: &str, took: Micros) {
+    let seconds = took as f64 / SECOND as f64;
+    metrics::gauge!(NODE_PING, "node" => node.to_owned()).set(seconds);
+    metrics::gauge!(NODE_PING, "node" => "all").set(seconds);
+}
+
+/// From here on nobody dials a node, or commands for it are refused.
+pub fn breaker_opened() {
+    metrics::counter!(BREAKER_OPENS).increment(1);
+}
+
 /// Publishes the readiness as it is at the moment of a scrape.
 ///
 /// `outages` is the number of times the upstream went from up to down since the start.
@@ -202,13 +241,21 @@ pub(super) fn register() {
     metrics::counter!(PRIMARY_CHANGES).absolute(0);
     metrics::counter!(SENTINEL_GENERATIONS).absolute(0);
     readiness(false, false, 0);
+    for state in NodeState::ALL {
+        let labels = [("node", "all"), ("state", state.as_str())];
+        metrics::gauge!(NODE_STATE, &labels).set(0.0);
+        metrics::counter!(NODE_STATE_CHANGES, "state" => state.as_str()).absolute(0);
+    }
+    metrics::gauge!(NODE_PING, "node" => "all").set(0.0);
+    metrics::counter!(BREAKER_OPENS).absolute(0);
 }
 
+const BREAKER_OPENS: &str = "breakwater_breaker_opens_total";
 const CLIENTS_TURNED_AWAY: &str = "breakwater_clients_turned_away_total";
 const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "breakwater_config_last_reload_successful";
 const CONFIG_RELOADS: &str = "breakwater_config_reloads_total";
 const CREDENTIALS_ALARM: &str = "breakwater_credentials_alarm";
-const CREDENTIALS_PREVIOUS: &str = "breakwater_credentials_fallbacks_total";
+const CREDENTIALS_PREVIOUS: &str = "breakwater_credentials_previous_total";
 const CREDENTIALS_REFUSED: &str = "breakwater_credentials_refused_total";
 const CREDENTIALS_ROTATED: &str = "breakwater_credentials_rotations_total";
 const DRAINING: &str = "breakwater_draining";
@@ -221,12 +268,15 @@ const MIGRATIONS: &str = "breakwater_migrations_open";
 const MIGRATIONS_FAILED: &str = "breakwater_migrations_failed";
 const MIGRATIONS_STUCK: &str = "breakwater_migrations_stuck";
 const MIGRATION_AGE: &str = "breakwater_migration_age_seconds";
+const NODE_PING: &str = "breakwater_node_ping_seconds";
+const NODE_STATE: &str = "breakwater_node_state";
+const NODE_STATE_CHANGES: &str = "breakwater_node_state_changes_total";
 const ORPHANED_KEYS: &str = "breakwater_orphaned_keys";
 const PRIMARY_CHANGES: &str = "breakwater_primary_changes_total";
 const READONLY_MODE: &str = "breakwater_readonly_mode";
 const RESOLVER_CHANGES: &str = "breakwater_resolver_changes_total";
 const RESOLVER_FAILURES: &str = "breakwater_resolver_failures_total";
-const RESOLVER_STALE: &str = "breakwater_resolver_fallbacks_total";
+const RESOLVER_STALE: &str = "breakwater_resolver_stale_answers_total";
 const SCRIPTS: &str = "breakwater_scripts";
 const SCRIPT_BYTES: &str = "breakwater_script_bytes";
 const SENTINELS: &str = "breakwater_sentinels";

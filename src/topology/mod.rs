@@ -10,6 +10,7 @@
 
 pub mod cluster;
 pub mod facts;
+pub mod pulse;
 pub mod redirect;
 pub mod restore;
 pub mod sentinel;

@@ -9,12 +9,14 @@
 //! a server that is there; only silence and a closed connection are not.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::facts::{self, Learnt};
+use super::pulse::{ANSWER_WITHIN, Beat, Pulse};
 use super::restore::Restorer;
 use super::{Published, Topology, fitted};
 use crate::admin::Readiness;
@@ -29,52 +31,77 @@ use crate::worker::Shared;
 
 /// Follows the node that is published as the upstream, until it is dropped.
 pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallible {
-    let mut failures = 0_u32;
     let mut restorer = Restorer::default();
     let node = Arc::clone(&shared.topology.load().node);
+    let mut pulse = Pulse::of(&node, true, ROLE_EVERY);
     // What a cluster left behind that was followed before.
     readiness.set_notes(Vec::new());
     loop {
-        let talk = converse(&shared, &node, &readiness, &mut failures, &mut restorer);
+        let talk = converse(&shared, &node, &readiness, &mut pulse, &mut restorer);
         // Without an error its name leads elsewhere: that is dialled at once.
         let Err(error) = talk.await else { continue };
-        events::dial_failed(&node.name, error.cause(), &error.text);
-        readiness.set_upstream(Err(words(&node, &error)));
-        // Without jitter on purpose: this is one connection a process, bounded by its own pace.
-        sleep(BACKOFF_FIRST * (1 << failures.min(4))).await;
-        failures = failures.saturating_add(1);
+        pulse.lost(&error);
+        report(&node, &readiness);
     }
 }
 
-/// Dials, learns, publishes, and then pings for as long as the node answers.
+/// Dials, learns, publishes, and then goes on for as long as the node answers.
 async fn converse(
     shared: &Shared,
     node: &Arc<Node>,
     readiness: &Readiness,
-    failures: &mut u32,
+    pulse: &mut Pulse,
     restorer: &mut Restorer,
 ) -> Result<(), DialError> {
-    let mut exchange = dial::dial(node, &Purpose::control("breakwater:control")).await?;
+    let mut exchange = pulse.connect(&Purpose::control("breakwater:control")).await?;
     restorer.connected();
+    pulse.beat(&mut exchange).await?;
+    while node.health.is_away() {
+        // It loads, for instance: its answers would come late, and some of them would be errors.
+        report(node, readiness);
+        pulse.due().await;
+        beat(node, readiness, pulse, &mut exchange).await?;
+    }
     // Before anything else: clients may be calling already.
     restorer.look(shared, node, &mut exchange).await?;
     let learnt = answered(facts::learn(&mut exchange)).await?;
-    *failures = 0;
     let mut is_stranger = learnt.facts.wants_auth;
     publish(&shared.topology, node, learnt);
-    readiness.set_upstream(Ok(()));
     loop {
-        sleep(PING_EVERY).await;
+        report(node, readiness);
+        pulse.due().await;
         if is_stranger && let Some(presented) = shared.identities.any() {
             is_stranger = !introduce(shared, node, &mut exchange, &presented).await?;
         }
-        ping(&mut exchange).await?;
+        beat(node, readiness, pulse, &mut exchange).await?;
         answered(dial::renew(node, &mut exchange)).await?;
         if exchange.footing.is_outdated(node, clock::micros()) {
             return Ok(());
         }
         restorer.look(shared, node, &mut exchange).await?;
     }
+}
+
+/// One beat. It may find that the node has fallen silent and go on waiting, which is reported.
+async fn beat(
+    node: &Node,
+    readiness: &Readiness,
+    pulse: &mut Pulse,
+    exchange: &mut Exchange,
+) -> Result<Beat, DialError> {
+    let mut beat = pin!(pulse.beat(exchange));
+    loop {
+        match timeout(REPORT_EVERY, &mut beat).await {
+            Ok(result) => return result,
+            Err(_) => report(node, readiness),
+        }
+    }
+}
+
+/// Says whether the node can serve, and what is amiss if it can.
+fn report(node: &Node, readiness: &Readiness) {
+    readiness.set_upstream(node.verdict());
+    readiness.set_notes(node.remark().into_iter().collect());
 }
 
 /// With `auth = "passthrough"` the node talks to us only as one of the clients: the first confirmed
@@ -96,10 +123,6 @@ async fn introduce(
     learnt.facts.wants_auth = true;
     publish(&shared.topology, node, learnt);
     Ok(true)
-}
-
-async fn ping(exchange: &mut Exchange) -> Result<(), DialError> {
-    answered(facts::ask(exchange, &[b"PING"])).await.map(drop)
 }
 
 /// Waits for the answer to a question of the control plane, within its bound.
@@ -157,24 +180,7 @@ pub fn table(node: &Node, live: Vec<LiveSpec>) -> Table {
     fitted(table, node)
 }
 
-/// What `/readyz` says, with the next step.
-fn words(node: &Node, error: &DialError) -> String {
-    use crate::stats::labels::DialFailure as Failure;
-    let next = match error.failure {
-        Failure::Refused => "start the server there, or correct [upstream]",
-        Failure::Timeout => "check the network policy and whether the host is alive",
-        Failure::Unresolved => "check the name in [upstream] and the resolver",
-        Failure::Tls => "check the certificates on both sides",
-        Failure::Auth => "check user and password in [upstream]",
-        Failure::MaxClients => "raise the server's maxclients or find who holds its connections",
-        _ => "look at the server's log",
-    };
-    format!("upstream {} is down ({}: {}): {next}", node.name, error.cause(), error.text)
-}
-
-/// How often the control connection is used; any reply is a sign of life.
-const PING_EVERY: Duration = Duration::from_secs(1);
-/// How long a reply may take on the control connection.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// First pause after a failure; doubles four times.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// With which beats ROLE is asked: each two seconds.
+const ROLE_EVERY: u64 = 4;
+/// How often readiness is brought up to date while an answer is waited for.
+const REPORT_EVERY: Duration = Duration::from_millis(100);

@@ -24,6 +24,7 @@ use crate::upstream::deployment::Deployment;
 use crate::upstream::deployment::footing::{Acceptance, Footing};
 use crate::upstream::deployment::keyring::Key;
 use crate::upstream::exchange::{Exchange, ExchangeError};
+use crate::upstream::health::Health;
 use crate::upstream::identity::Presented;
 
 /// One Redis process, and all that is needed to connect to it.
@@ -44,6 +45,8 @@ pub struct Node {
     /// Of a replica: until when it may serve reads, as far as the control plane has seen; 0: not at
     /// all.
     pub in_step_until: AtomicU64,
+    /// How it is, as everybody in this process knows it.
+    pub health: Health,
 }
 
 /// What a new connection is for.
@@ -368,7 +371,8 @@ impl Node {
     ) -> Self {
         let name = settings.endpoint.to_string();
         let (in_step_until, acceptance) = (AtomicU64::default(), Acceptance::default());
-        Self { id, name, settings, deployment, acceptance, tls, in_step_until }
+        let health = Health::default();
+        Self { id, name, settings, deployment, acceptance, tls, in_step_until, health }
     }
 
     /// Whether others may serve what it serves: it can redirect, and be replaced.

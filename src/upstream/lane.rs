@@ -234,6 +234,8 @@ pub struct Lane {
     pub settling: Option<Key<Session>>,
     /// Some waiter's session has gone while the command is unsent: the queue wants to be swept.
     pub has_orphans: bool,
+    /// Reads that brought replies, since the node's breaker was told of them.
+    pub answers: u64,
     /// Whether this connection has answered a command.
     pub has_answered: bool,
     /// Connections in a row that ended before they answered anything.
@@ -342,6 +344,7 @@ impl Lane {
             overdraft: false,
             settling: None,
             has_orphans: false,
+            answers: 0,
             has_answered: false,
             fruitless: 0,
             socket: WriteHalf::Detached,
@@ -428,6 +431,13 @@ impl Lane {
     #[must_use]
     pub fn is_consistent(&self) -> bool {
         self.waiters.back().is_none_or(|last| last.end == self.send.end())
+    }
+
+    /// Tells the node's breaker what has come since the last time.
+    pub fn count_answers(&mut self, now: Micros) {
+        if self.answers > 0 {
+            self.node.health.answered(std::mem::take(&mut self.answers), now);
+        }
     }
 
     /// Notes that the kernel took `count` bytes at `now`.

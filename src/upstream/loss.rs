@@ -132,6 +132,8 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
         let is_inverted = inverted.contains(&waiter.session);
         let may_retry = progress == Progress::Sent
             && waiter.is_retry_safe
+            // While nobody may dial, what is sent again only waits to be told so.
+            && !node.health.is_open()
             && worker.reaches.spend_retry(worker.now);
         let remedy = if loses_state {
             without_state(progress, &waiter, exec_is_sent)
@@ -170,7 +172,7 @@ pub fn dial_failed(worker: &mut Worker, lane: &mut Lane, node: &Node, error: &Di
         // The node's own answer to a client that has not authenticated.
         Refusal::NoAuth
     } else {
-        worker.reaches.down(node, error, worker.now)
+        node.down(error, worker.now)
     };
     let waiters = apart(worker, mem::take(&mut lane.waiters), 0);
     let old = mem::take(&mut lane.send);

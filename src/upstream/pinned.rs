@@ -175,7 +175,7 @@ fn refusal(worker: &Worker, node: &Node, session: &mut Session) -> Option<Refusa
     if std::mem::take(&mut session.pin_refused) {
         return Some(busy(worker));
     }
-    worker.reaches.refusal(node, worker.now)
+    node.refusal(worker.now)
 }
 
 /// What a client is told that has waited for too long.

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::clock::SECOND;
+use crate::clock::{Micros, SECOND};
 use crate::refusal::Refusal;
 use crate::session::state::Session;
 use crate::topology::Topology;
@@ -56,16 +56,13 @@ pub fn lane_for(
         && !lane.retired
         && lane.key.epoch == topology.epoch
     {
-        return has_room(lane, session);
+        return has_room(lane, session, worker.now);
     }
     let key =
         LaneKey { is_bulk, ..LaneKey::of(session, identity, topology.epoch, topology.node.id) };
     let id = find_or_open(worker, &topology.node, key)?;
     session.fitting[usize::from(is_bulk)] = Some(id);
-    let Some(lane) = worker.lanes.get_mut(id) else {
-        return Err(NoLane::Wait);
-    };
-    has_room(lane, session)
+    room_on(worker, id, session)
 }
 
 /// The lane to one `node` of several, for a command of `session` that acts as `identity`. All its commands in flight are
@@ -111,7 +108,7 @@ pub fn lane_to(
         && !lane.retired
         && lane.state == LaneState::Open
     {
-        return has_room(lane, session);
+        return has_room(lane, session, worker.now);
     }
     let key = key(session);
     let id = lane_with(worker, node, key, set)?;
@@ -144,7 +141,7 @@ fn refusal_while_dialling(worker: &Worker, node: &Node, lane: Option<LaneId>) ->
     if lane.state == LaneState::Open {
         return None;
     }
-    worker.reaches.refusal(node, worker.now)
+    node.refusal(worker.now)
 }
 
 /// INV-12 a and c: with commands in flight only the same lane will do.
@@ -161,7 +158,7 @@ fn stay_or_wait(
     // A small command may follow on the bulk lane; a heavy one never on the fast lane.
     let may_carry = lane.key.is_bulk || !is_bulk;
     if session.epoch == topology.epoch && fits && may_carry && !lane.retired {
-        return has_room(lane, session);
+        return has_room(lane, session, worker.now);
     }
     Err(NoLane::Wait)
 }
@@ -172,14 +169,30 @@ fn stay_or_wait(
 /// [`NoLane::Wait`].
 pub fn room_on(worker: &mut Worker, id: LaneId, session: &Session) -> Result<LaneId, NoLane> {
     match worker.lanes.get_mut(id) {
-        Some(lane) => has_room(lane, session),
+        Some(lane) => has_room(lane, session, worker.now),
         None => Err(NoLane::Wait),
     }
 }
 
-/// A queue that the node does not empty grows no further: its sessions wait (INV-4).
-fn has_room(lane: &mut Lane, session: &Session) -> Result<LaneId, NoLane> {
-    if lane.send.unsent() < LANE_UNSENT_BYTES_MAX && lane.waiters.len() < LANE_WAITERS_MAX {
+/// A queue that the node does not empty grows no further: its sessions wait (INV-4). They do not
+/// where they would wait for a node that serves nobody.
+#[inline]
+fn has_room(lane: &mut Lane, session: &Session, now: Micros) -> Result<LaneId, NoLane> {
+    let has_bytes = lane.send.unsent() < LANE_UNSENT_BYTES_MAX;
+    if has_bytes && lane.waiters.len() < lane.node.health.room() {
+        return Ok(lane.id);
+    }
+    no_room(lane, session, has_bytes, now)
+}
+
+#[cold]
+fn no_room(
+    lane: &mut Lane,
+    session: &Session,
+    has_bytes: bool,
+    now: Micros,
+) -> Result<LaneId, NoLane> {
+    if lane.node.no_room(lane.waiters.len(), now).map_err(NoLane::Refused)? && has_bytes {
         return Ok(lane.id);
     }
     if !lane.backlog.contains(&session.id) {
@@ -217,7 +230,7 @@ fn find_or_open(worker: &mut Worker, node: &Arc<Node>, key: LaneKey) -> Result<L
             idle = Some(id);
         }
     }
-    if let Some(refusal) = worker.reaches.refusal(node, worker.now) {
+    if let Some(refusal) = node.refusal(worker.now) {
         return Err(NoLane::Refused(refusal));
     }
     if retired >= node.settings.lanes_max {

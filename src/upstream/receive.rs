@@ -15,6 +15,8 @@ use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
 use crate::session::held;
+use crate::stats::labels::ErrorClass;
+use crate::upstream::health::chart::{self, Signal};
 use crate::upstream::lane::{Lane, Role, Waiter};
 use crate::worker::Worker;
 
@@ -45,6 +47,8 @@ pub fn receive(
 ) -> Result<(), Anomaly> {
     worker.stats.upstream_bytes_in.add(input.len() as u64);
     lane.heard_at = worker.now;
+    lane.answers += 1;
+    lane.node.heard(worker.now);
     if lane.carry.is_empty() {
         let used = frames(worker, lane, input, shared)?;
         lane.carry.extend_from_slice(input.get(used..).unwrap_or_default());
@@ -144,8 +148,11 @@ fn whole(
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
-    if kind == b'-' && detour::take(worker, lane, bytes) {
-        return Ok(());
+    if kind == b'-' {
+        note_error(worker, lane, bytes);
+        if detour::take(worker, lane, bytes) {
+            return Ok(());
+        }
     }
     let handed_at = lane.handed_at(end).unwrap_or(worker.now);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
@@ -183,6 +190,22 @@ fn whole(
     Ok(())
 }
 
+/// What an error says of the node that sent it. A script can return the very words of one, and is
+/// not believed.
+#[cold]
+fn note_error(worker: &mut Worker, lane: &Lane, bytes: &[u8]) {
+    let class = ErrorClass::of(bytes);
+    if !chart::is_telling(class) {
+        return;
+    }
+    let command = lane.waiters.front().map(|first| first.command);
+    let table = &worker.topology.load().table;
+    let spec = command.and_then(|command| table.spec(command));
+    if spec.is_some_and(|spec| !spec.runs_user_code()) {
+        lane.node.note(Signal::Refused(class), worker.now);
+    }
+}
+
 /// How long a command waited here, and how long at its node.
 #[inline(always)]
 fn note_times(worker: &Worker, handed_at: Micros, waiter: &Waiter) {
@@ -197,6 +220,9 @@ fn one_of_many(
     bytes: &[u8],
     kind: u8,
 ) -> Result<(), Anomaly> {
+    if kind == b'-' {
+        note_error(worker, lane, bytes);
+    }
     gather::one_of_many(worker, lane, bytes, kind);
     let is_over = lane.waiters.front().is_none_or(|first| lane.block.0 >= first.frames);
     if !is_over {

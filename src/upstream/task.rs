@@ -26,6 +26,7 @@ use crate::session::state::Closing;
 use crate::session::{flush, pinned};
 use crate::stats::labels::{ClosedReason, DialFailure, LaneLost};
 use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::health::chart::Signal;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
 use crate::upstream::pinned::wake_next;
@@ -41,13 +42,9 @@ pub(crate) enum End {
     Lost(LaneLost, String),
 }
 
-/// How many connections one worker may be dialling at a time (INV-9): several, or one after a
-/// failure.
+/// How many connections one worker may be dialling at a time (INV-9), whatever the node.
 #[derive(Debug)]
-pub struct Dialling {
-    several: Semaphore,
-    one: Semaphore,
-}
+pub struct Dialling(Semaphore);
 
 /// Runs a lane from its dial to its end.
 pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Dialling>) {
@@ -56,7 +53,7 @@ pub async fn run(worker: SharedWorker, id: LaneId, dialling: Rc<Dialling>) {
             Ok(read) => read,
             Err(error) => match give_up(&worker, id, &node, &error) {
                 Some(pause) => {
-                    tokio::time::sleep(pause).await;
+                    node.health.rest(pause).await;
                     continue;
                 }
                 None => return,
@@ -73,7 +70,7 @@ fn node_of(worker: &SharedWorker, id: LaneId) -> Option<Arc<Node>> {
     worker.borrow().lanes.get(id).map(|lane| Arc::clone(&lane.node))
 }
 
-/// Dials, one connection at a time for the whole worker, unless the node has just been found dead.
+/// Dials in its turn, unless the node has just been found dead.
 async fn dial_lane(
     worker: &SharedWorker,
     id: LaneId,
@@ -81,17 +78,12 @@ async fn dial_lane(
     dialling: &Dialling,
 ) -> Result<ReadHalf, DialError> {
     pause(worker, id).await;
-    let is_well = worker.borrow().reaches.last_error(node.id).is_none();
-    let _permit = dialling.permit(is_well).await;
+    let _permit = dialling.permit().await;
+    let _turn = node.health.turn().await;
     let purpose = {
         let mut worker = worker.borrow_mut();
-        let now = crate::clock::micros();
-        if worker.reaches.refusal(node, now).is_some()
-            && let Some(error) = worker.reaches.last_error(node.id)
-        {
-            // Another lane has tried while this one waited for its turn.
-            return Err(error.clone());
-        }
+        // Somebody else may have tried while this one waited for its turn.
+        node.health.begin_dial(crate::clock::micros())?;
         worker.stats.dials_started.increment();
         purpose(&mut worker, id)
     };
@@ -100,7 +92,7 @@ async fn dial_lane(
     worker.now = crate::clock::micros();
     match result {
         Ok(exchange) => {
-            worker.reaches.of(node.id).note_success();
+            node.note(Signal::Dialled, worker.now);
             let node_client_id = exchange.node_client_id.unwrap_or(0);
             let footing = exchange.footing;
             let (read, write) = exchange.into_halves();
@@ -112,7 +104,7 @@ async fn dial_lane(
         }
         Err(error) => {
             worker.stats.dial_failed(error.failure).increment();
-            note_failure(&mut worker, id, &error);
+            note_failure(&worker, id, &error);
             events::dial_failed(&node.name, error.cause(), &error.text);
             Err(error)
         }
@@ -132,15 +124,11 @@ async fn pause(worker: &SharedWorker, id: LaneId) {
 
 /// Remembers a failure that concerns everybody. A password of one client, a database that does not
 /// exist or a node that commands no longer go to must not keep the others from dialling (INV-5).
-fn note_failure(worker: &mut Worker, id: LaneId, error: &DialError) {
-    let epoch = worker.topology.load().epoch;
-    let Some(lane) = worker.lanes.get(id) else {
-        return;
-    };
-    let node = lane.key.node;
-    if is_everybodys(error, lane.key.identity) && lane.key.epoch == epoch {
-        let now = worker.now;
-        worker.reaches.of(node).note_failure(error.clone(), now);
+fn note_failure(worker: &Worker, id: LaneId, error: &DialError) {
+    if let Some(lane) = worker.lanes.get(id)
+        && is_everybodys(error, lane.key.identity)
+    {
+        lane.node.note(Signal::DialFailed { error, is_probe: false }, worker.now);
     }
 }
 
@@ -220,7 +208,7 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
     departure::due(&mut worker);
     flush::touched(&mut worker);
     // Never at once: an error that concerns this lane alone sets no back-off for all.
-    let pause = worker.reaches.pause(node.id, worker.now).max(FRUITLESS_PAUSE);
+    let pause = node.health.pause(worker.now).max(FRUITLESS_PAUSE);
     (!is_done).then_some(pause)
 }
 
@@ -234,6 +222,7 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
     worker.stats.lanes.sub(u64::from(lane.pinned.is_none()));
     if let End::Lost(cause, text) = end {
         worker.stats.lane_lost(cause).increment();
+        node.note(Signal::Lost(cause.into()), worker.now);
         events::lane_lost(&node.name, cause.as_str(), &text);
         // Of a cluster's node somebody else may have taken the place.
         worker.shared.map_is_old.notify_one();
@@ -450,16 +439,15 @@ pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
 
 impl Default for Dialling {
     fn default() -> Self {
-        Self { several: Semaphore::new(DIALS_MAX), one: Semaphore::new(1) }
+        Self(Semaphore::new(DIALS_MAX))
     }
 }
 
 impl Dialling {
-    /// The permit to dial. The semaphores are never closed; without a permit the dial is merely not
+    /// The permit to dial. The semaphore is never closed; without a permit the dial is merely not
     /// limited.
-    pub(crate) async fn permit(&self, is_well: bool) -> Option<SemaphorePermit<'_>> {
-        let semaphore = if is_well { &self.several } else { &self.one };
-        semaphore.acquire().await.ok()
+    pub(crate) async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.acquire().await.ok()
     }
 }
 
@@ -488,7 +476,7 @@ impl From<receive::Anomaly> for End {
     }
 }
 
-/// Dials of one worker at a time while its node is well.
+/// Dials of one worker at a time.
 const DIALS_MAX: usize = 16;
 /// Reads of one turn: half a megabyte in all, then the others have theirs.
 const READS_A_TURN: usize = 8;

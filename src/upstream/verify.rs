@@ -22,6 +22,7 @@ use crate::session::replies::Sequence;
 use crate::session::state::SessionId;
 use crate::stats::labels::DialFailure;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::health::chart::Signal;
 use crate::upstream::identity::{Identity, Presented};
 use crate::worker::{SharedWorker, Worker};
 
@@ -126,9 +127,14 @@ fn before_dial(worker: &mut Worker, request: &Verification) -> Option<Before> {
         return Some(Before::Known(Verdict::Refused(line)));
     }
     // A node that has just been found dead is not dialled for every client that tries.
-    if let Some(refusal) = worker.reaches.refusal(&topology.node, worker.now) {
+    if let Some(refusal) = topology.node.refusal(worker.now) {
         let mut line = Vec::new();
         refusal.write(&mut line);
+        return Some(Before::Known(Verdict::Refused(line)));
+    }
+    if let Err(error) = topology.node.health.begin_dial(worker.now) {
+        let mut line = Vec::new();
+        topology.node.down(&error, worker.now).write(&mut line);
         return Some(Before::Known(Verdict::Refused(line)));
     }
     worker.stats.dials_started.increment();
@@ -148,7 +154,7 @@ fn after_dial(
     let mut line = Vec::new();
     match result {
         Ok(()) => {
-            worker.reaches.of(node.id).note_success();
+            node.note(Signal::Dialled, now);
             match worker.shared.identities.confirm(presented, now) {
                 Ok(identity) => return Verdict::Confirmed(identity),
                 Err(error) => write::error(
@@ -165,10 +171,10 @@ fn after_dial(
                 write::error(&mut line, &error.text);
             } else {
                 if !matches!(error.failure, DialFailure::Protocol | DialFailure::Other) {
-                    worker.reaches.of(node.id).note_failure(error.clone(), now);
+                    node.note(Signal::DialFailed { error: &error, is_probe: false }, now);
                 }
                 events::dial_failed(&node.name, error.cause(), &error.text);
-                worker.reaches.down(node, &error, now).write(&mut line);
+                node.down(&error, now).write(&mut line);
             }
         }
     }

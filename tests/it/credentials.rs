@@ -133,7 +133,7 @@ fn a_wrong_password_is_an_alarm_while_the_one_before_it_serves() {
     // Another database needs another connection, which is made with the password before.
     assert_eq!(client.ask("SELECT 5"), b"+OK\r\n");
     assert_eq!(client.ask("SET five 5"), b"+OK\r\n");
-    assert!(proxy.metric("breakwater_credentials_fallbacks_total") >= 1.0);
+    assert!(proxy.metric("breakwater_credentials_previous_total") >= 1.0);
     let (status, body) = proxy.http("/readyz");
     assert!(status == 200 && body.contains("but: credentials:"), "{status} {body}");
     assert!(proxy.log().contains("the newest password of [upstream] is refused"));

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use crate::support::{Act, Client, FakeUpstream, Proxy, line, until};
+use crate::support::{Act, Client, FakeUpstream, Proxy, line, shown, until};
 
 #[test]
 fn attempts_stay_within_a_tenth_of_the_commands_while_a_node_loses_them() {
@@ -32,6 +32,11 @@ fn attempts_stay_within_a_tenth_of_the_commands_while_a_node_loses_them() {
         everybody.push(last);
     }
     let commands = everybody.len() as f64;
+    // Until nobody waits any more, and so nothing is sent again any more.
+    for client in &mut everybody {
+        let answer = client.frame();
+        assert!(answer.starts_with(b"-ERR breakwater: no reply"), "{}", shown(&answer));
+    }
     let attempts = node.count("GET") as f64;
     // A tenth, ten to begin with, and five a second.
     let extra = 10.0 + 5.0 * began.elapsed().as_secs_f64();

@@ -11,10 +11,11 @@ use crate::config::{Endpoint, SentinelSettings};
 use crate::dispatch::departure;
 use crate::resp::write::command;
 use crate::session::state::SessionId;
-use crate::stats::labels::DialFailure;
+use crate::stats::labels::{DialFailure, ErrorClass};
 use crate::topology::Topology;
 use crate::topology::slots::NodeId;
 use crate::upstream::dial::{DialError, Node};
+use crate::upstream::health::chart::{Answered, Signal};
 use crate::upstream::lane::LaneState;
 use crate::upstream::rig::Rig;
 use crate::upstream::succession;
@@ -59,8 +60,9 @@ fn announce_failover(rig: &Rig) {
 }
 
 fn later(rig: &mut Rig) {
+    let before = rig.worker.now;
     rig.worker.begin_batch();
-    rig.worker.now += 50 * MILLISECOND;
+    rig.worker.now = rig.worker.now.max(before) + 50 * MILLISECOND;
     departure::due(&mut rig.worker);
 }
 
@@ -99,28 +101,38 @@ fn a_replica_that_somebody_chose_says_so_at_once() {
     assert_eq!(told(&mut rig, ann).as_bytes(), READONLY);
 }
 
+/// The control plane has asked the node, and this came of it.
+fn beat(rig: &mut Rig, error: Option<ErrorClass>) {
+    let node = Arc::clone(&rig.worker.topology.load().node);
+    node.note(Signal::Beat(&Answered { error, ..Answered::default() }), rig.worker.now);
+}
+
 #[test]
 fn loading_is_waited_for_and_never_shown() {
     let mut rig = Rig::new();
-    let (ann, bob) = (rig.client(), rig.client());
+    let (ann, bob, eve) = (rig.client(), rig.client(), rig.client());
+    beat(&mut rig, None);
     for client in [ann, bob] {
         rig.say(client, &line("INCR a"));
-        rig.hand_over_all();
-        rig.answer(LOADING).unwrap();
     }
-    rig.say(ann, &line("GET a"));
-    assert_eq!(rig.queued(), b"", "in the session's order");
-    later(&mut rig);
-    assert_eq!(rig.queued(), line("INCR a").repeat(2));
     rig.hand_over_all();
-    rig.answer(&[b":1\r\n", LOADING].concat()).unwrap();
-    rig.resume(ann);
-    assert_eq!(told(&mut rig, ann), ":1\r\n");
+    rig.answer(&[LOADING, LOADING].concat()).unwrap();
+    rig.say(ann, &line("GET a"));
+    rig.say(eve, &line("INCR a"));
+    later(&mut rig);
+    assert_eq!(rig.queued(), b"", "the control plane asks whether it is over, and nobody else");
+    beat(&mut rig, None);
+    later(&mut rig);
+    assert_eq!(rig.queued(), line("INCR a").repeat(3), "each client's first");
+    rig.hand_over_all();
+    rig.answer(&[b":1\r\n", LOADING, LOADING].concat()).unwrap();
+    beat(&mut rig, Some(ErrorClass::Loading));
     rig.worker.now += 3 * SECOND;
     departure::due(&mut rig.worker);
-    rig.focus_on(ann).hand_over_all();
-    rig.answer(&[b"$1\r\n1\r\n", LOADING].concat()).unwrap();
-    assert!(told(&mut rig, bob).starts_with("-ERR breakwater: not executed: upstream "));
+    assert_eq!(told(&mut rig, ann), ":1\r\n");
+    for client in [bob, eve] {
+        assert!(told(&mut rig, client).contains("is loading its data (loading)"));
+    }
 }
 
 #[test]
@@ -147,7 +159,8 @@ fn lose_for_good(rig: &mut Rig) {
     let error = DialError::new(DialFailure::Refused, "refused".into());
     let hour = 3600 * SECOND;
     let now = rig.worker.now + hour;
-    rig.worker.reaches.of(NodeId(0)).note_failure(error, now);
+    let node = Arc::clone(&rig.worker.topology.load().node);
+    node.note(Signal::DialFailed { error: &error, is_probe: false }, now);
     let id = rig.lane_id();
     rig.worker.lanes.get_mut(id).unwrap().state = LaneState::Dialling;
 }

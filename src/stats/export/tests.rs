@@ -302,6 +302,7 @@ fn every_label_value_is_documented() {
     values.extend(LaneLost::ALL.map(LaneLost::as_str));
     values.extend(DialFailure::ALL.map(DialFailure::as_str));
     values.extend(Resent::ALL.map(Resent::as_str));
+    values.extend(crate::stats::labels::NodeState::ALL.map(|it| it.as_str()));
     values.extend(crate::stats::labels::TurnedAway::ALL.map(|it| it.as_str()));
     values.extend(crate::stats::labels::Reload::ALL.map(|it| it.as_str()));
     values.extend(crate::stats::labels::RefreshTrigger::ALL.map(|it| it.as_str()));

@@ -15,21 +15,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis_protocol::resp2;
-use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::freshness::Data;
 use crate::clock::{self, Micros};
-use crate::events;
 use crate::resp::write;
+use crate::stats::labels::ErrorClass;
 use crate::topology::facts::{self, Learnt, ask};
+use crate::topology::pulse::{Pulse, Role, converse};
 use crate::topology::restore::Restorer;
 use crate::topology::single::answered;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
-use crate::upstream::exchange::{Exchange, ExchangeError};
+use crate::upstream::exchange::Exchange;
 use crate::worker::Shared;
 
 /// The follower's end of a control connection. Dropping it ends the connection.
@@ -198,17 +197,13 @@ struct Task {
 impl Task {
     /// Until it is aborted.
     async fn run(mut self) {
-        let mut failures = 0_u32;
+        let mut pulse = Pulse::of(&self.node, false, ROLE_EVERY);
         loop {
-            let Err(error) = self.converse(&mut failures).await;
-            events::dial_failed(&self.node.name, error.cause(), &error.text);
+            let Err(error) = self.converse(&mut pulse).await;
+            pulse.lost(&error);
             self.set(Standing::Down(error));
             // Whoever asked meanwhile hears at once that there will be no answer.
             while self.asked.try_recv().is_ok() {}
-            // Without jitter on purpose: one connection a node and process, bounded by its own
-            // pace.
-            sleep(BACKOFF_FIRST * (1 << failures.min(5))).await;
-            failures = failures.saturating_add(1);
         }
     }
 
@@ -221,24 +216,17 @@ impl Task {
         self.changed.notify_one();
     }
 
-    /// One connection, from the dial to its loss; `failures` is set back as soon as the node has
-    /// answered.
-    async fn converse(
-        &mut self,
-        failures: &mut u32,
-    ) -> Result<std::convert::Infallible, DialError> {
+    /// One connection, from the dial to its loss.
+    async fn converse(&mut self, pulse: &mut Pulse) -> Result<std::convert::Infallible, DialError> {
         // Within connect_timeout, the handshake included.
-        let mut exchange = dial::dial(&self.node, &Purpose::control("breakwater:control")).await?;
+        let mut exchange = pulse.connect(&Purpose::control("breakwater:control")).await?;
         self.state.borrow_mut().wants_auth = false;
         self.restorer.connected();
-        self.ping(&mut exchange).await?;
+        self.beat(pulse, &mut exchange).await?;
         // Before it is reported as well: clients may be calling already.
         self.restore(&mut exchange).await?;
-        let version = answered(facts::version(&mut exchange)).await?;
+        let version = pulse.answered(facts::version(&mut exchange)).await?;
         self.state.borrow_mut().version = version;
-        // Only a node that answers ends the growing pauses: one that accepts and says nothing does
-        // not.
-        *failures = 0;
         self.set(Standing::Up);
         loop {
             tokio::select! {
@@ -246,11 +234,11 @@ impl Task {
                     // Without a follower this task is about to be aborted.
                     let Some(question) = question else { return std::future::pending().await };
                     self.awaits_answer(true);
-                    answer(&mut exchange, question).await?;
+                    answer(pulse, &mut exchange, question).await?;
                 }
-                () = until_ping(&self.state, &self.shared) => {
+                () = until_beat(pulse, &self.state, &self.shared) => {
                     self.awaits_answer(true);
-                    self.ping(&mut exchange).await?;
+                    self.beat(pulse, &mut exchange).await?;
                     answered(dial::renew(&self.node, &mut exchange)).await?;
                     self.restore(&mut exchange).await?;
                 }
@@ -277,25 +265,25 @@ impl Task {
 
     /// Any reply will do. If it is that strangers are not welcome, and a client has proven a name,
     /// that name is lent.
-    async fn ping(&self, exchange: &mut Exchange) -> Result<(), DialError> {
-        let mut bytes = Vec::new();
-        write::command(&mut bytes, &[b"PING"]);
-        write::command(&mut bytes, &[b"ROLE"]);
-        let replies = answered(converse(exchange, &bytes, 2)).await?;
-        let reply = replies.first().cloned().unwrap_or_default();
-        let mut is_stranger = reply.starts_with(b"-NOAUTH");
+    async fn beat(&self, pulse: &mut Pulse, exchange: &mut Exchange) -> Result<(), DialError> {
+        pulse.expects_primary = self.state.borrow().is_primary;
+        let beat = pulse.beat(exchange).await?;
+        let mut is_stranger = beat.error == Some(ErrorClass::Noauth);
+        let wants_auth = is_stranger;
         // What a client has proven to this deployment may be refused by this node: its ACL is its
         // own.
         let mut is_refused = false;
         if is_stranger && let Some(presented) = self.shared.identities.any() {
             let auth: [&[u8]; 3] = [b"AUTH", presented.user(), &presented.password];
-            is_stranger = answered(ask(exchange, &auth)).await?.first() != Some(&b'+');
+            is_stranger = pulse.answered(ask(exchange, &auth)).await?.first() != Some(&b'+');
             is_refused = is_stranger;
         }
         let mut state = self.state.borrow_mut();
         state.may_borrow = is_stranger && !is_refused;
-        state.data = replies.get(1).and_then(data);
-        state.wants_auth |= reply.starts_with(b"-NOAUTH");
+        if beat.was_asked_role {
+            state.data = beat.role.as_ref().and_then(data);
+        }
+        state.wants_auth |= wants_auth;
         if std::mem::replace(&mut state.is_stranger, is_stranger) != is_stranger {
             self.changed.notify_one();
         }
@@ -303,78 +291,53 @@ impl Task {
     }
 }
 
-/// A second; less if a client proves a name that a mute connection needs. Its next command wants
-/// the slot map.
-async fn until_ping(state: &RefCell<State>, shared: &Shared) {
-    let ping_at = clock::micros() + PING_EVERY;
-    loop {
-        sleep(LOAN_EVERY).await;
-        let may_borrow = state.borrow().may_borrow;
-        let is_lent = may_borrow && shared.identities.any().is_some();
-        if is_lent || clock::micros() >= ping_at {
-            return;
+/// Until the next beat is due; less if a client proves a name that a mute connection needs. Its
+/// next command wants the slot map.
+async fn until_beat(pulse: &Pulse, state: &RefCell<State>, shared: &Shared) {
+    let lent = async {
+        while !(state.borrow().may_borrow && shared.identities.any().is_some()) {
+            sleep(LOAN_EVERY).await;
         }
-        if !may_borrow {
-            return sleep(Duration::from_micros(ping_at.saturating_sub(clock::micros()))).await;
-        }
+    };
+    let is_mute = state.borrow().may_borrow;
+    tokio::select! {
+        () = pulse.due() => {}
+        () = lent, if is_mute => {}
     }
 }
 
-/// What a reply to ROLE says of a node's data.
-fn data(reply: &Bytes) -> Option<Data> {
-    let (frame, _) = resp2::decode::decode_bytes(reply).ok()??;
-    let BytesFrame::Array(parts) = frame else {
-        return None;
-    };
-    let number = |place: usize| match parts.get(place) {
-        Some(BytesFrame::Integer(number)) => u64::try_from(*number).ok(),
-        _ => None,
-    };
-    match parts.first()?.as_bytes()? {
-        b"master" => Some(Data { is_apart: false, offset: number(1)? }),
-        b"slave" => {
-            let is_apart = parts.get(3)?.as_bytes()? != b"connected";
-            Some(Data { is_apart, offset: number(4).unwrap_or(0) })
-        }
-        _ => None,
+/// What a role says of a node's data.
+fn data(role: &Role) -> Option<Data> {
+    match *role {
+        Role::Primary { offset } => Some(Data { is_apart: false, offset }),
+        Role::Replica { is_linked, offset } => Some(Data { is_apart: !is_linked, offset }),
+        Role::Sentinel => None,
     }
 }
 
 /// Asks the node, within the bound of the control plane. That nobody waits for the answer any more
 /// does not matter.
-async fn answer(exchange: &mut Exchange, question: Question) -> Result<(), DialError> {
+async fn answer(
+    pulse: &Pulse,
+    exchange: &mut Exchange,
+    question: Question,
+) -> Result<(), DialError> {
     match question {
         Question::Replies { commands, count, answer } => {
-            let replies = answered(converse(exchange, &commands, count)).await?;
+            let replies = pulse.answered(converse(exchange, &commands, count)).await?;
             let _ = answer.send(replies);
         }
         Question::Facts(answer) => {
-            let learnt = answered(facts::learn(exchange)).await?;
+            let learnt = pulse.answered(facts::learn(exchange)).await?;
             let _ = answer.send(learnt);
         }
     }
     Ok(())
 }
 
-/// Sends `commands` at once and reads their replies.
-async fn converse(
-    exchange: &mut Exchange,
-    commands: &[u8],
-    count: usize,
-) -> Result<Vec<Bytes>, ExchangeError> {
-    exchange.send(commands).await?;
-    let mut replies = Vec::with_capacity(count);
-    for _ in 0..count {
-        replies.push(exchange.reply().await?);
-    }
-    Ok(replies)
-}
-
-/// How often an idle connection is used; any reply is a sign of life.
-const PING_EVERY: Micros = clock::SECOND;
+/// With which beats ROLE is asked: each second, because replicas are compared with what it says.
+const ROLE_EVERY: u64 = 2;
 /// How often a mute connection looks for a name that it could borrow.
 const LOAN_EVERY: Duration = Duration::from_millis(10);
 /// Whoever lets us wait for so long is not asked anything else.
 const SILENT_AFTER: Micros = clock::SECOND;
-/// First pause after a failure; doubles five times.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);

@@ -148,10 +148,13 @@ impl Asker {
         loop {
             let asked_at = clock::micros();
             if self.pace.wants_survey.replace(false) || asked_at >= survey_at {
-                survey_at = asked_at + SURVEY_EVERY - random::below(SURVEY_EVERY / 3);
                 let questions = report::survey_of(&self.master);
                 let replies = ask_all(&mut exchange, &questions).await?;
-                self.tell(News::Surveyed(report::read_survey(&replies))).await;
+                let survey = report::read_survey(&replies);
+                // Whoever repairs wants to see that it helped.
+                let period = if survey.no_quorum.is_some() { SURVEY_AGAIN } else { SURVEY_EVERY };
+                survey_at = asked_at + period - random::below(period / 3);
+                self.tell(News::Surveyed(survey)).await;
             }
             let replies = ask_all(&mut exchange, &report::poll_of(&self.master)).await?;
             let answer = report::read_poll(&replies).ok_or_else(|| {
@@ -281,6 +284,8 @@ const POLL_SUSPICIOUS: Duration = Duration::from_millis(500);
 const POLL_GAP: Duration = Duration::from_millis(50);
 /// Longest distance of surveys, CKQUORUM among them.
 const SURVEY_EVERY: Micros = 30 * SECOND;
+/// The same after a complaint.
+const SURVEY_AGAIN: Micros = 6 * SECOND;
 /// Silence after which a subscription is pinged.
 const PING_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer is waited for.

@@ -89,7 +89,7 @@ pub fn must_wait(worker: &Worker, topology: &Topology, identity: Identity, ask: 
             ask.names.iter().any(|name| link.book.is_asked(ask.kind, name))
         } else {
             // Nobody waits for a node that is known to be down.
-            worker.reaches.last_error(member.node.id).is_none()
+            !member.node.health.is_away()
         }
     })
 }

@@ -129,7 +129,7 @@ pub fn dial_failed(worker: &mut Worker, link: &mut Link, node: &Node, error: &Di
         // listener says.
         let window = to_micros(node.settings.retry_window);
         let window = Some(window).filter(|_| !link.is_in_cluster());
-        (worker.reaches.down(node, error, worker.now), window)
+        (node.down(error, worker.now), window)
     };
     give_up(worker, link, |patience, _, age| {
         (age >= window.unwrap_or(patience)).then(|| refusal.clone())

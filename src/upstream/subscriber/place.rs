@@ -47,9 +47,9 @@ pub fn link_for(
     if leads == Leads::Anywhere {
         node = anchor(worker, topology, found.and_then(|id| worker.links.get(id)));
     }
-    if let Some(refusal) = worker.reaches.refusal(&node, worker.now) {
+    if let Some(refusal) = node.refusal(worker.now) {
         worker.shared.map_is_old.notify_one();
-        let since = worker.reaches.down_since(node.id).unwrap_or(worker.now);
+        let since = node.health.away_since().unwrap_or(worker.now);
         // While the one node is known to be down, those who come wait for nobody; others may
         // replace it.
         if topology.slots.is_none() || worker.now.saturating_sub(since) >= patience {
@@ -106,15 +106,13 @@ pub fn anchor(worker: &Worker, topology: &Topology, link: Option<&Link>) -> Arc<
     let is_shunned = |member: &Member| {
         link.is_some_and(|link| link.fruitless > 0 && link.node.id == member.node.id)
     };
-    let serves = |member: &Member| {
-        member.health == Health::Online && worker.reaches.last_error(member.node.id).is_none()
-    };
+    let serves = |member: &Member| member.health == Health::Online && !member.node.health.is_away();
     let favourites = link.map(|link| link.node.id).into_iter().chain([topology.node.id]);
     let favourites = favourites.filter_map(|id| slots.members.get(id));
     let mut all = favourites.chain(slots.members.primaries()).chain(slots.members.iter());
     let chosen = all.find(|member| serves(member) && !is_shunned(member)).or_else(|| {
         let members = slots.members.iter();
-        members.min_by_key(|member| worker.reaches.pause(member.node.id, worker.now))
+        members.min_by_key(|member| member.node.health.pause(worker.now))
     });
     chosen.map_or_else(|| Arc::clone(&topology.node), |member| Arc::clone(&member.node))
 }

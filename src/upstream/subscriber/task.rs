@@ -24,6 +24,7 @@ use crate::resp::write::Protocol;
 use crate::session::flush;
 use crate::stats::labels::LaneLost;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::health::chart::Signal;
 use crate::upstream::task::{Dialling, End, FRUITLESS_PAUSE, FRUITLESS_PAUSE_MAX, is_everybodys};
 use crate::worker::{SCRATCH_BYTES, SharedWorker, Worker};
 
@@ -34,7 +35,7 @@ pub async fn run(worker: SharedWorker, id: LinkId, dialling: Rc<Dialling>) {
             Ok(read) => read,
             Err(error) => match give_up(&worker, id, &node, &error) {
                 Some(pause) => {
-                    tokio::time::sleep(pause).await;
+                    node.health.rest(pause).await;
                     continue;
                 }
                 None => return,
@@ -74,15 +75,15 @@ async fn connect(
         let pause = FRUITLESS_PAUSE * (1 << fruitless.min(6));
         tokio::time::sleep(pause.min(FRUITLESS_PAUSE_MAX)).await;
     }
-    let is_well = worker.borrow().reaches.last_error(node.id).is_none();
-    let _permit = dialling.permit(is_well).await;
+    let _permit = dialling.permit().await;
+    let _turn = node.health.turn().await;
     let purpose = prepare(&mut worker.borrow_mut(), id, node)?;
     let result = dial::dial(node, &purpose).await;
     let mut worker = worker.borrow_mut();
     worker.now = clock::micros();
     match result {
         Ok(exchange) => {
-            worker.reaches.of(node.id).note_success();
+            node.note(Signal::Dialled, worker.now);
             worker.stats.subscriber_links_opened.increment();
             worker.stats.subscriber_links.add(1);
             let (read, write) = exchange.into_halves();
@@ -104,12 +105,7 @@ async fn connect(
 /// What the dial is for; an error if somebody else has found the node dead while this one waited
 /// for its turn.
 fn prepare(worker: &mut Worker, id: LinkId, node: &Node) -> Result<Purpose, DialError> {
-    let now = clock::micros();
-    if worker.reaches.refusal(node, now).is_some()
-        && let Some(error) = worker.reaches.last_error(node.id)
-    {
-        return Err(error.clone());
-    }
+    node.health.begin_dial(clock::micros())?;
     worker.stats.dials_started.increment();
     let identity = worker.links.get(id).map(|link| link.key.identity);
     Ok(Purpose {
@@ -126,14 +122,12 @@ fn prepare(worker: &mut Worker, id: LinkId, node: &Node) -> Result<Purpose, Dial
 
 /// Remembers a failure that concerns everybody (INV-5).
 fn note_failure(worker: &mut Worker, id: LinkId, error: &DialError) {
-    let epoch = worker.topology.load().epoch;
+    let now = worker.now;
     let Some(link) = worker.links.get_mut(id) else {
         return;
     };
-    let node = link.node.id;
-    if link.epoch == epoch && is_everybodys(error, link.key.identity) {
-        let now = worker.now;
-        worker.reaches.of(node).note_failure(error.clone(), now);
+    if is_everybodys(error, link.key.identity) {
+        link.node.note(Signal::DialFailed { error, is_probe: false }, now);
     } else {
         // No back-off of all holds this one up, so it has its own.
         link.fruitless += 1;
@@ -152,8 +146,8 @@ fn give_up(worker: &SharedWorker, id: LinkId, node: &Node, error: &DialError) ->
     let topology = Arc::clone(worker.topology.load());
     let link = worker.links.get(id).filter(|link| link.key.leads == Leads::Anywhere);
     // Whoever may lead anywhere tries the next node at once.
-    let next = link.map_or(node.id, |link| place::anchor(&worker, &topology, Some(link)).id);
-    let pause = worker.reaches.pause(next, worker.now).max(FRUITLESS_PAUSE);
+    let next = link.map(|link| place::anchor(&worker, &topology, Some(link)));
+    let pause = next.as_deref().unwrap_or(node).health.pause(worker.now).max(FRUITLESS_PAUSE);
     is_wanted.then_some(pause)
 }
 
@@ -167,6 +161,7 @@ fn outlives(worker: &SharedWorker, id: LinkId, end: End) -> bool {
     };
     if let End::Lost(cause, text) = end {
         worker.stats.subscriber_link_lost(cause).increment();
+        link.node.note(Signal::Lost(cause.into()), worker.now);
         events::lane_lost(&link.node.name, cause.as_str(), &text);
         link.fruitless = if link.has_answered { 0 } else { link.fruitless + 1 };
     }

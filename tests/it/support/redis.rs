@@ -106,6 +106,37 @@ impl RedisServer {
         });
     }
 
+    /// Starts it again with further arguments, and does not wait until it has loaded its data.
+    pub(crate) fn restart_loading(&mut self, more: &[&str]) {
+        self.kill();
+        let mut arguments = self.arguments.clone();
+        arguments.extend(more.iter().map(|&it| it.to_owned()));
+        eventually("redis-server starts again", || {
+            self.process = spawn(&arguments, &self.folder);
+            self.listens().then_some(())
+        });
+    }
+
+    /// Waits until it takes connections; false if it has ended.
+    fn listens(&mut self) -> bool {
+        eventually("redis-server listens", || {
+            if self.process.status().is_some() {
+                return Some(false);
+            }
+            Client::connect_unix(&self.socket()).is_ok().then_some(true)
+        })
+    }
+
+    /// A client that needs no port.
+    pub(crate) fn socket_client(&self) -> Client {
+        Client::connect_unix(&self.socket()).expect("its socket accepts")
+    }
+
+    /// Where its data is.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// SIGSTOP: its kernel goes on accepting connections and bytes, nothing answers.
     pub(crate) fn pause(&mut self) {
         self.process.signal("STOP");

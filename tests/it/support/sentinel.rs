@@ -58,6 +58,12 @@ impl SentinelGroup {
 
     pub(crate) fn start_as(shape: &GroupShape<'_>) -> Self {
         let nodes = servers(shape);
+        // Then the first INFO shows them to the Sentinels, and the next one is ten seconds away.
+        for replica in &nodes[1..] {
+            until("the replica is in step", || {
+                replica.client().text("INFO replication").contains("master_link_status:up")
+            });
+        }
         let name = "mymaster".to_owned();
         let watch = monitor(&name, nodes[0].port(), shape.quorum);
         let sentinels =
@@ -77,11 +83,6 @@ impl SentinelGroup {
                     && sentinel.text(&format!("SENTINEL CKQUORUM {}", self.name)).starts_with("+OK")
             })
         });
-        for replica in &self.nodes[1..] {
-            until("the replica is in step", || {
-                replica.client().text("INFO replication").contains("master_link_status:up")
-            });
-        }
     }
 
     /// As `--upstream` wants it: these Sentinels as seeds.
@@ -143,20 +144,11 @@ impl Sentinel {
         self.process.kill();
     }
 
-    /// SIGSTOP.
-    pub(crate) fn pause(&mut self) {
-        self.process.signal("STOP");
-    }
-
     /// Starts it again with its first file: whatever it learnt is forgotten.
     pub(crate) fn restart_from_first_file(&mut self) {
         self.kill();
         self.process = spawn(&self.folder, &self.first_file);
         self.wait();
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -1,0 +1,371 @@
+//! The beat of a control connection: is the node there, and what is it?
+//!
+//! Owns when a node is asked PING and ROLE, what follows for its state, and when the control plane
+//! may dial it. One [`Pulse`] looks after one node, whoever follows the deployment: a single node,
+//! a member of a cluster, a primary that a Sentinel names. Never carries a client's command.
+//!
+//! How it is used: [`Pulse::connect`], then in turns [`Pulse::due`] and [`Pulse::beat`], and
+//! [`Pulse::lost`] when a question on the connection has failed. Questions of the follower's own go
+//! through [`Pulse::answered`], so that a node that falls silent in the middle of one is found, too.
+//!
+//! What surprises: when only a dial can tell whether the node is back, although this connection
+//! answers, the beat makes a second connection and drops it again.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis_protocol::resp2;
+use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
+use tokio::time::{sleep, timeout};
+
+use crate::clock::{self, MILLISECOND, Micros, SECOND};
+use crate::events;
+use crate::resp::write;
+use crate::stats::control;
+use crate::stats::labels::{DialFailure, ErrorClass};
+use crate::upstream::dial::{self, DialError, Node, Purpose};
+use crate::upstream::exchange::{Exchange, ExchangeError};
+use crate::upstream::health::SILENCE;
+use crate::upstream::health::chart::{Answered, Signal, State};
+
+/// Looks after one node. While it lives, commands leave it to us to find out whether the node is
+/// back.
+#[derive(Debug)]
+pub struct Pulse {
+    node: Arc<Node>,
+    /// Every how many beats ROLE is asked.
+    role_every: u64,
+    /// Whether the node should be a primary.
+    pub expects_primary: bool,
+    beats: u64,
+    /// When the last beat began.
+    beaten_at: Micros,
+    /// When INFO was due last.
+    info_at: Micros,
+    /// There is a connection.
+    is_connected: bool,
+    /// It has answered.
+    has_answered: bool,
+}
+
+/// What the node has answered.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    /// The class of the error that came instead of PONG: a sign of life all the same.
+    pub error: Option<ErrorClass>,
+    /// Whether it was asked for its role.
+    pub was_asked_role: bool,
+    /// What it said of that, if it may.
+    pub role: Option<Role>,
+    /// Whether it is time to ask INFO.
+    pub is_info_due: bool,
+}
+
+/// What ROLE says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A primary.
+    Primary {
+        /// How far its history has come, in bytes.
+        offset: u64,
+    },
+    /// A replica.
+    Replica {
+        /// Whether it is connected to its primary and has its data.
+        is_linked: bool,
+        /// How far in its primary's history it is.
+        offset: u64,
+    },
+    /// No server of data at all.
+    Sentinel,
+}
+
+// === impl Pulse ===
+
+impl Pulse {
+    /// Looks after `node` from now on, and asks for its role with each `role_every`th beat.
+    #[must_use]
+    pub fn of(node: &Arc<Node>, expects_primary: bool, role_every: u64) -> Self {
+        node.health.watched(true);
+        Self {
+            node: Arc::clone(node),
+            role_every: role_every.max(1),
+            expects_primary,
+            beats: 0,
+            beaten_at: 0,
+            info_at: 0,
+            is_connected: false,
+            has_answered: false,
+        }
+    }
+
+    /// Dials when it may: not while others do, not before the breaker's time, twice a second at
+    /// most.
+    ///
+    /// # Errors
+    /// [`DialError`], which everybody knows by then.
+    pub async fn connect(&mut self, purpose: &Purpose) -> Result<Exchange, DialError> {
+        let node = Arc::clone(&self.node);
+        let result = async {
+            let _turn = node.health.turn().await;
+            while let Err(wait) = node.health.begin_probe(clock::micros()) {
+                sleep(wait).await;
+            }
+            dial::dial(&node, purpose).await
+        };
+        let result = result.await;
+        (self.is_connected, self.has_answered) = (result.is_ok(), false);
+        if let Err(error) = &result {
+            self.failed(error);
+        }
+        result
+    }
+
+    /// A question has failed with `error`: the connection is useless. One that had answered before
+    /// is merely replaced; one that had not is no better than none.
+    pub fn lost(&mut self, error: &DialError) {
+        if !std::mem::take(&mut self.is_connected) {
+            return;
+        }
+        if self.has_answered {
+            self.node.note(Signal::Lost(error.failure), clock::micros());
+        } else {
+            self.failed(error);
+        }
+    }
+
+    /// Waits until the next beat is due: half a second, a tenth while something may be wrong.
+    pub async fn due(&self) {
+        let health = &self.node.health;
+        let until = |interval: Micros| {
+            Duration::from_micros((self.beaten_at + interval).saturating_sub(clock::micros()))
+        };
+        if !health.is_suspicious() {
+            tokio::select! {
+                () = sleep(until(BEAT_EVERY)) => return,
+                () = health.alarmed() => {}
+            }
+        }
+        sleep(until(BEAT_SUSPICIOUS)).await;
+    }
+
+    /// One beat. It is over within the bound of the control plane, and silence is noted earlier.
+    ///
+    /// # Errors
+    /// [`DialError`]: the connection is lost. Not if only the second connection failed.
+    pub async fn beat(&mut self, exchange: &mut Exchange) -> Result<Beat, DialError> {
+        let began = clock::micros();
+        self.beaten_at = began;
+        let asks_role = self.beats.is_multiple_of(self.role_every);
+        let is_loading = self.node.health.state() == State::Loading;
+        let asks_rest = is_loading && self.beats.is_multiple_of(REST_EVERY);
+        self.beats += 1;
+        let ping = self.answered(ask_all(exchange, &[&[b"PING"]])).await?;
+        let took = clock::micros().saturating_sub(began);
+        let error = ping.first().and_then(|reply| error_of(reply));
+        let role = match asks_role {
+            true => {
+                self.answered(ask_all(exchange, &[&[b"ROLE"]])).await?.first().and_then(read_role)
+            }
+            false => None,
+        };
+        let rest = match asks_rest {
+            true => self.answered(ask_all(exchange, &[&[b"INFO", b"persistence"]])).await?,
+            false => Vec::new(),
+        };
+        let left = self.node.health.report().loading_left;
+        let answered = Answered {
+            error,
+            is_replica: role.as_ref().map(|role| matches!(role, Role::Replica { .. })),
+            expects_primary: self.expects_primary,
+            has_credentials: self.node.settings.credentials.is_some(),
+            // The first answer on a connection proves the dial.
+            by_dial: !std::mem::replace(&mut self.has_answered, true),
+            loading_left: rest.first().and_then(|info| loading_left(info)).or(left),
+            took,
+        };
+        self.node.note(Signal::Beat(&answered), clock::micros());
+        control::node_ping(&self.node.name, took);
+        self.probe(answered).await;
+        Ok(Beat { error, was_asked_role: asks_role, role, is_info_due: self.is_info_due(began) })
+    }
+
+    /// Waits for the answer to a question, within the bound of the control plane.
+    ///
+    /// # Errors
+    /// [`DialError`], also when the bound passes.
+    pub async fn answered<T>(
+        &self,
+        question: impl Future<Output = Result<T, ExchangeError>>,
+    ) -> Result<T, DialError> {
+        let asked_at = clock::micros();
+        let give_up_at = asked_at + clock::to_micros(ANSWER_WITHIN);
+        let mut question = pin!(question);
+        let mut look_at = asked_at + SILENT_AFTER;
+        loop {
+            let wait = look_at.min(give_up_at).saturating_sub(clock::micros());
+            if let Ok(result) = timeout(Duration::from_micros(wait), &mut question).await {
+                return result.map_err(DialError::from);
+            }
+            let now = clock::micros();
+            if now >= give_up_at {
+                return Err(no_answer());
+            }
+            // What comes for commands is a sign of life as well.
+            let silent_at = self.node.health.heard_at() + SILENCE;
+            if now >= silent_at {
+                self.node.note(Signal::Silent, now);
+            }
+            look_at = silent_at.max(now + LOOK_EVERY);
+        }
+    }
+
+    /// Finds out by a dial whether the node takes connections again, if nothing else can tell.
+    async fn probe(&self, answered: Answered) {
+        if !self.node.health.wants_dial(clock::micros()) {
+            return;
+        }
+        let _turn = self.node.health.turn().await;
+        if self.node.health.begin_probe(clock::micros()).is_err() {
+            return;
+        }
+        match dial::dial(&self.node, &Purpose::control("breakwater:probe")).await {
+            Ok(_) => {
+                let answered = Answered { by_dial: true, ..answered };
+                self.node.note(Signal::Beat(&answered), clock::micros());
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&self, error: &DialError) {
+        self.node.note(Signal::DialFailed { error, is_probe: true }, clock::micros());
+        events::dial_failed(&self.node.name, error.cause(), &error.text);
+    }
+
+    fn is_info_due(&mut self, now: Micros) -> bool {
+        let is_due = self.info_at == 0 || now.saturating_sub(self.info_at) >= INFO_EVERY;
+        if is_due {
+            self.info_at = now;
+        }
+        is_due
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        self.node.health.watched(false);
+        control::node_forgotten(&self.node.name, self.node.health.state().label());
+    }
+}
+
+/// Sends `commands` at once and reads their replies.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub async fn ask_all(
+    exchange: &mut Exchange,
+    commands: &[&[&[u8]]],
+) -> Result<Vec<Bytes>, ExchangeError> {
+    let mut bytes = Vec::new();
+    commands.iter().for_each(|command| write::command(&mut bytes, command));
+    converse(exchange, &bytes, commands.len()).await
+}
+
+/// Sends `commands`, spelled out, at once and reads their replies.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub async fn converse(
+    exchange: &mut Exchange,
+    commands: &[u8],
+    count: usize,
+) -> Result<Vec<Bytes>, ExchangeError> {
+    exchange.send(commands).await?;
+    let mut replies = Vec::with_capacity(count);
+    for _ in 0..count {
+        replies.push(exchange.reply().await?);
+    }
+    Ok(replies)
+}
+
+fn no_answer() -> DialError {
+    let words = format!("connected, but no answer within {ANSWER_WITHIN:?}");
+    DialError::new(DialFailure::Timeout, words)
+}
+
+fn error_of(reply: &[u8]) -> Option<ErrorClass> {
+    reply.starts_with(b"-").then(|| ErrorClass::of(reply))
+}
+
+/// What a reply to ROLE says; `None` if it is none (an ACL may forbid it).
+fn read_role(reply: &Bytes) -> Option<Role> {
+    let (frame, _) = resp2::decode::decode_bytes(reply).ok()??;
+    let BytesFrame::Array(parts) = frame else {
+        return None;
+    };
+    let number = |place: usize| match parts.get(place) {
+        Some(BytesFrame::Integer(number)) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    match parts.first()?.as_bytes()? {
+        b"master" => Some(Role::Primary { offset: number(1)? }),
+        b"slave" => {
+            let is_linked = parts.get(3)?.as_bytes()? == b"connected";
+            Some(Role::Replica { is_linked, offset: number(4).unwrap_or(0) })
+        }
+        b"sentinel" => Some(Role::Sentinel),
+        _ => None,
+    }
+}
+
+/// The seconds that INFO says are left.
+fn loading_left(info: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(info).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("loading_eta_seconds:"))?;
+    value.trim().parse().ok()
+}
+
+/// How often a node is asked PING.
+const BEAT_EVERY: Micros = 500 * MILLISECOND;
+/// How often while something may be wrong.
+const BEAT_SUSPICIOUS: Micros = 100 * MILLISECOND;
+/// Of those, how many go by between two questions how long loading will take.
+const REST_EVERY: u64 = 5;
+/// How often INFO is due.
+const INFO_EVERY: Micros = 10 * SECOND;
+/// A question must have been open for so long before its node is called silent. With a beat in
+/// every half second a dead link is found within 1.4 s of the last byte.
+const SILENT_AFTER: Micros = 900 * MILLISECOND;
+/// How often a node that is silent is looked at.
+const LOOK_EVERY: Micros = 50 * MILLISECOND;
+/// How long a reply may take on the control connection.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_read_and_anything_else_is_none() {
+        let read = |text: &'static str| read_role(&Bytes::from_static(text.as_bytes()));
+        assert_eq!(read("*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n"), Some(Role::Primary { offset: 7 }));
+        let replica = |link: &str| {
+            let head = "*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n";
+            read_role(&Bytes::from(format!("{head}${}\r\n{link}\r\n:9\r\n", link.len())))
+        };
+        assert_eq!(replica("connected"), Some(Role::Replica { is_linked: true, offset: 9 }));
+        assert_eq!(replica("sync"), Some(Role::Replica { is_linked: false, offset: 9 }));
+        assert_eq!(read("-NOPERM no\r\n"), None);
+        assert_eq!(read("*1\r\n$1\r\nx\r\n"), None);
+    }
+
+    #[test]
+    fn the_rest_of_loading_is_found_among_the_lines() {
+        let info = b"$9\r\n# Persistence\r\nloading:1\r\nloading_eta_seconds:12\r\n";
+        assert_eq!(loading_left(info), Some(12));
+        assert_eq!(loading_left(b"-LOADING x\r\n"), None);
+    }
+}
