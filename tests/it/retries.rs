@@ -16,8 +16,9 @@ fn attempts_stay_within_a_tenth_of_the_commands_while_a_node_loses_them() {
         "GET last" => Act::Close,
         _ => Act::Reply(Vec::new()),
     });
-    let proxy = Proxy::before(&node.url()).ready();
+    // The budget grows from the start of the process on.
     let began = Instant::now();
+    let proxy = Proxy::before(&node.url()).ready();
     let mut everybody: Vec<Client> = Vec::new();
     for round in 1..=ROUNDS {
         let before = node.count("GET k");
@@ -42,5 +43,7 @@ fn attempts_stay_within_a_tenth_of_the_commands_while_a_node_loses_them() {
     let extra = 10.0 + 5.0 * began.elapsed().as_secs_f64();
     assert!(attempts <= 1.1 * commands + extra, "{attempts} attempts for {commands} commands");
     let resent = proxy.metric_of("breakwater_commands_resent_total", "read_only");
+    // The node's breaker may hold back what was sent again, so both are counted.
+    assert!(resent <= 0.1 * commands + extra, "{resent} sent again of {commands} commands");
     assert!(resent >= 0.05 * commands, "only {resent} were sent again: the test proves nothing");
 }
