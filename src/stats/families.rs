@@ -100,7 +100,6 @@ breakwater_build_info                    Always 1; the label is the version that
 breakwater_uptime_seconds                Seconds since the process began to serve.
 breakwater_finding                       Always 1 for what is amiss behind us, or was not checked.
 breakwater_node_watched 1 if the watcher's last round reached the server.
-breakwater_node_ping_seconds How long the server took to answer PING.
 breakwater_node_uptime_seconds Seconds since the server started.
 breakwater_node_loading 1 while the server loads its data.
 breakwater_node_keys Keys of the selected database of the server.

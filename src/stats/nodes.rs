@@ -42,9 +42,8 @@ impl NodeSeries {
 }
 
 /// Every family of this file; `families` has the help of each.
-pub const FAMILIES: [&str; 40] = [
+pub const FAMILIES: [&str; 39] = [
     "breakwater_node_watched",
-    "breakwater_node_ping_seconds",
     "breakwater_node_uptime_seconds",
     "breakwater_node_loading",
     "breakwater_node_keys",

@@ -7,7 +7,6 @@
 //! replica would grow with every address that ever connected.
 
 use super::sample::{History, Sample, memory_limit};
-use crate::clock::SECOND;
 use crate::config::Expect;
 use crate::stats::nodes::Reading;
 
@@ -22,7 +21,6 @@ pub fn readings(now: &Sample, history: &History, expect: &Expect) -> Vec<Reading
     for (family, field) in OKS {
         add(family, now.info.text(field).map(|status| f64::from(u8::from(is_ok(status)))));
     }
-    add("breakwater_node_ping_seconds", now.ping.map(|took| took as f64 / SECOND as f64));
     add("breakwater_node_keys", now.keys.map(|keys| keys as f64));
     add("breakwater_node_slow_commands_total", now.slow_id.map(|id| id as f64));
     add("breakwater_node_script_memory_bytes", now.info.script_memory().map(|it| it as f64));
@@ -129,7 +127,6 @@ mod tests {
         let now = Sample {
             info: Info::read(text),
             keys: Some(9),
-            ping: Some(1_500_000),
             ..Sample::default()
         };
         let all = readings(&now, &History::default(), &Expect::default());
@@ -137,7 +134,6 @@ mod tests {
         assert!(all.iter().all(|(family, _)| FAMILIES.contains(family)), "{all:?}");
         assert_eq!(value("breakwater_node_replication_gap_bytes"), Some(60.0));
         assert_eq!(value("breakwater_node_replica_lag_seconds"), Some(3.0));
-        assert_eq!(value("breakwater_node_ping_seconds"), Some(1.5));
         assert_eq!(value("breakwater_node_save_ok"), Some(0.0));
         assert_eq!(value("breakwater_node_save_seconds"), None);
         assert_eq!(value("breakwater_node_expired_stale_ratio"), Some(0.025));
