@@ -222,6 +222,10 @@ fn resolve<'t>(
 ) -> Result<&'t Spec, Dispatched> {
     match topology.table.resolve(&command) {
         Ok(spec) if spec.accepts(command.len()) => Ok(spec),
+        Ok(spec) if spec.is_barred() => {
+            let refusal = Refusal::barred(&spec.name, session.identity.is_none());
+            Err(refuse(worker, session, spec, &refusal))
+        }
         Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {
             Err(transaction::end_with_wrong_arity(worker, session, spec))
         }

@@ -29,6 +29,8 @@ static LOSSES: Repeats = Repeats(Mutex::new(None));
 static ACCEPTS: Repeats = Repeats(Mutex::new(None));
 static TABLES: Repeats = Repeats(Mutex::new(None));
 static REFRESHES: Repeats = Repeats(Mutex::new(None));
+static PASSWORDS: Repeats = Repeats(Mutex::new(None));
+static NAMES: Repeats = Repeats(Mutex::new(None));
 
 // === impl Repeats ===
 
@@ -220,6 +222,52 @@ pub fn keys_orphaned(keys: u64, slot: u16, holder: &str, owner: Option<&str>, re
 /// There are no more such keys on that node.
 pub fn keys_found_again(holder: &str) {
     info!(holder, "all keys are on the nodes that serve their slots");
+}
+
+/// Our own password (or user) is another one from here on.
+pub fn credentials_rotated() {
+    info!("the password of [upstream] changed: connections move to it once a node has accepted it");
+}
+
+/// A node refuses the newest of our own passwords.
+pub fn credentials_refused(node: &str, words: &str) {
+    error!(
+        upstream = node,
+        "the newest password of [upstream] is refused: {words}. What is connected stays connected; \
+         add the password with ACL SETUSER, or put the right one where [upstream] reads it"
+    );
+}
+
+/// A node of which the above was said takes the password.
+pub fn credentials_accepted(node: &str) {
+    info!(upstream = node, "the newest password of [upstream] is accepted");
+}
+
+/// The source of our own password cannot be read.
+pub fn password_unreadable(words: &str) {
+    PASSWORDS
+        .log(|suppressed| warn!(suppressed, "{words}; the password that was read before stays"));
+}
+
+/// The resolver does not tell where a name leads; what it said last is used.
+pub fn name_stale(host: &str, words: &str) {
+    NAMES.log(|suppressed| {
+        warn!(host, suppressed, "the resolver fails, its last addresses are used: {words}");
+    });
+}
+
+/// A name leads to other addresses than before.
+pub fn name_moved(host: &str) {
+    info!(host, "the name has other addresses: connections to the old ones are replaced");
+}
+
+/// Writes are refused from here on, or let through again.
+pub fn mode_changed(is_readonly: bool) {
+    if is_readonly {
+        warn!("[upstream] mode = \"readonly\": writes are refused");
+    } else {
+        info!("[upstream] mode = \"readwrite\": writes are let through");
+    }
 }
 
 /// A certificate was read anew.

@@ -14,9 +14,10 @@ use crate::command::errors;
 use crate::command::keys::{self, KeyPosition};
 use crate::command::spec::{Class, Lane, Spec};
 use crate::command::table::Table;
-use crate::config::{PresentAs, Settings, UpstreamSettings};
+use crate::config::{Mode, PresentAs, Settings, UpstreamSettings};
 use crate::dispatch;
 use crate::dispatch::gather::Spread;
+use crate::refusal::Refusal;
 use crate::resp::limits::Limits;
 use crate::resp::request::{RequestScanner, Scanned};
 use crate::resp::write;
@@ -46,7 +47,10 @@ pub fn run(flags: &ExplainFlags, out: &mut impl Write) -> io::Result<bool> {
     let mut table = Table::builtin();
     if let Some(upstream) = &upstream {
         match table.rename(&upstream.renamed) {
-            Ok(renamed) => table = topology::with_our_answers(renamed, upstream),
+            Ok(renamed) => {
+                table = topology::with_our_answers(renamed, upstream)
+                    .writes_refused(upstream.mode == Mode::ReadOnly);
+            }
             Err(error) => {
                 writeln!(out, "[upstream.renamed]: {error}")?;
                 return Ok(false);
@@ -93,6 +97,12 @@ fn explain(
             let mut line = Vec::new();
             errors::unknown(&mut line, unknown, &command);
             answered_with(&line, out)
+        }
+        Ok(spec) if spec.is_barred() => {
+            let mut line = Vec::new();
+            Refusal::ReadOnlyMode { command: spec.name.to_string() }.write(&mut line);
+            write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
+            Ok(false)
         }
         Ok(spec) if !spec.accepts(command.len()) => {
             let mut line = Vec::new();

@@ -26,7 +26,7 @@
 //!
 //! Beside the road: [`worker`] (all state of one thread), [`buffer`] and [`arena`] (what it is made of),
 //! [`scripts`] (what nodes forget), [`info`] (our section of INFO), [`refusal`] (what clients are told),
-//! [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`] and
+//! [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`], [`random`] and
 //! [`clock`]. `docs/ARCHITECTURE.md` has the numbered invariants that comments cite as INV-n.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -48,6 +48,7 @@ pub mod info;
 pub mod log;
 pub mod net;
 pub mod pubsub;
+pub mod random;
 pub mod refusal;
 pub mod resp;
 pub mod route;

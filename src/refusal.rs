@@ -25,6 +25,11 @@ pub enum Refusal {
         /// What it would need, and what to do instead.
         why: &'static str,
     },
+    /// It may write, and the upstream is in read-only mode.
+    ReadOnlyMode {
+        /// Full name, lower case.
+        command: String,
+    },
     /// It would change the cluster, and clients here are no administrators of it.
     ChangesCluster {
         /// Full name, lower case.
@@ -145,6 +150,15 @@ pub enum Ran {
 // === impl Refusal ===
 
 impl Refusal {
+    /// For what may write, in read-only mode. A stranger is told first that it is one.
+    #[must_use]
+    pub fn barred(command: &str, is_stranger: bool) -> Self {
+        match is_stranger {
+            true => Self::NoAuth,
+            false => Self::ReadOnlyMode { command: command.to_owned() },
+        }
+    }
+
     /// Appends the whole error line.
     pub fn write(&self, out: &mut Vec<u8>) {
         crate::resp::write::error(out, &self.text());
@@ -158,6 +172,10 @@ impl Refusal {
             Self::NotServed { command, why } => {
                 format!("ERR breakwater: '{command}' is not served: {why}")
             }
+            Self::ReadOnlyMode { command } => format!(
+                "NOPERM breakwater: '{command}' refused: this upstream is in read-only mode \
+                 ([upstream] mode = \"readonly\")"
+            ),
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",
                 seconds(*retry_in)

@@ -2,12 +2,13 @@
 //!
 //! This file owns the sockets of that port: accepting, limits and an orderly stop; `routes`
 //! decides what is answered. It runs on the control-plane thread and never touches a worker but
-//! for reading its counters.
+//! for reading its counters; `orders` passes on the one thing that can be changed here.
 //! What surprises: a connection has one clock, which starts when it is accepted and again with each
 //! request. When it runs out the connection is closed, be it idle, slow to ask or slow to take its
 //! answer; and when all places are taken the one whose clock has least left makes room, so that
 //! forgotten connections cannot starve a liveness probe.
 
+pub mod orders;
 mod readiness;
 mod routes;
 mod topology;
@@ -34,6 +35,7 @@ use crate::slowlog::Slowlog;
 use crate::stats::export::Exporter;
 use crate::topology::Published;
 
+pub use orders::Orders;
 pub use readiness::Readiness;
 
 /// What the admin server shows.
@@ -44,6 +46,8 @@ pub struct AdminState {
     pub readiness: Arc<Readiness>,
     /// What `/topology` shows.
     pub topology: Published,
+    /// Takes what `POST /upstream` orders.
+    pub orders: Orders,
     /// What is amiss behind us.
     pub findings: Arc<Board>,
     /// What `/slowlog` shows.
@@ -141,8 +145,8 @@ async fn converse(
 ) {
     let service = service_fn(|request: Request<Incoming>| {
         deadline.extend(limits.next_request);
-        let answer = routes::answer(request.method(), request.uri().path(), &state);
-        std::future::ready(Ok::<_, Infallible>(answer))
+        let state = Arc::clone(&state);
+        async move { Ok::<_, Infallible>(routes::respond(request, &state).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()

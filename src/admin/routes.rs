@@ -2,18 +2,18 @@
 //!
 //! This file owns the list of endpoints. Answering is synchronous and does no I/O besides reading
 //! `/proc/self` for the metrics page, so it is tested without sockets. Bodies of requests are
-//! never read.
+//! never read, but for an order (`orders`), whose answer takes as long as carrying it out.
 //! What surprises: HEAD needs no code here. hyper drops the body of an answer to HEAD and keeps
 //! its `Content-Length`.
 
 use http_body_util::Full;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 
 use super::{AdminState, topology};
 use crate::findings::page;
-use crate::stats::export;
+use crate::stats::{control, export};
 
 /// Every answer is complete before it is sent.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -26,6 +26,7 @@ const ENDPOINTS: &str = "\
 /topology the nodes behind, who serves which slots, and what is amiss
 /findings what is amiss behind, or could not be checked, each with its repair
 /findings.json the same for machines
+/upstream POST a URL or an [upstream] table: move there, once it is verified
 /slowlog  commands that took long, who asked, and where the time went
 /slowlog.json the same for machines
 ";
@@ -36,8 +37,17 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The media type of what is meant for machines.
 const JSON: &str = "application/json";
 
-/// Answers one request.
-pub(super) fn answer(method: &Method, path: &str, state: &AdminState) -> Answer {
+/// Answers one request, an order when it has been carried out.
+pub(super) async fn respond(request: Request<Incoming>, state: &AdminState) -> Answer {
+    if request.method() == Method::POST && request.uri().path() == "/upstream" {
+        let (status, words) = state.orders.take(request).await;
+        return text(status, words);
+    }
+    answer(request.method(), request.uri().path(), state)
+}
+
+/// Answers one request that only reads.
+fn answer(method: &Method, path: &str, state: &AdminState) -> Answer {
     let endpoint = match path {
         "/" => index,
         "/metrics" => metrics,
@@ -46,15 +56,15 @@ pub(super) fn answer(method: &Method, path: &str, state: &AdminState) -> Answer 
         "/topology" => snapshot,
         "/findings" => amiss,
         "/findings.json" => amiss_json,
+        "/upstream" => return only("POST", "send the new upstream with POST\n"),
         "/slowlog" => slow,
         "/slowlog.json" => slow_json,
         _ => return not_found(),
     };
-    // What exists can only be read: nothing behind this port changes the process.
     if method == Method::GET || method == Method::HEAD {
         endpoint(state)
     } else {
-        method_not_allowed()
+        only("GET, HEAD", "only GET and HEAD are allowed here: this page reads and never changes\n")
     }
 }
 
@@ -66,7 +76,12 @@ fn index(_: &AdminState) -> Answer {
 /// The page for Prometheus; see `docs/metrics.md`.
 fn metrics(state: &AdminState) -> Answer {
     // Published just before the page is made, so that it can never contradict /readyz.
-    state.exporter.scoped(|| state.readiness.publish());
+    state.exporter.scoped(|| {
+        state.readiness.publish();
+        let deployment = &state.topology.load().node.deployment;
+        control::credentials_alarm(deployment.keyring.alarm().is_some());
+        control::readonly_mode(deployment.is_readonly());
+    });
     let mut answer = text(StatusCode::OK, state.exporter.render());
     let media_type = HeaderValue::from_static(export::CONTENT_TYPE);
     answer.headers_mut().insert(CONTENT_TYPE, media_type);
@@ -82,11 +97,15 @@ fn healthz(_: &AdminState) -> Answer {
 /// Ready is who can serve a client now. 503 takes a pod out of its Service and stops a roll-out; it
 /// restarts nothing.
 fn readyz(state: &AdminState) -> Answer {
-    let reasons = state.readiness.reasons();
+    let mut reasons = state.readiness.reasons();
+    // While what is connected serves, a password that is refused is no reason to be sent away.
+    let alarm = state.topology.load().node.deployment.keyring.alarm();
     if reasons.is_empty() {
-        let notes = state.readiness.notes().into_iter().map(|note| format!("but: {note}\n"));
+        let notes = state.readiness.notes().into_iter().chain(alarm);
+        let notes = notes.map(|note| format!("but: {note}\n"));
         return text(StatusCode::OK, "ready\n".to_owned() + &notes.collect::<String>());
     }
+    reasons.extend(alarm);
     text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
 }
 
@@ -122,10 +141,9 @@ fn not_found() -> Answer {
 }
 
 /// Says what is allowed in words and, as HTTP demands, in the header `Allow`.
-fn method_not_allowed() -> Answer {
-    let words = "only GET and HEAD are allowed here: the admin port reads and never changes\n";
+fn only(methods: &'static str, words: &str) -> Answer {
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, words.to_owned());
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     answer
 }
 
@@ -219,7 +237,7 @@ mod tests {
         let (status, body) = ask(Method::GET, "/", &state);
         assert_eq!(status, 200);
         let paths: Vec<&str> = body.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(paths.len(), 8);
+        assert_eq!(paths.len(), 9);
         for path in paths {
             assert_ne!(ask(Method::GET, path, &state).0, 404, "{path}");
         }

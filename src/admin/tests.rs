@@ -30,6 +30,7 @@ impl AdminState {
             exporter: Exporter::new(workers, |_| "get"),
             readiness: Arc::new(Readiness::new()),
             topology: Arc::new(ArcSwap::from_pointee(topology)),
+            orders: Orders::new(false).0,
             findings: Arc::default(),
             slowlog: Arc::default(),
         }

@@ -112,6 +112,7 @@ fn spec(number: u16, line: &str) -> Option<Spec> {
         name: name.into(),
         group: group.into(),
         arity: arity.parse().ok()?,
+        barred: None,
         flags: list(flags, ',')
             .try_fold(Flags::default(), |sum, name| Some(sum.union(Flags::from_name(name)?)))?,
         categories: list(categories, ',').try_fold(Categories::default(), |sum, name| {

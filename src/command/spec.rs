@@ -145,8 +145,11 @@ pub struct Spec {
     pub name: Box<str>,
     /// Group of the documentation ("string", "cluster"); "module" for names that only one upstream knows.
     pub group: Box<str>,
-    /// Number of arguments with the name(s); negative: at least that many.
+    /// Number of arguments with the name(s); negative: at least that many. [`Spec::bar`] sets one
+    /// that nobody can fulfil.
     pub arity: i32,
+    /// The arity that it has when it is not barred; `None` while it is not.
+    pub(super) barred: Option<i32>,
     /// Properties. Those of a built-in command are not touched by what an upstream says.
     pub flags: Flags,
     /// ACL categories.
@@ -267,6 +270,7 @@ impl Spec {
             name: name.into(),
             group: "module".into(),
             arity: live.arity,
+            barred: None,
             flags: live.flags,
             categories: live.categories,
             class,
@@ -292,6 +296,7 @@ impl Spec {
             name: name.into(),
             group: "server".into(),
             arity,
+            barred: None,
             flags: Flags::default(),
             categories: Categories::default(),
             class: Class::Local,
@@ -335,6 +340,27 @@ impl Spec {
     pub fn accepts(&self, arguments: usize) -> bool {
         let least = self.arity.unsigned_abs() as usize;
         if self.arity < 0 { arguments >= least } else { arguments == least }
+    }
+
+    /// Whether it is refused here, whatever its arguments.
+    pub fn is_barred(&self) -> bool {
+        self.barred.is_some()
+    }
+
+    /// Refuses it from here on, or lets it through again. By way of its arity, which is compared
+    /// for every command anyway: so nobody pays for it.
+    pub(super) fn bar(&mut self, does: bool) {
+        match self.barred {
+            None if does => self.barred = Some(std::mem::replace(&mut self.arity, i32::MIN)),
+            Some(arity) if !does => (self.arity, self.barred) = (arity, None),
+            _ => {}
+        }
+    }
+
+    /// Whether it may change data, or runs code that may: scripts and functions, unless called by
+    /// their read-only names. Messages are no data: PUBLISH may be sent.
+    pub fn may_write(&self) -> bool {
+        self.is_write() || (self.flags.contains(Flags::USER_CODE) && !self.is_readonly())
     }
 
     /// What this command does to its connection, arguments considered: XREAD with BLOCK is pinned.

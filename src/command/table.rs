@@ -154,6 +154,14 @@ impl Table {
         self
     }
 
+    /// A table in which everything that may write is refused here, or nothing is.
+    pub fn writes_refused(mut self, are: bool) -> Table {
+        for spec in &mut self.specs {
+            spec.bar(are && spec.may_write());
+        }
+        self
+    }
+
     /// The table with one more name that is answered here, whatever the upstream says of it. It is no
     /// container to us: whoever answers reads its words.
     pub fn with_ours(mut self, name: &str, arity: i32) -> Table {

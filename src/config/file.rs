@@ -16,17 +16,14 @@ pub(super) use self::beside::{
 
 use self::words::{Cut, explain, syntax};
 use super::complaint::{Complaint, Fault, Position};
-use super::quantity::{Size, TextOrNumber, Time};
+use super::quantity::{Size, Time};
+use super::table::Table;
 use super::{PinnedMax, PubsubSettings, Workers};
 use crate::resp::limits::Limits;
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 use std::num::NonZeroUsize;
-use std::ops::{Deref, Range};
+use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -38,11 +35,6 @@ pub(super) struct Source {
     pub(super) text: String,
 }
 
-/// A table, and nothing else: serde's derived structs would also take a list of values in the order of their
-/// fields, and `memory = [31337]` would silently mean something.
-#[derive(Clone, Default)]
-pub(super) struct Table<T>(pub(super) T);
-
 /// `breakwater.toml`.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -51,6 +43,8 @@ pub(super) struct Written {
     pub(super) workers: Spanned<Workers>,
     /// An address, or "off".
     pub(super) admin: Spanned<String>,
+    /// Whether the admin port may change anything; absent: if it listens on a loopback address.
+    pub(super) admin_changes: Option<bool>,
     /// "open".
     pub(super) profile: Spanned<String>,
     /// Refused until there is a policy engine; the key is known so that the answer can say so.
@@ -169,6 +163,8 @@ pub(super) struct WrittenUpstream {
     pub(super) replica_max_lag: Spanned<Time>,
     /// Our availability zone.
     pub(super) zone: Option<String>,
+    /// "readwrite" or "readonly".
+    pub(super) mode: Option<Spanned<String>>,
     /// "local" or "upstream"; absent: "local" with a cluster.
     pub(super) ping: Option<Spanned<String>>,
     /// Where the URL has none.
@@ -316,37 +312,6 @@ impl Source {
     }
 }
 
-// === impl Table ===
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(TableVisitor(PhantomData))
-    }
-}
-
-/// Hands a table's keys to the struct; everything that is no table is a wrong type.
-struct TableVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
-    type Value = Table<T>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a table")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Table<T>, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Table)
-    }
-}
-
-impl<T> Deref for Table<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
 // === impl Written ===
 
 impl Default for Written {
@@ -354,6 +319,7 @@ impl Default for Written {
         Self {
             workers: default(Workers::Count(NonZeroUsize::MIN)),
             admin: default("127.0.0.1:9121".to_owned()),
+            admin_changes: None,
             profile: default("open".to_owned()),
             policy: None,
             // Kubernetes kills after 30 s by default; the container needs some of them for itself.
@@ -426,6 +392,7 @@ impl Default for WrittenUpstream {
     fn default() -> Self {
         Self {
             url: None,
+            mode: None,
             present_as: None,
             replica_reads: None,
             replica_max_lag: default(Time::secs(10)),
@@ -456,22 +423,6 @@ impl Default for WrittenUpstream {
             lane_idle: default(Time::secs(60)),
             restore_functions: default(false),
         }
-    }
-}
-
-// === impl Workers ===
-
-impl<'de> Deserialize<'de> for Workers {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(TextOrNumber::new("a number of workers, or \"auto\""))
-    }
-}
-
-// === impl PinnedMax ===
-
-impl<'de> Deserialize<'de> for PinnedMax {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(TextOrNumber::new("a number of connections, or \"auto\""))
     }
 }
 

@@ -15,6 +15,7 @@ mod file;
 mod quantity;
 mod secret;
 mod spelling;
+mod table;
 mod watch;
 
 #[cfg(test)]
@@ -50,6 +51,8 @@ pub struct Settings {
     pub workers: Workers,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere. Needs a restart.
     pub admin: Option<SocketAddr>,
+    /// Whether that port may change the upstream. Needs a restart.
+    pub admin_changes: bool,
     /// How much of the policy is enforced.
     pub profile: Profile,
     /// What is logged, and how. Needs a restart.
@@ -172,6 +175,8 @@ pub struct UpstreamSettings {
     pub endpoint: Endpoint,
     /// `Some` for `redis-cluster://`.
     pub cluster: Option<ClusterSettings>,
+    /// Whether writes are let through. Changing it alone moves nothing.
+    pub mode: Mode,
     /// `Some` for `redis-sentinel://`.
     pub sentinel: Option<SentinelSettings>,
     /// Who answers PING.
@@ -256,6 +261,16 @@ pub enum PresentAs {
     Cluster,
     /// One Redis without cluster support.
     Standalone,
+}
+
+/// Whether writes are let through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// They are.
+    #[default]
+    ReadWrite,
+    /// They are refused, and so is what may write.
+    ReadOnly,
 }
 
 /// Who answers PING.
@@ -427,12 +442,25 @@ impl Settings {
             ("listeners", self.listeners != next.listeners),
             ("workers", self.workers != next.workers),
             ("admin", self.admin != next.admin),
+            ("admin_changes", self.admin_changes != next.admin_changes),
             ("profile", self.profile != next.profile),
             ("log", self.log != next.log),
             ("memory", self.memory != next.memory),
             ("drain_timeout", self.drain_timeout != next.drain_timeout),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
+// === impl UpstreamSettings ===
+
+impl UpstreamSettings {
+    /// Whether these are the same deployment as `other`, seen in the same way: what differs, if
+    /// anything, is our password or user, and whether writes are let through. Both change in place.
+    #[must_use]
+    pub fn is_same_deployment(&self, other: &Self) -> bool {
+        let Self { credentials, mode, .. } = self.clone();
+        Self { credentials, mode, ..other.clone() } == *self
     }
 }
 

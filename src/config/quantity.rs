@@ -8,6 +8,7 @@
 //! `1KiB` is 1,024 as well. A duration always needs a unit, except 0.
 
 use super::complaint::Fault;
+use super::{PinnedMax, Workers};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
@@ -200,6 +201,22 @@ fn split_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     (number, unit.trim_start())
+}
+
+// === impl Workers ===
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextOrNumber::new("a number of workers, or \"auto\""))
+    }
+}
+
+// === impl PinnedMax ===
+
+impl<'de> Deserialize<'de> for PinnedMax {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextOrNumber::new("a number of connections, or \"auto\""))
+    }
 }
 
 #[cfg(test)]

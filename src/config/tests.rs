@@ -509,6 +509,32 @@ fn credentials_that_are_given_twice_or_by_halves_are_complaints() {
 }
 
 #[test]
+fn sentinels_have_credentials_of_their_own() {
+    let url = "url = \"redis-sentinel://u:p@h/m\"\n";
+    let group = |keys: &str| {
+        let upstream = load(&format!("[upstream]\n{url}{keys}")).map(|it| it.upstream)?;
+        Ok::<_, Vec<String>>(upstream.sentinel.expect("it names one"))
+    };
+    assert_eq!(group("").unwrap().credentials, None, "not those of Redis");
+    let keys = "sentinel_user = \"s\"\nsentinel_password_env = \"P\"\n";
+    let own = Credentials { user: Some("s".to_owned()), password: Secret::Env("P".to_owned()) };
+    assert_eq!(group(keys).unwrap().credentials, Some(own));
+    for (keys, complaint) in [
+        ("sentinel_user = \"s\"", "f:3:17: sentinel_user has no password; "),
+        (
+            "sentinel_password = \"p\"\nsentinel_password_file = \"/p\"",
+            "f:4:26: the upstream's password is given twice; keep one of sentinel_password, ",
+        ),
+        ("sentinel_password_env = \"$P\"", "f:3:25: sentinel_password_env is not the name of a"),
+    ] {
+        let found = group(keys).unwrap_err();
+        assert!(found[0].starts_with(complaint), "{keys}: {found:?}");
+    }
+    let found = complaints("upstream.sentinel_password = \"p\"");
+    assert!(found[0].contains("this upstream has no Sentinels"), "{found:?}");
+}
+
+#[test]
 fn the_url_of_a_flag_keeps_the_file_s_password_unless_it_has_its_own() {
     let text = "[upstream]\nurl = \"redis://a\"\nuser = \"u\"\npassword_file = \"/p\"\ndb = 4\n";
     let upstream = load_with(text, flags("redis://b")).unwrap().upstream;

@@ -19,9 +19,10 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use crate::admin::{self, AdminState, Readiness};
+use crate::admin::orders::Order;
+use crate::admin::{self, AdminState, Orders, Readiness};
 use crate::cli::RunFlags;
 use crate::command::table::{self, Table};
 use crate::config::{MemorySettings, Settings};
@@ -31,6 +32,7 @@ use crate::stats::WorkerStats;
 use crate::stats::export::Exporter;
 use crate::tls::ServerTlsReloader;
 use crate::topology::{self, Topology};
+use crate::upstream::deployment::names;
 use crate::worker::{Message, Shared, WorkerHandle};
 use listener::Bound;
 use workers::{Door, Started};
@@ -50,11 +52,9 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let doors = doors(&settings)?;
     let bound: Vec<Bound> =
         settings.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
-    if let Some(credentials) = &settings.upstream.credentials {
-        // A password that is not there should be missed now, not by the first client.
-        credentials.password.read()?;
-    }
     let node = Arc::new(reload::node(&settings.upstream)?);
+    // A password that is not there should be missed now, not by the first client.
+    node.deployment.keyring.keys()?;
     let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
     let workers = settings.workers.count();
     let memory = per_worker(&settings.memory, workers);
@@ -67,6 +67,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         .context("cannot start a worker's thread")?;
     let readiness = Arc::new(Readiness::new());
     let (stop_admin, admin_stopped) = watch::channel(false);
+    let (orders, desk) = Orders::new(settings.admin_changes);
     if let Some(listener) = admin {
         let (findings, nodes) = (Arc::clone(&shared.findings), Arc::clone(&shared.nodes));
         let exporter = exporter(&started).showing(findings, nodes);
@@ -75,6 +76,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
             exporter,
             readiness: Arc::clone(&readiness),
             topology: Arc::clone(&published),
+            orders,
             findings: Arc::clone(&shared.findings),
             slowlog: Arc::clone(&shared.slowlog),
         });
@@ -86,6 +88,8 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&readiness),
         on_change,
     ));
+    tokio::task::spawn_local(names::keep(Arc::clone(&published)));
+    tokio::task::spawn_local(reload::watch_passwords(Arc::clone(&published)));
     tokio::task::spawn_local(crate::watch::follow(Arc::clone(&shared)));
     let (drain, draining) = watch::channel(false);
     let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
@@ -94,7 +98,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         tokio::spawn(listener::accept(place, bound, door.clone(), handles, draining.clone()));
     }
     events::started(&settings, workers);
-    until_told(flags, &settings, &shared, &changed, &doors).await?;
+    until_told(flags, &settings, &shared, &changed, &doors, desk).await?;
     readiness.set_draining();
     let _ = drain.send(true);
     finish(&handles, started, settings.drain_timeout).await;
@@ -150,6 +154,7 @@ async fn until_told(
     shared: &Arc<Shared>,
     changed: &watch::Sender<u64>,
     doors: &[Door],
+    mut desk: mpsc::Receiver<Order>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -163,6 +168,7 @@ async fn until_told(
             let asked = tokio::select! {
                 _ = hangup.recv() => true,
                 _ = poll.tick() => false,
+                Some(order) = desk.recv() => return reloader.obey(order, shared, changed).await,
             };
             reload::certificates(doors, &shared.topology);
             reloader.run(asked, shared, changed).await;

@@ -8,11 +8,14 @@
 //! these need a restart, and silence about it would be a lie.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::workers::Door;
+use crate::admin::orders::{Order, Verdict};
 use crate::cli::RunFlags;
+use crate::config::check;
 use crate::config::{Endpoint, Settings, UpstreamSettings, WatchSettings, content_hash};
 use crate::events;
 use crate::stats::control;
@@ -63,6 +66,15 @@ pub fn certificates(doors: &[Door], published: &Published) {
     }
 }
 
+/// Looks once a second whether our own password has changed where it is read from. A mounted secret
+/// is replaced by turning a link round, so the path is read and nothing is watched. Ends never.
+pub async fn watch_passwords(published: Published) {
+    loop {
+        tokio::time::sleep(PASSWORD_POLL).await;
+        published.load().node.deployment.keyring.look();
+    }
+}
+
 // === impl Reloader ===
 
 impl Reloader {
@@ -96,7 +108,8 @@ impl Reloader {
         if !cold.is_empty() {
             events::restart_needed(&cold);
         }
-        if wanted.upstream == self.in_force.upstream {
+        if wanted.upstream.is_same_deployment(&self.in_force.upstream) {
+            self.adjust(wanted.upstream, shared);
             self.watch_as(wanted.watch, shared);
             control::config_reloaded(Reload::Applied);
             return;
@@ -104,9 +117,7 @@ impl Reloader {
         match move_to(&wanted.upstream, shared, changed).await {
             Ok(()) => {
                 control::config_reloaded(Reload::Applied);
-                control::upstream_changed();
-                events::upstream_changed(&wanted.upstream.endpoint.to_string());
-                self.in_force.upstream = wanted.upstream;
+                self.note_moved(wanted.upstream);
                 self.watch_as(wanted.watch, shared);
             }
             Err(error) => {
@@ -116,6 +127,70 @@ impl Reloader {
                 self.seen = None;
             }
         }
+    }
+
+    /// Carries out an order to move. It counts until the file changes or SIGHUP asks for the file:
+    /// the later word wins.
+    pub async fn obey(&mut self, order: Order, shared: &Arc<Shared>, changed: &watch::Sender<u64>) {
+        let verdict = self.carry_out(&order.body, shared, changed).await;
+        // Whoever gave it may be gone; it is carried out all the same.
+        let _ = order.answer.send(verdict);
+    }
+
+    async fn carry_out(
+        &mut self,
+        body: &str,
+        shared: &Arc<Shared>,
+        changed: &watch::Sender<u64>,
+    ) -> Verdict {
+        let wanted = match check::ordered(body, &self.in_force.upstream) {
+            Ok(wanted) => wanted,
+            Err(complaints) => {
+                let words: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+                return Verdict::Wrong(words.join("\n"));
+            }
+        };
+        let name = wanted.endpoint.to_string();
+        let is_same = wanted.is_same_deployment(&self.in_force.upstream);
+        let result = match is_same {
+            true => verified(&wanted, shared).await.map(drop),
+            false => move_to(&wanted, shared, changed).await,
+        };
+        if let Err(error) = result {
+            events::upstream_refused(&name, &error);
+            return Verdict::Unusable(format!("{name} cannot be used: {error:#}"));
+        }
+        // What the file said before, and perhaps was still being tried, is overruled.
+        self.seen = self.current_hash();
+        if is_same {
+            self.adjust(wanted, shared);
+        } else {
+            self.note_moved(wanted);
+        }
+        Verdict::Done(found(&name, &shared.topology.load()))
+    }
+
+    /// Changes what may change while lanes, scripts and whatever else is known stay: who we are to
+    /// the deployment, and whether writes are let through.
+    fn adjust(&mut self, wanted: UpstreamSettings, shared: &Shared) {
+        let topology = shared.topology.load_full();
+        let deployment = &topology.node.deployment;
+        if wanted.credentials != self.in_force.upstream.credentials {
+            deployment.keyring.replace(wanted.credentials.clone());
+        }
+        if wanted.mode != self.in_force.upstream.mode {
+            deployment.set_mode(wanted.mode);
+            // By `rcu`: the slot map may be mended by a worker at the same moment.
+            shared.topology.rcu(|topology| Arc::new(topology.with_mode_of_deployment()));
+            events::mode_changed(deployment.is_readonly());
+        }
+        self.in_force.upstream = wanted;
+    }
+
+    fn note_moved(&mut self, upstream: UpstreamSettings) {
+        control::upstream_changed();
+        events::upstream_changed(&upstream.endpoint.to_string());
+        self.in_force.upstream = upstream;
     }
 }
 
@@ -133,12 +208,7 @@ async fn move_to(
     shared: &Arc<Shared>,
     changed: &watch::Sender<u64>,
 ) -> anyhow::Result<()> {
-    let node = Arc::new(node(settings)?);
-    let topology = match (&settings.cluster, &settings.sentinel) {
-        (Some(_), _) => cluster::verify::verify(&node, shared).await?,
-        (None, Some(_)) => sentinel::verify::verify(&node).await?,
-        (None, None) => verify(&node).await?,
-    };
+    let topology = verified(settings, shared).await?;
     let epoch = shared.topology.load().epoch + 1;
     shared.forget_upstream();
     shared.topology.store(Arc::new(Topology { epoch, ..topology }));
@@ -147,9 +217,36 @@ async fn move_to(
     Ok(())
 }
 
+/// What was seen before the move, for whoever ordered it.
+fn found(name: &str, topology: &Topology) -> String {
+    let facts = topology.facts.as_ref();
+    let server = facts.map_or("a server that tells nothing", |facts| facts.server.as_str());
+    let kind = match &topology.slots {
+        Some(map) => format!("a cluster of {} primaries", map.members.primaries().count()),
+        None => "one node".to_owned(),
+    };
+    format!(
+        "commands go to {name}: {server}, {kind}. Write it into the configuration file too: its next \
+         change, SIGHUP and a restart go by the file\n"
+    )
+}
+
+/// The picture of a deployment that answers, in no epoch yet.
+async fn verified(settings: &UpstreamSettings, shared: &Arc<Shared>) -> anyhow::Result<Topology> {
+    let node = Arc::new(node(settings)?);
+    match (&settings.cluster, &settings.sentinel) {
+        (Some(_), _) => cluster::verify::verify(&node, shared).await,
+        (None, Some(_)) => sentinel::verify::verify(&node).await,
+        (None, None) => verify(&node).await,
+    }
+}
+
 /// The picture of a node that answers.
 async fn verify(node: &Arc<Node>) -> anyhow::Result<Topology> {
     let mut exchange = dial::dial(node, &Purpose::control("breakwater:verify")).await?;
     let learnt = single::answered(facts::learn(&mut exchange)).await?;
     Ok(single::learnt_topology(0, 0, node, learnt))
 }
+
+/// How often password files are looked at: a rotated one counts within two seconds.
+const PASSWORD_POLL: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@
 //! stops at the first young one, so a healthy worker's tick looks at one waiter a lane.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::allocator;
 use crate::clock::{self, Micros, SECOND};
@@ -35,6 +36,7 @@ pub fn run(worker: &mut Worker) {
         lane.count_answers(worker.now);
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);
+        pool::retire_outdated(worker, &mut lane);
         succession::expire(worker, &mut lane);
         rest(worker, &mut lane);
         pinned_count += u64::from(lane.pinned.is_some());
@@ -180,7 +182,7 @@ fn rest(worker: &mut Worker, lane: &mut Lane) {
     }
     let limit = worker.topology.load().silence_max().map(clock::to_micros);
     if lane.pinned.is_some() {
-        return rest_pinned(lane, is_outdated, silent, limit);
+        return rest_pinned(lane, is_outdated, silent, limit, worker.now);
     }
     // Not what our own PINGs do counts, but what clients do.
     let unused = worker.now.saturating_sub(lane.used_at);
@@ -204,10 +206,18 @@ fn is_blocked(worker: &Worker, lane: &Lane) -> bool {
 
 /// A connection of one session is closed when nobody has borrowed it for long; what it holds of an
 /// earlier deployment is lost.
-fn rest_pinned(lane: &mut Lane, is_outdated: bool, idle: Micros, silence_max: Option<Micros>) {
+fn rest_pinned(
+    lane: &mut Lane,
+    is_outdated: bool,
+    idle: Micros,
+    silence_max: Option<Micros>,
+    now: Micros,
+) {
+    let node = Arc::clone(&lane.node);
     // Or before the server closes it while somebody borrows it.
     let is_tired = upstream::pinned::is_tired(lane, idle)
-        || silence_max.is_some_and(|silence_max| idle >= silence_max);
+        || silence_max.is_some_and(|silence_max| idle >= silence_max)
+        || lane.footing.is_outdated(&node, now);
     if lane.owner().is_none() && (is_outdated || is_tired) {
         pool::retire(lane);
     } else if is_outdated {

@@ -10,7 +10,9 @@ use crate::clock::{Micros, SECOND};
 use crate::topology::cluster::survey::Totals;
 use crate::topology::slots::{Health, MemberRole};
 
-use super::labels::{NodeState, RefreshOutcome, RefreshTrigger, Reload, TurnedAway};
+use super::labels::{
+    NodeState, RefreshOutcome, RefreshTrigger, Reload, ResolverFailure, TurnedAway,
+};
 
 /// A client was turned away before it became a session.
 pub fn client_turned_away(reason: TurnedAway) {
@@ -27,6 +29,46 @@ pub fn config_reloaded(result: Reload) {
 /// The proxy was moved to another upstream while it ran.
 pub fn upstream_changed() {
     metrics::counter!(UPSTREAM_CHANGES).increment(1);
+}
+
+/// Our own user or password has been replaced by another one.
+pub fn credentials_rotated() {
+    metrics::counter!(CREDENTIALS_ROTATED).increment(1);
+}
+
+/// A node has refused our own newest password.
+pub fn credentials_refused() {
+    metrics::counter!(CREDENTIALS_REFUSED).increment(1);
+}
+
+/// A connection was made with our previous password.
+pub fn previous_credentials_used() {
+    metrics::counter!(CREDENTIALS_PREVIOUS).increment(1);
+}
+
+/// Whether our own credentials are in order, as of a scrape.
+pub fn credentials_alarm(is_on: bool) {
+    metrics::gauge!(CREDENTIALS_ALARM).set(f64::from(u8::from(is_on)));
+}
+
+/// The resolver did not tell where a name leads.
+pub fn resolver_failed(reason: ResolverFailure) {
+    metrics::counter!(RESOLVER_FAILURES, "reason" => reason.as_str()).increment(1);
+}
+
+/// What it had said before was used instead.
+pub fn stale_address_used() {
+    metrics::counter!(RESOLVER_STALE).increment(1);
+}
+
+/// A name leads to other addresses than before.
+pub fn name_moved() {
+    metrics::counter!(RESOLVER_CHANGES).increment(1);
+}
+
+/// Whether writes are refused.
+pub fn readonly_mode(is_on: bool) {
+    metrics::gauge!(READONLY_MODE).set(f64::from(u8::from(is_on)));
 }
 
 /// Log lines were dropped because the same message had been written too often.
@@ -162,6 +204,20 @@ pub(super) fn register() {
     // The file read at the start was good, otherwise there would be no process.
     metrics::gauge!(CONFIG_LAST_RELOAD_SUCCESSFUL).set(1.0);
     metrics::counter!(UPSTREAM_CHANGES).absolute(0);
+    for name in [
+        CREDENTIALS_ROTATED,
+        CREDENTIALS_REFUSED,
+        CREDENTIALS_PREVIOUS,
+        RESOLVER_STALE,
+        RESOLVER_CHANGES,
+    ] {
+        metrics::counter!(name).absolute(0);
+    }
+    credentials_alarm(false);
+    readonly_mode(false);
+    for reason in ResolverFailure::ALL {
+        metrics::counter!(RESOLVER_FAILURES, "reason" => reason.as_str()).absolute(0);
+    }
     metrics::counter!(LOG_LINES_SUPPRESSED).absolute(0);
     metrics::counter!(LIBRARIES_RESTORED).absolute(0);
     scripts(0, 0);
@@ -198,6 +254,10 @@ const BREAKER_OPENS: &str = "breakwater_breaker_opens_total";
 const CLIENTS_TURNED_AWAY: &str = "breakwater_clients_turned_away_total";
 const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "breakwater_config_last_reload_successful";
 const CONFIG_RELOADS: &str = "breakwater_config_reloads_total";
+const CREDENTIALS_ALARM: &str = "breakwater_credentials_alarm";
+const CREDENTIALS_PREVIOUS: &str = "breakwater_credentials_previous_total";
+const CREDENTIALS_REFUSED: &str = "breakwater_credentials_refused_total";
+const CREDENTIALS_ROTATED: &str = "breakwater_credentials_rotations_total";
 const DRAINING: &str = "breakwater_draining";
 const GENERATIONS: &str = "breakwater_cluster_generations_total";
 const LIBRARIES_RESTORED: &str = "breakwater_libraries_restored_total";
@@ -213,6 +273,10 @@ const NODE_STATE: &str = "breakwater_node_state";
 const NODE_STATE_CHANGES: &str = "breakwater_node_state_changes_total";
 const ORPHANED_KEYS: &str = "breakwater_orphaned_keys";
 const PRIMARY_CHANGES: &str = "breakwater_primary_changes_total";
+const READONLY_MODE: &str = "breakwater_readonly_mode";
+const RESOLVER_CHANGES: &str = "breakwater_resolver_changes_total";
+const RESOLVER_FAILURES: &str = "breakwater_resolver_failures_total";
+const RESOLVER_STALE: &str = "breakwater_resolver_stale_answers_total";
 const SCRIPTS: &str = "breakwater_scripts";
 const SCRIPT_BYTES: &str = "breakwater_script_bytes";
 const SENTINELS: &str = "breakwater_sentinels";

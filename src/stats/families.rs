@@ -85,6 +85,9 @@ breakwater_node_state                    1 for the state that a node is in; all:
 breakwater_node_state_changes_total      Times that a node came into a state.
 breakwater_node_ping_seconds             Time that the last PING of a node took; all: of any node.
 breakwater_breaker_opens_total           Times that a node was found to be failing.
+breakwater_primary_changes_total         Times that Sentinels named another primary that was followed.
+breakwater_sentinel_generations_total    Times that what Sentinels remember began anew.
+breakwater_sentinels                     Sentinels that are known, by whether they answer.
 breakwater_cluster_generations_total     Times the cluster became another one at its addresses.
 breakwater_upstream_up                   1 if the upstream answers, else 0.
 breakwater_upstream_outages_total        Times the upstream went from up to down.
@@ -94,6 +97,14 @@ breakwater_turns_total                   Turns in which commands were handed to 
 breakwater_turn_sessions_total           Times a session had work.
 breakwater_panics_total                  Panics caught at the edge of a session or a lane.
 breakwater_config_reloads_total          Changed configuration files, by what became of them.
+breakwater_credentials_alarm             1 while the newest password is refused or unreadable.
+breakwater_credentials_previous_total Connections made with the password before the newest.
+breakwater_credentials_refused_total     Refusals of our own password by a node.
+breakwater_credentials_rotations_total   Changes of our own password or user.
+breakwater_readonly_mode                 1 while writes are refused.
+breakwater_resolver_changes_total        Answers of the resolver that differ from the one before.
+breakwater_resolver_failures_total       Questions that the resolver did not answer, by how it failed.
+breakwater_resolver_stale_answers_total     Dials to addresses that the resolver had said before.
 breakwater_config_last_reload_successful 0 if the newest configuration was refused.
 breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
 breakwater_build_info                    Always 1; the label is the version that runs.

@@ -8,6 +8,10 @@
 
 // INV-11: a label value is one of the words below or the name of a command of the table.
 
+mod node;
+
+pub use node::NodeState;
+
 /// How a command of a client ended: each command is counted under exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -161,31 +165,6 @@ pub enum DialFailure {
     Other,
 }
 
-/// How a node is, as all that was heard of it says together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeState {
-    /// Nothing has been heard of it yet.
-    Unknown,
-    /// It serves.
-    Up,
-    /// It serves reads and refuses writes.
-    ReadOnly,
-    /// A script or function keeps it from serving.
-    Busy,
-    /// It reads its data set from disk.
-    Loading,
-    /// It is a replica without its primary that may not serve old data.
-    MasterDown,
-    /// It should be a primary and is a replica.
-    Demoted,
-    /// It is connected and says nothing.
-    Stalled,
-    /// It cannot be reached.
-    Down,
-    /// It refuses our user or password.
-    ConfigError,
-}
-
 /// Why we were allowed to send a command again (INV-3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resent {
@@ -217,6 +196,15 @@ pub enum Reload {
     Applied,
     /// It had complaints; the one in force before stays in force.
     Refused,
+}
+
+/// Why the resolver did not tell where a name leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResolverFailure {
+    /// It said that it does not know.
+    Error,
+    /// It did not say anything in time.
+    Timeout,
 }
 
 /// Why the nodes of a cluster were asked for the slot map.
@@ -447,18 +435,6 @@ impl LaneLost {
 
 // === impl DialFailure ===
 
-impl From<LaneLost> for DialFailure {
-    fn from(cause: LaneLost) -> Self {
-        match cause {
-            LaneLost::Closed | LaneLost::Reset => Self::Reset,
-            LaneLost::Timeout => Self::Timeout,
-            LaneLost::Tls => Self::Tls,
-            LaneLost::Protocol => Self::Protocol,
-            LaneLost::Panic | LaneLost::Other => Self::Other,
-        }
-    }
-}
-
 impl DialFailure {
     /// Every cause, in the order of declaration.
     pub const ALL: [Self; 10] = [
@@ -487,40 +463,6 @@ impl DialFailure {
             Self::Loading => "loading",
             Self::MaxClients => "max_clients",
             Self::Other => "other",
-        }
-    }
-}
-
-// === impl NodeState ===
-
-impl NodeState {
-    /// Every state, in the order of declaration.
-    pub const ALL: [Self; 10] = [
-        Self::Unknown,
-        Self::Up,
-        Self::ReadOnly,
-        Self::Busy,
-        Self::Loading,
-        Self::MasterDown,
-        Self::Demoted,
-        Self::Stalled,
-        Self::Down,
-        Self::ConfigError,
-    ];
-
-    /// The value of the label `state`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::ReadOnly => "read_only",
-            Self::Busy => "busy",
-            Self::Loading => "loading",
-            Self::MasterDown => "master_down",
-            Self::Demoted => "demoted",
-            Self::Stalled => "stalled",
-            Self::Down => "down",
-            Self::ConfigError => "config_error",
         }
     }
 }
@@ -555,6 +497,21 @@ impl Resent {
         match self {
             Self::Unsent => "unsent",
             Self::ReadOnly => "read_only",
+        }
+    }
+}
+
+// === impl ResolverFailure ===
+
+impl ResolverFailure {
+    /// Every reason, in the order of declaration.
+    pub const ALL: [Self; 2] = [Self::Error, Self::Timeout];
+
+    /// The value of the label `reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Timeout => "timeout",
         }
     }
 }
@@ -641,6 +598,7 @@ mod tests {
         check(&Redirected::ALL.map(|it| (it as usize, it.as_str())));
         check(&Resent::ALL.map(|it| (it as usize, it.as_str())));
         check(&Reload::ALL.map(|it| (it as usize, it.as_str())));
+        check(&ResolverFailure::ALL.map(|it| (it as usize, it.as_str())));
         check(&RefreshTrigger::ALL.map(|it| (it as usize, it.as_str())));
         check(&RefreshOutcome::ALL.map(|it| (it as usize, it.as_str())));
     }

@@ -104,7 +104,7 @@ pub fn fitted(table: Table, node: &Node) -> Table {
             table
         }
     };
-    with_our_answers(table, &node.settings)
+    with_our_answers(table, &node.settings).writes_refused(node.deployment.is_readonly())
 }
 
 /// The table with those commands made local that are answered here before this kind of upstream
@@ -179,6 +179,13 @@ impl Topology {
             facts: self.facts.clone(),
             group: self.group.clone(),
         }
+    }
+
+    /// The same picture with its deployment's mode, which has changed.
+    #[must_use]
+    pub fn with_mode_of_deployment(&self) -> Self {
+        let table = (*self.table).clone().writes_refused(self.node.deployment.is_readonly());
+        Self { table: Arc::new(table), ..self.clone() }
     }
 
     /// A listener's protocol limits, lowered to what the node takes.

@@ -44,6 +44,8 @@ pub struct Pulse {
     beaten_at: Micros,
     /// When INFO was due last.
     info_at: Micros,
+    /// When the newest connection was made.
+    connected_at: Micros,
     /// There is a connection.
     is_connected: bool,
     /// It has answered.
@@ -96,6 +98,7 @@ impl Pulse {
             beats: 0,
             beaten_at: 0,
             info_at: 0,
+            connected_at: 0,
             is_connected: false,
             has_answered: false,
         }
@@ -108,6 +111,12 @@ impl Pulse {
     /// [`DialError`], which everybody knows by then.
     pub async fn connect(&mut self, purpose: &Purpose) -> Result<Exchange, DialError> {
         let node = Arc::clone(&self.node);
+        // One that closes after the first answer, again and again, is not dialled without end.
+        let rest = (self.connected_at + CONNECT_EVERY).saturating_sub(clock::micros());
+        let lasted = clock::micros().saturating_sub(self.connected_at) >= LASTING;
+        if self.connected_at > 0 && !lasted {
+            sleep(Duration::from_micros(rest)).await;
+        }
         let result = async {
             let _turn = node.health.turn().await;
             while let Err(wait) = node.health.begin_probe(clock::micros()) {
@@ -117,6 +126,9 @@ impl Pulse {
         };
         let result = result.await;
         (self.is_connected, self.has_answered) = (result.is_ok(), false);
+        if result.is_ok() {
+            self.connected_at = clock::micros();
+        }
         if let Err(error) = &result {
             self.failed(error);
         }
@@ -336,6 +348,10 @@ const BEAT_SUSPICIOUS: Micros = 100 * MILLISECOND;
 const REST_EVERY: u64 = 5;
 /// How often INFO is due.
 const INFO_EVERY: Micros = 10 * SECOND;
+/// A connection that ended earlier than this is replaced only after [`CONNECT_EVERY`].
+const LASTING: Micros = 100 * MILLISECOND;
+/// Shortest time between two such connections.
+const CONNECT_EVERY: Micros = 500 * MILLISECOND;
 /// A question must have been open for so long before its node is called silent. With a beat in
 /// every half second a dead link is found within 1.4 s of the last byte.
 const SILENT_AFTER: Micros = 900 * MILLISECOND;

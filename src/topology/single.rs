@@ -20,11 +20,13 @@ use super::pulse::{ANSWER_WITHIN, Beat, Pulse};
 use super::restore::Restorer;
 use super::{Published, Topology, fitted};
 use crate::admin::Readiness;
+use crate::clock;
 use crate::command::overlay::LiveSpec;
 use crate::command::table::Table;
 use crate::events;
-use crate::upstream::dial::{DialError, Node, Purpose};
+use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::Exchange;
+use crate::upstream::health::chart::State;
 use crate::upstream::identity::Presented;
 use crate::worker::Shared;
 
@@ -37,9 +39,12 @@ pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallibl
     readiness.set_notes(Vec::new());
     loop {
         let talk = converse(&shared, &node, &readiness, &mut pulse, &mut restorer);
-        let Err(error) = talk.await;
+        // Without an error its name leads elsewhere: that is dialled at once.
+        let Err(error) = talk.await else { continue };
         pulse.lost(&error);
-        report(&node, &readiness);
+        // Ready again only behind the next look at what it is: it may come back without its
+        // functions.
+        readiness.set_upstream(node.verdict().and_then(|()| Err(lost(&node, &error))));
     }
 }
 
@@ -50,7 +55,7 @@ async fn converse(
     readiness: &Readiness,
     pulse: &mut Pulse,
     restorer: &mut Restorer,
-) -> Result<Infallible, DialError> {
+) -> Result<(), DialError> {
     let mut exchange = pulse.connect(&Purpose::control("breakwater:control")).await?;
     restorer.connected();
     pulse.beat(&mut exchange).await?;
@@ -72,6 +77,10 @@ async fn converse(
             is_stranger = !introduce(shared, node, &mut exchange, &presented).await?;
         }
         beat(node, readiness, pulse, &mut exchange).await?;
+        answered(dial::renew(node, &mut exchange)).await?;
+        if exchange.footing.is_outdated(node, clock::micros()) {
+            return Ok(());
+        }
         restorer.look(shared, node, &mut exchange).await?;
     }
 }
@@ -172,6 +181,12 @@ pub fn table(node: &Node, live: Vec<LiveSpec>) -> Table {
         builtin.overlay(live)
     };
     fitted(table, node)
+}
+
+/// What is said between the loss of a connection and the next one, or the dial that fails.
+fn lost(node: &Node, error: &DialError) -> String {
+    let state = State::Down(error.failure);
+    format!("upstream {} {} ({}): {}", node.name, state.words(), error.text, state.repair())
 }
 
 /// With which beats ROLE is asked: each two seconds.

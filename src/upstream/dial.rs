@@ -8,7 +8,7 @@
 //! SETNAME and CLIENT NO-EVICT may be errors and are ignored, because an ACL may forbid them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use rustls::pki_types::ServerName;
@@ -20,6 +20,9 @@ use crate::resp::write::{self, Protocol};
 use crate::stats::labels::DialFailure;
 use crate::tls::ClientTlsReloader;
 use crate::topology::slots::NodeId;
+use crate::upstream::deployment::Deployment;
+use crate::upstream::deployment::footing::{Acceptance, Footing};
+use crate::upstream::deployment::keyring::Key;
 use crate::upstream::exchange::{Exchange, ExchangeError};
 use crate::upstream::health::Health;
 use crate::upstream::identity::Presented;
@@ -33,6 +36,10 @@ pub struct Node {
     pub name: String,
     /// Address, credentials and clocks.
     pub settings: UpstreamSettings,
+    /// What it shares with the other nodes, and what may change while it stays.
+    pub deployment: Arc<Deployment>,
+    /// Which of our credentials it takes.
+    pub acceptance: Acceptance,
     /// TLS, if the scheme asks for it, and the name to be verified.
     pub tls: Option<(ClientTlsReloader, ServerName<'static>)>,
     /// Of a replica: until when it may serve reads, as far as the control plane has seen; 0: not at
@@ -79,7 +86,9 @@ pub struct DialError {
 pub async fn dial(node: &Node, purpose: &Purpose) -> Result<Exchange, DialError> {
     let limit = node.settings.connect_timeout;
     let attempt = async {
-        let mut exchange = Exchange::new(connect(node).await?);
+        let (halves, footing) = connect(node).await?;
+        let mut exchange = Exchange::new(halves);
+        exchange.footing = footing;
         handshake(node, purpose, &mut exchange).await?;
         Ok(exchange)
     };
@@ -89,11 +98,11 @@ pub async fn dial(node: &Node, purpose: &Purpose) -> Result<Exchange, DialError>
     }
 }
 
-async fn connect(node: &Node) -> Result<Halves, DialError> {
+async fn connect(node: &Node) -> Result<(Halves, Footing), DialError> {
     match &node.settings.endpoint {
         Endpoint::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| DialError::io(&error))?;
-            Ok(net::split_unix(stream))
+            Ok((net::split_unix(stream), Footing::default()))
         }
         // The control plane publishes the address as soon as it is known.
         Endpoint::Elected(name) => {
@@ -101,53 +110,130 @@ async fn connect(node: &Node) -> Result<Halves, DialError> {
             Err(DialError::new(DialFailure::Unresolved, text))
         }
         Endpoint::Tcp { host, port } => {
-            let stream = connect_tcp(&node.settings, host, *port).await?;
+            // Before the question: what is answered later is news to this connection.
+            let changes = node.deployment.names.changes();
+            let stream = connect_tcp(node, host, *port).await?;
+            let peer = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
+            let footing = Footing { peer, changes, ..Footing::default() };
             let Some((config, name)) = &node.tls else {
-                return Ok(net::split_tcp(stream));
+                return Ok((net::split_tcp(stream), footing));
             };
             let connector = tokio_rustls::TlsConnector::from(config.current());
             let stream = connector
                 .connect(name.clone(), stream)
                 .await
                 .map_err(|error| DialError::new(DialFailure::Tls, error.to_string()))?;
-            Ok(net::split_tls(stream.into()))
+            Ok((net::split_tls(stream.into()), footing))
         }
     }
 }
 
-async fn connect_tcp(
-    settings: &UpstreamSettings,
-    host: &str,
-    port: u16,
-) -> Result<TcpStream, DialError> {
-    let unresolved = |error: io::Error| {
-        DialError::new(DialFailure::Unresolved, format!("'{host}' has no address: {error}"))
-    };
-    let addresses: Vec<SocketAddr> =
-        net::lookup_host((host, port)).await.map_err(unresolved)?.collect();
+/// Tries all addresses of the name, in the resolver's order.
+async fn connect_tcp(node: &Node, host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let UpstreamSettings { connect_timeout, keepalive, .. } = node.settings;
+    let addresses =
+        node.deployment.names.resolve(host, connect_timeout).await.map_err(|words| {
+            DialError::new(DialFailure::Unresolved, format!("'{host}' has no address: {words}"))
+        })?;
     let mut last = DialError::new(DialFailure::Unresolved, format!("'{host}' has no address"));
+    // One that swallows everything must leave some time for those behind it.
+    let each = connect_timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).clamp(1, 4);
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                net::tune(&stream, settings.keepalive).map_err(|error| DialError::io(&error))?;
+        match timeout(each, TcpStream::connect((address, port))).await {
+            Ok(Ok(stream)) => {
+                net::tune(&stream, keepalive).map_err(|error| DialError::io(&error))?;
                 return Ok(stream);
             }
-            Err(error) => last = DialError::io(&error),
+            Ok(Err(error)) => last = DialError::io(&error),
+            Err(_) => {
+                let text = format!("{address} has not answered within {each:?}");
+                last = DialError::new(DialFailure::Timeout, text);
+            }
         }
     }
     Err(last)
 }
 
+/// Introduces us: with what a client presented, or with our own credentials, the newest first. A
+/// node that does not know those yet is told the ones before them.
 async fn handshake(
     node: &Node,
     purpose: &Purpose,
     exchange: &mut Exchange,
 ) -> Result<(), DialError> {
-    let (bytes, steps) = greeting(node, purpose)?;
+    if purpose.presented.is_some() {
+        return greet(purpose, purpose.presented.as_ref(), exchange).await;
+    }
+    let keyring = &node.deployment.keyring;
+    let keys = keyring.keys();
+    let (newest, previous) =
+        keys.map_err(|error| DialError::new(DialFailure::Auth, error.to_string()))?;
+    let mut refusal = None;
+    for key in [Some(newest), previous].into_iter().flatten() {
+        match greet(purpose, key.presented.as_ref(), exchange).await {
+            Ok(()) => {
+                node.acceptance.note(key.generation, crate::clock::micros());
+                keyring.note_accepted(&key, &node.name);
+                exchange.footing.generation = Some(key.generation);
+                return Ok(());
+            }
+            Err(error) if error.failure == DialFailure::Auth && key.presented.is_some() => {
+                keyring.note_refused(&key, &node.name, &error.text);
+                // The newest one's refusal is what is to be mended.
+                refusal.get_or_insert(error);
+            }
+            Err(error) => return Err(refusal.unwrap_or(error)),
+        }
+    }
+    Err(refusal.unwrap_or_else(|| DialError::new(DialFailure::Auth, "no credentials".into())))
+}
+
+/// Presents the newest credentials on a connection that has come with older ones. Whatever the node
+/// says, the connection stays who it was until the node agrees.
+///
+/// # Errors
+/// [`ExchangeError`], after which the connection is useless.
+pub async fn renew(node: &Node, exchange: &mut Exchange) -> Result<(), ExchangeError> {
+    let keyring = &node.deployment.keyring;
+    let now = crate::clock::micros();
+    let is_older = exchange.footing.generation.is_some_and(|it| it < keyring.generation());
+    if !is_older || now < exchange.renew_at {
+        return Ok(());
+    }
+    exchange.renew_at = now + RENEW_EVERY;
+    // What is not readable at this moment is no reason to do anything.
+    let Ok((Key { generation, presented: Some(presented) }, _)) = keyring.keys() else {
+        return Ok(());
+    };
+    let mut bytes = Vec::new();
+    auth(&presented, |arguments| write::command(&mut bytes, arguments));
+    exchange.send(&bytes).await?;
+    let reply = exchange.reply().await?;
+    let key = Key { generation, presented: Some(presented) };
+    if reply.first() == Some(&b'+') {
+        exchange.footing.generation = Some(generation);
+        node.acceptance.note(generation, now);
+        keyring.note_accepted(&key, &node.name);
+    } else {
+        keyring.note_refused(&key, &node.name, &DialError::from_line(&reply).text);
+    }
+    Ok(())
+}
+
+/// One greeting, and all its replies: a connection on which AUTH failed may be greeted again.
+async fn greet(
+    purpose: &Purpose,
+    presented: Option<&Presented>,
+    exchange: &mut Exchange,
+) -> Result<(), DialError> {
+    let (bytes, steps) = greeting(purpose, presented);
     exchange.send(&bytes).await.map_err(|error| DialError::io(&error))?;
-    let mut is_selected = false;
+    let (mut is_selected, mut fatal) = (false, None);
     for step in steps {
-        let reply = exchange.reply().await.map_err(DialError::from)?;
+        let reply = match exchange.reply().await {
+            Ok(reply) => reply,
+            Err(error) => return Err(fatal.unwrap_or_else(|| DialError::from(error))),
+        };
         // A node that wants AUTH must not get a lane without it, whatever the step.
         let is_stranger = reply.starts_with(b"-NOAUTH");
         // The node says so instead of answering, and closes.
@@ -157,7 +243,10 @@ async fn handshake(
         let is_stranger = is_stranger && step != Step::SelectEarly;
         let is_fatal = must_succeed || is_turned_away || (is_stranger && !purpose.may_be_stranger);
         if is_fatal && reply.first() == Some(&b'-') {
-            return Err(DialError::from_line(&reply));
+            let error = fatal.get_or_insert_with(|| DialError::from_line(&reply));
+            if error.failure != DialFailure::Auth {
+                return Err(error.clone());
+            }
         }
     }
     if purpose.wants_id {
@@ -166,7 +255,7 @@ async fn handshake(
     if exchange.has_leftover() {
         return Err(DialError::new(DialFailure::Protocol, "more replies than questions".into()));
     }
-    Ok(())
+    fatal.map_or(Ok(()), Err)
 }
 
 /// What the node calls this connection; `None` where it does not say (an ACL may forbid CLIENT).
@@ -191,23 +280,18 @@ enum Step {
 }
 
 /// The bytes of the handshake, and what each reply decides.
-fn greeting(node: &Node, purpose: &Purpose) -> Result<(Vec<u8>, Vec<Step>), DialError> {
+fn greeting(purpose: &Purpose, presented: Option<&Presented>) -> (Vec<u8>, Vec<Step>) {
     let (mut bytes, mut steps) = (Vec::new(), Vec::new());
     let mut step = |arguments: &[&[u8]], step: Step| {
         write::command(&mut bytes, arguments);
         steps.push(step);
     };
     let db = purpose.db.to_string();
-    if let Some(presented) = credentials(node, purpose)? {
-        match &presented.user {
-            Some(user) => {
-                if purpose.db != 0 {
-                    step(&[b"SELECT", db.as_bytes()], Step::SelectEarly);
-                }
-                step(&[b"AUTH", user, &presented.password], Step::Must);
-            }
-            None => step(&[b"AUTH", &presented.password], Step::Must),
+    if let Some(presented) = presented {
+        if presented.user.is_some() && purpose.db != 0 {
+            step(&[b"SELECT", db.as_bytes()], Step::SelectEarly);
         }
+        auth(presented, |arguments| step(arguments, Step::Must));
     }
     if purpose.protocol == Protocol::Resp3 {
         step(&[b"HELLO", b"3"], Step::Must);
@@ -224,23 +308,15 @@ fn greeting(node: &Node, purpose: &Purpose) -> Result<(Vec<u8>, Vec<Step>), Dial
         // Its reply is read behind the steps.
         write::command(&mut bytes, &[b"CLIENT", b"ID"]);
     }
-    Ok((bytes, steps))
+    (bytes, steps)
 }
 
-fn credentials(node: &Node, purpose: &Purpose) -> Result<Option<Presented>, DialError> {
-    if purpose.presented.is_some() {
-        return Ok(purpose.presented.clone());
+/// AUTH as it was configured or presented: with a user, or with the password alone.
+fn auth(presented: &Presented, mut write: impl FnMut(&[&[u8]])) {
+    match &presented.user {
+        Some(user) => write(&[b"AUTH", user, &presented.password]),
+        None => write(&[b"AUTH", &presented.password]),
     }
-    let Some(credentials) = &node.settings.credentials else {
-        return Ok(None);
-    };
-    // A password file is read anew for each dial, so that a rotated secret is picked up.
-    let password = credentials
-        .password
-        .read()
-        .map_err(|error| DialError::new(DialFailure::Auth, error.to_string()))?;
-    let user = credentials.user.as_ref().map(|user| user.clone().into_bytes());
-    Ok(Some(Presented { user, password: password.expose().to_vec() }))
 }
 
 // === impl Purpose ===
@@ -265,22 +341,38 @@ impl Purpose {
 // === impl Node ===
 
 impl Node {
-    /// A node that is called by its address.
+    /// The first node of a deployment, called by its address.
     #[must_use]
     pub fn new(
         id: NodeId,
         settings: UpstreamSettings,
         tls: Option<(ClientTlsReloader, ServerName<'static>)>,
     ) -> Self {
+        let deployment = Arc::new(Deployment::new(&settings));
+        Self::of(deployment, id, settings, tls)
+    }
+
+    /// A node of the deployment that this one belongs to.
+    #[must_use]
+    pub fn sibling(
+        &self,
+        id: NodeId,
+        settings: UpstreamSettings,
+        tls: Option<(ClientTlsReloader, ServerName<'static>)>,
+    ) -> Self {
+        Self::of(Arc::clone(&self.deployment), id, settings, tls)
+    }
+
+    fn of(
+        deployment: Arc<Deployment>,
+        id: NodeId,
+        settings: UpstreamSettings,
+        tls: Option<(ClientTlsReloader, ServerName<'static>)>,
+    ) -> Self {
         let name = settings.endpoint.to_string();
-        Self {
-            id,
-            name,
-            settings,
-            tls,
-            in_step_until: AtomicU64::default(),
-            health: Health::default(),
-        }
+        let (in_step_until, acceptance) = (AtomicU64::default(), Acceptance::default());
+        let health = Health::default();
+        Self { id, name, settings, deployment, acceptance, tls, in_step_until, health }
     }
 
     /// Whether others may serve what it serves: it can redirect, and be replaced.
@@ -358,6 +450,9 @@ impl From<ExchangeError> for DialError {
         }
     }
 }
+
+/// How often a node that refuses the newest credentials is asked about them on one connection.
+const RENEW_EVERY: crate::clock::Micros = crate::clock::SECOND;
 
 #[cfg(test)]
 mod tests {

@@ -12,9 +12,11 @@ use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 
+use crate::clock::Micros;
 use crate::net::{Halves, ReadHalf, WriteHalf};
 use crate::resp::limits::DECODED_DEPTH_CEILING;
 use crate::resp::reply::{ReplyError, ReplyScanner};
+use crate::upstream::deployment::footing::Footing;
 
 /// A connection for questions and answers.
 #[derive(Debug)]
@@ -25,6 +27,10 @@ pub struct Exchange {
     buffer: Vec<u8>,
     /// What the peer calls this connection, if it was asked.
     pub node_client_id: Option<u64>,
+    /// What it was made with.
+    pub footing: Footing,
+    /// Not to be asked about newer credentials before.
+    pub renew_at: Micros,
 }
 
 /// Why no reply came.
@@ -51,7 +57,8 @@ impl Exchange {
     /// Takes over a connected socket.
     #[must_use]
     pub fn new((read, write): Halves) -> Self {
-        Self { read, write, buffer: Vec::new(), node_client_id: None }
+        let footing = Footing::default();
+        Self { read, write, buffer: Vec::new(), node_client_id: None, footing, renew_at: 0 }
     }
 
     /// Writes all of `bytes`.

@@ -292,6 +292,7 @@ impl Health {
             }
             Signal::Dialled => {
                 question(false);
+                breaker.dialled();
                 // Where nobody else looks, a command's own dial is the probe.
                 if !is_watched && breaker.probed(true, now) {
                     chart.closed();
@@ -301,6 +302,10 @@ impl Health {
             Signal::Beat(answered) => {
                 if answered.by_dial {
                     question(false);
+                    breaker.dialled();
+                }
+                if !answered.error.is_some_and(chart::is_telling) {
+                    breaker.answered(1, now);
                 }
                 if breaker.probed(answered.by_dial, now) || !breaker.is_open() {
                     chart.closed();

@@ -25,6 +25,7 @@ use crate::scripts::proven::Proven;
 use crate::session::replies::Sequence;
 use crate::session::state::{Session, SessionId};
 use crate::topology::slots::NodeId;
+use crate::upstream::deployment::footing::Footing;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
 use crate::upstream::pinned::{LastingPlace, Place};
@@ -218,6 +219,10 @@ pub struct Lane {
     pub block: (u32, Vec<u8>),
     /// Set for a connection of one session alone.
     pub pinned: Option<Box<Pinned>>,
+    /// What the connection was made with.
+    pub footing: Footing,
+    /// It was retired because a fresh connection stands better, not for what goes over it.
+    pub outdated: bool,
     /// No new command is taken; closed when the last reply has come.
     pub retired: bool,
     /// Since when it is not read because the client of the reply in progress does not take its
@@ -332,6 +337,8 @@ impl Lane {
             streamed: 0,
             block: (0, Vec::new()),
             pinned: None,
+            footing: Footing::default(),
+            outdated: false,
             retired: false,
             paused_at: None,
             overdraft: false,

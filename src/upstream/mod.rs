@@ -7,6 +7,7 @@
 //! What surprises: a lane is plain data (`lane`), worked on by three pure parts (`pool` chooses it,
 //! `receive` reads for it, `loss` buries it); `task` reads its socket and `flush` writes it.
 
+pub mod deployment;
 pub mod dial;
 pub mod exchange;
 pub mod flush;

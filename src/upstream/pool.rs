@@ -213,7 +213,9 @@ fn find_or_open(worker: &mut Worker, node: &Arc<Node>, key: LaneKey) -> Result<L
             continue;
         }
         if lane.retired {
-            retired += 1;
+            // What makes way for a better connection must not keep it out; there are not more of
+            // those than lanes either.
+            retired += usize::from(!lane.outdated);
             continue;
         }
         if lane.key == key {
@@ -268,6 +270,26 @@ pub fn retire_silent(worker: &mut Worker) {
             retire(lane);
             worker.stats.lanes_retired.increment();
         }
+    }
+}
+
+/// Retires the lanes that were made with older credentials, or lead where their name does not lead
+/// any more. Whoever comes next opens a fresh one; what is in flight gets its replies.
+pub fn retire_outdated(worker: &mut Worker, lane: &mut Lane) {
+    if lane.retired || lane.pinned.is_some() || lane.state != LaneState::Open {
+        return;
+    }
+    let node = Arc::clone(&lane.node);
+    if !lane.footing.is_outdated(&node, worker.now) {
+        return;
+    }
+    let is_one = |it: &Lane| it.outdated && it.key.node == lane.key.node;
+    let leaving = worker.lanes.keys().filter(|&id| worker.lanes.get(id).is_some_and(is_one));
+    // The rest follows when these are closed (INV-9).
+    if leaving.count() < node.settings.lanes_max {
+        lane.outdated = true;
+        retire(lane);
+        worker.stats.lanes_retired.increment();
     }
 }
 

@@ -149,7 +149,7 @@ fn whole(
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
-    if kind == b'-' && is_taken_back(worker, lane, bytes) {
+    if kind == b'-' && is_taken(worker, lane, bytes) {
         return Ok(());
     }
     let handed_at = handed_at(worker, lane, end, bytes);
@@ -186,6 +186,13 @@ fn whole(
     Ok(())
 }
 
+/// An error may say something of the node, and may be followed elsewhere: then the reply is used up.
+#[cold]
+fn is_taken(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> bool {
+    note_error(worker, lane, bytes);
+    detour::take(worker, lane, bytes)
+}
+
 /// What an error says of the node that sent it. A script can return the very words of one, and is
 /// not believed.
 #[cold]
@@ -200,13 +207,6 @@ fn note_error(worker: &mut Worker, lane: &Lane, bytes: &[u8]) {
     if spec.is_some_and(|spec| !spec.runs_user_code()) {
         lane.node.note(Signal::Refused(class), worker.now);
     }
-}
-
-/// An error is heard by whoever judges the node; and its command may not have to hear it at all.
-#[cold]
-fn is_taken_back(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> bool {
-    note_error(worker, lane, bytes);
-    detour::take(worker, lane, bytes)
 }
 
 /// When the first waiter's command was handed to the kernel; it is noted here if it was slow, while

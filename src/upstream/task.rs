@@ -94,8 +94,12 @@ async fn dial_lane(
         Ok(exchange) => {
             node.note(Signal::Dialled, worker.now);
             let node_client_id = exchange.node_client_id.unwrap_or(0);
+            let footing = exchange.footing;
             let (read, write) = exchange.into_halves();
             opened(&mut worker, id, write, node_client_id);
+            if let Some(lane) = worker.lanes.get_mut(id) {
+                lane.footing = footing;
+            }
             Ok(read)
         }
         Err(error) => {
@@ -218,6 +222,8 @@ fn outlives(worker: &SharedWorker, id: LaneId, node: &Node, end: End) -> bool {
     worker.stats.lanes.sub(u64::from(lane.pinned.is_none()));
     if let End::Lost(cause, text) = end {
         worker.stats.lane_lost(cause).increment();
+        // What was answered before the loss counts before it.
+        lane.count_answers(worker.now);
         node.note(Signal::Lost(cause.into()), worker.now);
         events::lane_lost(&node.name, cause.as_str(), &text);
         // Of a cluster's node somebody else may have taken the place.

@@ -71,6 +71,18 @@ fn every_example_loads_without_a_warning() {
 }
 
 #[test]
+fn the_example_with_sentinels_has_a_user_for_each_side() {
+    let sentinel = load("sentinel.toml").upstream;
+    let group = sentinel.sentinel.as_ref().expect("it names Sentinels");
+    assert_eq!((group.seeds.len(), group.master_name.as_str()), (3, "mymaster"));
+    // Each side has users of its own.
+    let user =
+        |it: &Option<breakwater::config::Credentials>| it.as_ref().and_then(|it| it.user.clone());
+    assert_eq!(user(&sentinel.credentials).as_deref(), Some("app"));
+    assert_eq!(user(&group.credentials).as_deref(), Some("breakwater"));
+}
+
+#[test]
 fn the_examples_mean_what_their_comments_say() {
     let minimal = load("minimal.toml");
     assert_eq!(minimal.upstream.endpoint.to_string(), "redis.internal:6379");
@@ -98,15 +110,6 @@ fn the_examples_mean_what_their_comments_say() {
     assert_eq!(shown(&cluster.upstream), shown(&plain));
     let announced = cluster.listeners[0].announce.as_ref().expect("it announces an address");
     assert_eq!((announced.host.as_str(), announced.port), ("redis.example", 7000));
-
-    let sentinel = load("sentinel.toml").upstream;
-    let group = sentinel.sentinel.as_ref().expect("it names Sentinels");
-    assert_eq!((group.seeds.len(), group.master_name.as_str()), (3, "mymaster"));
-    // Each side has users of its own.
-    let user =
-        |it: &Option<breakwater::config::Credentials>| it.as_ref().and_then(|it| it.user.clone());
-    assert_eq!(user(&sentinel.credentials).as_deref(), Some("app"));
-    assert_eq!(user(&group.credentials).as_deref(), Some("breakwater"));
 
     let node = load("node.toml");
     let [unix, tls] = node.listeners.as_slice() else { panic!("{:?}", node.listeners) };

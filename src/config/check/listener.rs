@@ -7,8 +7,9 @@
 //! users to every address of the flag, and with several the flag is refused: an address must not lose its
 //! users because somebody moved it from the command line.
 
-use super::super::file::{Table, WrittenLimits, WrittenListener, WrittenPubsub, WrittenServerTls};
+use super::super::file::{WrittenLimits, WrittenListener, WrittenPubsub, WrittenServerTls};
 use super::super::quantity::{DAY, MILLISECOND, Size, ZERO};
+use super::super::table::Table;
 use super::super::{
     Announced, Auth, ListenAddress, ListenerSettings, PubsubSettings, ServerTls, address,
 };

@@ -9,9 +9,12 @@
 
 mod credentials;
 mod listener;
+mod request;
 mod upstream;
 mod user;
 mod watch;
+
+pub use self::request::ordered;
 
 use self::listener::Surroundings;
 use super::complaint::{Complaint, Fault};
@@ -142,6 +145,7 @@ fn settings(
     let memory = memory(checker, &written.memory);
     let log = log(checker, flags, &written.log);
     let admin = admin(checker, flags, written);
+    let is_local = admin.is_none_or(|address| address.ip().is_loopback());
     let watch = watch::check(checker, written);
     let upstream = upstream::check(checker, flags, &written.upstream, no_upstream);
     let around = Surroundings {
@@ -155,6 +159,8 @@ fn settings(
         upstream: upstream?,
         workers,
         admin,
+        // Whoever reaches a port that is open to others needs no password for it.
+        admin_changes: written.admin_changes.unwrap_or(is_local),
         profile,
         log,
         memory,

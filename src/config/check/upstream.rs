@@ -8,10 +8,11 @@
 //! because whoever reads the file sees only one of them.
 
 use super::super::address::{self, Deployment, UpstreamUrl};
-use super::super::file::{Table, WrittenClientTls, WrittenUpstream};
+use super::super::file::{WrittenClientTls, WrittenUpstream};
 use super::super::quantity::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, Time, ZERO};
+use super::super::table::Table;
 use super::super::{
-    ClientTls, ClusterSettings, Endpoint, Ping, PresentAs, ReplicaReads, SentinelSettings,
+    ClientTls, ClusterSettings, Endpoint, Mode, Ping, PresentAs, ReplicaReads, SentinelSettings,
     UpstreamSettings,
 };
 use super::credentials::{credentials, of_sentinels};
@@ -60,6 +61,7 @@ pub(super) fn check(
     let user_timeout = checker.time("user_timeout", &written.user_timeout, unacknowledged);
     let lane_idle = checker.time("lane_idle", &written.lane_idle, SECOND..=DAY);
     let present_as = present_as(checker, written.present_as.as_ref(), &url);
+    let mode = mode(checker, written.mode.as_ref());
     let ping = ping(checker, written.ping.as_ref(), &url);
     let replica_reads = replica_reads(checker, written.replica_reads.as_ref());
     let hour = SECOND..=HOUR;
@@ -81,6 +83,7 @@ pub(super) fn check(
         endpoint,
         cluster,
         sentinel,
+        mode,
         ping,
         db,
         tls,
@@ -191,6 +194,21 @@ fn replica_reads(checker: &mut Checker, written: Option<&Spanned<String>>) -> Re
         other => {
             let known = ["primary", "prefer-replica", "replica"];
             let fault = one_of("way to serve reads", other, &known);
+            checker.keep(word, Err(fault)).unwrap_or_default()
+        }
+    }
+}
+
+/// Whether writes are let through.
+fn mode(checker: &mut Checker, written: Option<&Spanned<String>>) -> Mode {
+    let Some(word) = written else {
+        return Mode::default();
+    };
+    match word.get_ref().as_str() {
+        "readwrite" => Mode::ReadWrite,
+        "readonly" => Mode::ReadOnly,
+        other => {
+            let fault = one_of("mode of the upstream", other, &["readwrite", "readonly"]);
             checker.keep(word, Err(fault)).unwrap_or_default()
         }
     }

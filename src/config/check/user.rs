@@ -6,7 +6,8 @@
 //! What surprises: a clear-text password is accepted with a note, because refusing it would only move it into a
 //! start script.
 
-use super::super::file::{Table, WrittenUser};
+use super::super::file::WrittenUser;
+use super::super::table::Table;
 use super::super::{UserSettings, sha256};
 use super::Checker;
 use toml::Spanned;

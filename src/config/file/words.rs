@@ -84,7 +84,8 @@ fn unknown_key(cut: &Cut, known: &[&str]) -> Fault {
 }
 
 /// Keys that stand before every table.
-const TOP_KEYS: [&str; 5] = ["workers", "admin", "profile", "policy", "drain_timeout"];
+const TOP_KEYS: [&str; 6] =
+    ["workers", "admin", "admin_changes", "profile", "policy", "drain_timeout"];
 
 /// Tables of the documented format that this build has nothing for.
 const OTHER_ISSUES: [&str; 3] = ["rule", "keyspace", "budget"];

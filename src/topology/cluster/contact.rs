@@ -26,7 +26,8 @@ use crate::stats::labels::ErrorClass;
 use crate::topology::facts::{self, Learnt, ask};
 use crate::topology::pulse::{Pulse, Role, converse};
 use crate::topology::restore::Restorer;
-use crate::upstream::dial::{DialError, Node, Purpose};
+use crate::topology::single::answered;
+use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::Exchange;
 use crate::worker::Shared;
 
@@ -238,6 +239,7 @@ impl Task {
                 () = until_beat(pulse, &self.state, &self.shared) => {
                     self.awaits_answer(true);
                     self.beat(pulse, &mut exchange).await?;
+                    answered(dial::renew(&self.node, &mut exchange)).await?;
                     self.restore(&mut exchange).await?;
                 }
             }

@@ -69,7 +69,7 @@ impl Directory {
         };
         let settings =
             UpstreamSettings { endpoint: endpoint.clone(), ..self.model.settings.clone() };
-        Some(Node::new(id, settings, tls))
+        Some(self.model.sibling(id, settings, tls))
     }
 }
 

@@ -41,6 +41,7 @@ use crate::admin::Readiness;
 use crate::clock::{self, Micros};
 use crate::config::Endpoint;
 use crate::events;
+use crate::random;
 use crate::stats::control;
 use crate::stats::labels::{RefreshOutcome, RefreshTrigger};
 use crate::upstream::dial::Node;
@@ -213,7 +214,7 @@ impl Follower {
     async fn refresh(&mut self) {
         let began = clock::micros();
         let at_once = self.pace.asked_at_once();
-        let trigger = self.pace.begin(began, random());
+        let trigger = self.pace.begin(began, random::any());
         // A sign that was given before the question is answered by it.
         tokio::select! {
             biased;
@@ -283,7 +284,7 @@ impl Follower {
         let mut able: Vec<NodeId> = able.map(|(id, _)| *id).collect();
         let mut picked = Vec::new();
         while picked.len() < count && !able.is_empty() {
-            let place = usize::try_from(random() % able.len() as u64).unwrap_or_default();
+            let place = usize::try_from(random::any() % able.len() as u64).unwrap_or_default();
             picked.push(able.swap_remove(place));
         }
         picked
@@ -349,14 +350,6 @@ async fn received(
     let (node, learnt) = (Arc::clone(node), answer.await);
     *learning = None;
     Some((node, learnt.ok()?))
-}
-
-/// Any number. Nothing depends on its being unpredictable, only on its being another one in each
-/// process.
-pub(crate) fn random() -> u64 {
-    let mut bytes = [0; 8];
-    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
-    u64::from_le_bytes(bytes)
 }
 
 /// A clock that forgets what it missed.

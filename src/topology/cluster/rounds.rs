@@ -81,7 +81,7 @@ impl Follower {
         self.rounds.survey.end_round();
         let period = if self.rounds.survey.is_busy() { ROUND_OPEN } else { ROUND };
         // Never in step with other proxies.
-        self.rounds.round_at = now + period / 2 + random() % period;
+        self.rounds.round_at = now + period / 2 + random::below(period);
         self.rounds.left = map.members.primaries().map(|member| member.node.id).collect();
     }
 
@@ -160,7 +160,7 @@ impl Follower {
         self.rounds.census_at.retain(|id, _| primaries.contains(id));
         for id in primaries {
             // Soon after the start, but not all at once: somebody may have left keys behind before.
-            let soon = || now + CENSUS_FIRST / 2 + random() % CENSUS_FIRST;
+            let soon = || now + CENSUS_FIRST / 2 + random::below(CENSUS_FIRST);
             self.rounds.census_at.entry(id).or_insert_with(soon);
         }
         // One at a time over the whole cluster.
@@ -168,7 +168,7 @@ impl Follower {
         let Some((&id, _)) = due.min_by_key(|(_, at)| **at) else {
             return;
         };
-        self.rounds.census_at.insert(id, now + CENSUS_EVERY / 2 + random() % CENSUS_EVERY);
+        self.rounds.census_at.insert(id, now + CENSUS_EVERY / 2 + random::below(CENSUS_EVERY));
         if let Some(acquaintance) = self.contacts.get(&id).filter(|it| it.can_tell()) {
             let (counted, result) = oneshot::channel();
             let contact = Rc::clone(&acquaintance.contact);

@@ -44,8 +44,6 @@ use report::Answer;
 use truth::Patience;
 use watcher::{News, Watcher};
 
-pub(crate) use super::cluster::random;
-
 /// Follows the master that is published as the upstream, until it is dropped.
 pub async fn follow(shared: Arc<Shared>, readiness: Arc<Readiness>) -> Infallible {
     let settings = shared.topology.load().node.settings.sentinel.clone();
@@ -83,6 +81,8 @@ struct Follower {
     tell: mpsc::Sender<Heard>,
     /// By address.
     sentinels: BTreeMap<String, Acquaintance>,
+    /// What all Sentinels have in common, their password among it.
+    sentinel_model: Arc<Node>,
     /// Nodes for the addresses of Sentinels.
     sentinel_nodes: Directory,
     /// Nodes for those of masters.
@@ -167,6 +167,7 @@ impl Follower {
             tell,
             sentinels: BTreeMap::new(),
             sentinel_nodes: Directory::new(&model, []),
+            sentinel_model: model,
             nodes: Directory::new(&topology.node, []),
             primary: None,
             candidate: None,
@@ -221,6 +222,8 @@ impl Follower {
         self.act(clock::micros());
         self.speak();
         if is_tick {
+            // A password file may have been replaced.
+            self.sentinel_model.deployment.keyring.look();
             self.look_for_rivals();
             self.report();
         }

@@ -1,15 +1,14 @@
 //! The control connection to a node that Sentinels have named.
 //!
 //! Owns the connection to the primary, or to a candidate for it, and its task: it asks for ROLE
-//! first, on every new connection and every fourth ping; learns what the node is; and dials again
-//! when it is lost. Never publishes: the follower does, once a node has said that it is a master.
+//! first, on every new connection, and again with every fourth beat of its [`Pulse`]; learns what the
+//! node is; and dials again when it is lost. Never publishes: the follower does, once a node has said that it is a master.
 //! [`probe`] asks any node once, to see whether a deposed primary still thinks that it is one.
 //!
 //! What surprises: a node may be unable to tell (an ACL, or AUTH that only clients have). Then it is
 //! [`Role::Mute`], and the word of the Sentinels has to do; what it is *not* told from is a node
 //! that is busy and says so.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +20,8 @@ use tokio::time::{sleep, timeout};
 
 use super::Heard;
 use crate::clock::{self, Micros, SECOND};
-use crate::events;
 use crate::topology::facts::{self, Learnt, ask};
+use crate::topology::pulse::{self, Pulse};
 use crate::topology::restore::Restorer;
 use crate::topology::single::answered;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
@@ -111,49 +110,60 @@ struct Task {
 impl Task {
     /// Until it is aborted.
     async fn run(mut self) {
-        let mut failures = 0_u32;
+        let mut pulse = Pulse::of(&self.node, true, ROLE_TURNS);
         loop {
-            let Err(error) = self.converse(&mut failures).await;
-            events::dial_failed(&self.node.name, error.cause(), &error.text);
+            // Without an error its name leads elsewhere: that is dialled at once.
+            let Err(error) = self.converse(&mut pulse).await else { continue };
+            pulse.lost(&error);
             self.tell(Told::Lost(error)).await;
-            // Without jitter on purpose: one connection a process, bounded by its own pace.
-            sleep(BACKOFF_FIRST * (1 << failures.min(4))).await;
-            failures = failures.saturating_add(1);
         }
     }
 
     /// One connection, from the dial to its loss.
-    async fn converse(&mut self, failures: &mut u32) -> Result<Infallible, DialError> {
-        let mut exchange = dial::dial(&self.node, &Purpose::control("breakwater:control")).await?;
+    async fn converse(&mut self, pulse: &mut Pulse) -> Result<(), DialError> {
+        let mut exchange = pulse.connect(&Purpose::control("breakwater:control")).await?;
         self.restorer.connected();
         self.wants_auth = false;
         // ROLE before anything else: nobody may write to it before it has said what it is.
         while !self.ask_role(&mut exchange).await? {
             sleep(ROLE_AGAIN).await;
         }
-        *failures = 0;
+        self.beat(pulse, &mut exchange).await?;
+        while self.node.health.is_away() {
+            // It loads, for instance: its answers would come late, and some of them would be errors.
+            pulse.due().await;
+            self.beat(pulse, &mut exchange).await?;
+        }
         self.restorer.look(&self.shared, &self.node, &mut exchange).await?;
         self.learn(&mut exchange).await?;
         let mut guard_at: Micros = 0;
-        let mut turn = 0_u32;
         loop {
-            turn = turn.wrapping_add(1);
             let now = clock::micros();
             if now >= guard_at {
                 guard_at = now + GUARD_EVERY;
                 let least = min_replicas(&mut exchange).await?;
                 self.tell(Told::MinReplicas(least)).await;
             }
-            sleep(PING_EVERY).await;
-            // Whoever has been told to follow another one must be noticed even where no Sentinel
-            // can be reached.
-            if turn.is_multiple_of(ROLE_TURNS) {
-                self.ask_role(&mut exchange).await?;
-            } else {
-                answered(ask(&mut exchange, &[b"PING"])).await?;
+            pulse.due().await;
+            self.beat(pulse, &mut exchange).await?;
+            answered(dial::renew(&self.node, &mut exchange)).await?;
+            if exchange.footing.is_outdated(&self.node, clock::micros()) {
+                return Ok(());
             }
             self.restorer.look(&self.shared, &self.node, &mut exchange).await?;
         }
+    }
+
+    /// One beat. Whoever has been told to follow another one must be noticed even where no Sentinel
+    /// can be reached.
+    async fn beat(&self, pulse: &mut Pulse, exchange: &mut Exchange) -> Result<(), DialError> {
+        match pulse.beat(exchange).await?.role {
+            Some(pulse::Role::Primary { .. }) => self.tell(Told::Role(Role::Master)).await,
+            Some(_) => self.tell(Told::Role(Role::Replica)).await,
+            // Not asked, or not told: it is what it was.
+            None => {}
+        }
+        Ok(())
     }
 
     /// Asks and tells. Returns whether it can be served from: it is a master, or will not say.
@@ -236,15 +246,11 @@ async fn min_replicas(exchange: &mut Exchange) -> Result<Option<u64>, DialError>
     Ok(value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok()))
 }
 
-/// How often an idle connection is used; any reply is a sign of life.
-const PING_EVERY: Duration = Duration::from_millis(500);
-/// Every so many turns ROLE takes the place of PING.
-const ROLE_TURNS: u32 = 4;
+/// With every so many beats ROLE is asked.
+const ROLE_TURNS: u64 = 4;
 /// How soon a candidate that is no master yet is asked again.
 const ROLE_AGAIN: Duration = Duration::from_millis(50);
 /// How often it is asked how many replicas it wants.
 const GUARD_EVERY: Micros = 20 * SECOND;
 /// How long a probe may take.
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
-/// First pause after a failure; doubles four times.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);

@@ -29,7 +29,9 @@ impl Follower {
         let group = self.group();
         let found = self.patience.filter(truth::findings(&group), clock::micros());
         let urgent = found.iter().filter(|it| it.severity == Severity::Critical);
-        self.readiness.set_notes(urgent.map(|it| format!("{}: {}", it.subject, it.text)).collect());
+        let notes = urgent.map(|it| format!("{}: {}", it.subject, it.text));
+        let remark = self.primary.as_ref().and_then(|it| it.contact.node.remark());
+        self.readiness.set_notes(notes.chain(remark).collect());
         self.shared.findings.set(SOURCE, found);
         control::sentinels(group.reachable(), group.size());
         // Each snapshot makes all workers look again: not without need.
@@ -62,7 +64,7 @@ impl Follower {
         };
         let (name, master) = (&primary.contact.node.name, &self.settings.master_name);
         match &primary.condition {
-            Condition::Up => Ok(()),
+            Condition::Up => primary.contact.node.verdict(),
             Condition::Dialling => {
                 Err(format!("upstream {name} was found: its connection is being made"))
             }

@@ -141,7 +141,11 @@ fn quorum(group: &Group, found: &mut Vec<Finding>) {
             "sentinel_no_quorum",
             &group.master_name,
             format!("{} says that no failover can be agreed upon: {words}", member.address),
-            format!("start the Sentinels that are missing; {}", set_quorum(group)),
+            if quorums.last().is_some_and(|&quorum| quorum as usize > majority) {
+                format!("start the Sentinels that are missing; {}", set_quorum(group))
+            } else {
+                "start the Sentinels that are missing".to_owned()
+            },
         ));
     }
 }
@@ -174,12 +178,13 @@ fn agreement(group: &Group, found: &mut Vec<Finding>) {
             found.push(Finding::critical(id, name, text, repair));
         }
     };
-    let again =
-        group.reports().map(|(it, _)| format!("{} SENTINEL RESET {name}", cli(group, &it.address)));
-    // One after the other: a reset one must have met the others again before the next one.
-    let reset = format!("where it is wrong, one at a time, 30 s apart: {}", join(again, "; "));
-    differ("sentinel_disagree_master", "master", &|it| it.address.to_string(), reset.clone());
-    differ("sentinel_disagree_epoch", "config epoch", &|it| it.epoch.to_string(), reset);
+    let primary = group.primary.as_ref().map(|primary| &primary.address);
+    let is_wrong = |report: &Report| primary.is_some_and(|primary| report.address != *primary);
+    let reminder = remind(group, is_wrong);
+    differ("sentinel_disagree_master", "master", &|it| it.address.to_string(), reminder);
+    // They learn it from each other.
+    let ports = "open the ports between all Sentinels".to_owned();
+    differ("sentinel_disagree_epoch", "config epoch", &|it| it.epoch.to_string(), ports);
     differ("sentinel_disagree_quorum", "quorum", &|it| it.quorum.to_string(), set_quorum(group));
     let others = group.size().saturating_sub(1);
     for (member, report) in group.reports() {
@@ -226,9 +231,11 @@ fn failover(group: &Group, found: &mut Vec<Finding>) {
     }
     // With one replica it would turn each of its restarts into an outage for writes.
     if replicas >= 2 && group.min_replicas == Some(0) {
+        // The lint of the node says the same of it, and is shown as one with this.
+        let subject = group.primary.as_ref().map(|primary| primary.address.to_string());
         found.push(Finding::warning(
-            "min_replicas_to_write",
-            name,
+            "config_min_replicas",
+            &subject.unwrap_or_default(),
             format!(
                 "min-replicas-to-write is 0 with {replicas} replicas: a primary that is cut off goes \
                  on taking writes, which are lost when another one is promoted"
@@ -248,11 +255,6 @@ fn generation(group: &Group, found: &mut Vec<Finding>) {
         return;
     };
     if let Some(named) = &group.forgotten {
-        let lines = group.reports().map(|(it, report)| {
-            let cli = cli(group, &it.address) + " SENTINEL";
-            let quorum = report.quorum;
-            format!("{cli} REMOVE {name} && {cli} MONITOR {name} {host} {port} {quorum}")
-        });
         found.push(Finding::critical(
             "sentinel_forgot",
             name,
@@ -262,11 +264,7 @@ fn generation(group: &Group, found: &mut Vec<Finding>) {
                  not fail over from the real primary",
                 named.address, named.epoch, primary.address, primary.epoch
             ),
-            format!(
-                "on every Sentinel, and then SENTINEL SET what else it needs (auth-pass, \
-                 down-after-milliseconds): {}",
-                join(lines, "; ")
-            ),
+            remind(group, |_| true),
         ));
     }
     for rival in &group.rivals {
@@ -281,6 +279,23 @@ fn generation(group: &Group, found: &mut Vec<Finding>) {
             format!("{} REPLICAOF {host} {port}", cli(group, rival)),
         ));
     }
+}
+
+/// Tells those Sentinels who the primary is.
+fn remind(group: &Group, whom: impl Fn(&Report) -> bool) -> String {
+    let name = &group.master_name;
+    let Some(Endpoint::Tcp { host, port }) = group.primary.as_ref().map(|it| &it.address) else {
+        return "decide which one is right, and have the others monitor that".to_owned();
+    };
+    let lines = group.reports().filter(|(_, report)| whom(report)).map(|(it, report)| {
+        let (cli, quorum) = (cli(group, &it.address) + " SENTINEL", report.quorum);
+        format!("{cli} REMOVE {name} && {cli} MONITOR {name} {host} {port} {quorum}")
+    });
+    format!(
+        "on each of these Sentinels, and then SENTINEL SET what else it needs (auth-pass, \
+         down-after-milliseconds): {}",
+        join(lines, "; ")
+    )
 }
 
 /// Sets the quorum to a majority, everywhere.
@@ -443,7 +458,7 @@ mod tests {
         change_all(&mut group, |it| it.replicas = 1);
         assert_eq!(ids(&group), Vec::<&str>::new(), "with one replica it would do harm");
         change_all(&mut group, |it| it.replicas = 2);
-        assert_eq!(ids(&group), ["min_replicas_to_write"]);
+        assert_eq!(ids(&group), ["config_min_replicas"]);
         group.min_replicas = None;
         assert_eq!(ids(&group), Vec::<&str>::new());
     }

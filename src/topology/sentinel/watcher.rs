@@ -20,11 +20,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
+use super::Heard;
 use super::event::{self, CHANNELS, Event};
 use super::report::{self, Answer, Survey};
-use super::{Heard, random};
 use crate::clock::{self, Micros, SECOND};
 use crate::events;
+use crate::random;
 use crate::resp::write;
 use crate::stats::labels::DialFailure;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
@@ -152,7 +153,7 @@ impl Asker {
                 let survey = report::read_survey(&replies);
                 // Whoever repairs wants to see that it helped.
                 let period = if survey.no_quorum.is_some() { SURVEY_AGAIN } else { SURVEY_EVERY };
-                survey_at = asked_at + period - random() % (period / 3);
+                survey_at = asked_at + period - random::below(period / 3);
                 self.tell(News::Surveyed(survey)).await;
             }
             let replies = ask_all(&mut exchange, &report::poll_of(&self.master)).await?;
@@ -246,7 +247,7 @@ async fn back_off(failures: u32) {
     let ceiling = BACKOFF_FIRST * (1 << failures.min(5));
     let half = ceiling / 2;
     let micros = u64::try_from(half.as_micros()).unwrap_or_default();
-    sleep(half + Duration::from_micros(random() % (micros + 1))).await;
+    sleep(half + Duration::from_micros(random::below(micros + 1))).await;
 }
 
 /// Asks everything at once and reads the replies in order.

@@ -114,6 +114,11 @@ impl Breaker {
         self.dialled = [self.dialled[1], Some(now)];
     }
 
+    /// A dial has succeeded: those before it were none to a node that fails.
+    pub fn dialled(&mut self) {
+        self.dialled = [None; 2];
+    }
+
     /// How much of the usual may be under way `now`, in tenths: after a recovery it grows from one
     /// to ten, so that what waited everywhere does not arrive at once.
     #[must_use]

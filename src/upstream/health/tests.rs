@@ -1,4 +1,6 @@
 //! What all who ask one node's health are told, at the same moment and from any side.
+//!
+//! Owns no time: each signal comes with a moment that the test has chosen. Never dials.
 
 use super::*;
 use crate::clock::SECOND;
@@ -114,6 +116,22 @@ fn what_refuses_writes_or_runs_a_script_is_sent_everything() {
         assert_eq!(node.health.room(), LANE_WAITERS_MAX, "{class:?}");
         assert_eq!((told(&node, SECOND).as_str(), node.verdict()), ("", Ok(())));
     }
+}
+
+#[test]
+fn restarts_with_answers_between_them_are_no_row_of_failures() {
+    let node = node();
+    for second in 1..=20 {
+        node.note(Signal::Lost(DialFailure::Reset), second * SECOND);
+        node.note(Signal::Beat(&beat(None, true)), second * SECOND);
+    }
+    assert!(!node.health.is_open());
+    for _ in 0..5 {
+        node.note(Signal::Lost(DialFailure::Reset), 60 * SECOND);
+    }
+    assert_eq!(node.health.state(), State::Down(DialFailure::Reset));
+    node.note(Signal::Beat(&beat(None, false)), 61 * SECOND);
+    assert_eq!(node.health.state(), State::Up);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::before;
 use super::failover::is_master;
 use super::truth::{has, repairs, run};
 use crate::support::sentinel::SentinelGroup;
-use crate::support::until;
+use crate::support::{RedisServer, until};
 
 #[test]
 fn sentinels_that_have_forgotten_a_failover_do_not_move_us() {
@@ -29,7 +29,7 @@ fn sentinels_that_have_forgotten_a_failover_do_not_move_us() {
     }
     // As its supervisor would: with the file in which it is a primary.
     group.nodes[0].restart();
-    assert!(is_master(&mut group.nodes[0].client()));
+    assert!(is_master(&group.nodes[0]));
     let forgot = Instant::now();
     until("that they forgot is found", || has(&proxy, "sentinel_forgot", "critical"));
     eprintln!("found {:.1?} after they forgot", forgot.elapsed());
@@ -46,9 +46,30 @@ fn sentinels_that_have_forgotten_a_failover_do_not_move_us() {
         !has(&proxy, "sentinel_forgot", "critical")
             && !has(&proxy, "sentinel_two_masters", "critical")
     });
-    until("the old one is a replica", || !is_master(&mut group.nodes[0].client()));
+    until("the old one is a replica", || !is_master(&group.nodes[0]));
     assert_eq!(client.text("GET before"), "$1\r\n1\r\n");
     assert_eq!(proxy.metric("breakwater_primary_changes_total"), 1.0);
+}
+
+#[test]
+fn nobody_is_dialled_whom_one_sentinel_names_against_the_others() {
+    let group = SentinelGroup::start();
+    let decoy = RedisServer::start();
+    let proxy = before(&group.url());
+    let astray = &group.sentinels[2];
+    assert_eq!(astray.text("SENTINEL REMOVE mymaster"), "+OK\r\n");
+    let monitor = format!("SENTINEL MONITOR mymaster 127.0.0.1 {} 2", decoy.port());
+    assert_eq!(astray.text(&monitor), "+OK\r\n");
+    until("it is found", || has(&proxy, "sentinel_disagree_master", "critical"));
+    // Who starts with the three of them is not led astray either.
+    let newcomer = before(&group.url());
+    for proxy in [&proxy, &newcomer] {
+        assert_eq!(proxy.client().text("SET k v"), "+OK\r\n");
+    }
+    let clients = decoy.client().text("CLIENT LIST");
+    assert!(!clients.contains("breakwater"), "the decoy was dialled: {clients}");
+    let commands = decoy.client().text("INFO commandstats");
+    assert!(!commands.contains("cmdstat_role"), "the decoy was asked: {commands}");
 }
 
 #[test]

@@ -11,9 +11,10 @@ mod redis_rs;
 
 use super::{before, toml};
 use crate::clients::{has_not_panicked, node, nothing_is_left, python, run};
+use crate::support::certs::Certificates;
 use crate::support::process::Folder;
 use crate::support::sentinel::{GroupShape, Sentinel, SentinelGroup, monitor, servers};
-use crate::support::{Proxy, RedisServer, until};
+use crate::support::{Proxy, RedisServer, free_port, until};
 
 #[test]
 fn masters_of_one_group_are_followed_each_by_its_name() {
@@ -57,6 +58,25 @@ fn sentinels_that_want_a_password_say_so_and_get_it() {
     assert!(!proxy.log().contains("s3cret"));
     // Whoever answers at a Sentinel's address is not shown the password of Redis, and the other way round.
     assert!(!group.nodes[0].client().text("INFO commandstats").contains("cmdstat_auth"));
+}
+
+#[test]
+fn sentinels_and_servers_are_spoken_to_in_tls_by_name() {
+    let certificates = Certificates::new();
+    let redis = RedisServer::start_tls(&certificates, false);
+    let port = free_port();
+    let path = |name: &str| certificates.path(name).display().to_string();
+    let (cert, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
+    let tls = format!(
+        "tls-port {port}\ntls-cert-file {cert}\ntls-key-file {key}\ntls-ca-cert-file {ca}\n\
+         tls-auth-clients no\ntls-replication yes\n"
+    );
+    let _sentinel = Sentinel::start(&(monitor("mymaster", redis.port(), 1) + &tls), None);
+    let url = format!("rediss-sentinel://localhost:{port}/mymaster");
+    let table = format!("[upstream.tls]\nca = \"{ca}\"\n");
+    let proxy = Proxy::listening(|port, _| toml(port, &url) + &table).ready();
+    assert_eq!(proxy.client().text("SET k v"), "+OK\r\n");
+    until("repairs speak TLS as well", || proxy.log().contains("redis-cli --tls"));
 }
 
 #[test]

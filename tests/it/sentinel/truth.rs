@@ -54,10 +54,7 @@ fn two_sentinels_and_two_unguarded_replicas_are_worth_a_word() {
     let group = SentinelGroup::start_as(&shape);
     let proxy = before(&group.url());
     until("too few", || has(&proxy, "sentinel_too_few", "warning"));
-    until("unguarded", || has(&proxy, "min_replicas_to_write", "warning"));
-    let mut primary = group.nodes[0].client();
-    assert_eq!(primary.text("CONFIG SET min-replicas-to-write 1"), "+OK\r\n");
-    until("guarded", || !has(&proxy, "min_replicas_to_write", "warning"));
+    until("unguarded", || has(&proxy, "config_min_replicas", "warning"));
 }
 
 /// Whether this finding stands on the page of metrics.
@@ -73,11 +70,11 @@ pub(super) fn has(proxy: &Proxy, id: &str, severity: &str) -> bool {
 pub(super) fn repairs(proxy: &Proxy, words: &str) -> Vec<String> {
     let log = proxy.log();
     let line = log.lines().rfind(|line| line.contains(words)).expect("it was logged");
+    let line = line.split(" finding=").next().unwrap_or_default();
     let commands = line.split("; ").filter(|part| part.contains(words));
     // The first one stands behind the sentence.
     commands
         .filter_map(|part| Some(format!("redis-cli {}", part.split_once("redis-cli ")?.1)))
-        .map(|part| part.trim_end_matches(['"', ')', '.']).to_owned())
         .collect()
 }
 

@@ -188,6 +188,7 @@ fn answer(shared: &Shared, connection: usize, arguments: &[Vec<u8>]) -> Act {
         }
         "CLIENT" | "AUTH" | "SELECT" => b"+OK\r\n",
         "PING" => b"+PONG\r\n",
+        "ROLE" => b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n",
         "COMMAND" | "CONFIG" | "INFO" => b"-NOPERM this user has no permissions\r\n",
         _ => {
             let asked = Asked { connection, words: words.join(" ") };

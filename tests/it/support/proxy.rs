@@ -127,9 +127,19 @@ impl Proxy {
     }
 
     pub(crate) fn try_http(&self, path: &str) -> std::io::Result<(u16, String)> {
+        self.request(&format!("GET {path} HTTP/1.1\r\n"), "")
+    }
+
+    /// Status and body of a POST on the admin port, with further headers.
+    pub(crate) fn post(&self, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n{headers}", body.len());
+        self.request(&head, body).expect("the admin port answers")
+    }
+
+    fn request(&self, head: &str, body: &str) -> std::io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let question = format!("GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n");
+        let question = format!("{head}Host: it\r\nConnection: close\r\n\r\n{body}");
         stream.write_all(question.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
