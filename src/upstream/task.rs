@@ -185,6 +185,7 @@ fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf, node_client_id: u6
     lane.socket = socket;
     lane.write_blocked = true;
     lane.heard_at = worker.now;
+    loss::drop_abandoned(worker, &lane);
     loss::sweep_orphans(worker, &mut lane);
     worker.lanes.restore(id, lane);
 }
