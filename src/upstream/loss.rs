@@ -431,9 +431,10 @@ fn reset(lane: &mut Lane) {
     lane.proven.reset();
 }
 
-/// A command that has waited for so long unsent is for nobody if its client has ended its side: by
-/// then one that only says nothing more would have had its answer.
-pub const GONE_AFTER: Micros = 100 * MILLISECOND;
+/// A command that has waited for so long unsent is for nobody if its client has ended its side: what
+/// is taken for the applications' time-out where none is declared. A client that only says nothing
+/// more looks the same, and hears that it was not executed.
+pub const GONE_AFTER: Micros = 500 * MILLISECOND;
 /// How often a read is sent again before its client is told.
 const ATTEMPTS_MAX: u8 = 2;
 
