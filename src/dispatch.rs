@@ -16,6 +16,7 @@ pub mod gather;
 pub mod order;
 pub mod patience;
 pub mod replicas;
+pub mod unavailable;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -408,7 +409,14 @@ pub fn deliver(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
                 if waiter.role == Role::Plain {
                     write_queued(&mut worker.line, waiter.frames);
                 }
-                refusal.write(&mut worker.line);
+                // The words in front of a block's are positive.
+                let when = Some((waiter.slot, worker.now)).filter(|_| waiter.frames == 1);
+                let topology = worker.topology.load();
+                let choose = |when| unavailable::choose(session, topology, &refusal, when);
+                refusal.write_as(when.and_then(choose), &mut worker.line);
+            }
+            if refusal.is_of_upstream() {
+                session.note_not_run(waiter.slot, worker.now);
             }
             session.fail(&mut worker.pool, waiter.slot, &worker.line);
         }
@@ -511,7 +519,9 @@ pub fn not_executed(
 ) -> Dispatched {
     worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
     abort_transaction(session);
-    worker.answer(session, |line| refusal.write(line));
+    let when = (session.replies.next(), worker.now);
+    let word = unavailable::choose(session, worker.topology.load(), refusal, when);
+    worker.answer(session, |line| refusal.write_as(word, line));
     Dispatched::Done
 }
 
