@@ -410,7 +410,7 @@ pub fn deliver(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
                     write_queued(&mut worker.line, waiter.frames);
                 }
                 // The words in front of a block's are positive.
-                let when = Some((waiter.slot, worker.now)).filter(|_| waiter.frames == 1);
+                let when = Some((waiter.slot, waiter.taken_at)).filter(|_| waiter.frames == 1);
                 let topology = worker.topology.load();
                 let choose = |when| unavailable::choose(session, topology, &refusal, when);
                 refusal.write_as(when.and_then(choose), &mut worker.line);

@@ -17,16 +17,16 @@ use crate::stats::labels::ClosedReason;
 use crate::topology::Topology;
 
 /// The word that `refusal` of the command of `slot` begins with instead of its own; the session is
-/// closed behind it.
+/// closed behind it. What counts is when the command was taken: a client that waits sends nothing.
 #[cold]
 pub fn choose(
     session: &mut Session,
     topology: &Topology,
     refusal: &Refusal,
-    (slot, now): (Sequence, Micros),
+    (slot, taken_at): (Sequence, Micros),
 ) -> Option<&'static str> {
     let word = word(topology).filter(|_| refusal.is_of_upstream());
-    let word = word.filter(|_| is_alone(session, slot, now))?;
+    let word = word.filter(|_| is_alone(session, slot, taken_at))?;
     session.close(Closing::AfterReplies(ClosedReason::ToldToRepeat));
     Some(word)
 }
@@ -43,7 +43,7 @@ fn word(topology: &Topology) -> Option<&'static str> {
 /// Whether nothing that was sent together with the command of `slot` has run or may yet run: no
 /// command before it is unanswered, no reply before it is on its way, no transaction is open. A client that
 /// is shown no replies is not told anything.
-fn is_alone(session: &Session, slot: Sequence, now: Micros) -> bool {
+fn is_alone(session: &Session, slot: Sequence, taken_at: Micros) -> bool {
     let own = u64::from(slot < session.replies.next());
     session.replies.pending() == own
         && !session.is_muted()
@@ -51,7 +51,7 @@ fn is_alone(session: &Session, slot: Sequence, now: Micros) -> bool {
         && !session.needs_flush
         && session.pin.is_none()
         && session.subscriptions.is_none()
-        && session.quiet.lasts(slot, session.written_at, now)
+        && session.quiet.lasts(slot, session.written_at, taken_at)
 }
 
 #[cfg(test)]

@@ -125,3 +125,22 @@ fn whatever_may_have_run_begins_with_err() {
     assert_eq!(told(&mut rig, ann), ["-ERR"]);
     assert!(!is_closing(&rig, ann));
 }
+
+#[test]
+fn a_command_that_waited_for_long_remembers_what_was_sent_with_it() {
+    let mut rig = Rig::with(|upstream| {
+        upstream.unavailable_error = UnavailableError::Loading;
+        upstream.retry_window = std::time::Duration::from_secs(3);
+    });
+    let ann = rig.client();
+    rig.say(ann, &[line("INCR a"), line("INCR b")].concat());
+    rig.hand_over(line("INCR a").len());
+    rig.answer(b":1\r\n").unwrap();
+    assert_eq!(told(&mut rig, ann), [":1"]);
+    rig.lose();
+    // The first reply left at the moment in which both commands were taken.
+    rig.worker.sessions.get_mut(ann).unwrap().written_at = 0;
+    rig.fail_dial();
+    assert_eq!(told(&mut rig, ann), ["-ERR"]);
+    assert!(!is_closing(&rig, ann));
+}

@@ -12,8 +12,8 @@ const CASES = process.env.CASES.split("\n").map((line) => line.split("\t"));
 
 const ioredis = {
   connect: (url) => {
-    // Twenty by default, which only takes longer.
-    const client = new Redis(url, { maxRetriesPerRequest: 3 });
+    // Its ready check is INFO, which a cluster refuses while one of its shards is away: nothing would be sent at all.
+    const client = new Redis(url, { enableReadyCheck: false });
     client.on("error", () => {});
     return client;
   },
@@ -54,13 +54,11 @@ async function failure(work) {
 }
 
 // What Breakwater calls this connection; asked again, because it may be lost at this moment.
-async function id(client, isServed) {
+async function id(client) {
   let id;
   const ask = async () => {
     id = await library.one(client, ["CLIENT", "ID"]);
   };
-  // Without a server ioredis sends nothing until it has seen INFO.
-  if (!isServed && library === ioredis) return undefined;
   await until("it has a number", async () => !(await failure(ask)));
   return id;
 }
@@ -68,17 +66,16 @@ async function id(client, isServed) {
 async function meets_our_errors() {
   for (const [name, url, served, alone, counted, behind] of CASES) {
     for (const [shape, lines] of [["alone", [alone]], ["behind", [counted, behind]]]) {
-      const isServed = served === "served";
       const client = await library.connect(url);
       const ready = () => library.one(client, ["GET", "{bar}ready"]);
-      if (isServed) await until("it is served", async () => !(await failure(ready)));
-      const before = await id(client, isServed);
+      if (served === "served") await until("it is served", async () => !(await failure(ready)));
+      const before = await id(client);
       const words = lines.map((line) => line.split(" "));
       const send = shape === "alone" ? () => library.one(client, words[0]) : () => library.pipeline(client, words);
       const error = await failure(send);
       if (!error) throw new Error(`${name} was not refused`);
-      const after = await id(client, isServed);
-      const kept = before !== undefined && before === after ? "kept" : "new";
+      const after = await id(client);
+      const kept = before === after ? "kept" : "new";
       console.log(["seen", name, shape, error.constructor.name, kept].join("\t"));
       library.end(client);
     }
