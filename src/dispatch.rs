@@ -21,6 +21,7 @@ pub mod unavailable;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use order::Order;
+pub use unavailable::not_executed;
 
 use crate::buffer::Piece;
 use crate::clock::Micros;
@@ -508,21 +509,6 @@ pub fn refuse(
     refusal: &Refusal,
 ) -> Dispatched {
     refuse_with(worker, session, Some(spec), |line| refusal.write(line))
-}
-
-/// As [`refuse`], for what the node is to blame for.
-pub fn not_executed(
-    worker: &mut Worker,
-    session: &mut Session,
-    spec: &Spec,
-    refusal: &Refusal,
-) -> Dispatched {
-    worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
-    abort_transaction(session);
-    let when = (session.replies.next(), worker.now);
-    let word = unavailable::choose(session, worker.topology.load(), refusal, when);
-    worker.answer(session, |line| refusal.write_as(word, line));
-    Dispatched::Done
 }
 
 /// What was refused here was not queued there: EXEC must fail as if the node had refused it.

@@ -8,13 +8,31 @@
 //! What surprises: a pipeline may reach us in pieces, and nothing in the bytes says so. What came
 //! before is told apart by time ([`crate::session::quiet`]); what comes behind is not read.
 
+use super::{Dispatched, abort_transaction};
 use crate::clock::Micros;
+use crate::command::spec::Spec;
 use crate::config::UnavailableError;
 use crate::refusal::Refusal;
 use crate::session::replies::Sequence;
 use crate::session::state::{Closing, Session};
-use crate::stats::labels::ClosedReason;
+use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
+use crate::worker::Worker;
+
+/// As [`super::refuse`], for what the node is to blame for.
+pub fn not_executed(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    refusal: &Refusal,
+) -> Dispatched {
+    worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
+    abort_transaction(session);
+    let when = (session.replies.next(), worker.now);
+    let word = choose(session, worker.topology.load(), refusal, when);
+    worker.answer(session, |line| refusal.write_as(word, line));
+    Dispatched::Done
+}
 
 /// The word that `refusal` of the command of `slot` begins with instead of its own; the session is
 /// closed behind it. What counts is when the command was taken: a client that waits sends nothing.
