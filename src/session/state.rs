@@ -369,6 +369,14 @@ impl Session {
         self.pin.as_ref().is_some_and(|pin| pin.is_blocked())
     }
 
+    /// Whether its client has ended its side. It may still read: one that only says nothing more
+    /// looks the same.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        let has_ended = Closing::AfterReplies(ClosedReason::ClientClosed);
+        self.closing == Some(has_ended) || self.socket.has_peer_closed()
+    }
+
     /// Whether it is read although its next command cannot be dispatched: its end must be noticed,
     /// or something would be executed for nobody (INV-3). Up to a bound; beyond that `server::tick`
     /// asks the kernel.
