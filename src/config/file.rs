@@ -165,6 +165,8 @@ pub(super) struct WrittenUpstream {
     pub(super) zone: Option<String>,
     /// "readwrite" or "readonly".
     pub(super) mode: Option<Spanned<String>>,
+    /// "ERR", "LOADING" or "CLUSTERDOWN".
+    pub(super) unavailable_error: Option<Spanned<String>>,
     /// "local" or "upstream"; absent: "local" with a cluster.
     pub(super) ping: Option<Spanned<String>>,
     /// Where the URL has none.
@@ -393,6 +395,7 @@ impl Default for WrittenUpstream {
         Self {
             url: None,
             mode: None,
+            unavailable_error: None,
             present_as: None,
             replica_reads: None,
             replica_max_lag: default(Time::secs(10)),

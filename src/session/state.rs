@@ -25,6 +25,7 @@ use crate::session::detour::Detours;
 use crate::session::gate::Gate;
 use crate::session::gather::Gathers;
 use crate::session::pin::Pin;
+use crate::session::quiet::Quiet;
 use crate::session::registry::Client;
 use crate::session::replies::{Replies, Sequence};
 use crate::session::subscriptions::Subscriptions;
@@ -59,6 +60,8 @@ pub struct Session {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// The ring of reply slots.
     pub replies: Replies,
+    /// Since when nothing of it has run.
+    pub quiet: Quiet,
     /// Bytes that the client is owed and the kernel has not taken.
     pub out: SendBuffer,
     /// How much it may ask for.
@@ -206,6 +209,7 @@ impl Session {
             reply_mode: ReplyMode::On,
             subscriptions: None,
             replies: Replies::default(),
+            quiet: Quiet::default(),
             out: SendBuffer::default(),
             admission: Admission::default(),
             in_flight: 0,
@@ -301,6 +305,14 @@ impl Session {
     pub fn end_of_command(&mut self) {
         if self.reply_mode == ReplyMode::SkipNext {
             self.reply_mode = ReplyMode::On;
+        }
+    }
+
+    /// `slot` is answered by us and nothing has run for it.
+    pub fn note_not_run(&mut self, slot: Sequence, now: Micros) {
+        if self.replies.pending() == 1 {
+            let heard = if self.out.unsent() == 0 { self.written_at } else { now };
+            self.quiet.note(slot, heard);
         }
     }
 
