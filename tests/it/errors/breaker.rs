@@ -4,7 +4,7 @@
 //! and without the breaker; asserts only that both recover, since how soon is the breaker's own setting.
 //!
 //! What surprises: the breaker is the slower one by its whole pause. It is meant to spare a server, which Breakwater
-//! does already: it is dialled twice a second, whoever asks.
+//! does already: it looks at a dead one once a second, whoever asks.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
