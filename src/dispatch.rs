@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod departure;
 pub mod detour;
 pub mod gather;
+pub mod guards;
 pub mod order;
 pub mod patience;
 pub mod replicas;
@@ -222,9 +223,12 @@ fn resolve<'t>(
 ) -> Result<&'t Spec, Dispatched> {
     match topology.table.resolve(&command) {
         Ok(spec) if spec.accepts(command.len()) => Ok(spec),
-        Ok(spec) if spec.is_barred() => {
+        Ok(spec) if topology.table.refuses_writes() && spec.is_barred() => {
             let refusal = Refusal::barred(&spec.name, session.identity.is_none());
             Err(refuse(worker, session, spec, &refusal))
+        }
+        Ok(spec) if spec.is_barred() && spec.takes(command.len()) => {
+            guards::admit(worker, topology, session, spec, command)
         }
         Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {
             Err(transaction::end_with_wrong_arity(worker, session, spec))

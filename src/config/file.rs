@@ -165,6 +165,10 @@ pub(super) struct WrittenUpstream {
     pub(super) zone: Option<String>,
     /// "readwrite" or "readonly".
     pub(super) mode: Option<Spanned<String>>,
+    /// "refuse_writes" or "report".
+    pub(super) split_brain: Option<Spanned<String>>,
+    /// Of a second master behind Sentinels; 1 second to 1 hour.
+    pub(super) split_brain_grace: Spanned<Time>,
     /// "local" or "upstream"; absent: "local" with a cluster.
     pub(super) ping: Option<Spanned<String>>,
     /// Where the URL has none.
@@ -393,6 +397,8 @@ impl Default for WrittenUpstream {
         Self {
             url: None,
             mode: None,
+            split_brain: None,
+            split_brain_grace: default(Time::secs(30)),
             present_as: None,
             replica_reads: None,
             replica_max_lag: default(Time::secs(10)),

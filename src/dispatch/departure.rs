@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::cluster;
 use super::detour;
+use super::guards;
 use super::patience;
 use crate::buffer::Piece;
 use crate::clock;
@@ -123,6 +124,11 @@ fn launch(
     detour: &mut Detour,
     to: Option<Aim>,
 ) -> bool {
+    if let Some(refusal) = guards::late(topology, &detour.waiter, detour.slot) {
+        worker.stats.writes_guarded.increment();
+        detour.answer = Answer::Refusal(refusal);
+        return false;
+    }
     let node = destination(topology, detour, to);
     let lane = lane_for(worker, topology, session, detour, &node);
     match lane {

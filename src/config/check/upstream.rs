@@ -16,7 +16,7 @@ use super::super::{
     UpstreamSettings,
 };
 use super::credentials::{credentials, of_sentinels};
-use super::{Checker, NoUpstream, Place, UPSTREAM, one_of};
+use super::{Checker, NoUpstream, Place, UPSTREAM, guards, one_of};
 use crate::cli::RunFlags;
 use crate::tls::is_server_name;
 use std::collections::BTreeMap;
@@ -62,6 +62,7 @@ pub(super) fn check(
     let lane_idle = checker.time("lane_idle", &written.lane_idle, SECOND..=DAY);
     let present_as = present_as(checker, written.present_as.as_ref(), &url);
     let mode = mode(checker, written.mode.as_ref());
+    let guards = guards::check(checker, written);
     let ping = ping(checker, written.ping.as_ref(), &url);
     let replica_reads = replica_reads(checker, written.replica_reads.as_ref());
     let hour = SECOND..=HOUR;
@@ -84,6 +85,7 @@ pub(super) fn check(
         cluster,
         sentinel,
         mode,
+        guards,
         ping,
         db,
         tls,
