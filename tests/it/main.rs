@@ -17,6 +17,7 @@ mod config;
 mod credentials;
 mod differential;
 mod getkeys;
+mod guards;
 mod health;
 mod info;
 mod interleavings;

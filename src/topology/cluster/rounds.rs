@@ -76,7 +76,9 @@ impl Follower {
     /// Begins another round when the last one is over and it is time.
     fn begin_round(&mut self, map: &SlotMap, now: Micros) {
         let is_time = now >= self.rounds.round_at || self.rounds.survey.is_contested();
-        if !is_time || !self.rounds.left.is_empty() {
+        // Before the first map there is nobody to ask, and no reason to wait for the next round.
+        let is_nobody_known = map.members.primaries().next().is_none();
+        if !is_time || is_nobody_known || !self.rounds.left.is_empty() {
             return;
         }
         self.rounds.survey.end_round();
