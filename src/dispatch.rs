@@ -223,13 +223,7 @@ fn resolve<'t>(
 ) -> Result<&'t Spec, Dispatched> {
     match topology.table.resolve(&command) {
         Ok(spec) if spec.accepts(command.len()) => Ok(spec),
-        Ok(spec) if topology.table.refuses_writes() && spec.is_barred() => {
-            let refusal = Refusal::barred(&spec.name, session.identity.is_none());
-            Err(refuse(worker, session, spec, &refusal))
-        }
-        Ok(spec) if spec.is_barred() && spec.takes(command.len()) => {
-            guards::admit(worker, topology, session, spec, command)
-        }
+        Ok(spec) if spec.is_barred() => guards::admit(worker, topology, session, spec, command),
         Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {
             Err(transaction::end_with_wrong_arity(worker, session, spec))
         }

@@ -8,12 +8,14 @@
 //! text ([`Spanned`]); a default's place is 0..0 and is never shown, because defaults are right.
 
 mod beside;
+mod guards;
 mod words;
 
 pub(super) use self::beside::{
     WrittenExpect, WrittenLog, WrittenMemory, WrittenSlowlog, WrittenWatch,
 };
 
+pub(super) use self::guards::WrittenWriteGuard;
 use self::words::{Cut, explain, syntax};
 use super::complaint::{Complaint, Fault, Position};
 use super::quantity::{Size, Time};
@@ -169,6 +171,8 @@ pub(super) struct WrittenUpstream {
     pub(super) split_brain: Option<Spanned<String>>,
     /// Of a second master behind Sentinels; 1 second to 1 hour.
     pub(super) split_brain_grace: Spanned<Time>,
+    /// Absent: writes need no replicas.
+    pub(super) write_guard: Option<Table<WrittenWriteGuard>>,
     /// "local" or "upstream"; absent: "local" with a cluster.
     pub(super) ping: Option<Spanned<String>>,
     /// Where the URL has none.
@@ -399,6 +403,7 @@ impl Default for WrittenUpstream {
             mode: None,
             split_brain: None,
             split_brain_grace: default(Time::secs(30)),
+            write_guard: None,
             present_as: None,
             replica_reads: None,
             replica_max_lag: default(Time::secs(10)),

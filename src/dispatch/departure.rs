@@ -124,7 +124,8 @@ fn launch(
     detour: &mut Detour,
     to: Option<Aim>,
 ) -> bool {
-    if let Some(refusal) = guards::late(topology, &detour.waiter, detour.slot) {
+    let whole = (&*detour.frame, detour.slot);
+    if let Some(refusal) = guards::late(worker, topology, &detour.waiter, whole) {
         worker.stats.writes_guarded.increment();
         detour.answer = Answer::Refusal(refusal);
         return false;

@@ -6,6 +6,9 @@
 //! near. Libraries answer them by sending a whole pipeline again, the commands that succeeded
 //! included.
 
+use super::seconds;
+use crate::clock::Micros;
+
 /// Why a write was held back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guarded {
@@ -22,6 +25,17 @@ pub enum Guarded {
         master_name: String,
         /// The one in use, and the other.
         claimants: [String; 2],
+    },
+    /// Too few replicas are in step with the primary.
+    OutOfStep {
+        /// The primary's name.
+        node: String,
+        /// How many are, and for how long it has been too few; `None`: it has not told.
+        in_step: Option<(u64, Micros)>,
+        /// How many there must be.
+        wanted: u64,
+        /// How far behind they may be.
+        max_lag: Micros,
     },
 }
 
@@ -40,6 +54,16 @@ impl Guarded {
                 "ERR breakwater: not executed: '{master_name}' has 2 masters ({one}, {other}), and \
                  what is written to one of them will be lost; make one a replica with REPLICAOF, or \
                  see upstream.split_brain"
+            ),
+            Self::OutOfStep { node, in_step: Some((count, lasts)), wanted, max_lag } => format!(
+                "ERR breakwater: not executed: {count} of {wanted} replicas of {node} are in step (at \
+                 most {} behind), for {}; see INFO replication there, and upstream.write_guard",
+                seconds(*max_lag),
+                seconds(*lasts)
+            ),
+            Self::OutOfStep { node, in_step: None, wanted, .. } => format!(
+                "ERR breakwater: not executed: {node} has not told lately whether {wanted} replicas are \
+                 in step; may our user ask INFO there? See upstream.write_guard"
             ),
         }
     }

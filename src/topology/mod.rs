@@ -108,7 +108,9 @@ pub fn fitted(table: Table, node: &Node) -> Table {
             table
         }
     };
-    with_our_answers(table, &node.settings).writes_refused(node.deployment.is_readonly())
+    with_our_answers(table, &node.settings)
+        .writes_refused(node.deployment.is_readonly())
+        .writes_watched(node.settings.guards.watch_writes())
 }
 
 /// The table with those commands made local that are answered here before this kind of upstream
@@ -191,7 +193,7 @@ impl Topology {
     /// publishes another table, or other claims, passes it through here.
     #[must_use]
     pub fn guarded(self) -> Self {
-        let does = self.claims.is_some();
+        let does = self.claims.is_some() || self.node.settings.guards.watch_writes();
         if self.table.watches_writes() == does {
             return self;
         }

@@ -3,21 +3,24 @@
 //! Owns the words and bounds of these keys. Never knows what is made of them.
 //!
 //! What surprises: the grace of a second master is at least a second, because after every failover
-//! the old one goes on for a while.
+//! the old one goes on for a while; and so is the lag of a replica, because Redis counts it in whole
+//! seconds.
 
 use toml::Spanned;
 
-use super::super::file::WrittenUpstream;
+use super::super::file::{WrittenUpstream, WrittenWriteGuard};
 use super::super::quantity::{HOUR, SECOND};
-use super::super::{GuardSettings, SplitBrain};
+use super::super::{GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
 use super::{Checker, one_of};
 
 /// All of them.
 pub(super) fn check(checker: &mut Checker, written: &WrittenUpstream) -> GuardSettings {
     let grace = &written.split_brain_grace;
+    let guard = written.write_guard.as_ref();
     GuardSettings {
         split_brain: split_brain(checker, written.split_brain.as_ref()),
         split_brain_grace: checker.time("split_brain_grace", grace, SECOND..=HOUR),
+        write_guard: guard.map(|guard| write_guard(checker, guard)),
     }
 }
 
@@ -35,3 +38,23 @@ fn split_brain(checker: &mut Checker, written: Option<&Spanned<String>>) -> Spli
         }
     }
 }
+
+fn write_guard(checker: &mut Checker, written: &WrittenWriteGuard) -> WriteGuard {
+    WriteGuard {
+        replicas: checker.bounded("replicas", &written.replicas, 1..=REPLICAS_MAX),
+        max_lag: checker.time("max_lag", &written.max_lag, SECOND..=HOUR),
+        keys: patterns(checker, &written.keys),
+    }
+}
+
+/// An empty pattern matches the empty key alone: that is a slip.
+fn patterns(checker: &mut Checker, written: &[Spanned<String>]) -> KeyPatterns {
+    for empty in written.iter().filter(|pattern| pattern.get_ref().is_empty()) {
+        let hint = "write a pattern as for KEYS, or leave keys out for all of them";
+        checker.complain(empty, "an empty pattern matches no key", hint);
+    }
+    KeyPatterns(written.iter().map(|pattern| pattern.get_ref().clone()).collect())
+}
+
+/// More replicas than anybody has.
+const REPLICAS_MAX: u64 = 100;
