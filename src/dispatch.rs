@@ -136,6 +136,7 @@ pub fn dispatch(
     if session.pin.is_some()
         || class == Class::Pinned
         || invalidations::are_wanted(class, session, &command)
+        || (spec.is_barred() && guards::confirms(worker, topology, spec, &command))
     {
         if is_after_doubt(session, class) {
             return refuse_doubtful(worker, topology, session, spec);

@@ -15,7 +15,7 @@ pub(super) use self::beside::{
     WrittenExpect, WrittenLog, WrittenMemory, WrittenSlowlog, WrittenWatch,
 };
 
-pub(super) use self::guards::WrittenWriteGuard;
+pub(super) use self::guards::{WrittenConfirm, WrittenWriteGuard};
 use self::words::{Cut, explain, syntax};
 use super::complaint::{Complaint, Fault, Position};
 use super::quantity::{Size, Time};
@@ -173,6 +173,8 @@ pub(super) struct WrittenUpstream {
     pub(super) split_brain_grace: Spanned<Time>,
     /// Absent: writes need no replicas.
     pub(super) write_guard: Option<Table<WrittenWriteGuard>>,
+    /// Absent: writes are not confirmed.
+    pub(super) confirm: Option<Table<WrittenConfirm>>,
     /// "local" or "upstream"; absent: "local" with a cluster.
     pub(super) ping: Option<Spanned<String>>,
     /// Where the URL has none.
@@ -404,6 +406,7 @@ impl Default for WrittenUpstream {
             split_brain: None,
             split_brain_grace: default(Time::secs(30)),
             write_guard: None,
+            confirm: None,
             present_as: None,
             replica_reads: None,
             replica_max_lag: default(Time::secs(10)),

@@ -1,4 +1,5 @@
-//! What holds writes back to protect what is there: `split_brain`, `[upstream.write_guard]`.
+//! What holds writes back to protect what is there: `split_brain`, `[upstream.write_guard]`
+//! and `[upstream.confirm]`.
 //!
 //! Owns these settings and their defaults. Never judges what was written (`check/guards.rs` does).
 //! What surprises: a group behind Sentinels has two masters for some seconds after every failover,
@@ -18,6 +19,8 @@ pub struct GuardSettings {
     pub split_brain_grace: Duration,
     /// What replicas must be there for a write to be let through.
     pub write_guard: Option<WriteGuard>,
+    /// What replicas must have a write before its client is told that it succeeded.
+    pub confirm: Option<Confirm>,
 }
 
 /// What follows when two primaries claim the same keys.
@@ -41,6 +44,17 @@ pub struct WriteGuard {
     pub keys: KeyPatterns,
 }
 
+/// Replicas that a write is confirmed by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirm {
+    /// So many; 1 to 100.
+    pub replicas: u64,
+    /// How long that may take; 1 millisecond to 1 minute.
+    pub within: Duration,
+    /// For which keys.
+    pub keys: KeyPatterns,
+}
+
 /// Some keys: those that one of these patterns matches, or all if there is no pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyPatterns(pub Vec<String>);
@@ -51,14 +65,15 @@ impl GuardSettings {
     /// Whether there is something to look for at all times.
     #[must_use]
     pub fn watch_writes(&self) -> bool {
-        self.write_guard.is_some()
+        self.write_guard.is_some() || self.confirm.is_some()
     }
 }
 
 impl Default for GuardSettings {
     fn default() -> Self {
         let split_brain_grace = Duration::from_secs(30);
-        Self { split_brain: SplitBrain::default(), split_brain_grace, write_guard: None }
+        let (write_guard, confirm) = (None, None);
+        Self { split_brain: SplitBrain::default(), split_brain_grace, write_guard, confirm }
     }
 }
 

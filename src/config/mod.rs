@@ -23,7 +23,7 @@ mod watch;
 pub(crate) mod scratch;
 
 pub use self::complaint::{Complaint, Fault, Position};
-pub use self::guards::{GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
+pub use self::guards::{Confirm, GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
 pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
 pub use self::watch::{Expect, SlowlogSettings, WatchSettings};
 

@@ -12,7 +12,7 @@ use crate::clock::{Micros, to_micros};
 use crate::command::Command;
 use crate::command::errors;
 use crate::command::keys;
-use crate::command::spec::Spec;
+use crate::command::spec::{Class, Spec};
 use crate::config::WriteGuard;
 use crate::refusal::Refusal;
 use crate::refusal::guarded::Guarded;
@@ -56,6 +56,25 @@ pub fn admit<'t>(
         }
         None => Ok(spec),
     }
+}
+
+/// Whether a write that was let go on is to be confirmed by replicas: one of its keys is meant.
+#[cold]
+pub fn confirms(
+    worker: &mut Worker,
+    topology: &Topology,
+    spec: &Spec,
+    command: &Command<'_>,
+) -> bool {
+    let Some(confirm) = &topology.node.settings.guards.confirm else {
+        return false;
+    };
+    if spec.class_for(command) != Class::Shared {
+        return false;
+    }
+    let has_keys = keys::keys(spec, command, &mut worker.keys).is_ok() && !worker.keys.is_empty();
+    let keys = worker.keys.iter().filter_map(|key| command.argument(key.index as usize));
+    has_keys && confirm.keys.match_any(keys)
 }
 
 /// What speaks against sending a command now that was taken earlier and has waited since.

@@ -68,7 +68,7 @@ breakwater_dial_failures_total           Attempts to connect that failed, by cau
 breakwater_scripts                       Sources of scripts that are remembered.
 breakwater_script_bytes                  Bytes that remembered scripts take.
 breakwater_replica_reads_total           Commands of a cluster that were sent to a replica.
-breakwater_writes_guarded_total          Writes refused because two claim their keys.
+breakwater_writes_guarded_total          Writes refused for two masters or missing replicas.
 breakwater_script_loads_total            Sources sent to the node in front of an EVALSHA.
 breakwater_script_loads_refused_total    Such sources that the node refused.
 breakwater_libraries_restored_total      Libraries of functions loaded again into an empty node.

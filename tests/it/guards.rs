@@ -6,5 +6,6 @@
 //! What surprises: a cluster mends two claims of one slot by itself within seconds. To keep them, two primaries are
 //! made to forget each other, which Redis holds to for a minute.
 
+mod confirm;
 mod replicas;
 mod split;

@@ -8,9 +8,9 @@
 
 use toml::Spanned;
 
-use super::super::file::{WrittenUpstream, WrittenWriteGuard};
-use super::super::quantity::{HOUR, SECOND};
-use super::super::{GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
+use super::super::file::{WrittenConfirm, WrittenUpstream, WrittenWriteGuard};
+use super::super::quantity::{HOUR, MILLISECOND, MINUTE, SECOND};
+use super::super::{Confirm, GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
 use super::{Checker, one_of};
 
 /// All of them.
@@ -21,6 +21,7 @@ pub(super) fn check(checker: &mut Checker, written: &WrittenUpstream) -> GuardSe
         split_brain: split_brain(checker, written.split_brain.as_ref()),
         split_brain_grace: checker.time("split_brain_grace", grace, SECOND..=HOUR),
         write_guard: guard.map(|guard| write_guard(checker, guard)),
+        confirm: written.confirm.as_ref().map(|it| confirm(checker, it)),
     }
 }
 
@@ -43,6 +44,15 @@ fn write_guard(checker: &mut Checker, written: &WrittenWriteGuard) -> WriteGuard
     WriteGuard {
         replicas: checker.bounded("replicas", &written.replicas, 1..=REPLICAS_MAX),
         max_lag: checker.time("max_lag", &written.max_lag, SECOND..=HOUR),
+        keys: patterns(checker, &written.keys),
+    }
+}
+
+/// WAIT without a limit would wait for ever for a replica that is gone.
+fn confirm(checker: &mut Checker, written: &WrittenConfirm) -> Confirm {
+    Confirm {
+        replicas: checker.bounded("replicas", &written.replicas, 1..=REPLICAS_MAX),
+        within: checker.time("within", &written.within, MILLISECOND..=MINUTE),
         keys: patterns(checker, &written.keys),
     }
 }

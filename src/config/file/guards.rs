@@ -21,10 +21,30 @@ pub(in crate::config) struct WrittenWriteGuard {
     pub(in crate::config) keys: Vec<Spanned<String>>,
 }
 
+/// `[upstream.confirm]`.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct WrittenConfirm {
+    /// 1 to 100.
+    pub(in crate::config) replicas: Spanned<u64>,
+    /// 1 millisecond to 1 minute.
+    pub(in crate::config) within: Spanned<Time>,
+    /// Patterns; none: all keys.
+    pub(in crate::config) keys: Vec<Spanned<String>>,
+}
+
 // === impl WrittenWriteGuard ===
 
 impl Default for WrittenWriteGuard {
     fn default() -> Self {
         Self { replicas: default(1), max_lag: default(Time::secs(10)), keys: Vec::new() }
+    }
+}
+
+// === impl WrittenConfirm ===
+
+impl Default for WrittenConfirm {
+    fn default() -> Self {
+        Self { replicas: default(1), within: default(Time::ms(100)), keys: Vec::new() }
     }
 }
