@@ -129,8 +129,7 @@ pub fn dispatch(
     {
         return done;
     }
-    // 3. What keeps state goes to a connection of its own, what needs no node is answered here, and what this build
-    //    cannot serve is refused.
+    // 3. What keeps state, or is to be confirmed, gets a connection of its own; some is answered here, or refused.
     let class = spec.class_for(&command);
     let mut frame = if spec.wire_name.is_none() { frame } else { renamed(spec, &command, frame) };
     if session.pin.is_some()

@@ -6,14 +6,29 @@
 //! What surprises: a write that no replica has confirmed *was* applied, and may be on its way. So
 //! the client is told that its outcome is unknown, never that it was not executed.
 
+use crate::buffer::Piece;
+use crate::command::spec::{Class, Spec};
 use crate::config::Confirm;
 use crate::resp::frames;
 use crate::resp::write;
-use crate::topology::redirect;
+use crate::session::pin::Pending;
+use crate::topology::{Topology, redirect};
+
+/// What is expected of a command that is to go out on a connection of its own: if it could do
+/// without one, it is a write to be confirmed, and the question is put behind it.
+pub fn plan(topology: &Topology, spec: &Spec, frame: &mut Piece<'_>) -> Pending {
+    match &topology.node.settings.guards.confirm {
+        Some(confirm) if spec.class == Class::Shared => {
+            *frame = Piece::Shared(question(frame.bytes(), confirm).into());
+            Pending::Confirm(confirm.clone())
+        }
+        _ => Pending::Once { leaves_state: true },
+    }
+}
 
 /// The write with the question behind it: how many replicas have it?
 #[must_use]
-pub fn question(frame: &[u8], confirm: &Confirm) -> Vec<u8> {
+fn question(frame: &[u8], confirm: &Confirm) -> Vec<u8> {
     let replicas = confirm.replicas.to_string();
     let within = confirm.within.as_millis().to_string();
     let mut bytes = frame.to_vec();

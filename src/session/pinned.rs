@@ -165,15 +165,8 @@ fn begin(
             (tracking::pending(command), Need::Lasting)
         }
         "client|caching" => (Pending::Once { leaves_state: false }, Need::Brief),
-        _ if spec.class == Class::Shared && !spec.blocks(&command) => {
-            let Some(confirm) = topology.node.settings.guards.confirm.clone() else {
-                return Dispatched::Wait;
-            };
-            frame = Piece::Shared(confirm::question(frame.bytes(), &confirm).into());
-            (Pending::Confirm(confirm), Need::Brief)
-        }
         _ if spec.blocks(&command) => (Pending::Blocking, Need::Lasting),
-        _ => (Pending::Once { leaves_state: true }, Need::Brief),
+        _ => (confirm::plan(topology, spec, &mut frame), Need::Brief),
     };
     let own = own_lane(worker, topology, session, identity);
     let lane = match own.and_then(|lane| match lane {
