@@ -17,10 +17,12 @@ pub mod guards;
 pub mod order;
 pub mod patience;
 pub mod replicas;
+pub mod unavailable;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use order::Order;
+pub use unavailable::not_executed;
 
 use crate::buffer::Piece;
 use crate::clock::Micros;
@@ -406,7 +408,14 @@ pub fn deliver(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
                 if waiter.role == Role::Plain {
                     write_queued(&mut worker.line, waiter.frames);
                 }
-                refusal.write(&mut worker.line);
+                // The words in front of a block's are positive.
+                let when = Some((waiter.slot, waiter.taken_at)).filter(|_| waiter.frames == 1);
+                let topology = worker.topology.load();
+                let choose = |when| unavailable::choose(session, topology, &refusal, when);
+                refusal.write_as(when.and_then(choose), &mut worker.line);
+            }
+            if refusal.is_of_upstream() {
+                session.note_not_run(waiter.slot, worker.now);
             }
             session.fail(&mut worker.pool, waiter.slot, &worker.line);
         }
@@ -498,19 +507,6 @@ pub fn refuse(
     refusal: &Refusal,
 ) -> Dispatched {
     refuse_with(worker, session, Some(spec), |line| refusal.write(line))
-}
-
-/// As [`refuse`], for what the node is to blame for.
-pub fn not_executed(
-    worker: &mut Worker,
-    session: &mut Session,
-    spec: &Spec,
-    refusal: &Refusal,
-) -> Dispatched {
-    worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
-    abort_transaction(session);
-    worker.answer(session, |line| refusal.write(line));
-    Dispatched::Done
 }
 
 /// What was refused here was not queued there: EXEC must fail as if the node had refused it.

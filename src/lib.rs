@@ -21,8 +21,10 @@
 //! * [`route`] turns keys into slots, cuts a command at their borders, and makes its replies one;
 //! * [`upstream`] is the lanes to a node, and what a lost one owes;
 //! * [`pubsub`] is who gets which messages, and what Redis counts wrongly because of us;
-//! * [`topology`] follows what stands behind us (one Redis, a cluster) and publishes it;
-//! * [`findings`] is what is amiss there, with the repair.
+//! * [`topology`] follows what stands behind us (one Redis, whom Sentinels elect, a cluster) and
+//!   publishes it;
+//! * [`watch`] asks it how it is, [`findings`] is what is amiss, with the repair, and [`doctor`]
+//!   does all of that once; [`slowlog`] is what took long.
 //!
 //! Beside the road: [`worker`] (all state of one thread), [`buffer`] and [`arena`] (what it is made of),
 //! [`scripts`] (what nodes forget), [`info`] (our section of INFO), [`refusal`] (what clients are told),

@@ -5,7 +5,7 @@
 //! Texts that Redis has itself are in `command::errors`.
 //!
 //! What surprises: nearly all of these begin with `ERR`, none with a word that asks for a
-//! repetition. A retryable first word (LOADING, CLUSTERDOWN) makes several libraries run a *whole
+//! repetition unless the operator wants it (`dispatch::unavailable`). A retryable first word (LOADING, CLUSTERDOWN) makes several libraries run a *whole
 //! pipeline* again, the commands that succeeded included.
 
 pub mod guarded;
@@ -165,7 +165,22 @@ impl Refusal {
 
     /// Appends the whole error line.
     pub fn write(&self, out: &mut Vec<u8>) {
-        crate::resp::write::error(out, &self.text());
+        self.write_as(None, out);
+    }
+
+    /// Whether it says that the upstream is away, and so that nothing was executed.
+    #[must_use]
+    pub fn is_of_upstream(&self) -> bool {
+        matches!(self, Self::NodeDown { .. } | Self::NodeAway { .. } | Self::NoMap { .. })
+    }
+
+    /// As [`Self::write`], with that word in the place of `ERR`.
+    pub fn write_as(&self, word: Option<&str>, out: &mut Vec<u8>) {
+        let text = self.text();
+        match word.zip(text.strip_prefix("ERR")) {
+            Some((word, rest)) => crate::resp::write::error(out, &format!("{word}{rest}")),
+            None => crate::resp::write::error(out, &text),
+        }
     }
 
     /// The words, without what RESP puts around them.

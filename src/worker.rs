@@ -347,6 +347,7 @@ impl Worker {
             return write(capture);
         }
         let slot = session.replies.open();
+        session.note_not_run(slot, self.now);
         self.line.clear();
         if !session.is_muted() {
             write(&mut self.line);

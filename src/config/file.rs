@@ -175,6 +175,8 @@ pub(super) struct WrittenUpstream {
     pub(super) write_guard: Option<Table<WrittenWriteGuard>>,
     /// Absent: writes are not confirmed.
     pub(super) confirm: Option<Table<WrittenConfirm>>,
+    /// "ERR", "LOADING" or "CLUSTERDOWN".
+    pub(super) unavailable_error: Option<Spanned<String>>,
     /// "local" or "upstream"; absent: "local" with a cluster.
     pub(super) ping: Option<Spanned<String>>,
     /// Where the URL has none.
@@ -407,6 +409,7 @@ impl Default for WrittenUpstream {
             split_brain_grace: default(Time::secs(30)),
             write_guard: None,
             confirm: None,
+            unavailable_error: None,
             present_as: None,
             replica_reads: None,
             replica_max_lag: default(Time::secs(10)),

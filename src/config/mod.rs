@@ -181,6 +181,8 @@ pub struct UpstreamSettings {
     pub mode: Mode,
     /// What holds writes back to protect what is there.
     pub guards: GuardSettings,
+    /// How *not executed* begins while the upstream is away. Changing it moves nothing either.
+    pub unavailable_error: UnavailableError,
     /// `Some` for `redis-sentinel://`.
     pub sentinel: Option<SentinelSettings>,
     /// Who answers PING.
@@ -275,6 +277,18 @@ pub enum Mode {
     ReadWrite,
     /// They are refused, and so is what may write.
     ReadOnly,
+}
+
+/// The first word of *not executed* errors while the upstream is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnavailableError {
+    /// One that no library answers by repeating.
+    #[default]
+    Err,
+    /// To redis-py a lost connection, to go-redis and redis-rs a reason to try again.
+    Loading,
+    /// A reason to try again for fewer of them.
+    ClusterDown,
 }
 
 /// Who answers PING.
@@ -460,11 +474,12 @@ impl Settings {
 
 impl UpstreamSettings {
     /// Whether these are the same deployment as `other`, seen in the same way: what differs, if
-    /// anything, is our password or user, and whether writes are let through. Both change in place.
+    /// anything, is our password or user, whether writes are let through, and how errors begin. All
+    /// of these change in place.
     #[must_use]
     pub fn is_same_deployment(&self, other: &Self) -> bool {
-        let Self { credentials, mode, .. } = self.clone();
-        Self { credentials, mode, ..other.clone() } == *self
+        let Self { credentials, mode, unavailable_error, .. } = self.clone();
+        Self { credentials, mode, unavailable_error, ..other.clone() } == *self
     }
 }
 

@@ -711,3 +711,22 @@ fn limits_of_subscribers_are_those_of_redis_until_somebody_sets_them() {
     assert!(found.iter().any(|it| it.starts_with("f:6:17: subscriptions is 0")), "{found:?}");
     assert!(found.iter().any(|it| it.contains("is more than buffer_hard_bytes")), "{found:?}");
 }
+
+#[test]
+fn how_errors_begin_is_one_of_three_words_and_changing_it_moves_nothing() {
+    let of = |text: &str| load(&format!("[upstream]\n{text}")).unwrap().upstream;
+    let plain = of("url = \"redis://h\"\n");
+    assert_eq!(plain.unavailable_error, UnavailableError::Err);
+    for (word, want) in
+        [("LOADING", UnavailableError::Loading), ("CLUSTERDOWN", UnavailableError::ClusterDown)]
+    {
+        let chosen = of(&format!("url = \"redis://h\"\nunavailable_error = \"{word}\"\n"));
+        assert_eq!(chosen.unavailable_error, want);
+        assert!(chosen.is_same_deployment(&plain));
+    }
+    let found = complaints("upstream.unavailable_error = \"LOADNG\"\n");
+    assert_eq!(
+        found,
+        ["f:2:30: 'LOADNG' is not a first word of an error; did you mean 'LOADING'?"]
+    );
+}

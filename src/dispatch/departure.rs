@@ -24,11 +24,13 @@ use crate::scripts::follow;
 use crate::session::detour::{Ahead, Aim, Answer, Detour, Stage};
 use crate::session::flush;
 use crate::session::remaining;
-use crate::session::state::{Session, SessionId};
+use crate::session::state::{Closing, Session, SessionId};
+use crate::stats::labels::ClosedReason;
 use crate::topology::Topology;
 use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
 use crate::upstream::lane::{LaneId, LaneKey, LaneState, Patience, Role, Waiter};
+use crate::upstream::loss;
 use crate::upstream::pinned::{self, Need};
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::{SharedWorker, Worker};
@@ -131,6 +133,13 @@ fn launch(
         return false;
     }
     let node = destination(topology, detour, to);
+    let waited = worker.now.saturating_sub(detour.since);
+    if waited >= loss::GONE_AFTER && session.has_left() {
+        // Nothing is executed for somebody who has given up (INV-3), nor what it sent behind it.
+        detour.answer = Answer::Refusal(loss::dropped(worker, &detour.waiter, &node));
+        session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
+        return false;
+    }
     let lane = lane_for(worker, topology, session, detour, &node);
     match lane {
         Ok(lane) => {

@@ -171,13 +171,14 @@ impl Reloader {
     }
 
     /// Changes what may change while lanes, scripts and whatever else is known stay: who we are to
-    /// the deployment, and whether writes are let through.
+    /// the deployment, whether writes are let through, and how errors begin.
     fn adjust(&mut self, wanted: UpstreamSettings, shared: &Shared) {
         let topology = shared.topology.load_full();
         let deployment = &topology.node.deployment;
         if wanted.credentials != self.in_force.upstream.credentials {
             deployment.keyring.replace(wanted.credentials.clone());
         }
+        deployment.set_unavailable_error(wanted.unavailable_error);
         if wanted.mode != self.in_force.upstream.mode {
             deployment.set_mode(wanted.mode);
             // By `rcu`: the slot map may be mended by a worker at the same moment.

@@ -22,6 +22,7 @@ pub mod local;
 pub mod pin;
 pub mod pinned;
 pub mod pubsub;
+pub mod quiet;
 pub mod registry;
 pub mod remaining;
 pub mod replies;

@@ -54,6 +54,12 @@ impl Replies {
         self.next - 1
     }
 
+    /// The slot that the next command gets.
+    #[must_use]
+    pub fn next(&self) -> Sequence {
+        self.next
+    }
+
     /// Slots that are not delivered yet.
     #[must_use]
     pub fn pending(&self) -> u64 {

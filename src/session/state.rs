@@ -25,6 +25,7 @@ use crate::session::detour::Detours;
 use crate::session::gate::Gate;
 use crate::session::gather::Gathers;
 use crate::session::pin::Pin;
+use crate::session::quiet::Quiet;
 use crate::session::registry::Client;
 use crate::session::replies::{Replies, Sequence};
 use crate::session::subscriptions::Subscriptions;
@@ -59,6 +60,8 @@ pub struct Session {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// The ring of reply slots.
     pub replies: Replies,
+    /// Since when nothing of it has run.
+    pub quiet: Quiet,
     /// Bytes that the client is owed and the kernel has not taken.
     pub out: SendBuffer,
     /// How much it may ask for.
@@ -206,6 +209,7 @@ impl Session {
             reply_mode: ReplyMode::On,
             subscriptions: None,
             replies: Replies::default(),
+            quiet: Quiet::default(),
             out: SendBuffer::default(),
             admission: Admission::default(),
             in_flight: 0,
@@ -304,6 +308,14 @@ impl Session {
         }
     }
 
+    /// `slot` is answered by us and nothing has run for it.
+    pub fn note_not_run(&mut self, slot: Sequence, now: Micros) {
+        if self.replies.pending() == 1 {
+            let heard = if self.out.unsent() == 0 { self.written_at } else { now };
+            self.quiet.note(slot, heard);
+        }
+    }
+
     /// Fills `slot` with a whole reply.
     pub fn complete(&mut self, pool: &mut ChunkPool, slot: Sequence, reply: &[u8]) {
         self.replies.complete(slot, reply, &mut self.out, pool);
@@ -355,6 +367,14 @@ impl Session {
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.pin.as_ref().is_some_and(|pin| pin.is_blocked())
+    }
+
+    /// Whether its client has ended its side. It may still read: one that only says nothing more
+    /// looks the same.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        let has_ended = Closing::AfterReplies(ClosedReason::ClientClosed);
+        self.closing == Some(has_ended) || self.socket.has_peer_closed()
     }
 
     /// Whether it is read although its next command cannot be dispatched: its end must be noticed,

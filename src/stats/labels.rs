@@ -108,6 +108,8 @@ pub enum ClosedReason {
     SlowSubscriber,
     /// After a reconnect the upstream refused what it was subscribed to.
     SubscriptionLost,
+    /// It was told to repeat a command, and nothing that it had sent behind may run.
+    ToldToRepeat,
 }
 
 /// Why a client was turned away before it became a session.
@@ -355,7 +357,7 @@ impl ErrorClass {
 
 impl ClosedReason {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::ClientClosed,
         Self::Idle,
         Self::ProtocolError,
@@ -368,6 +370,7 @@ impl ClosedReason {
         Self::WriteError,
         Self::SlowSubscriber,
         Self::SubscriptionLost,
+        Self::ToldToRepeat,
     ];
 
     /// The value of the label `reason`.
@@ -385,6 +388,7 @@ impl ClosedReason {
             Self::WriteError => "write_error",
             Self::SlowSubscriber => "slow_subscriber",
             Self::SubscriptionLost => "subscription_lost",
+            Self::ToldToRepeat => "told_to_repeat",
         }
     }
 }

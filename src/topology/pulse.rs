@@ -121,14 +121,7 @@ impl Pulse {
         if self.connected_at > 0 && !lasted {
             sleep(Duration::from_micros(rest)).await;
         }
-        let result = async {
-            let _turn = node.health.turn().await;
-            while let Err(wait) = node.health.begin_probe(clock::micros()) {
-                sleep(wait).await;
-            }
-            dial::dial(&node, purpose).await
-        };
-        let result = result.await;
+        let result = dial_in_turn(&node, purpose).await;
         (self.is_connected, self.has_answered) = (result.is_ok(), false);
         if result.is_ok() {
             self.connected_at = clock::micros();
@@ -285,6 +278,21 @@ impl Pulse {
             self.info_at = now;
         }
         is_due
+    }
+}
+
+/// Dials when the breaker allows it. The turn is kept for the dial alone: commands that wait for
+/// theirs are told in time that there is none.
+async fn dial_in_turn(node: &Node, purpose: &Purpose) -> Result<Exchange, DialError> {
+    loop {
+        let turn = node.health.turn().await;
+        let Err(wait) = node.health.begin_probe(clock::micros()) else {
+            let result = dial::dial(node, purpose).await;
+            drop(turn);
+            return result;
+        };
+        drop(turn);
+        sleep(wait).await;
     }
 }
 

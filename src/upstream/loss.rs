@@ -13,7 +13,7 @@ use std::collections::{HashSet, VecDeque};
 use std::mem;
 
 use crate::buffer::SendBuffer;
-use crate::clock::to_micros;
+use crate::clock::{MILLISECOND, Micros, to_micros};
 use crate::dispatch::patience::is_succession_due;
 use crate::dispatch::{self, Settled, detour};
 use crate::net::WriteHalf;
@@ -224,6 +224,31 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
     }
 }
 
+/// A lane has got its connection late: commands whose clients have given up meanwhile are not sent
+/// (INV-3).
+pub fn drop_abandoned(worker: &mut Worker, lane: &Lane) {
+    let has_waited = |waiter: &&Waiter| worker.now.saturating_sub(waiter.taken_at) >= GONE_AFTER;
+    let waiters: Vec<Waiter> = lane.waiters.iter().filter(has_waited).copied().collect();
+    for waiter in waiters {
+        let session = worker.sessions.get_mut(waiter.session);
+        let Some(session) = session.filter(|session| session.has_left()) else {
+            continue;
+        };
+        session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
+        let refusal = dropped(worker, &waiter, &lane.node);
+        let settled = Settled::Failed { refusal, outcome: Outcome::NotExecuted };
+        dispatch::settle_guarded(worker, &waiter, settled);
+    }
+}
+
+/// What a command is told that was not sent in its time.
+#[must_use]
+pub fn dropped(worker: &Worker, waiter: &Waiter, node: &Node) -> Refusal {
+    let (node, command) = (node.name.clone(), worker_name(worker, waiter));
+    let after = worker.now.saturating_sub(waiter.taken_at);
+    Refusal::Deadline { node, command, after, ran: Ran::No }
+}
+
 /// The waiters of a lane, each for one command: what waits for several parts is taken apart, and of
 /// the first one the parts that are `answered` are left out. Some of them may have been sent and
 /// others not.
@@ -406,6 +431,10 @@ fn reset(lane: &mut Lane) {
     lane.proven.reset();
 }
 
+/// A command that has waited for so long unsent is for nobody if its client has ended its side: what
+/// is taken for the applications' time-out where none is declared. A client that only says nothing
+/// more looks the same, and hears that it was not executed.
+pub const GONE_AFTER: Micros = 500 * MILLISECOND;
 /// How often a read is sent again before its client is told.
 const ATTEMPTS_MAX: u8 = 2;
 

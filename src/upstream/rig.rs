@@ -268,6 +268,7 @@ impl Rig {
             session.out.advance(bytes.len());
             taken.extend(bytes);
         }
+        session.written_at = self.worker.now;
         let sent = session.out.sent();
         session.out.release(&mut self.worker.pool, sent);
         taken

@@ -185,6 +185,7 @@ fn opened(worker: &mut Worker, id: LaneId, socket: WriteHalf, node_client_id: u6
     lane.socket = socket;
     lane.write_blocked = true;
     lane.heard_at = worker.now;
+    loss::drop_abandoned(worker, &lane);
     loss::sweep_orphans(worker, &mut lane);
     worker.lanes.restore(id, lane);
 }
@@ -207,8 +208,9 @@ fn give_up(worker: &SharedWorker, id: LaneId, node: &Node, error: &DialError) ->
     }
     departure::due(&mut worker);
     flush::touched(&mut worker);
-    // Never at once: an error that concerns this lane alone sets no back-off for all.
-    let pause = node.health.pause(worker.now).max(FRUITLESS_PAUSE);
+    // Never at once: an error that concerns this lane alone sets no back-off for all. Nor as late as
+    // the breaker allows a dial: whoever has waited for its `retry_window` is told by then.
+    let pause = node.health.pause(worker.now).clamp(FRUITLESS_PAUSE, TOLD_EVERY);
     (!is_done).then_some(pause)
 }
 
@@ -486,6 +488,8 @@ const READS_A_TURN: usize = 8;
 const GIANT_READ_BYTES: usize = 256 * 1024;
 /// Pause before a connection is replaced that has answered nothing; doubles each time.
 pub(crate) const FRUITLESS_PAUSE: Duration = Duration::from_millis(10);
+/// How often those are looked at who wait for a connection that is not to be had.
+const TOLD_EVERY: Duration = Duration::from_millis(100);
 /// Longest such pause.
 pub(crate) const FRUITLESS_PAUSE_MAX: Duration = Duration::from_secs(1);
 

@@ -26,13 +26,14 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use crate::clock::{Micros, SECOND};
+use crate::clock::{self, Micros, SECOND};
 use crate::config::Endpoint;
 use crate::findings::{Finding, Severity};
 use crate::stats::nodes::Reading;
 use crate::topology::{Topology, facts, single};
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::Exchange;
+use crate::upstream::health::chart::State;
 use crate::worker::Shared;
 use judge::{Case, judge};
 use probe::Wanted;
@@ -159,12 +160,24 @@ impl Task {
         }
     }
 
+    /// A node that has just come back is dialled by those who serve clients; questions have time.
+    async fn let_others_first(&self) {
+        let report = self.node.health.report();
+        let back_for = clock::micros().saturating_sub(report.since);
+        if report.state == State::Up && report.since > 0 && back_for < OTHERS_FIRST {
+            sleep(Duration::from_micros(OTHERS_FIRST - back_for)).await;
+        }
+    }
+
     /// Asks, judges, and keeps what the next round needs.
     async fn round(&mut self) -> Result<Report, DialError> {
         let settings = self.shared.watch.load_full();
         let mut exchange = match self.exchange.take() {
             Some(exchange) => exchange,
-            None => connect(&self.node, &self.shared).await?,
+            None => {
+                self.let_others_first().await;
+                connect(&self.node, &self.shared).await?
+            }
         };
         let wanted = Wanted {
             is_cluster: self.node.is_of_cluster(),
@@ -266,6 +279,8 @@ fn jittered(every: Duration) -> Duration {
 const PUBLISH_EVERY: Duration = Duration::from_millis(500);
 /// Most servers that are watched.
 const NODES_MAX: usize = 128;
+/// How long clients have a node that came back for themselves.
+const OTHERS_FIRST: Micros = 2 * SECOND;
 /// How often a configuration without faults is looked at, and one with some.
 const LINT_EVERY: Micros = 3_600 * SECOND;
 const LINT_SOON: Micros = 300 * SECOND;

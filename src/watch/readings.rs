@@ -124,12 +124,7 @@ mod tests {
         let text = "role:master\nconnected_slaves:1\nmaster_repl_offset:100\nused_memory:5\n\
             slave0:ip=r,port=1,state=online,offset=40,lag=3\nrdb_last_bgsave_status:err\n\
             rdb_current_bgsave_time_sec:-1\nexpired_stale_perc:2.50";
-        let now = Sample {
-            info: Info::read(text),
-            keys: Some(9),
-            ping: Some(1_500_000),
-            ..Sample::default()
-        };
+        let now = Sample { info: Info::read(text), keys: Some(9), ..Sample::default() };
         let all = readings(&now, &History::default(), &Expect::default());
         let value = |name: &str| all.iter().find(|(family, _)| *family == name).map(|it| it.1);
         assert!(all.iter().all(|(family, _)| FAMILIES.contains(family)), "{all:?}");

@@ -16,6 +16,7 @@ mod compatibility;
 mod config;
 mod credentials;
 mod differential;
+mod errors;
 mod getkeys;
 mod guards;
 mod health;

@@ -8,6 +8,7 @@
 //! stop reading at the right byte.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::certs::Certificates;
@@ -30,6 +31,38 @@ fn a_server_that_closes_who_is_silent_finds_nobody_silent() {
     }
     assert_eq!(proxy.metric_of("breakwater_lanes_lost_total", "closed"), 0.0);
     assert_eq!(proxy.metric("breakwater_lanes_opened_total"), 1.0, "one that stays");
+}
+
+// === a client that gives up ===
+
+#[test]
+fn nothing_is_executed_for_a_client_that_has_given_up_waiting() {
+    let (is_well, executed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (well, ran) = (Arc::clone(&is_well), Arc::clone(&executed));
+    let fake = FakeUpstream::start(move |_| {
+        if !well.load(Ordering::Relaxed) {
+            return Act::Reply(b"-LOADING Redis is loading the dataset in memory\r\n".to_vec());
+        }
+        ran.fetch_add(1, Ordering::Relaxed);
+        Act::Reply(b":1\r\n".to_vec())
+    });
+    let (url, listener) = (fake.url(), "[[listener]]\naddress");
+    let toml = move |port: u16| {
+        format!(
+            "{listener} = \"127.0.0.1:{port}\"\nclient_timeout = \"60s\"\n[upstream]\nurl = \"{url}\"\n"
+        )
+    };
+    let proxy = Proxy::listening(|port, _| toml(port)).ready();
+    let (mut quitter, mut stayer) = (proxy.client(), proxy.client());
+    quitter.send(line("INCR n").repeat(3));
+    until("the first of them is refused", || fake.count("INCR n") > 0);
+    drop(quitter);
+    std::thread::sleep(Duration::from_millis(700));
+    stayer.send(line("INCR m"));
+    is_well.store(true, Ordering::Relaxed);
+    assert_eq!(shown(&stayer.frame()), "\":1\\r\\n\"");
+    until("the other one is gone", || proxy.metric("breakwater_clients") == 1.0);
+    assert_eq!(executed.load(Ordering::Relaxed), 1, "only the one that somebody waits for");
 }
 
 // === a lost connection ===
@@ -331,7 +364,10 @@ fn a_deadline_fills_its_own_slot_and_the_late_reply_reaches_nobody() {
     );
     assert_eq!(proxy.metric("breakwater_deadlines_passed_total"), 1.0);
     assert_eq!(proxy.metric("breakwater_tombstones_consumed_total"), 1.0);
-    let connections: Vec<usize> = fake.asked().iter().map(|asked| asked.connection).collect();
+    // Others ask for what is to be watched.
+    let asked = fake.asked();
+    let gets = asked.iter().filter(|asked| asked.words.starts_with("GET"));
+    let connections: Vec<usize> = gets.map(|asked| asked.connection).collect();
     assert!(
         connections.windows(2).all(|pair| pair[0] == pair[1]),
         "the same lane: {connections:?}"

@@ -13,7 +13,7 @@ use super::super::quantity::{DAY, HOUR, MILLISECOND, MINUTE, SECOND, Time, ZERO}
 use super::super::table::Table;
 use super::super::{
     ClientTls, ClusterSettings, Endpoint, Mode, Ping, PresentAs, ReplicaReads, SentinelSettings,
-    UpstreamSettings,
+    UnavailableError, UpstreamSettings,
 };
 use super::credentials::{credentials, of_sentinels};
 use super::{Checker, NoUpstream, Place, UPSTREAM, guards, one_of};
@@ -63,6 +63,7 @@ pub(super) fn check(
     let present_as = present_as(checker, written.present_as.as_ref(), &url);
     let mode = mode(checker, written.mode.as_ref());
     let guards = guards::check(checker, written);
+    let unavailable_error = unavailable_error(checker, written.unavailable_error.as_ref());
     let ping = ping(checker, written.ping.as_ref(), &url);
     let replica_reads = replica_reads(checker, written.replica_reads.as_ref());
     let hour = SECOND..=HOUR;
@@ -86,6 +87,7 @@ pub(super) fn check(
         sentinel,
         mode,
         guards,
+        unavailable_error,
         ping,
         db,
         tls,
@@ -211,6 +213,23 @@ fn mode(checker: &mut Checker, written: Option<&Spanned<String>>) -> Mode {
         "readonly" => Mode::ReadOnly,
         other => {
             let fault = one_of("mode of the upstream", other, &["readwrite", "readonly"]);
+            checker.keep(word, Err(fault)).unwrap_or_default()
+        }
+    }
+}
+
+/// How *not executed* begins while the upstream is away.
+fn unavailable_error(checker: &mut Checker, written: Option<&Spanned<String>>) -> UnavailableError {
+    let Some(word) = written else {
+        return UnavailableError::default();
+    };
+    match word.get_ref().as_str() {
+        "ERR" => UnavailableError::Err,
+        "LOADING" => UnavailableError::Loading,
+        "CLUSTERDOWN" => UnavailableError::ClusterDown,
+        other => {
+            let known = ["ERR", "LOADING", "CLUSTERDOWN"];
+            let fault = one_of("first word of an error", other, &known);
             checker.keep(word, Err(fault)).unwrap_or_default()
         }
     }

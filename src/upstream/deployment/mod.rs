@@ -1,7 +1,8 @@
 //! What all nodes of one deployment share, and what may change without moving to another one.
 //!
 //! Owns the credentials in their generations ([`keyring`]), the addresses behind names ([`names`]),
-//! what follows from both for a live connection ([`footing`]), and whether writes are let through. Each node holds the same one, whoever made the node: a
+//! what follows from both for a live connection ([`footing`]), whether writes are let through, and
+//! how clients are told that it is away. Each node holds the same one, whoever made the node: a
 //! password that was rotated counts for a node that is found tomorrow as well. Never dials and never
 //! publishes.
 //!
@@ -13,8 +14,9 @@ pub mod keyring;
 pub mod names;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
-use crate::config::{Mode, UpstreamSettings};
+use crate::config::{Mode, UnavailableError, UpstreamSettings};
 use keyring::Keyring;
 use names::Names;
 
@@ -27,6 +29,8 @@ pub struct Deployment {
     pub names: Names,
     /// Whether writes are refused.
     is_readonly: AtomicBool,
+    /// How *not executed* begins while it is away; only refusals read it.
+    unavailable_error: RwLock<UnavailableError>,
 }
 
 // === impl Deployment ===
@@ -39,6 +43,7 @@ impl Deployment {
             keyring: Keyring::new(settings.credentials.clone()),
             names: Names::default(),
             is_readonly: AtomicBool::new(settings.mode == Mode::ReadOnly),
+            unavailable_error: RwLock::new(settings.unavailable_error),
         }
     }
 
@@ -51,5 +56,16 @@ impl Deployment {
     #[must_use]
     pub fn is_readonly(&self) -> bool {
         self.is_readonly.load(Ordering::Relaxed)
+    }
+
+    /// Sets how *not executed* begins while the deployment is away.
+    pub fn set_unavailable_error(&self, word: UnavailableError) {
+        *self.unavailable_error.write().unwrap_or_else(PoisonError::into_inner) = word;
+    }
+
+    /// How *not executed* begins while the deployment is away.
+    #[must_use]
+    pub fn unavailable_error(&self) -> UnavailableError {
+        *self.unavailable_error.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
