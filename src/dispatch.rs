@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod departure;
 pub mod detour;
 pub mod gather;
+pub mod guards;
 pub mod order;
 pub mod patience;
 pub mod replicas;
@@ -130,13 +131,13 @@ pub fn dispatch(
     {
         return done;
     }
-    // 3. What keeps state goes to a connection of its own, what needs no node is answered here, and what this build
-    //    cannot serve is refused.
+    // 3. What keeps state, or is to be confirmed, gets a connection of its own; some is answered here, or refused.
     let class = spec.class_for(&command);
     let mut frame = if spec.wire_name.is_none() { frame } else { renamed(spec, &command, frame) };
     if session.pin.is_some()
         || class == Class::Pinned
         || invalidations::are_wanted(class, session, &command)
+        || (spec.is_barred() && guards::confirms(worker, topology, spec, &command))
     {
         if is_after_doubt(session, class) {
             return refuse_doubtful(worker, topology, session, spec);
@@ -224,10 +225,7 @@ fn resolve<'t>(
 ) -> Result<&'t Spec, Dispatched> {
     match topology.table.resolve(&command) {
         Ok(spec) if spec.accepts(command.len()) => Ok(spec),
-        Ok(spec) if spec.is_barred() => {
-            let refusal = Refusal::barred(&spec.name, session.identity.is_none());
-            Err(refuse(worker, session, spec, &refusal))
-        }
+        Ok(spec) if spec.is_barred() => guards::admit(worker, topology, session, spec, command),
         Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {
             Err(transaction::end_with_wrong_arity(worker, session, spec))
         }

@@ -8,9 +8,11 @@
 //! repetition unless the operator wants it (`dispatch::unavailable`). A retryable first word (LOADING, CLUSTERDOWN) makes several libraries run a *whole
 //! pipeline* again, the commands that succeeded included.
 
+pub mod guarded;
 pub mod parts;
 
 use crate::clock::{Micros, SECOND};
+use guarded::Guarded;
 use parts::Parts;
 
 /// An error of ours.
@@ -30,6 +32,8 @@ pub enum Refusal {
         /// Full name, lower case.
         command: String,
     },
+    /// It may write, and was held back to protect what is there.
+    Guarded(Box<Guarded>),
     /// It would change the cluster, and clients here are no administrators of it.
     ChangesCluster {
         /// Full name, lower case.
@@ -200,6 +204,7 @@ impl Refusal {
                 seconds(*retry_in)
             ),
             Self::Parts(parts) => parts.text(),
+            Self::Guarded(guarded) => guarded.text(),
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \
                  write of this client was unanswered; send it again once that is resolved"

@@ -90,7 +90,7 @@ pub fn keys(
     if spec.key_specs.is_empty() {
         return Err(KeysError::NoKeys);
     }
-    if !spec.accepts(command.len()) {
+    if !spec.takes(command.len()) {
         return Err(KeysError::Arity);
     }
     let flags_vary =

@@ -338,16 +338,20 @@ impl Spec {
     /// Whether a command of `arguments` arguments, the name(s) included, passes Redis's first check.
     #[inline]
     pub fn accepts(&self, arguments: usize) -> bool {
-        let least = self.arity.unsigned_abs() as usize;
-        if self.arity < 0 { arguments >= least } else { arguments == least }
+        fits(self.arity, arguments)
     }
 
-    /// Whether it is refused here, whatever its arguments.
+    /// As [`Spec::accepts`], whether it is barred or not.
+    pub fn takes(&self, arguments: usize) -> bool {
+        fits(self.barred.unwrap_or(self.arity), arguments)
+    }
+
+    /// Whether it is refused here, or has to be looked at, whatever its arguments.
     pub fn is_barred(&self) -> bool {
         self.barred.is_some()
     }
 
-    /// Refuses it from here on, or lets it through again. By way of its arity, which is compared
+    /// Takes it off the path from here on, or lets it through again. By way of its arity, which is compared
     /// for every command anyway: so nobody pays for it.
     pub(super) fn bar(&mut self, does: bool) {
         match self.barred {
@@ -420,6 +424,13 @@ impl Spec {
     pub fn has_keys(&self) -> bool {
         self.key_specs.iter().any(|spec| !spec.flags.contains(KeyFlags::NOT_KEY))
     }
+}
+
+/// Whether so many arguments, the name(s) included, are right for an arity.
+#[inline]
+fn fits(arity: i32, arguments: usize) -> bool {
+    let least = arity.unsigned_abs() as usize;
+    if arity < 0 { arguments >= least } else { arguments == least }
 }
 
 /// Whether XREAD or XREADGROUP is told to wait. Walks the options as Redis does, so that a group, a

@@ -32,6 +32,10 @@ pub struct Table {
     specs: Vec<Spec>,
     /// The names that exist.
     index: Index,
+    /// Whether everything that may write is refused.
+    refuses_writes: bool,
+    /// Whether everything that may write is looked at before it goes on.
+    watches_writes: bool,
 }
 
 /// Why a name was not found.
@@ -61,7 +65,13 @@ impl Table {
     pub fn builtin() -> Table {
         let specs = builtin::specs();
         let entries = specs.iter().map(entry_of).collect();
-        Table { specs, index: Index::new(entries) }
+        Table::new(specs, entries)
+    }
+
+    /// A table in which nothing is refused or looked at.
+    fn new(specs: Vec<Spec>, entries: Vec<Entry>) -> Table {
+        let index = Index::new(entries);
+        Table { specs, index, refuses_writes: false, watches_writes: false }
     }
 
     /// What a command is.
@@ -127,7 +137,7 @@ impl Table {
         for command in live {
             overlay.add_command(command);
         }
-        Table { specs: overlay.specs, index: Index::new(overlay.entries) }
+        Table::new(overlay.specs, overlay.entries)
     }
 
     /// A table for an upstream with renamed commands: pairs of the original name, which clients
@@ -141,7 +151,7 @@ impl Table {
         for (original, name) in map {
             renames.add(original, name)?;
         }
-        Ok(Table { specs: renames.specs, index: Index::new(renames.entries) })
+        Ok(Table::new(renames.specs, renames.entries))
     }
 
     /// A table in which the commands that `is_ours` chooses are of class local, whatever they were.
@@ -156,8 +166,32 @@ impl Table {
 
     /// A table in which everything that may write is refused here, or nothing is.
     pub fn writes_refused(mut self, are: bool) -> Table {
+        self.refuses_writes = are;
+        self.barred()
+    }
+
+    /// A table in which everything that may write is looked at by whoever dispatches, before it
+    /// goes on, or nothing is.
+    pub fn writes_watched(mut self, are: bool) -> Table {
+        self.watches_writes = are;
+        self.barred()
+    }
+
+    /// Whether everything that may write is refused.
+    pub fn refuses_writes(&self) -> bool {
+        self.refuses_writes
+    }
+
+    /// Whether everything that may write is looked at.
+    pub fn watches_writes(&self) -> bool {
+        self.watches_writes
+    }
+
+    /// Both ways lead off the path by the same comparison, so that nobody pays for either.
+    fn barred(mut self) -> Table {
+        let is_any = self.refuses_writes || self.watches_writes;
         for spec in &mut self.specs {
-            spec.bar(are && spec.may_write());
+            spec.bar(is_any && spec.may_write());
         }
         self
     }

@@ -8,12 +8,14 @@
 //! text ([`Spanned`]); a default's place is 0..0 and is never shown, because defaults are right.
 
 mod beside;
+mod guards;
 mod words;
 
 pub(super) use self::beside::{
     WrittenExpect, WrittenLog, WrittenMemory, WrittenSlowlog, WrittenWatch,
 };
 
+pub(super) use self::guards::{WrittenConfirm, WrittenWriteGuard};
 use self::words::{Cut, explain, syntax};
 use super::complaint::{Complaint, Fault, Position};
 use super::quantity::{Size, Time};
@@ -165,6 +167,14 @@ pub(super) struct WrittenUpstream {
     pub(super) zone: Option<String>,
     /// "readwrite" or "readonly".
     pub(super) mode: Option<Spanned<String>>,
+    /// "refuse_writes" or "report".
+    pub(super) split_brain: Option<Spanned<String>>,
+    /// Of a second master behind Sentinels; 1 second to 1 hour.
+    pub(super) split_brain_grace: Spanned<Time>,
+    /// Absent: writes need no replicas.
+    pub(super) write_guard: Option<Table<WrittenWriteGuard>>,
+    /// Absent: writes are not confirmed.
+    pub(super) confirm: Option<Table<WrittenConfirm>>,
     /// "ERR", "LOADING" or "CLUSTERDOWN".
     pub(super) unavailable_error: Option<Spanned<String>>,
     /// "local" or "upstream"; absent: "local" with a cluster.
@@ -395,6 +405,10 @@ impl Default for WrittenUpstream {
         Self {
             url: None,
             mode: None,
+            split_brain: None,
+            split_brain_grace: default(Time::secs(30)),
+            write_guard: None,
+            confirm: None,
             unavailable_error: None,
             present_as: None,
             replica_reads: None,

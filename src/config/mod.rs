@@ -12,6 +12,7 @@ mod address;
 pub mod check;
 mod complaint;
 mod file;
+mod guards;
 mod quantity;
 mod secret;
 mod spelling;
@@ -22,6 +23,7 @@ mod watch;
 pub(crate) mod scratch;
 
 pub use self::complaint::{Complaint, Fault, Position};
+pub use self::guards::{Confirm, GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
 pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
 pub use self::watch::{Expect, SlowlogSettings, WatchSettings};
 
@@ -177,6 +179,8 @@ pub struct UpstreamSettings {
     pub cluster: Option<ClusterSettings>,
     /// Whether writes are let through. Changing it alone moves nothing.
     pub mode: Mode,
+    /// What holds writes back to protect what is there.
+    pub guards: GuardSettings,
     /// How *not executed* begins while the upstream is away. Changing it moves nothing either.
     pub unavailable_error: UnavailableError,
     /// `Some` for `redis-sentinel://`.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::cluster;
 use super::detour;
+use super::guards;
 use super::patience;
 use crate::buffer::Piece;
 use crate::clock;
@@ -125,6 +126,12 @@ fn launch(
     detour: &mut Detour,
     to: Option<Aim>,
 ) -> bool {
+    let whole = (&*detour.frame, detour.slot);
+    if let Some(refusal) = guards::late(worker, topology, &detour.waiter, whole) {
+        worker.stats.writes_guarded.increment();
+        detour.answer = Answer::Refusal(refusal);
+        return false;
+    }
     let node = destination(topology, detour, to);
     let waited = worker.now.saturating_sub(detour.since);
     if waited >= loss::GONE_AFTER && session.has_left() {

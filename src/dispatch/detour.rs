@@ -18,6 +18,7 @@ use super::patience::{self, Waiting};
 use super::{Settled, departure, settle_guarded};
 use crate::buffer::Piece;
 use crate::clock::{MILLISECOND, Micros};
+use crate::command::spec::Spec;
 use crate::config::Endpoint;
 use crate::refusal::Refusal;
 use crate::resp::write;
@@ -85,9 +86,17 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
 /// will do as well.
 fn has_left_nothing(worker: &Worker, lane: &Lane, waiter: &Waiter) -> bool {
     let session = worker.sessions.get(waiter.session);
+    let table = &worker.shared.topology.load().table;
+    let runs_user_code = table.spec(waiter.command).is_none_or(Spec::runs_user_code);
     session.and_then(|session| session.pin.as_ref()).is_some_and(|pin| {
         let is_alone = pin.lane == Some(lane.id) && !pin.holds_state();
-        is_alone && matches!(pin.pending, Some(Pending::Blocking | Pending::Watch))
+        let leaves_nothing = match pin.pending {
+            Some(Pending::Blocking | Pending::Watch) => true,
+            // Nobody could tell a script's own words from the node's.
+            Some(Pending::Confirm(_)) => !runs_user_code,
+            _ => false,
+        };
+        is_alone && leaves_nothing
     })
 }
 

@@ -32,6 +32,7 @@ fn with_module(commands: &[(&str, Flags)]) -> Rig {
         epoch: known.epoch,
         recoveries: known.recoveries,
         group: None,
+        claims: None,
         failover_until: 0,
         slots: None,
         node: Arc::clone(&known.node),

@@ -15,7 +15,7 @@ use crate::resp::request::{RequestScanner, Scanned};
 use crate::resp::write::{self, Protocol};
 use crate::session::pin::Pending;
 use crate::session::state::Session;
-use crate::session::{local, tracking, wait};
+use crate::session::{confirm, local, tracking, wait};
 use crate::topology::Topology;
 use crate::worker::Worker;
 
@@ -34,6 +34,7 @@ pub fn rewrite(
     match pending {
         Pending::Aborting(abort) => write::error(&mut line, &abort.text()),
         Pending::Wait => return Some(wait::answer(bytes)),
+        Pending::Confirm(confirm) => return Some(confirm::answer(bytes, confirm)),
         // The client has its confirmation already: a push.
         Pending::Listen if session.protocol == Protocol::Resp3 && !bytes.starts_with(b"-") => {
             return Some(Vec::new());

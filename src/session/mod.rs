@@ -9,6 +9,7 @@
 
 pub mod admission;
 pub mod block;
+pub mod confirm;
 pub mod detour;
 pub mod exec;
 pub mod feed;

@@ -8,6 +8,7 @@
 //! told the truth at the next occasion that Redis has words for: EXEC fails, or finds that a
 //! watched key has changed.
 
+use crate::config::Confirm;
 use crate::resp::write::Protocol;
 use crate::upstream::lane::LaneId;
 
@@ -113,6 +114,8 @@ pub enum Pending {
     Blocking,
     /// WAIT or WAITAOF, behind a command of ours that makes its answer true.
     Wait,
+    /// A write, and behind it a WAIT of ours that tells who has it.
+    Confirm(Confirm),
     /// CLIENT TRACKING; what it turns on, or nothing if it turns it off.
     Tracking(Option<Vec<u8>>),
     /// SUBSCRIBE to invalidations.

@@ -17,14 +17,14 @@ use crate::arena::Key;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Spec, builtin_id};
-use crate::dispatch::{self, Asked, Dispatched, Settled, order};
+use crate::dispatch::{self, Asked, Dispatched, Settled, guards, order};
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::session::pin::{Multi, Pending};
 use crate::session::state::{Closing, Session};
-use crate::session::{exec, held, invalidations, local, tracking, transaction, wait};
+use crate::session::{confirm, exec, held, invalidations, local, tracking, transaction, wait};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
 use crate::upstream::dial::Node;
@@ -63,6 +63,9 @@ pub fn dispatch(
     }
     if session.in_transaction() {
         return Some(transaction::dispatch(worker, topology, session, spec, command, frame));
+    }
+    if spec.is_barred() && guards::confirms(worker, topology, spec, &command) {
+        return Some(begin(worker, topology, session, identity, spec, command, frame));
     }
     match spec.class_for(&command) {
         Class::Local => answer_beside(worker, topology, session, spec, command),
@@ -163,7 +166,7 @@ fn begin(
         }
         "client|caching" => (Pending::Once { leaves_state: false }, Need::Brief),
         _ if spec.blocks(&command) => (Pending::Blocking, Need::Lasting),
-        _ => (Pending::Once { leaves_state: true }, Need::Brief),
+        _ => (confirm::plan(topology, spec, &mut frame), Need::Brief),
     };
     let own = own_lane(worker, topology, session, identity);
     let lane = match own.and_then(|lane| match lane {
@@ -202,14 +205,14 @@ pub(super) fn expect(
 ) -> Dispatched {
     let is_held = match &pending {
         Pending::Exec { ours, .. } => !ours.is_empty(),
-        Pending::Aborting(_) | Pending::Unwatched | Pending::Wait => true,
+        Pending::Aborting(_) | Pending::Unwatched | Pending::Wait | Pending::Confirm(_) => true,
         Pending::Listen | Pending::TrackingInfo(_) => true,
         _ => false,
     };
     let waits = matches!(pending, Pending::Blocking | Pending::Wait);
     session.client.is_blocked.store(waits, Ordering::Relaxed);
     let asked = Asked {
-        frames: if pending == Pending::Wait { 2 } else { 1 },
+        frames: if matches!(pending, Pending::Wait | Pending::Confirm(_)) { 2 } else { 1 },
         patience: if waits { Patience::Endless } else { Patience::Long },
         role: Role::State { is_held },
         ..Asked::of(spec)

@@ -68,6 +68,7 @@ breakwater_dial_failures_total           Attempts to connect that failed, by cau
 breakwater_scripts                       Sources of scripts that are remembered.
 breakwater_script_bytes                  Bytes that remembered scripts take.
 breakwater_replica_reads_total           Commands of a cluster that were sent to a replica.
+breakwater_writes_guarded_total          Writes refused for two masters or missing replicas.
 breakwater_script_loads_total            Sources sent to the node in front of an EVALSHA.
 breakwater_script_loads_refused_total    Such sources that the node refused.
 breakwater_libraries_restored_total      Libraries of functions loaded again into an empty node.
@@ -258,6 +259,7 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_tombstones_consumed_total", |it| &it.tombstones_consumed),
         plain("breakwater_pushes_dropped_total", |it| &it.pushes_dropped),
         plain("breakwater_replica_reads_total", |it| &it.replica_reads),
+        plain("breakwater_writes_guarded_total", |it| &it.writes_guarded),
         plain("breakwater_script_loads_total", |it| &it.script_loads),
         plain("breakwater_script_loads_refused_total", |it| &it.script_loads_refused),
         plain("breakwater_panics_total", |it| &it.panics),

@@ -111,6 +111,8 @@ pub struct WorkerStats {
     pub script_loads_refused: Counter,
     /// Commands that were sent to a replica.
     pub replica_reads: Counter,
+    /// Writes that were held back to protect what is there.
+    pub writes_guarded: Counter,
     /// Panics that were caught at the edge of a session or a lane.
     pub panics: Counter,
     /// From the arrival of a command to the moment it was handed to the kernel, in µs.
@@ -224,6 +226,7 @@ impl WorkerStats {
             subscription_gaps: Counter::default(),
             subscriptions_moved: Counter::default(),
             replica_reads: Counter::default(),
+            writes_guarded: Counter::default(),
             script_loads: Counter::default(),
             script_loads_refused: Counter::default(),
             panics: Counter::default(),

@@ -8,6 +8,7 @@
 //! new epoch, so that each session drains before it moves (INV-12 a). What moves within a cluster
 //! is counted slot by slot ([`slots`]).
 
+pub mod claims;
 pub mod cluster;
 pub mod facts;
 pub mod pulse;
@@ -31,6 +32,7 @@ use crate::config::{Ping, PresentAs, UpstreamSettings};
 use crate::resp::limits::Limits;
 use crate::upstream::dial::Node;
 use crate::worker::Shared;
+use claims::Claims;
 use facts::Facts;
 use sentinel::group::Group;
 use slots::SlotMap;
@@ -54,6 +56,8 @@ pub struct Topology {
     pub facts: Option<Arc<Facts>>,
     /// Who watches the node, behind Sentinel, as they were seen last.
     pub group: Option<Arc<Group>>,
+    /// What two claim at once, for as long as nothing is to be written there.
+    pub claims: Option<Arc<Claims>>,
 }
 
 /// Where snapshots are published.
@@ -104,7 +108,9 @@ pub fn fitted(table: Table, node: &Node) -> Table {
             table
         }
     };
-    with_our_answers(table, &node.settings).writes_refused(node.deployment.is_readonly())
+    with_our_answers(table, &node.settings)
+        .writes_refused(node.deployment.is_readonly())
+        .writes_watched(node.settings.guards.watch_writes())
 }
 
 /// The table with those commands made local that are answered here before this kind of upstream
@@ -155,6 +161,7 @@ impl Topology {
             table,
             facts: None,
             group: None,
+            claims: None,
         }
     }
 
@@ -178,7 +185,20 @@ impl Topology {
             table: Arc::clone(&self.table),
             facts: self.facts.clone(),
             group: self.group.clone(),
+            claims: self.claims.clone(),
         }
+    }
+
+    /// The same picture, whose table watches writes exactly if there is something to watch for. Who
+    /// publishes another table, or other claims, passes it through here.
+    #[must_use]
+    pub fn guarded(self) -> Self {
+        let does = self.claims.is_some() || self.node.settings.guards.watch_writes();
+        if self.table.watches_writes() == does {
+            return self;
+        }
+        let table = (*self.table).clone().writes_watched(does);
+        Self { table: Arc::new(table), ..self }
     }
 
     /// The same picture with its deployment's mode, which has changed.

@@ -29,6 +29,7 @@ use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::{Exchange, ExchangeError};
 use crate::upstream::health::SILENCE;
 use crate::upstream::health::chart::{Answered, Signal, State};
+use crate::watch::info::Info;
 
 /// Looks after one node. While it lives, commands leave it to us to find out whether the node is
 /// back.
@@ -42,6 +43,8 @@ pub struct Pulse {
     beats: u64,
     /// When the last beat began.
     beaten_at: Micros,
+    /// When it was asked for its replicas last.
+    sync_at: Micros,
     /// When INFO was due last.
     info_at: Micros,
     /// When the newest connection was made.
@@ -97,6 +100,7 @@ impl Pulse {
             expects_primary,
             beats: 0,
             beaten_at: 0,
+            sync_at: 0,
             info_at: 0,
             connected_at: 0,
             is_connected: false,
@@ -180,6 +184,7 @@ impl Pulse {
             true => self.answered(ask_all(exchange, &[&[b"INFO", b"persistence"]])).await?,
             false => Vec::new(),
         };
+        self.ask_sync(exchange, began).await?;
         let left = self.node.health.report().loading_left;
         let answered = Answered {
             error,
@@ -195,6 +200,23 @@ impl Pulse {
         control::node_ping(&self.node.name, took);
         self.probe(answered).await;
         Ok(Beat { error, was_asked_role: asks_role, role, is_info_due: self.is_info_due(began) })
+    }
+
+    /// Asks a primary how many of its replicas are in step, once a second while writes depend on it.
+    async fn ask_sync(&mut self, exchange: &mut Exchange, now: Micros) -> Result<(), DialError> {
+        let Some(guard) = &self.node.settings.guards.write_guard else {
+            return Ok(());
+        };
+        if !self.expects_primary || now.saturating_sub(self.sync_at) < SYNC_EVERY {
+            return Ok(());
+        }
+        self.sync_at = now;
+        let info = self.answered(ask_all(exchange, &[&[b"INFO", b"replication"]])).await?;
+        let max_lag = guard.max_lag;
+        let in_step = info.first().and_then(|info| in_step(info, max_lag.as_secs()));
+        let wanted = (guard.replicas, clock::to_micros(max_lag));
+        self.node.sync.note(in_step, wanted, clock::micros());
+        Ok(())
     }
 
     /// Waits for the answer to a question, within the bound of the control plane.
@@ -341,6 +363,15 @@ fn read_role(reply: &Bytes) -> Option<Role> {
     }
 }
 
+/// How many replicas a primary names in INFO that have everything it had so many seconds ago; `None`
+/// if it does not tell.
+fn in_step(info: &[u8], max_lag: u64) -> Option<u64> {
+    let info = Info::read(std::str::from_utf8(info).ok().filter(|it| it.starts_with('$'))?);
+    let replicas = info.replicas().into_iter();
+    let well = replicas.filter(|it| it.state == "online" && it.lag <= max_lag).count();
+    info.is("role", "master").then_some(well as u64)
+}
+
 /// The seconds that INFO says are left.
 fn loading_left(info: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(info).ok()?;
@@ -354,6 +385,9 @@ const BEAT_EVERY: Micros = 500 * MILLISECOND;
 const BEAT_SUSPICIOUS: Micros = 100 * MILLISECOND;
 /// Of those, how many go by between two questions how long loading will take.
 const REST_EVERY: u64 = 5;
+/// How often a primary is asked for its replicas while writes depend on them. A beat comes twice in
+/// that time, so that it is never much more.
+const SYNC_EVERY: Micros = 900 * MILLISECOND;
 /// How often INFO is due.
 const INFO_EVERY: Micros = 10 * SECOND;
 /// A connection that ended earlier than this is replaced only after [`CONNECT_EVERY`].
@@ -384,6 +418,20 @@ mod tests {
         assert_eq!(replica("sync"), Some(Role::Replica { is_linked: false, offset: 9 }));
         assert_eq!(read("-NOPERM no\r\n"), None);
         assert_eq!(read("*1\r\n$1\r\nx\r\n"), None);
+    }
+
+    #[test]
+    fn replicas_count_that_are_online_and_not_far_behind() {
+        let replica = |number: u32, state: &str, lag: u32| {
+            format!("slave{number}:ip=h,port=1,state={state},offset=9,lag={lag}\r\n")
+        };
+        let lines =
+            [replica(0, "online", 1), replica(1, "online", 11), replica(2, "wait_bgsave", 0)];
+        let info = format!("$99\r\n# Replication\r\nrole:master\r\n{}", lines.concat());
+        assert_eq!(in_step(info.as_bytes(), 10), Some(1));
+        assert_eq!(in_step(info.as_bytes(), 11), Some(2));
+        assert_eq!(in_step(b"$9\r\nrole:slave\r\n", 10), None);
+        assert_eq!(in_step(b"-NOPERM no\r\n", 10), None);
     }
 
     #[test]

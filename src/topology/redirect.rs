@@ -80,6 +80,10 @@ pub fn of_block<'a>(before: &'a [u8], reply: &'a [u8]) -> Option<Redirect<'a>> {
     if let Some(redirect) = read(reply) {
         return Some(redirect);
     }
+    if reply.starts_with(b":") {
+        // WAIT behind a write: what the write was told is what counts.
+        return read(before);
+    }
     if !reply.starts_with(b"-EXECABORT") {
         return None;
     }

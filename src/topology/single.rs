@@ -156,6 +156,7 @@ pub fn learnt_topology(epoch: u64, recoveries: u64, node: &Arc<Node>, learnt: Le
         table: Arc::new(table(node, learnt.commands)),
         facts: Some(Arc::new(learnt.facts)),
         group: None,
+        claims: None,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::upstream::deployment::keyring::Key;
 use crate::upstream::exchange::{Exchange, ExchangeError};
 use crate::upstream::health::Health;
 use crate::upstream::identity::Presented;
+use crate::upstream::sync::Sync;
 
 /// One Redis process, and all that is needed to connect to it.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Node {
     pub in_step_until: AtomicU64,
     /// How it is, as everybody in this process knows it.
     pub health: Health,
+    /// How many replicas are in step with it, while somebody wants to know.
+    pub sync: Sync,
 }
 
 /// What a new connection is for.
@@ -372,7 +375,8 @@ impl Node {
         let name = settings.endpoint.to_string();
         let (in_step_until, acceptance) = (AtomicU64::default(), Acceptance::default());
         let health = Health::default();
-        Self { id, name, settings, deployment, acceptance, tls, in_step_until, health }
+        let sync = Sync::default();
+        Self { id, name, settings, deployment, acceptance, tls, in_step_until, health, sync }
     }
 
     /// Whether others may serve what it serves: it can redirect, and be replaced.

@@ -25,5 +25,6 @@ pub(crate) mod rig;
 pub mod role;
 pub mod subscriber;
 pub mod succession;
+pub mod sync;
 pub mod task;
 pub mod verify;

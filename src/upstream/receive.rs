@@ -149,7 +149,8 @@ fn whole(
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
     }
-    if kind == b'-' && is_taken(worker, lane, bytes) {
+    let is_error = kind == b'-' || (frames > 1 && lane.block.1.starts_with(b"-"));
+    if is_error && is_taken(worker, lane, bytes) {
         return Ok(());
     }
     let handed_at = handed_at(worker, lane, end, bytes);

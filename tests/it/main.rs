@@ -18,6 +18,7 @@ mod credentials;
 mod differential;
 mod errors;
 mod getkeys;
+mod guards;
 mod health;
 mod info;
 mod interleavings;

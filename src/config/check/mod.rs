@@ -8,6 +8,7 @@
 //! because it may be exactly what could not be read. What is present still is.
 
 mod credentials;
+mod guards;
 mod listener;
 mod request;
 mod upstream;

@@ -16,7 +16,7 @@ use super::super::{
     UnavailableError, UpstreamSettings,
 };
 use super::credentials::{credentials, of_sentinels};
-use super::{Checker, NoUpstream, Place, UPSTREAM, one_of};
+use super::{Checker, NoUpstream, Place, UPSTREAM, guards, one_of};
 use crate::cli::RunFlags;
 use crate::tls::is_server_name;
 use std::collections::BTreeMap;
@@ -62,6 +62,7 @@ pub(super) fn check(
     let lane_idle = checker.time("lane_idle", &written.lane_idle, SECOND..=DAY);
     let present_as = present_as(checker, written.present_as.as_ref(), &url);
     let mode = mode(checker, written.mode.as_ref());
+    let guards = guards::check(checker, written);
     let unavailable_error = unavailable_error(checker, written.unavailable_error.as_ref());
     let ping = ping(checker, written.ping.as_ref(), &url);
     let replica_reads = replica_reads(checker, written.replica_reads.as_ref());
@@ -85,6 +86,7 @@ pub(super) fn check(
         cluster,
         sentinel,
         mode,
+        guards,
         unavailable_error,
         ping,
         db,

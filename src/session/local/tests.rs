@@ -812,6 +812,7 @@ fn an_upstream_without_setinfo_shows_no_libraries() {
         epoch: 1,
         recoveries: 0,
         group: None,
+        claims: None,
         failover_until: 0,
         slots: None,
         node: Arc::clone(&topology.node),

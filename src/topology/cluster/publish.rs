@@ -8,10 +8,13 @@
 //! What surprises: making a snapshot may run twice, if a worker was quicker. So nothing in it
 //! counts or logs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::picture::Picture;
 use super::{Follower, Topology};
+use crate::config::SplitBrain;
+use crate::topology::claims::Claims;
 use crate::topology::facts::{Facts, Learnt};
 use crate::topology::single;
 use crate::topology::slots::{Health, Member, MemberRole, NodeId, SlotMap};
@@ -58,6 +61,21 @@ impl Follower {
             }
             None => current.clone(),
         });
+    }
+
+    /// Publishes the slots that two claim, if they are others than those of the snapshot.
+    pub(super) fn publish_claims(&self, split: &BTreeMap<u16, (NodeId, NodeId)>, map: &SlotMap) {
+        let topology = self.shared.topology.load();
+        let named = |id| map.members.get(id).map(|member| member.node.name.clone());
+        let slots = split.iter().filter_map(|(&slot, &(one, other))| {
+            let claimants = [named(one)?, named(other)?];
+            Some((slot, claimants))
+        });
+        let refuses = topology.node.settings.guards.split_brain == SplitBrain::RefuseWrites;
+        let claims = Claims::of_slots(slots.collect()).filter(|_| refuses).map(Arc::new);
+        if topology.claims != claims {
+            self.swap(|current| Topology { claims: claims.clone(), ..current.clone() });
+        }
     }
 
     /// Publishes what a node has told about itself.
@@ -122,8 +140,9 @@ impl Follower {
 
     /// Publishes what follows from the newest snapshot, unless that belongs to another deployment.
     fn swap(&self, mut next: impl FnMut(&Topology) -> Topology) {
-        self.shared.topology.rcu(|current| {
-            if current.epoch == self.epoch { Arc::new(next(current)) } else { Arc::clone(current) }
+        self.shared.topology.rcu(|current| match current.epoch == self.epoch {
+            true => Arc::new(next(current).guarded()),
+            false => Arc::clone(current),
         });
     }
 

@@ -75,7 +75,10 @@ impl Follower {
 
     /// Begins another round when the last one is over and it is time.
     fn begin_round(&mut self, map: &SlotMap, now: Micros) {
-        if now < self.rounds.round_at || !self.rounds.left.is_empty() {
+        let is_time = now >= self.rounds.round_at || self.rounds.survey.is_contested();
+        // Before the first map there is nobody to ask, and no reason to wait for the next round.
+        let is_nobody_known = map.members.primaries().next().is_none();
+        if !is_time || is_nobody_known || !self.rounds.left.is_empty() {
             return;
         }
         self.rounds.survey.end_round();
@@ -134,11 +137,13 @@ impl Follower {
         }
         let totals = self.rounds.survey.totals(now);
         control::migrations(&totals);
-        let split = self.rounds.survey.split().filter(|_| totals.split > 0);
-        if let Some((slot, one, other)) = split.filter(|_| !self.rounds.is_split_told) {
-            events::slots_split(totals.split, slot, name(map, one), name(map, other));
+        let split = self.rounds.survey.split();
+        let first = split.first_key_value().filter(|_| !self.rounds.is_split_told);
+        if let Some((slot, (one, other))) = first {
+            events::slots_split(split.len(), *slot, name(map, *one), name(map, *other));
         }
-        self.rounds.is_split_told = split.is_some();
+        self.rounds.is_split_told = !split.is_empty();
+        self.publish_claims(&split, map);
         self.publish_migrations();
     }
 

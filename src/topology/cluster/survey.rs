@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use super::view::{Open, View, Way};
 use crate::clock::{Micros, SECOND};
+use crate::route::slot::SLOTS;
 use crate::topology::slots::{Member, MemberRole, Migration, NodeId, SlotMap};
 
 /// What is known of slots on the move.
@@ -25,8 +26,12 @@ pub struct Survey {
     /// Slots with two masters at the end of the last round. A move looks the same for as long as
     /// one has not been asked.
     suspected: BTreeSet<u16>,
-    /// Those that had two masters at the ends of two rounds.
+    /// Those that had two masters at the ends of two rounds, and still have.
     split: BTreeSet<u16>,
+    /// Number of the round.
+    round: u64,
+    /// Somebody has claimed what somebody else claims, and no round has ended since.
+    is_contested: bool,
 }
 
 /// What a primary said of itself when it was asked last.
@@ -34,6 +39,9 @@ pub struct Survey {
 struct Said {
     open: Vec<Open>,
     ranges: Vec<(u16, u16)>,
+    /// In which round: a claim that was not repeated since is that of a node which does not answer,
+    /// and nobody can write to it.
+    round: u64,
 }
 
 /// A slot that is open at one end at least.
@@ -129,8 +137,21 @@ impl Survey {
             self.said.remove(&member.node.id);
             return;
         }
-        let said = Said { open: view.open.clone(), ranges: myself.ranges.clone() };
-        self.said.insert(member.node.id, said);
+        let ranges = myself.ranges.clone();
+        let said = Said { open: view.open.clone(), ranges, round: self.round };
+        let before = self.said.insert(member.node.id, said);
+        let is_same = before.is_some_and(|before| before.ranges == myself.ranges);
+        if !is_same {
+            self.note_claims();
+        }
+    }
+
+    /// Somebody claims other slots than before. Whoever lets go of a claim ends the quarrel at once;
+    /// a new one is looked into at once.
+    fn note_claims(&mut self) {
+        let claimed = self.claimed_twice(self.round.saturating_sub(1));
+        self.split.retain(|slot| claimed.contains_key(slot));
+        self.is_contested |= claimed.keys().any(|slot| !self.suspected.contains(slot));
     }
 
     /// Remembers how many keys the source of an open slot has at `now`.
@@ -159,20 +180,30 @@ impl Survey {
         !self.open.is_empty() || !self.suspected.is_empty()
     }
 
-    /// Everybody has been asked once more.
-    pub fn end_round(&mut self) {
-        let suspected: BTreeSet<u16> = self.claimed_twice().into_keys().collect();
-        self.split = suspected.intersection(&self.suspected).copied().collect();
-        self.suspected = suspected;
+    /// Whether two claim what only one did when the last round ended: the next need not wait.
+    #[must_use]
+    pub fn is_contested(&self) -> bool {
+        self.is_contested
     }
 
-    /// A slot that has two masters, and these.
+    /// Everybody who answers has been asked once more.
+    pub fn end_round(&mut self) {
+        let suspected: BTreeSet<u16> = self.claimed_twice(self.round).into_keys().collect();
+        self.split = suspected.intersection(&self.suspected).copied().collect();
+        self.suspected = suspected;
+        self.is_contested = false;
+        self.round += 1;
+    }
+
+    /// The slots that have two masters, and these.
     #[must_use]
-    pub fn split(&self) -> Option<(u16, NodeId, NodeId)> {
-        let claimed = self.claimed_twice();
-        self.split
-            .iter()
-            .find_map(|slot| claimed.get(slot).map(|&(one, other)| (*slot, one, other)))
+    pub fn split(&self) -> BTreeMap<u16, (NodeId, NodeId)> {
+        if self.split.is_empty() {
+            return BTreeMap::new();
+        }
+        let mut claimed = self.claimed_twice(self.round.saturating_sub(1));
+        claimed.retain(|slot, _| self.split.contains(slot));
+        claimed
     }
 
     /// What goes into the map.
@@ -237,13 +268,15 @@ impl Survey {
         }
     }
 
-    /// Slots that several primaries have claimed for themselves when they were asked last, with two
-    /// of them.
-    fn claimed_twice(&self) -> BTreeMap<u16, (NodeId, NodeId)> {
-        let (mut owners, mut split) = (BTreeMap::new(), BTreeMap::new());
-        for (&node, said) in &self.said {
+    /// Slots that several primaries have claimed for themselves since the round `since`, with two of
+    /// them.
+    fn claimed_twice(&self, since: u64) -> BTreeMap<u16, (NodeId, NodeId)> {
+        let mut owners = vec![None; usize::from(SLOTS)];
+        let mut split = BTreeMap::new();
+        for (&node, said) in self.said.iter().filter(|(_, said)| said.round >= since) {
             for slot in said.ranges.iter().flat_map(|&(first, last)| first..=last) {
-                if let Some(other) = owners.insert(slot, node) {
+                let owner = owners.get_mut(usize::from(slot));
+                if let Some(other) = owner.and_then(|owner| owner.replace(node)) {
                     split.insert(slot, (other, node));
                 }
             }
@@ -424,20 +457,43 @@ mod tests {
         assert_eq!(survey.totals(0).failed, 1);
     }
 
+    fn split(survey: &Survey) -> Vec<(u16, NodeId, NodeId)> {
+        let split = survey.split();
+        assert_eq!(survey.totals(0).split, split.len());
+        split.into_iter().map(|(slot, (one, other))| (slot, one, other)).collect()
+    }
+
     #[test]
-    fn a_slot_with_two_masters_is_split() {
+    fn a_slot_with_two_masters_is_split_until_one_lets_go() {
         let mut survey = Survey::default();
         told(&mut survey, "0-8", "7-9");
+        assert!(survey.is_contested(), "the next round need not wait");
         survey.end_round();
-        assert_eq!(
-            (survey.totals(0).split, survey.is_busy()),
-            (0, true),
-            "one has not been asked again"
-        );
+        assert_eq!((survey.totals(0).split, survey.is_busy()), (0, true), "asked only once");
+        assert!(!survey.is_contested());
+        told(&mut survey, "0-8", "7-9");
         survey.end_round();
-        assert_eq!((survey.totals(0).split, survey.split()), (2, Some((7, A, B))));
+        assert_eq!(split(&survey), [(7, A, B), (8, A, B)]);
+        assert!(!survey.is_contested(), "that is known");
+        told(&mut survey, "0-7", "7-9");
+        assert_eq!(split(&survey), [(7, A, B)], "no round need end for that");
         told(&mut survey, "0-6", "7-9");
+        assert_eq!(split(&survey), []);
         survey.end_round();
-        assert_eq!((survey.totals(0).split, survey.split()), (0, None));
+        assert_eq!(split(&survey), []);
+    }
+
+    #[test]
+    fn a_claim_of_one_that_does_not_answer_is_none() {
+        let mut survey = Survey::default();
+        let map = told(&mut survey, "0-8", "9");
+        survey.end_round();
+        // Its replica has taken over; the old primary is dead and says nothing any more.
+        for _ in 0..3 {
+            let line = "b b:1@2 myself,master - 0 0 1 connected 0-9\n";
+            survey.note(&nodes::read(line), &map);
+            survey.end_round();
+            assert_eq!(split(&survey), []);
+        }
     }
 }

@@ -181,8 +181,9 @@ impl Follower {
 
     /// Publishes what follows from the newest snapshot, unless that belongs to another deployment.
     pub(super) fn swap(&self, next: impl Fn(&Topology) -> Topology) {
-        self.shared.topology.rcu(|current| {
-            if current.epoch == self.epoch { Arc::new(next(current)) } else { Arc::clone(current) }
+        self.shared.topology.rcu(|current| match current.epoch == self.epoch {
+            true => Arc::new(next(current).guarded()),
+            false => Arc::clone(current),
         });
     }
 
@@ -228,7 +229,7 @@ impl Follower {
             }
         }
         let names: Vec<String> = suspects.iter().map(Endpoint::to_string).collect();
-        self.rivals.retain(|rival| names.contains(rival));
+        self.rivals.retain(|rival, _| names.contains(rival));
         // Without a primary nobody is its rival.
         for address in suspects.into_iter().filter(|_| self.primary.is_some()) {
             let Some(node) = self.nodes.node(&address) else { continue };
@@ -245,7 +246,7 @@ impl Follower {
         let is_primary = self.primary.as_ref().is_some_and(|it| it.claim.address == *address);
         match role {
             Some(Role::Master) if !is_primary => {
-                self.rivals.insert(address.to_string());
+                self.rivals.entry(address.to_string()).or_insert_with(clock::micros);
             }
             Some(Role::Replica) => {
                 self.rivals.remove(&address.to_string());

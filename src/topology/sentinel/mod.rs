@@ -20,7 +20,7 @@ pub mod truth;
 pub mod verify;
 pub mod watcher;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,8 +100,9 @@ struct Follower {
     forgotten: Option<Claim>,
     /// Those that were in use before, and until when they are looked after.
     former: VecDeque<(Endpoint, Micros)>,
-    /// Those that say that they are masters beside the one in use.
-    rivals: BTreeSet<String>,
+    /// Those that say that they are masters beside the one in use, and since when they have said
+    /// nothing else.
+    rivals: BTreeMap<String, Micros>,
     /// When rivals are looked for again.
     probe_at: Micros,
     /// What the primary wants of its replicas.
@@ -176,7 +177,7 @@ impl Follower {
             outlook: Outlook::default(),
             forgotten: None,
             former: VecDeque::new(),
-            rivals: BTreeSet::new(),
+            rivals: BTreeMap::new(),
             probe_at: 0,
             min_replicas: None,
             first_answer: None,

@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use super::group::{Group, Standing};
 use super::{Condition, Follower, truth};
-use crate::clock;
+use crate::clock::{self, Micros};
+use crate::config::SplitBrain;
 use crate::findings::Severity;
 use crate::stats::control;
 use crate::topology::Topology;
+use crate::topology::claims::Claims;
 
 // === impl Follower ===
 
@@ -39,11 +41,29 @@ impl Follower {
             let group = Arc::new(group);
             self.swap(|current| Topology { group: Some(Arc::clone(&group)), ..current.clone() });
         }
+        let claims = self.claims(clock::micros()).map(Arc::new);
+        if self.shared.topology.load().claims != claims {
+            self.swap(|current| Topology { claims: claims.clone(), ..current.clone() });
+        }
+    }
+
+    /// The second master that has been one for longer than a failover explains, if writes are to be
+    /// refused for it.
+    fn claims(&self, now: Micros) -> Option<Claims> {
+        let primary = &self.primary.as_ref()?.contact.node;
+        let guards = &primary.settings.guards;
+        let grace = clock::to_micros(guards.split_brain_grace);
+        let mut lasting = self.rivals.iter().filter(|(_, since)| now >= **since + grace);
+        let (rival, _) = lasting.find(|_| guards.split_brain == SplitBrain::RefuseWrites)?;
+        Some(Claims::Group {
+            master_name: self.settings.master_name.clone(),
+            claimants: [primary.name.clone(), rival.clone()],
+        })
     }
 
     /// The group as it was seen last.
     pub(super) fn group(&self) -> Group {
-        let rivals = self.rivals.iter().filter_map(|name| {
+        let rivals = self.rivals.keys().filter_map(|name| {
             let (host, port) = name.rsplit_once(':')?;
             super::report::endpoint(host.trim_matches(['[', ']']), port)
         });
