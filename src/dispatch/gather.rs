@@ -200,7 +200,7 @@ pub fn spread(
 }
 
 /// Sends the same bytes to all `nodes`. A replica that cannot be had is left out; without a primary
-/// nothing is sent.
+/// nothing is sent. INFO speaks of those who are there: libraries ask it before anything else.
 fn everywhere(
     worker: &mut Worker,
     slots: &SlotMap,
@@ -215,7 +215,8 @@ fn everywhere(
     let is_replica = |node: &Node| {
         slots.members.get(node.id).is_some_and(|member| member.role == MemberRole::Replica)
     };
-    ways.retain(|(node, way)| way.is_ok() || !is_replica(node));
+    let may_lack = |node: &Node| spec.id == INFO || is_replica(node);
+    ways.retain(|(node, way)| way.is_ok() || !may_lack(node));
     let refused = ways.iter().find_map(|(_, way)| way.as_ref().err());
     let none = Refusal::NoMap { seed: order.topology.node.name.clone() };
     if let Some(refusal) = refused.or(ways.is_empty().then_some(&none)) {
@@ -536,6 +537,7 @@ const HELD_SHARE: usize = 4;
 /// A scan that goes to its next node asks for a newer map than this.
 const MAP_YOUNG: Micros = 5 * SECOND;
 const INVALID_CURSOR: &str = "ERR invalid cursor";
+const INFO: CommandId = builtin_id("info");
 const PING: CommandId = builtin_id("ping");
 const PUBSUB_SHARDCHANNELS: CommandId = builtin_id("pubsub|shardchannels");
 const PUBSUB_SHARDNUMSUB: CommandId = builtin_id("pubsub|shardnumsub");

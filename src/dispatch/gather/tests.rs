@@ -8,6 +8,11 @@ use super::*;
 use crate::resp::write::command;
 use crate::route::slot::{SLOTS, slot};
 use crate::session::state::SessionId;
+use crate::stats::labels::DialFailure;
+use crate::topology::slots::NodeId;
+use crate::upstream::dial::DialError;
+use crate::upstream::health::chart::Signal;
+use crate::upstream::lane::LaneState;
 use crate::upstream::rig::Rig;
 
 fn line(words: &str) -> Vec<u8> {
@@ -251,6 +256,26 @@ fn more_than_may_be_held_is_dropped_and_said() {
     rig.say(ann, &line("GET a"));
     answer(&mut rig, 2, b":1\r\n");
     assert_eq!(told(&mut rig, ann), ":1\r\n");
+}
+
+#[test]
+fn info_speaks_of_those_who_are_there_and_what_changes_something_of_all_or_none() {
+    let (mut rig, ann) = rig();
+    let map = rig.worker.topology.load().slots.clone().unwrap();
+    let error = DialError::new(DialFailure::Refused, "refused".into());
+    let far = rig.worker.now + 3600 * crate::clock::SECOND;
+    let gone = map.members.get(NodeId(1)).unwrap();
+    gone.node.note(Signal::DialFailed { error: &error, is_probe: false }, far);
+    let lane = rig.focus_on_node(1).lane_id();
+    rig.worker.lanes.get_mut(lane).unwrap().state = LaneState::Dialling;
+    rig.say(ann, &line("INFO server"));
+    for node in [0, 2] {
+        answer(&mut rig, node, b"$27\r\n# Server\r\nredis_version:7\r\n\r\n");
+    }
+    assert!(told(&mut rig, ann).contains("redis_version:7"));
+    rig.worker.now += 60 * crate::clock::SECOND;
+    rig.say(ann, &line("DBSIZE"));
+    assert_eq!(rig.focus_on_node(0).queued(), b"", "not a part of it was sent");
 }
 
 #[test]
