@@ -61,8 +61,7 @@ pub(super) fn check(
     let user_timeout = checker.time("user_timeout", &written.user_timeout, unacknowledged);
     let lane_idle = checker.time("lane_idle", &written.lane_idle, SECOND..=DAY);
     let present_as = present_as(checker, written.present_as.as_ref(), &url);
-    let mode = mode(checker, written.mode.as_ref());
-    let guards = guards::check(checker, written);
+    let (mode, guards) = (mode(checker, written.mode.as_ref()), guards::check(checker, written));
     let unavailable_error = unavailable_error(checker, written.unavailable_error.as_ref());
     let ping = ping(checker, written.ping.as_ref(), &url);
     let replica_reads = replica_reads(checker, written.replica_reads.as_ref());
