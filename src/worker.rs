@@ -330,6 +330,12 @@ impl Worker {
     /// Begins a batch: one clock read and one look at the published snapshot.
     pub fn begin_batch(&mut self) -> Arc<Topology> {
         self.now = clock::micros();
+        self.follow_topology()
+    }
+
+    /// The published snapshot, and what follows from its being another one. Not to be called while
+    /// a session or a lane is lent that could have commands to be moved.
+    pub fn follow_topology(&mut self) -> Arc<Topology> {
         let topology = Arc::clone(self.topology.load());
         let epoch = self.reaches.epoch();
         if self.reaches.note_recoveries(topology.epoch, topology.recoveries) {

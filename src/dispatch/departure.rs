@@ -9,6 +9,7 @@
 //! may be the one that is lent. Whoever marks a session is followed by [`due`], once the lane is
 //! back.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -40,6 +41,8 @@ use crate::worker::{SharedWorker, Worker};
 #[derive(Debug, Default)]
 pub struct Detouring {
     sessions: Vec<SessionId>,
+    /// The same, to be looked up: there may be thousands of them.
+    listed: HashSet<SessionId>,
     /// Slots and their owners.
     pub patches: Vec<(u16, NodeId)>,
     waker: Option<Waker>,
@@ -67,6 +70,9 @@ pub fn due(worker: &mut Worker) {
     if worker.detouring.sessions.is_empty() {
         return;
     }
+    // Before anything goes to a new node: what waits on lanes to the one before may come first.
+    worker.follow_topology();
+    worker.detouring.listed.clear();
     for id in std::mem::take(&mut worker.detouring.sessions) {
         advance(worker, id);
     }
@@ -245,7 +251,7 @@ fn publish(worker: &mut Worker) {
 impl Detouring {
     /// The session may have something to be sent.
     pub fn mark(&mut self, session: SessionId) {
-        if !self.sessions.contains(&session) {
+        if self.listed.insert(session) {
             self.sessions.push(session);
         }
         self.wake();

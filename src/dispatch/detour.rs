@@ -231,7 +231,8 @@ fn detour_of(
     let on_the_road = worker.sessions.get_mut(waiter.session).filter(|_| waiter.is_detour);
     let known = on_the_road.and_then(|session| take_off(session, waiter));
     if let Some(known) = known {
-        return Detour { key, answer, ..known };
+        let waiter = Waiter { resent: waiter.resent, ..known.waiter };
+        return Detour { waiter, key, answer, ..known };
     }
     // Before a single node everything is in everything's way.
     let slot = topology.slots.as_ref().and_then(|_| route::frame::slot_of(&topology.table, &frame));

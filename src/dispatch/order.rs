@@ -16,6 +16,7 @@ use crate::topology::Topology;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::LaneKey;
+use crate::upstream::loss::GONE_AFTER;
 use crate::upstream::pool::NoLane;
 use crate::worker::Worker;
 
@@ -50,9 +51,12 @@ impl Order<'_> {
         refusal: Refusal,
     ) -> Dispatched {
         worker.shared.map_is_old.notify_one();
-        if !patience::may_wait(worker, self.topology, session, node, worker.now)
-            && let Some(spec) = self.topology.table.spec(self.asked.command)
-        {
+        let may_wait = patience::may_wait(worker, self.topology, session, node, worker.now);
+        if may_wait && session.in_flight > 0 && self.topology.slots.is_none() {
+            // What it sent before is still on a lane, and comes first (INV-12).
+            return Dispatched::Wait;
+        }
+        if !may_wait && let Some(spec) = self.topology.table.spec(self.asked.command) {
             return match self.asked.frames {
                 1 => not_executed(worker, session, spec, &refusal),
                 frames => not_executed_block(worker, session, spec, frames, &refusal),
@@ -84,7 +88,8 @@ pub fn unless_replaced(
     let since = *session.waits_since.get_or_insert(worker.now);
     let may_wait = patience::may_wait(worker, topology, session, node, since);
     // Nothing is executed for somebody who has gone (INV-3).
-    if may_wait && !session.socket.has_peer_closed() {
+    let has_waited = worker.now.saturating_sub(since) >= GONE_AFTER;
+    if may_wait && !(has_waited && session.has_left()) {
         worker.shared.map_is_old.notify_one();
         worker.detouring.mark(session.id);
         return Dispatched::Wait;

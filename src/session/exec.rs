@@ -7,6 +7,8 @@
 //! What surprises: HELLO inside a transaction changes the spelling of the elements behind it. They
 //! are framed by the scanner of replies, which reads both versions.
 
+use std::sync::Arc;
+
 use crate::command::Command;
 use crate::dispatch::Settled;
 use crate::resp::frames;
@@ -71,7 +73,7 @@ fn splice(
         );
         return Some(line);
     }
-    let topology = worker.begin_batch();
+    let topology = Arc::clone(worker.topology.load());
     let mut out = header.to_vec();
     let mut rest = bytes.get(end..)?;
     let mut ours = ours.iter().peekable();

@@ -41,6 +41,7 @@ use std::task::{Context, Poll};
 use crate::buffer::LARGE_BYTES;
 use crate::net::ReadHalf;
 use crate::stats::labels::ClosedReason;
+use crate::topology::Topology;
 use crate::upstream::lane::LaneId;
 use crate::worker::{SCRATCH_BYTES, SharedWorker, Worker};
 use state::{Closing, Session, SessionId};
@@ -65,6 +66,8 @@ fn poll_session(
     cx: &mut Context<'_>,
 ) -> Poll<ClosedReason> {
     let mut worker = worker.borrow_mut();
+    // Before the session is lent: if another node is published, its own commands are moved as well.
+    let topology = worker.begin_batch();
     let Some(mut session) = worker.sessions.lend(id) else {
         return Poll::Ready(ClosedReason::Panic);
     };
@@ -72,7 +75,8 @@ fn poll_session(
         session.waker = Some(cx.waker().clone());
     }
     // A panic ends this session and no other.
-    let turn = catch_unwind(AssertUnwindSafe(|| turn(&mut worker, &mut session, read, cx)));
+    let turn = AssertUnwindSafe(|| turn(&mut worker, &topology, &mut session, read, cx));
+    let turn = catch_unwind(turn);
     if turn.is_err() {
         worker.stats.panics.increment();
         worker.scratch.resize(SCRATCH_BYTES, 0);
@@ -97,8 +101,13 @@ fn poll_session(
 }
 
 /// Writes what is owed, dispatches what waits, reads what is there.
-fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mut Context<'_>) {
-    let topology = worker.begin_batch();
+fn turn(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    read: &mut ReadHalf,
+    cx: &mut Context<'_>,
+) {
     worker.stats.turn_sessions.increment();
     session.write_blocked = false;
     session.parked = true;
@@ -109,7 +118,7 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
     session.out.rest(&mut worker.pool);
     for _ in 0..READS_A_TURN {
         if session.has_input() {
-            let goes_on = session.admits() && !feed::held(worker, &topology, session).is_stuck;
+            let goes_on = session.admits() && !feed::held(worker, topology, session).is_stuck;
             if goes_on {
                 continue;
             }
@@ -133,7 +142,7 @@ fn turn(worker: &mut Worker, session: &mut Session, read: &mut ReadHalf, cx: &mu
             }
             Poll::Ready(Ok(count)) if count > 0 => {
                 let input = scratch.get(..count).unwrap_or_default();
-                take_input(worker, &topology, session, input) && !session.reads_ahead()
+                take_input(worker, topology, session, input) && !session.reads_ahead()
             }
             Poll::Ready(end) => {
                 // What waits only for its own session's earlier commands is still dispatched.

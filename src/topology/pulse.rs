@@ -196,6 +196,7 @@ impl Pulse {
             loading_left: rest.first().and_then(|info| loading_left(info)).or(left),
             took,
         };
+        self.node.heard(clock::micros());
         self.node.note(Signal::Beat(&answered), clock::micros());
         control::node_ping(&self.node.name, took);
         self.probe(answered).await;

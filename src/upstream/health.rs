@@ -263,6 +263,10 @@ impl Health {
 
     /// Takes a signal in, and returns the state before and after if it has changed.
     fn take(&self, signal: Signal<'_>, now: Micros) -> Option<(State, State)> {
+        // What only the control plane could take back is not believed where it does not look.
+        if matches!(signal, Signal::Refused(_)) && self.probers.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
         let mut inner = self.lock();
         let was = inner.state;
         inner.chart.note(signal, now);

@@ -21,7 +21,7 @@ use crate::refusal::{Ran, Refusal};
 use crate::resp::reply::ReplyScanner;
 use crate::route;
 use crate::scripts::follow;
-use crate::session::state::{Closing, SessionId};
+use crate::session::state::{Closing, Session, SessionId};
 use crate::stats::labels::{ClosedReason, Outcome, Resent};
 use crate::upstream::dial::{DialError, Node};
 use crate::upstream::lane::{Lane, LaneState, Role, Waiter};
@@ -227,14 +227,19 @@ pub fn sweep_orphans(worker: &mut Worker, lane: &mut Lane) {
 /// A lane has got its connection late: commands whose clients have given up meanwhile are not sent
 /// (INV-3).
 pub fn drop_abandoned(worker: &mut Worker, lane: &Lane) {
-    let has_waited = |waiter: &&Waiter| worker.now.saturating_sub(waiter.taken_at) >= GONE_AFTER;
-    let waiters: Vec<Waiter> = lane.waiters.iter().filter(has_waited).copied().collect();
-    for waiter in waiters {
+    // Of one of them what came later goes as well: nothing overtakes what is dropped.
+    let mut gone: HashSet<SessionId> = HashSet::new();
+    for waiter in lane.waiters.iter().copied().collect::<Vec<Waiter>>() {
+        let has_waited = worker.now.saturating_sub(waiter.taken_at) >= GONE_AFTER;
         let session = worker.sessions.get_mut(waiter.session);
-        let Some(session) = session.filter(|session| session.has_left()) else {
-            continue;
-        };
-        session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
+        let is_gone = |session: &Session| has_waited && session.has_left();
+        match session {
+            Some(session) if gone.contains(&waiter.session) || is_gone(session) => {
+                session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
+                gone.insert(waiter.session);
+            }
+            _ => continue,
+        }
         let refusal = dropped(worker, &waiter, &lane.node);
         let settled = Settled::Failed { refusal, outcome: Outcome::NotExecuted };
         dispatch::settle_guarded(worker, &waiter, settled);

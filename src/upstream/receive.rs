@@ -199,7 +199,8 @@ fn is_taken(worker: &mut Worker, lane: &mut Lane, bytes: &[u8]) -> bool {
 #[cold]
 fn note_error(worker: &mut Worker, lane: &Lane, bytes: &[u8]) {
     let class = ErrorClass::of(bytes);
-    if !chart::is_telling(class) {
+    // A slot that nobody owns says nothing of the node that was asked.
+    if !chart::is_telling(class) || bytes.starts_with(b"-CLUSTERDOWN Hash slot") {
         return;
     }
     let command = lane.waiters.front().map(|first| first.command);

@@ -78,8 +78,9 @@ async fn dial_lane(
     dialling: &Dialling,
 ) -> Result<ReadHalf, DialError> {
     pause(worker, id).await;
-    let _permit = dialling.permit().await;
+    // The node's turn first: who waits for a sick one must not keep others from dialling (INV-5).
     let _turn = node.health.turn().await;
+    let _permit = dialling.permit().await;
     let purpose = {
         let mut worker = worker.borrow_mut();
         // Somebody else may have tried while this one waited for its turn.

@@ -111,6 +111,7 @@ fn beat(rig: &mut Rig, error: Option<ErrorClass>) {
 fn loading_is_waited_for_and_never_shown() {
     let mut rig = Rig::new();
     let (ann, bob, eve) = (rig.client(), rig.client(), rig.client());
+    rig.worker.topology.load().node.health.watched(true);
     beat(&mut rig, None);
     for client in [ann, bob] {
         rig.say(client, &line("INCR a"));
@@ -183,6 +184,28 @@ fn with_the_node_gone_nobody_waits_unless_a_successor_is_announced() {
     assert_eq!(rig.focus_on_node(1).queued(), line("INCR b"));
     assert_eq!(rig.focus_on(ann).queued(), line("WATCH a"));
     assert_eq!(told(&mut rig, bob), "");
+}
+
+#[test]
+fn what_is_refused_does_not_overtake_what_is_still_on_a_lane() {
+    let mut rig = behind_sentinels();
+    let ann = rig.client();
+    rig.open_lane_of(ann);
+    rig.say(ann, &line("SET a 1"));
+    lose_for_good(&mut rig);
+    announce_failover(&rig);
+    rig.say(ann, &line("SET a 2"));
+    succeed(&rig);
+    // Whoever looks first at the new snapshot, be it the one that sends what waits.
+    rig.worker.detouring.mark(ann);
+    later(&mut rig);
+    rig.resume(ann);
+    assert_eq!(rig.focus_on_node(1).queued(), line("SET a 1"));
+    rig.hand_over_all();
+    rig.answer(b"+OK\r\n").unwrap();
+    later(&mut rig);
+    rig.resume(ann);
+    assert_eq!(rig.focus_on_node(1).queued(), line("SET a 2"));
 }
 
 #[test]

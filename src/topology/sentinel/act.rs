@@ -50,7 +50,8 @@ impl Follower {
             claim: primary.claim.clone(),
             is_gone: primary.is_gone(now),
         });
-        let verdict = decide(&words, remembered.as_ref(), self.announced.as_ref());
+        let announced = self.announced.as_ref().filter(|(_, until)| now < *until);
+        let verdict = decide(&words, remembered.as_ref(), announced.map(|(it, _)| it));
         self.forgotten = None;
         match verdict {
             Verdict::Stay { epoch } => {
@@ -93,19 +94,35 @@ impl Follower {
 
     /// The candidate has said something.
     pub(super) fn note_candidate(&mut self, told: Told) {
+        let named = self.candidate.as_ref().map(|candidate| candidate.claim.address.clone());
+        let is_majoritys = named.is_some_and(|named| self.is_named_by_majority(&named));
         let Some(candidate) = &mut self.candidate else {
             return;
         };
         candidate.trouble = match told {
             Told::Role(Role::Master) => return self.promote(),
-            // The word of a majority that remembers has to do; that of one that does not, may not.
-            Told::Role(Role::Mute) if !candidate.is_new_generation => return self.promote(),
+            // The word of a majority that remembers has to do; that of one that does not, or of a
+            // single one that was first to announce it, may not.
+            Told::Role(Role::Mute) if is_majoritys && !candidate.is_new_generation => {
+                return self.promote();
+            }
             Told::Role(Role::Mute) => Some("will not tell its ROLE".to_owned()),
             Told::Role(Role::Replica) => Some("says that it is a replica".to_owned()),
             Told::Role(Role::Busy(words)) => Some(format!("is busy: {words}")),
             Told::Lost(error) => Some(format!("is down ({}: {})", error.cause(), error.text)),
             Told::Learnt(_) | Told::MinReplicas(_) => None,
         };
+    }
+
+    /// Whether more than half of the Sentinels that answer name that address.
+    fn is_named_by_majority(&self, address: &Endpoint) -> bool {
+        let reports: Vec<&Endpoint> = self
+            .sentinels
+            .values()
+            .filter_map(|it| it.member.report())
+            .map(|it| &it.address)
+            .collect();
+        reports.iter().filter(|it| **it == address).count() * 2 > reports.len()
     }
 
     /// The candidate is a master: commands go there from here on.
@@ -216,7 +233,13 @@ impl Follower {
         }
         self.probe_at = now + PROBE_EVERY;
         self.former.retain(|(_, until)| *until > now);
+        // A question to them carries our password: one Sentinel's word is not enough.
+        let lists = |address: &Endpoint| {
+            let those = self.sentinels.values().filter(|it| it.member.claimants.contains(address));
+            those.count() * 2 > self.sentinels.values().filter_map(|it| it.member.report()).count()
+        };
         let claimants = self.sentinels.values().flat_map(|it| it.member.claimants.iter());
+        let claimants = claimants.filter(|address| lists(address));
         let mut suspects: Vec<Endpoint> = Vec::new();
         let named = self.forgotten.iter().map(|claim| &claim.address);
         for address in self.former.iter().map(|(address, _)| address).chain(named).chain(claimants)

@@ -76,7 +76,8 @@ pub fn read(frame: &Bytes, master: &str) -> Option<Event> {
     }
     is_about(&words, master).then(|| match channel {
         "+odown" | "+try-failover" => Event::Begun,
-        "-odown" | "+failover-end" => Event::Over,
+        "-odown" => Event::Over,
+        // Its end is announced just before the switch is: somebody is still expected.
         channel if channel.starts_with("+failover-state") => Event::Begun,
         channel if channel.starts_with("-failover-abort") => Event::Over,
         _ => Event::Other,
@@ -125,7 +126,7 @@ mod tests {
             ("+try-failover", "master mymaster 10.0.0.1 7", Event::Begun),
             ("+failover-state-reconf-slaves", "master mymaster 10.0.0.1 7", Event::Begun),
             ("-failover-abort-not-elected", "master mymaster 10.0.0.1 7", Event::Over),
-            ("+failover-end", "master mymaster 10.0.0.1 7", Event::Over),
+            ("+failover-end", "master mymaster 10.0.0.1 7", Event::Other),
             ("+sdown", "slave a:1 a 1 @ mymaster 10.0.0.1 7", Event::Other),
             ("+tilt", "#tilt mode entered", Event::Other),
         ] {

@@ -93,8 +93,8 @@ struct Follower {
     candidate: Option<Candidate>,
     /// The number of the newest control connection.
     serial: u64,
-    /// The newest switch that was announced, until it has been followed.
-    announced: Option<Announcement>,
+    /// The newest switch that was announced, until it has been followed, and until when it counts.
+    announced: Option<(Announcement, Micros)>,
     outlook: Outlook,
     /// Whom a majority names although that would be a step back.
     forgotten: Option<Claim>,
@@ -281,7 +281,7 @@ impl Follower {
             }
         }
         if let Event::Switched { from, to } = event {
-            self.announced = Some(Announcement { from, to });
+            self.announced = Some((Announcement { from, to }, clock::micros() + ANNOUNCED_FOR));
         }
     }
 
@@ -394,5 +394,7 @@ const SEEDS_MAX: usize = 16;
 const SENTINELS_MAX: usize = 32;
 /// How long polls stay frequent after an announcement or a loss.
 const CALM_AFTER: Micros = 10 * SECOND;
+/// How long an announcement counts that no majority has confirmed.
+const ANNOUNCED_FOR: Micros = 15 * SECOND;
 /// How long the first to answer waits for the others to be heard before anybody is chosen.
 const SETTLES_WITHIN: Micros = 500 * MILLISECOND;

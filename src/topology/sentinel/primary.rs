@@ -26,6 +26,7 @@ use crate::topology::restore::Restorer;
 use crate::topology::single::answered;
 use crate::upstream::dial::{self, DialError, Node, Purpose};
 use crate::upstream::exchange::Exchange;
+use crate::upstream::health::chart::{Answered, Signal};
 use crate::worker::Shared;
 
 /// What a node says of itself.
@@ -173,6 +174,11 @@ impl Task {
             role = self::role(exchange).await?;
         }
         let is_fit = matches!(role, Role::Master | Role::Mute);
+        if role == Role::Master {
+            // What is remembered of a time when nobody looked after it is over.
+            let answered = Answered { by_dial: true, expects_primary: true, ..Answered::default() };
+            self.node.note(Signal::Beat(&answered), clock::micros());
+        }
         self.tell(Told::Role(role)).await;
         Ok(is_fit)
     }

@@ -75,8 +75,8 @@ async fn connect(
         let pause = FRUITLESS_PAUSE * (1 << fruitless.min(6));
         tokio::time::sleep(pause.min(FRUITLESS_PAUSE_MAX)).await;
     }
-    let _permit = dialling.permit().await;
     let _turn = node.health.turn().await;
+    let _permit = dialling.permit().await;
     let purpose = prepare(&mut worker.borrow_mut(), id, node)?;
     let result = dial::dial(node, &purpose).await;
     let mut worker = worker.borrow_mut();
