@@ -217,7 +217,7 @@ impl World {
 /// A deployment of the built-in commands.
 fn topology(node: &Arc<dial::Node>, epoch: u64) -> Topology {
     let (node, table) = (Arc::clone(node), Arc::clone(&GROUND.table));
-    Topology { epoch, recoveries: 0, node, table, facts: None }
+    Topology { table, ..Topology::unknown(epoch, node) }
 }
 
 /// Steps of one input; more take longer and find no more.

@@ -14,6 +14,7 @@ use breakwater::session::{self, feed, flush};
 use breakwater::stats::labels::{ClosedReason, DialFailure};
 use breakwater::topology::Topology;
 use breakwater::upstream::dial::DialError;
+use breakwater::upstream::health::chart::Signal;
 use breakwater::upstream::lane::{Lane, LaneId, LaneState};
 use breakwater::upstream::{loss, receive};
 use breakwater::worker::{SCRATCH_BYTES, Worker};
@@ -178,7 +179,7 @@ impl World {
     pub(super) fn opened(&mut self, place: usize) {
         let id = self.pipes[place].lane;
         self.begin_batch();
-        self.worker.reach.note_success();
+        self.node.note(Signal::Dialled, self.now);
         self.pipes[place].state = PipeState::Open;
         let Some(mut lane) = self.worker.lanes.lend(id) else { return };
         lane.state = LaneState::Open;
@@ -194,7 +195,7 @@ impl World {
         let error = DialError::new(DialFailure::Refused, "refused by the model".into());
         let Some(mut lane) = self.worker.lanes.lend(id) else { return };
         if lane.key.epoch == topology.epoch {
-            self.worker.reach.note_failure(error.clone(), self.now);
+            self.node.note(Signal::DialFailed { error: &error, is_probe: false }, self.now);
         }
         let node = Arc::clone(&self.node);
         loss::dial_failed(&mut self.worker, &mut lane, &node, &error);
