@@ -257,6 +257,36 @@ pub struct Lane {
 // === impl Waiter ===
 
 impl Waiter {
+    /// The waiter of a command of our own, which no client sees: not to be sent again, and late
+    /// after the longer deadline.
+    #[must_use]
+    pub fn of_ours(
+        (session, slot): (SessionId, Sequence),
+        command: CommandId,
+        role: Role,
+        now: Micros,
+    ) -> Self {
+        Self {
+            session,
+            slot,
+            end: 0,
+            taken_at: now,
+            length: 0,
+            prelude: 0,
+            preludes_due: 0,
+            is_asking: false,
+            is_detour: false,
+            command,
+            resent: 0,
+            frames: 1,
+            is_retry_safe: false,
+            patience: Patience::Long,
+            role,
+            is_muted: true,
+            recount: Recount::No,
+        }
+    }
+
     /// Position of the command's first byte, behind what was put in front of it.
     #[must_use]
     pub fn start(&self) -> u64 {
@@ -376,25 +406,8 @@ impl Lane {
 
     /// Asks the node something whose answer nobody waits for, so that the connection is not silent.
     pub fn beat(&mut self, pool: &mut ChunkPool, now: Micros) {
-        let waiter = Waiter {
-            session: SessionId::nobody(),
-            slot: 0,
-            end: 0,
-            taken_at: now,
-            length: 0,
-            prelude: 0,
-            preludes_due: 0,
-            is_asking: false,
-            is_detour: false,
-            command: PING,
-            resent: 0,
-            frames: 1,
-            is_retry_safe: true,
-            patience: Patience::Endless,
-            role: Role::Beat,
-            is_muted: true,
-            recount: Recount::No,
-        };
+        let ours = Waiter::of_ours((SessionId::nobody(), 0), PING, Role::Beat, now);
+        let waiter = Waiter { is_retry_safe: true, patience: Patience::Endless, ..ours };
         self.enqueue(pool, Piece::Borrowed(b"*1\r\n$4\r\nPING\r\n"), waiter);
         // Its own task writes it: nobody else has a turn now.
         self.write_blocked = true;

@@ -18,14 +18,13 @@ use crate::buffer::Piece;
 use crate::clock::{self, Micros, SECOND};
 use crate::command::spec::{CommandId, builtin_id};
 use crate::config::PinnedMax;
-use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
 use crate::resp::write;
 use crate::session::state::{Session, SessionId};
 use crate::topology::Topology;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
-use crate::upstream::lane::{Lane, LaneId, LaneKey, LaneState, Patience, Pinned, Role, Waiter};
+use crate::upstream::lane::{Lane, LaneId, LaneKey, LaneState, Pinned, Role, Waiter};
 use crate::upstream::loss;
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
@@ -304,25 +303,7 @@ pub fn whisper(worker: &mut Worker, session: &mut Session, id: LaneId, frame: &[
 
 /// The waiter of a command of our own on the connection `id` of `session`.
 fn whisperer(session: SessionId, id: LaneId, now: Micros) -> Waiter {
-    Waiter {
-        session,
-        slot: id.number(),
-        end: 0,
-        taken_at: now,
-        length: 0,
-        prelude: 0,
-        preludes_due: 0,
-        is_asking: false,
-        is_detour: false,
-        frames: 1,
-        command: WHISPERED,
-        resent: 0,
-        is_retry_safe: false,
-        patience: Patience::Long,
-        role: Role::Whisper,
-        is_muted: true,
-        recount: Recount::No,
-    }
+    Waiter::of_ours((session, id.number()), WHISPERED, Role::Whisper, now)
 }
 
 /// The session wants its connection no more. `is_clean` if nothing of it is left there: only then
