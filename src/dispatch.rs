@@ -12,8 +12,11 @@
 pub mod cluster;
 pub mod departure;
 pub mod detour;
+pub mod doubt;
+pub mod errand;
 pub mod gather;
 pub mod guards;
+pub mod judge;
 pub mod order;
 pub mod patience;
 pub mod replicas;
@@ -21,6 +24,8 @@ pub mod unavailable;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use doubt::{is_after_doubt, not_executed_block, refuse_doubtful, write_queued};
+use judge::Ruling;
 use order::Order;
 pub use unavailable::not_executed;
 
@@ -97,7 +102,7 @@ pub enum Settled<'a> {
     },
 }
 
-/// Takes one command of `session`: five outcomes, in the order of the path.
+/// Takes one command of `session`: six outcomes, in the order of the path.
 pub fn dispatch(
     worker: &mut Worker,
     topology: &Topology,
@@ -125,13 +130,37 @@ pub fn dispatch(
         // Nothing of a transaction that was never begun takes effect, SELECT and its kind included.
         return refuse_doubtful(worker, topology, session, spec);
     }
+    // 3. What a rule speaks of is judged: it is refused, waits, or something else goes in its place.
+    if session.errand.is_some() || worker.policy.load().speaks_of(spec.id) {
+        match judge::judge(worker, topology, session, identity, spec, command) {
+            Ruling::Goes => {}
+            Ruling::Done(done) => return done,
+            Ruling::Instead(bytes) => {
+                return judge::instead(worker, topology, session, identity, bytes);
+            }
+        }
+    }
+    admitted(worker, topology, session, identity, spec, command, frame)
+}
+
+/// A command that nothing speaks against.
+#[inline(always)]
+fn admitted(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    identity: Identity,
+    spec: &Spec,
+    command: Command<'_>,
+    frame: Piece<'_>,
+) -> Dispatched {
     // In RESP2 whoever has subscribed may say little else.
     if session.subscriptions.is_some()
         && let Some(done) = pubsub::restrict(worker, topology, session, spec, command)
     {
         return done;
     }
-    // 3. What keeps state, or is to be confirmed, gets a connection of its own; some is answered here, or refused.
+    // 4. What keeps state, or is to be confirmed, gets a connection of its own; some is answered here, or refused.
     let class = spec.class_for(&command);
     let mut frame = if spec.wire_name.is_none() { frame } else { renamed(spec, &command, frame) };
     if session.pin.is_some()
@@ -169,7 +198,7 @@ pub fn dispatch(
     go(worker, topology, session, identity, (spec, role), command, frame)
 }
 
-/// 4. Where it goes, if it may go now.
+/// 5. Where it goes, if it may go now.
 #[inline(always)]
 fn go(
     worker: &mut Worker,
@@ -278,7 +307,7 @@ pub fn dispatch_block(
     }
 }
 
-/// 5. Opens the reply slot and queues the frame. Nothing between the two may fail (INV-1).
+/// 6. Opens the reply slot and queues the frame. Nothing between the two may fail (INV-1).
 // Measured: with `go`, 60 instructions a command as calls of their own.
 #[inline(always)]
 pub fn send(
@@ -326,7 +355,7 @@ fn waiter(now: Micros, session: &mut Session, asked: Asked) -> Waiter {
         is_retry_safe: asked.is_retry_safe,
         patience: asked.patience,
         role: asked.role,
-        is_muted: session.is_muted(),
+        is_muted: session.is_muted() || asked.role == Role::Errand,
         recount: asked.recount,
     }
 }
@@ -351,6 +380,7 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     match waiter.role {
         Role::Part { .. } => gather::settled(worker, waiter, &settled),
         Role::Probe => detour::proven(worker, waiter, &settled),
+        Role::Errand => errand::answered(worker, waiter, settled),
         Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
         Role::Info { is_joined } => match info::retold(worker, &settled, is_joined) {
             Some(bytes) => {
@@ -454,49 +484,6 @@ fn note_reply(stats: &WorkerStats, bytes: &[u8], kind: u8) -> Outcome {
 /// Whether a command belongs on the lane of those that may hold others up.
 fn wants_bulk(session: &Session, spec: &Spec, command: &Command<'_>) -> bool {
     session.admission.largest() > BULK_REPLY_BYTES || spec.lane_for(command) == LaneKind::Bulk
-}
-
-/// The replies of a block's first commands, in front of the error that stands for EXEC's.
-fn write_queued(line: &mut Vec<u8>, frames: u32) {
-    for place in 1..frames {
-        write::simple(line, if place == 1 { "OK" } else { "QUEUED" });
-    }
-}
-
-/// A write of the session is in doubt, and this was sent before the client could know (INV-3). The
-/// commands that end a transaction pass: they find that its connection is lost.
-fn is_after_doubt(session: &Session, class: Class) -> bool {
-    session.doubtful > 0 && class != Class::Local && !session.in_transaction()
-}
-
-fn refuse_doubtful(
-    worker: &mut Worker,
-    topology: &Topology,
-    session: &mut Session,
-    spec: &Spec,
-) -> Dispatched {
-    let refusal = if session.lacks_transaction {
-        Refusal::NoTransaction
-    } else {
-        Refusal::NotInverted { node: topology.node.name.clone() }
-    };
-    not_executed(worker, session, spec, &refusal)
-}
-
-/// As [`not_executed`], for all commands of a block.
-fn not_executed_block(
-    worker: &mut Worker,
-    session: &mut Session,
-    spec: &Spec,
-    commands: u32,
-    refusal: &Refusal,
-) -> Dispatched {
-    worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
-    worker.answer(session, |line| {
-        write_queued(line, commands);
-        refusal.write(line);
-    });
-    Dispatched::Done
 }
 
 /// Answers with an error of ours, in the order of the session's replies.

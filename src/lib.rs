@@ -49,6 +49,7 @@ pub mod findings;
 pub mod info;
 pub mod log;
 pub mod net;
+pub mod policy;
 pub mod pubsub;
 pub mod random;
 pub mod refusal;

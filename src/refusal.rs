@@ -8,10 +8,12 @@
 //! repetition unless the operator wants it (`dispatch::unavailable`). A retryable first word (LOADING, CLUSTERDOWN) makes several libraries run a *whole
 //! pipeline* again, the commands that succeeded included.
 
+pub mod denied;
 pub mod guarded;
 pub mod parts;
 
 use crate::clock::{Micros, SECOND};
+use denied::Denied;
 use guarded::Guarded;
 use parts::Parts;
 
@@ -32,6 +34,8 @@ pub enum Refusal {
         /// Full name, lower case.
         command: String,
     },
+    /// A rule of the policy refuses it.
+    Denied(Box<Denied>),
     /// It may write, and was held back to protect what is there.
     Guarded(Box<Guarded>),
     /// It would change the cluster, and clients here are no administrators of it.
@@ -204,6 +208,7 @@ impl Refusal {
                 seconds(*retry_in)
             ),
             Self::Parts(parts) => parts.text(),
+            Self::Denied(denied) => denied.text(),
             Self::Guarded(guarded) => guarded.text(),
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \

@@ -22,6 +22,7 @@ use crate::command::keys::KeyPosition;
 use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
+use crate::policy::{self, Policy};
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
 use crate::route::scan::Rounds;
@@ -89,6 +90,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// The snapshot in force, revalidated once a batch.
     pub topology: arc_swap::Cache<Published, Arc<Topology>>,
+    /// The policy in force, revalidated with each command: one compare.
+    pub policy: arc_swap::Cache<policy::Published, Arc<Policy>>,
     /// When another node was published last.
     pub succeeded_at: Micros,
     /// When the batch in hand began.
@@ -136,6 +139,8 @@ pub struct Shared {
     pub tally: Arc<Tally>,
     /// Where snapshots are published.
     pub topology: Published,
+    /// Where policies are published.
+    pub policy: policy::Published,
     /// How many connections may belong to one session each.
     pub pinned: Arc<PinnedBudget>,
     /// Bounds of memory.
@@ -208,6 +213,7 @@ impl Shared {
             registry: Registry::default(),
             identities: Identities::default(),
             tally: Arc::default(),
+            policy: policy::Published::default(),
             pinned: Arc::default(),
             topology,
             memory,
@@ -286,6 +292,7 @@ impl Worker {
     #[must_use]
     pub fn new(shared: Arc<Shared>, stats: Arc<WorkerStats>) -> Self {
         let topology = arc_swap::Cache::new(Arc::clone(&shared.topology));
+        let policy = arc_swap::Cache::new(Arc::clone(&shared.policy));
         shared.stats.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&stats));
         Self {
             sessions: Arena::default(),
@@ -308,6 +315,7 @@ impl Worker {
             stats,
             shared,
             topology,
+            policy,
             succeeded_at: 0,
             now: clock::micros(),
             scratch: vec![0; SCRATCH_BYTES],

@@ -366,8 +366,10 @@ pub enum Profile {
     /// No policy at all: only what is structural is refused.
     #[default]
     Open,
-    /// Nothing is refused but what is structural; what would have been is counted. Never loaded in this build.
+    /// Nothing is refused but what is structural; what would have been is counted.
     Observe,
+    /// What the policy's rules and our catalogue refuse is refused.
+    Guard,
 }
 
 /// What is logged, and how.

@@ -10,9 +10,10 @@
 
 use std::sync::Arc;
 
+use super::doubt::refuse_doubtful;
 use super::gather::{self, Spread};
 use super::order::Order;
-use super::{Asked, Dispatched, not_executed, refuse_doubtful, send, wants_bulk};
+use super::{Asked, Dispatched, not_executed, send, wants_bulk};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::Spec;

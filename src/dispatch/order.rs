@@ -6,7 +6,8 @@
 
 use bytes::Bytes;
 
-use super::{Asked, Dispatched, detour, not_executed, not_executed_block, patience, waiter};
+use super::doubt::not_executed_block;
+use super::{Asked, Dispatched, detour, not_executed, patience, waiter};
 use crate::buffer::Piece;
 use crate::command::spec::Spec;
 use crate::refusal::Refusal;

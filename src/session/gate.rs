@@ -20,6 +20,8 @@ use crate::upstream::identity::Identity;
 /// The rules of one listener.
 #[derive(Debug)]
 pub struct Gate {
+    /// The listener's address, as configured.
+    pub name: String,
     /// How clients authenticate.
     pub auth: Auth,
     /// Limits of the request scanner.
@@ -49,6 +51,7 @@ impl Gate {
     #[must_use]
     pub fn new(listener: &ListenerSettings, memory: &MemorySettings) -> Self {
         Self {
+            name: listener.address.to_string(),
             auth: listener.auth.clone(),
             limits: listener.limits,
             bounds: Bounds {

@@ -11,6 +11,7 @@ pub mod admission;
 pub mod block;
 pub mod confirm;
 pub mod detour;
+pub mod errand;
 pub mod exec;
 pub mod feed;
 pub mod flush;

@@ -6,6 +6,7 @@
 //! What surprises: killing a client of another worker is a message to that worker; the card only
 //! says where it lives.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -133,6 +134,13 @@ impl Registry {
 // === impl Client ===
 
 impl Client {
+    /// The address that it comes from; `None` for unix sockets.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        let (host, _) = self.address.rsplit_once(':')?;
+        host.trim_matches(['[', ']']).parse().ok()
+    }
+
     /// The card of a client that has just connected.
     #[must_use]
     pub fn new(

@@ -22,6 +22,7 @@ use crate::resp::write::Protocol;
 use crate::route::Place;
 use crate::session::admission::{Admission, Bounds};
 use crate::session::detour::Detours;
+use crate::session::errand::Errand;
 use crate::session::gate::Gate;
 use crate::session::gather::Gathers;
 use crate::session::pin::Pin;
@@ -84,6 +85,8 @@ pub struct Session {
     pub doubted: Vec<u16>,
     /// Its commands that must be routed again (INV-12 b).
     pub detours: Option<Box<Detours>>,
+    /// What is asked on behalf of its next command, before that may go.
+    pub errand: Option<Box<Errand>>,
     /// Since when its next command, which wants a connection of its own, waits for a node.
     pub waits_since: Option<Micros>,
     /// Its commands that went to several places; `None` without any.
@@ -220,6 +223,7 @@ impl Session {
             map_version: 0,
             doubted: Vec::new(),
             detours: None,
+            errand: None,
             waits_since: None,
             gathers: None,
             paused: Vec::new(),

@@ -154,6 +154,8 @@ pub enum Role {
     },
     /// It says whether a redirect that a script may have made up is the node's own.
     Probe,
+    /// It is for us: the session's next command waits for it, and its client does not see it.
+    Errand,
 }
 
 /// What a lane has that belongs to one session alone.

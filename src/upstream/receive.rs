@@ -308,6 +308,10 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
     let is_rewritten = first.is_some_and(|first| {
         matches!(first.role, Role::State { is_held: true } | Role::Exec { is_held: true })
     });
+    if first.is_some_and(|first| first.role == Role::Errand) {
+        // It is for us, whole, unless it is larger than anybody could want.
+        return Ok(seen > WHOLE_BYTES_MAX);
+    }
     // A push of one's own connection is delivered whole, between two replies.
     let is_own_push = lane.pinned.is_some() && lane.scanner.kind() == Some(b'>');
     if is_rewritten || is_own_push || is_monitors(worker, lane) {
