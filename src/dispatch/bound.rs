@@ -95,6 +95,34 @@ pub fn weigh(
     }
 }
 
+/// Whether a command goes without being asked about, as far as can be told at this moment; for
+/// transactions that arrive whole.
+#[must_use]
+pub fn is_small(
+    worker: &mut Worker,
+    session: &Session,
+    spec: &Spec,
+    command: Command<'_>,
+    bound: Bound,
+) -> bool {
+    let Some(identity) = session.identity else {
+        return false;
+    };
+    let Worker { keys, sizes, topology, now, .. } = worker;
+    sizes.follow(topology.load().epoch);
+    let Some(plan) = questions::plan(spec, command, keys) else {
+        return true;
+    };
+    if plan.ceiling().is_some_and(|ceiling| ceiling <= bound.limit) {
+        return true;
+    }
+    let subject = sizes.subject(&plan, identity.number(), session.db);
+    !bound.is_always
+        && plan.known().is_none()
+        && plan.count() <= QUESTIONS_MAX
+        && sizes.weigh(subject, bound.limit, *now, |total| plan.size(total)) == Weight::Small
+}
+
 /// What follows from the arguments, from what is known, and from what was answered.
 fn step(
     worker: &mut Worker,
@@ -207,14 +235,14 @@ fn too_large(
     size: String,
 ) -> Dispatched {
     let Bounded { spec, command, rule, policy, .. } = *bounded;
-    let key = worker.keys.first().and_then(|key| command.argument(key.index as usize));
+    let plan = questions::plan(spec, command, &worker.keys);
+    let key = plan.and_then(|plan| plan.sources().next());
+    let cure = plan.map_or("", |plan| plan.unit.cure());
     let mut denied = Denied::by(rule, policy.version, &spec.name);
     denied.command = denied::with_key(&spec.name, key.unwrap_or_default());
     denied.size = Some(size);
-    if denied.message.is_empty()
-        && let Some(unit) = questions::unit_of(spec)
-    {
-        unit.cure().clone_into(&mut denied.message);
+    if denied.message.is_empty() {
+        cure.clone_into(&mut denied.message);
     }
     refuse(worker, session, spec, &Refusal::Denied(Box::new(denied)))
 }
@@ -231,3 +259,6 @@ fn fail(worker: &mut Worker, session: &mut Session, spec: &Spec, line: &[u8]) ->
 const QUESTIONS_MAX: usize = 256;
 /// The first line of an aggregate is shorter.
 const LENGTH_LINE_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests;

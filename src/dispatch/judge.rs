@@ -125,9 +125,14 @@ impl Judged {
         let mut passed = Vec::new();
         let rule = decide(worker, &policy, session, spec, command, &mut passed);
         let is_paced = passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
-        let is_free = |rule: &Arc<Rule>| matches!(rule.action, Action::Allow | Action::Observe);
+        let mut is_free = |rule: &Arc<Rule>| match rule.action {
+            Action::Allow | Action::Observe => true,
+            Action::Bound(bound) => bound::is_small(worker, session, spec, command, bound),
+            _ => false,
+        };
+        let is_free = !is_paced && rule.is_none_or(&mut is_free);
         self.0.extend(passed.into_iter().chain(rule).cloned());
-        !is_paced && rule.is_none_or(is_free)
+        is_free
     }
 
     /// It goes.

@@ -78,6 +78,8 @@ enum Kind {
     Sets,
     /// Algebra of sorted sets, or of sets as such.
     SortedSets,
+    /// A string that is read whole.
+    String,
     /// Strings that are read whole, together.
     Strings,
     /// Two strings that are compared byte by byte.
@@ -136,12 +138,6 @@ pub fn can_measure(spec: &Spec) -> bool {
     KINDS.get(spec.id.stats_index()).is_some_and(|&kind| kind != Kind::Unknown)
 }
 
-/// What is counted for this command.
-#[must_use]
-pub fn unit_of(spec: &Spec) -> Option<Unit> {
-    can_measure(spec).then(|| KINDS.get(spec.id.stats_index()).map(|&kind| unit(kind)))?
-}
-
 /// What is asked, and how the arguments limit it.
 fn read<'a>(kind: Kind, command: &Command<'a>) -> Option<Reading<'a>> {
     let all = |verbs| Some(Reading { verbs, range: None, reach: Reach::All });
@@ -160,7 +156,7 @@ fn read<'a>(kind: Kind, command: &Command<'a>) -> Option<Reading<'a>> {
         Kind::Stream => within(XLEN, counted(command, "count", 1, 4)),
         Kind::Sort => all(ANY_LIST),
         Kind::SortedSets => all(ANY_SET),
-        Kind::Strings => all(STRLEN),
+        Kind::String | Kind::Strings => all(STRLEN),
         Kind::Product => within(STRLEN, Reach::Product),
         Kind::StringRange => within(STRLEN, span(command, 2)?),
         Kind::Dump => all(BYTES),
@@ -395,7 +391,9 @@ fn unit(kind: Kind) -> Unit {
         Kind::Set => Unit::Members,
         Kind::RandomSet | Kind::RandomSorted => Unit::Drawn("members"),
         Kind::Stream => Unit::Entries,
-        Kind::Strings | Kind::StringRange | Kind::Dump => Unit::Bytes,
+        Kind::String | Kind::StringRange => Unit::Bytes,
+        Kind::Strings => Unit::Together,
+        Kind::Dump => Unit::Dumped,
         Kind::Product => Unit::Comparisons,
         Kind::Geo(_) => Unit::Places,
         Kind::Sort => Unit::Sorted,
@@ -464,9 +462,9 @@ const MEASURED: [(&str, Kind); 61] = [
     ("pfmerge", Kind::Strings),
     ("bitop", Kind::Strings),
     ("lcs", Kind::Product),
-    ("get", Kind::Strings),
-    ("getdel", Kind::Strings),
-    ("getex", Kind::Strings),
+    ("get", Kind::String),
+    ("getdel", Kind::String),
+    ("getex", Kind::String),
     ("getrange", Kind::StringRange),
     ("substr", Kind::StringRange),
     ("dump", Kind::Dump),
@@ -481,7 +479,7 @@ const MEASURED: [(&str, Kind); 61] = [
     ("srandmember", Kind::RandomSet),
     ("hrandfield", Kind::RandomHash),
     ("zrandmember", Kind::RandomSorted),
-    ("getset", Kind::Strings),
+    ("getset", Kind::String),
 ];
 
 const HGETALL: crate::command::spec::CommandId = builtin_id("hgetall");
@@ -502,3 +500,6 @@ const EVERYTHING: &[&[&str]] = &[&["HLEN"], &["SCARD"], &["LLEN"], &["ZCARD"], &
 const BYTES: &[&[&str]] = &[&["MEMORY", "USAGE"]];
 /// How many samples MEMORY USAGE takes unless told otherwise.
 const SAMPLES: u64 = 5;
+
+#[cfg(test)]
+mod tests;

@@ -131,7 +131,12 @@ impl Sizes {
         if let Some((total, at)) = self.known.get(subject.whole) {
             let (size, age) = (size(total), now.saturating_sub(at));
             if size > limit {
-                return if age < RECHECK { Weight::Large(size) } else { Weight::Unknown };
+                if age < RECHECK {
+                    return Weight::Large(size);
+                }
+                // Whoever comes while this one asks is refused: a crowd does not ask all at once.
+                self.known.put(subject.whole, total, now);
+                return Weight::Unknown;
             }
             if age <= BELIEVED_FOR {
                 return if size <= limit / 2 { Weight::Small } else { Weight::Unknown };

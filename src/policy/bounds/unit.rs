@@ -22,8 +22,12 @@ pub enum Unit {
     Sorted,
     /// Members of several sets.
     Combined,
-    /// Bytes of strings.
+    /// Bytes of a string.
     Bytes,
+    /// Bytes of several strings.
+    Together,
+    /// Bytes that a key takes.
+    Dumped,
     /// Pairs of bytes that are compared.
     Comparisons,
     /// Elements that are looked at for an estimate.
@@ -43,7 +47,7 @@ impl Unit {
             Self::Members | Self::Places | Self::Combined => "members",
             Self::Elements | Self::Ranged | Self::Sorted | Self::Samples => "elements",
             Self::Entries => "entries",
-            Self::Bytes => "bytes",
+            Self::Bytes | Self::Together | Self::Dumped => "bytes",
             Self::Comparisons => "comparisons",
             Self::Drawn(noun) => noun,
         }
@@ -60,7 +64,9 @@ impl Unit {
             Self::Places | Self::Entries => "add COUNT",
             Self::Sorted => "read it in pages and sort them in the application",
             Self::Combined => "read the sets by SSCAN or ZSCAN and combine them in the application",
-            Self::Bytes => "use GETRANGE, or keep less under one key",
+            Self::Bytes => "use GETRANGE for a part of it",
+            Self::Together => "use fewer or shorter keys at a time",
+            Self::Dumped => "copy it in parts (HSCAN, SSCAN, LRANGE)",
             Self::Comparisons => "compare shorter strings",
             Self::Samples => "use another number of SAMPLES than 0",
             Self::Drawn(_) => "use a smaller count",
