@@ -7,10 +7,10 @@
 mod denials;
 mod guide;
 
-use crate::support::Redis;
+use crate::support::RedisServer;
 
 /// How often the server has run a command, as it counts itself.
-fn runs(redis: &Redis, command: &str) -> u64 {
+fn runs(redis: &RedisServer, command: &str) -> u64 {
     let stats = redis.client().text("INFO commandstats");
     let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")));
     let calls = line.and_then(|line| line.strip_prefix("calls="));

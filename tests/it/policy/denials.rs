@@ -4,7 +4,7 @@
 //! and that everything around it goes on as if it had not been sent.
 
 use super::runs;
-use crate::support::{Proxy, Redis, line};
+use crate::support::{Proxy, RedisServer, line};
 
 const ORDERS: &str = "[[rule]]\n\
      name = \"no-orders\"\n\
@@ -15,7 +15,7 @@ const ORDERS: &str = "[[rule]]\n\
 
 #[test]
 fn a_denied_command_does_not_run_and_its_pipeline_goes_on() {
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let proxy = Proxy::guarding(&redis.url(), ORDERS).ready();
     for mut client in [proxy.client(), proxy.client3()] {
         let before = runs(&redis, "keys");
@@ -39,7 +39,7 @@ fn a_denied_command_does_not_run_and_its_pipeline_goes_on() {
 
 #[test]
 fn a_restriction_matches_any_key_of_a_command() {
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let proxy = Proxy::guarding(&redis.url(), ORDERS).ready();
     let mut client = proxy.client();
     assert!(client.text("MSET a 1 orders:1 2").starts_with("-NOPERM "));
@@ -52,7 +52,7 @@ fn a_restriction_matches_any_key_of_a_command() {
 
 #[test]
 fn in_a_transaction_it_fails_as_in_redis_and_nothing_of_it_runs() {
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let proxy = Proxy::guarding(&redis.url(), ORDERS).ready();
     let block = ["MULTI", "SET a 1", "SET orders:1 x", "EXEC"].map(line);
     for mut client in [proxy.client(), proxy.client3()] {
@@ -83,7 +83,7 @@ fn in_a_transaction_it_fails_as_in_redis_and_nothing_of_it_runs() {
 
 #[test]
 fn what_the_catalogue_refuses_is_let_in_by_a_rule_that_names_the_client() {
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let rule = "[[rule]]\nname = \"ops\"\ncommands = [\"FLUSHALL\", \"KEYS\"]\nclient_names = [\"ops-*\"]\naction = \"allow\"\n";
     let proxy = Proxy::guarding(&redis.url(), rule).ready();
     let mut client = proxy.client();
@@ -99,7 +99,7 @@ fn what_the_catalogue_refuses_is_let_in_by_a_rule_that_names_the_client() {
 
 #[test]
 fn no_renamed_name_slips_through_and_none_is_refused_by_mistake() {
-    let redis = Redis::start_with(&[
+    let redis = RedisServer::start_with(&[
         "--rename-command",
         "KEYS",
         "HIDDENKEYS",
@@ -143,7 +143,7 @@ fn no_renamed_name_slips_through_and_none_is_refused_by_mistake() {
 
 #[test]
 fn a_renamed_command_that_we_are_told_of_is_judged_by_its_real_name() {
-    let redis = Redis::start_with(&["--rename-command", "FLUSHALL", "WIPE"]);
+    let redis = RedisServer::start_with(&["--rename-command", "FLUSHALL", "WIPE"]);
     let policy = "[[rule]]\nname = \"ops\"\ncommands = [\"FLUSHALL\"]\nclient_names = [\"ops\"]\naction = \"allow\"\n";
     let proxy = Proxy::launch_guarding(policy, |file| {
         format!(
@@ -168,7 +168,7 @@ fn a_renamed_command_that_we_are_told_of_is_judged_by_its_real_name() {
 
 #[test]
 fn with_the_guard_off_all_of_it_runs() {
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     let proxy = Proxy::before(&redis.url()).ready();
     let mut client = proxy.client();
     assert_eq!(client.ask("SET orders:1 1"), b"+OK\r\n");

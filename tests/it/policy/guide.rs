@@ -4,7 +4,7 @@
 //! block behind it is asked on one connection, in order. Never has a rule of its own. What surprises: `*40` behind a
 //! question asks it so often at once and wants the answer of one of them.
 
-use crate::support::{Client, Proxy, Redis, command};
+use crate::support::{Client, Proxy, RedisServer, command};
 
 /// One situation: its heading, its policy, its questions and what each is answered with.
 struct Situation<'a> {
@@ -18,7 +18,7 @@ fn each_situation_on_the_page_is_as_it_says() {
     let page = include_str!("../../../docs/policy-guide.md");
     let situations: Vec<Situation<'_>> = page.split("\n## ").skip(1).map(situation).collect();
     assert_eq!(situations.len(), 10, "the page promises ten");
-    let redis = Redis::start();
+    let redis = RedisServer::start();
     for situation in &situations {
         redis.client().ask("FLUSHALL");
         let proxy = Proxy::guarding(&redis.url(), situation.policy).ready();
