@@ -5,7 +5,7 @@
 
 use super::runs;
 use crate::support::cluster::{Cluster, key_in, share};
-use crate::support::sentinel::Group;
+use crate::support::sentinel::SentinelGroup;
 use crate::support::{Client, Proxy, RedisServer, line};
 
 /// A policy file that bounds these commands.
@@ -317,7 +317,7 @@ fn in_a_cluster_the_owner_of_the_slot_is_asked_wherever_it_has_gone() {
 
 #[test]
 fn behind_sentinels_it_is_the_same() {
-    let group = Group::start();
+    let group = SentinelGroup::start();
     let proxy = Proxy::guarding(&group.url(), &bound("HGETALL", 1_000, "adaptive")).ready();
     let mut client = proxy.client();
     fill(&mut client, "", 2_000);
