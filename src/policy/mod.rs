@@ -10,6 +10,10 @@
 //! rule on trial must not open what the rule behind it closes.
 
 pub mod case;
+pub mod diff;
+pub mod emergency;
+pub mod ledger;
+pub mod offence;
 pub mod rule;
 pub mod tally;
 
