@@ -17,29 +17,29 @@ use std::time::Duration;
 
 /// A duration as written in a file, whole milliseconds, at most ten years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Time(pub(super) Duration);
+pub(crate) struct Time(pub(super) Duration);
 
 /// A size in bytes as written in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Size(pub(super) usize);
+pub(crate) struct Size(pub(super) usize);
 
 /// No time at all.
-pub(super) const ZERO: Time = Time::ms(0);
+pub(crate) const ZERO: Time = Time::ms(0);
 /// The shortest time that a bound may be.
-pub(super) const MILLISECOND: Time = Time::ms(1);
+pub(crate) const MILLISECOND: Time = Time::ms(1);
 /// 1 s.
-pub(super) const SECOND: Time = Time::secs(1);
+pub(crate) const SECOND: Time = Time::secs(1);
 /// 60 s.
-pub(super) const MINUTE: Time = Time::secs(60);
+pub(crate) const MINUTE: Time = Time::secs(60);
 /// 3,600 s.
-pub(super) const HOUR: Time = Time::secs(3_600);
+pub(crate) const HOUR: Time = Time::secs(3_600);
 /// 86,400 s.
-pub(super) const DAY: Time = Time::secs(86_400);
+pub(crate) const DAY: Time = Time::secs(86_400);
 
 /// Reads a value that may be written as text or as a whole number, through its [`FromStr`].
-pub(super) struct TextOrNumber<T> {
+pub(crate) struct TextOrNumber<T> {
     /// What belongs here, for the complaint about any other type.
-    pub(super) expected: &'static str,
+    pub(crate) expected: &'static str,
     /// What is read.
     value: PhantomData<T>,
 }
@@ -69,12 +69,12 @@ const TIME_MS_MAX: u64 = 3_650 * 86_400_000;
 
 impl Time {
     /// Whole milliseconds, for defaults that are written in code.
-    pub(super) const fn ms(milliseconds: u64) -> Self {
+    pub(crate) const fn ms(milliseconds: u64) -> Self {
         Self(Duration::from_millis(milliseconds))
     }
 
     /// Whole seconds, for defaults that are written in code.
-    pub(super) const fn secs(seconds: u64) -> Self {
+    pub(crate) const fn secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 }
@@ -173,7 +173,7 @@ impl<'de> Deserialize<'de> for Size {
 
 impl<T> TextOrNumber<T> {
     /// `expected` ends the sentence "write …".
-    pub(super) fn new(expected: &'static str) -> Self {
+    pub(crate) fn new(expected: &'static str) -> Self {
         Self { expected, value: PhantomData }
     }
 }
