@@ -10,25 +10,20 @@ use std::fmt::Write;
 pub fn decoded(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
-    loop {
-        rest = match *rest {
-            [] => return bytes,
-            [b'%', high, low, ref behind @ ..]
-                if let (Some(high), Some(low)) = (digit(high), digit(low)) =>
-            {
-                bytes.push(high << 4 | low);
-                behind
-            }
-            [b'+', ref behind @ ..] => {
-                bytes.push(b' ');
-                behind
-            }
-            [byte, ref behind @ ..] => {
-                bytes.push(byte);
-                behind
-            }
-        };
+    while let Some((&byte, behind)) = rest.split_first() {
+        let escaped = if byte == b'%' { escape(behind) } else { None };
+        rest = behind.get(if escaped.is_some() { 2 } else { 0 }..).unwrap_or_default();
+        bytes.push(escaped.unwrap_or(if byte == b'+' { b' ' } else { byte }));
     }
+    bytes
+}
+
+/// The byte that two hexadecimal digits stand for.
+fn escape(digits: &[u8]) -> Option<u8> {
+    let [high, low, ..] = digits else {
+        return None;
+    };
+    Some(digit(*high)? << 4 | digit(*low)?)
 }
 
 /// A text that stands for these bytes in a query.

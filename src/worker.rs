@@ -22,6 +22,7 @@ use crate::command::keys::KeyPosition;
 use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
+use crate::policy::ledger::Ledger;
 use crate::policy::{self, Policy};
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
@@ -141,6 +142,8 @@ pub struct Shared {
     pub topology: Published,
     /// Where policies are published.
     pub policy: policy::Published,
+    /// Where the one in force comes from, and what its rules have met.
+    pub ledger: Arc<Ledger>,
     /// How many connections may belong to one session each.
     pub pinned: Arc<PinnedBudget>,
     /// Bounds of memory.
@@ -214,6 +217,7 @@ impl Shared {
             identities: Identities::default(),
             tally: Arc::default(),
             policy: policy::Published::default(),
+            ledger: Arc::default(),
             pinned: Arc::default(),
             topology,
             memory,

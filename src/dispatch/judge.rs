@@ -7,12 +7,13 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Dispatched, admitted, refuse};
+use super::{Dispatched, admitted, offender, refuse};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::flags::Flags;
 use crate::command::keys;
 use crate::command::spec::Spec;
+use crate::policy::offence::Deed;
 use crate::policy::rule::{Action, Rule};
 use crate::policy::{Caller, Case, Policy};
 use crate::refusal::Refusal;
@@ -61,12 +62,15 @@ pub fn judge(
     let mut passed = Vec::new();
     let rule = decide(worker, &policy, session, spec, command, &mut passed);
     for rule in passed {
-        rule.tally.note(false);
+        // Whether a bound or a pace would have refused it, only a look at its size or rate could say.
+        let deed = if rule.action == Action::Deny { Deed::Spared } else { Deed::Passed };
+        offender::met(worker, session, spec, command, (rule, deed), None);
     }
     let Some(rule) = rule else {
         return Ruling::Goes;
     };
-    rule.tally.note(rule.action == Action::Deny);
+    let deed = if rule.action == Action::Deny { Deed::Refused } else { Deed::Passed };
+    offender::met(worker, session, spec, command, (rule, deed), None);
     match &rule.action {
         Action::Deny => Ruling::Done(deny(worker, session, spec, &policy, rule)),
         _ => Ruling::Goes,
@@ -85,15 +89,21 @@ fn decide<'p>(
     // What has no keys, or makes no sense, leaves the list empty.
     let _ = keys::keys(spec, &command, &mut worker.keys);
     let (client, now) = (&session.client, worker.now);
-    let mut judge = |caller: &Caller<'_>| {
+    let judge = |caller: &Caller<'_>| {
         let case = Case { spec, command, keys: &worker.keys, caller, now };
         policy.judge(&case, &mut |rule| passed.push(rule))
     };
     if !policy.asks_who(spec.id) {
         return judge(&Caller { id: client.id, ..Caller::default() });
     }
+    as_caller(session, judge)
+}
+
+/// Looks at a client as rules see it. Its names are locked meanwhile.
+pub fn as_caller<T>(session: &Session, look: impl FnOnce(&Caller<'_>) -> T) -> T {
+    let client = &session.client;
     let labels = client.labels.lock().unwrap_or_else(PoisonError::into_inner);
-    judge(&Caller {
+    look(&Caller {
         id: client.id,
         listener: &session.gate.name,
         user: &labels.user,

@@ -173,7 +173,7 @@ impl Keeper {
     /// else. What became of it, in words.
     async fn look(&mut self, is_asked: bool, cause: &'static str) -> Verdict {
         let errand = Errand {
-            wanted: self.wanted.borrow_and_update().clone(),
+            wanted: self.wanted.borrow().clone(),
             seen: self.seen,
             is_asked,
             standing: self.standing.clone(),

@@ -17,7 +17,7 @@ use crate::events;
 
 /// What looks after one file.
 #[derive(Debug)]
-pub struct Watcher {
+pub(super) struct Watcher {
     path: PathBuf,
     /// Rung when something has happened in the folder.
     hint: Arc<Notify>,
@@ -37,7 +37,7 @@ type Mark = (u64, u64, u64, i64, i64);
 impl Watcher {
     /// Watches the folder of `path`, and rings `hint`.
     #[must_use]
-    pub fn new(path: &Path, hint: Arc<Notify>) -> Self {
+    pub(super) fn new(path: &Path, hint: Arc<Notify>) -> Self {
         let (watch, folder, seen) = (None, None, None);
         let mut watcher = Self { path: path.to_owned(), hint, watch, folder, seen };
         watcher.refresh();
@@ -46,13 +46,13 @@ impl Watcher {
     }
 
     /// Whether the file looks different from the last time that this was asked.
-    pub fn has_changed(&mut self) -> bool {
+    pub(super) fn has_changed(&mut self) -> bool {
         let mark = mark(&self.path);
         std::mem::replace(&mut self.seen, mark) != mark
     }
 
     /// Watches again if the folder is another one than before, or could not be watched.
-    pub fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         let folder = self.folder();
         // Its times change with every file in it; which one it is does not.
         let identity = mark(folder).map(|(device, number, ..)| (device, number, 0, 0, 0));
