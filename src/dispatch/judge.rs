@@ -89,14 +89,14 @@ fn decide<'p>(
     // What has no keys, or makes no sense, leaves the list empty.
     let _ = keys::keys(spec, &command, &mut worker.keys);
     let (client, now) = (&session.client, worker.now);
-    let judge = |caller: &Caller<'_>| {
+    let mut judge = |caller: &Caller<'_>| {
         let case = Case { spec, command, keys: &worker.keys, caller, now };
         policy.judge(&case, &mut |rule| passed.push(rule))
     };
     if !policy.asks_who(spec.id) {
         return judge(&Caller { id: client.id, ..Caller::default() });
     }
-    as_caller(session, judge)
+    as_caller(session, |caller| judge(caller))
 }
 
 /// Looks at a client as rules see it. Its names are locked meanwhile.
