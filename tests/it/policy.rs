@@ -5,7 +5,10 @@
 //! of the server itself (`INFO commandstats`), never concluded from what a client was told.
 
 mod denials;
+mod emergency;
 mod guide;
+mod knowing;
+mod reload;
 
 use crate::support::RedisServer;
 

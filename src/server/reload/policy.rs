@@ -45,6 +45,8 @@ pub struct Keeper {
     wanted: watch::Receiver<Wanted>,
     hint: Arc<Notify>,
     watcher: Option<Watcher>,
+    /// A change was seen of which the end is to be waited for.
+    is_restless: bool,
     /// Digest of the file that was looked at last.
     seen: Option<[u8; 32]>,
     standing: Standing,
@@ -114,9 +116,18 @@ impl Keeper {
         let hint = Arc::new(Notify::new());
         let watcher = path.map(|path| Watcher::new(&path, Arc::clone(&hint)));
         let (before, emergencies, retired) = (None, Vec::new(), Vec::new());
-        let seen = hash;
-        let keeper =
-            Self { shared, wanted, hint, watcher, seen, standing, before, emergencies, retired };
+        let keeper = Self {
+            shared,
+            wanted,
+            hint,
+            watcher,
+            is_restless: false,
+            seen: hash,
+            standing,
+            before,
+            emergencies,
+            retired,
+        };
         keeper.give_account("the start", "");
         Ok(keeper)
     }
@@ -149,16 +160,38 @@ impl Keeper {
         if let Some(watcher) = &mut self.watcher {
             watcher.refresh();
         }
-        let _ = self.look(false, "a look at the file").await;
+        // Once outer marks differ it is somebody's writing, of which the end is waited for.
+        match self.has_changed() {
+            true => self.look_again(),
+            false => drop(self.look(false, "a look at the file").await),
+        }
         self.sweep();
     }
 
-    /// Waits until whoever writes has finished, as far as anybody can know.
+    /// Waits until whoever writes has finished: a file that is being written in place is empty for a
+    /// moment, and nothing is a policy too.
     async fn settle_and_look(&mut self) {
-        tokio::time::sleep(SETTLE).await;
-        if self.watcher.as_mut().is_some_and(Watcher::has_changed) {
-            let _ = self.look(false, "a changed file").await;
+        if !self.has_changed() && !std::mem::take(&mut self.is_restless) {
+            return;
         }
+        for _ in 0..SETTLES_MAX {
+            tokio::time::sleep(SETTLE).await;
+            if !self.has_changed() {
+                break;
+            }
+        }
+        let _ = self.look(false, "a changed file").await;
+    }
+
+    /// Somebody writes: there is to be a look once that has ended.
+    fn look_again(&mut self) {
+        self.is_restless = true;
+        self.hint.notify_one();
+    }
+
+    /// Whether the file looks different from the last time that this was asked.
+    fn has_changed(&mut self) -> bool {
+        self.watcher.as_mut().is_some_and(Watcher::has_changed)
     }
 
     /// The configuration names another profile or file.
@@ -183,6 +216,11 @@ impl Keeper {
         let Ok(look) = tokio::task::spawn_blocking(move || errand.run()).await else {
             return Verdict::Wrong("the file could not be judged".to_owned());
         };
+        if !is_asked && self.has_changed() {
+            // It was written meanwhile, and may have been read in the middle of that.
+            self.look_again();
+            return Verdict::Done(self.stays());
+        }
         match look {
             Look::Untouched => Verdict::Done(self.stays()),
             Look::Refused(hash, complaints) => self.refuse(hash, &complaints),
@@ -432,3 +470,5 @@ async fn until(moment: Option<Micros>) {
 const POLL: Duration = Duration::from_secs(10);
 /// How long a file may be in the middle of being written.
 const SETTLE: Duration = Duration::from_millis(250);
+/// How often that is granted to one that is written all the time.
+const SETTLES_MAX: u32 = 8;
