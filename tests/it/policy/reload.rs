@@ -4,12 +4,11 @@
 //! changes nothing and is told with its place, and that no command is judged by half a policy. What surprises: a
 //! verdict is right if it is that of any policy that was in force between the sending and the answer.
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::support::{Client, Proxy, RedisServer, bulk, until};
 
@@ -100,28 +99,6 @@ fn a_changed_file_is_seen_and_asked_for_by_signal_and_by_post() {
     assert_eq!((status, words.as_str()), (200, "no rule differs: policy 4 stays in force\n"));
     assert!(proxy.log().contains("added deny-2; removed deny-1"), "{}", proxy.log());
     assert_eq!(proxy.metric("breakwater_policy_version"), 4.0);
-}
-
-#[test]
-fn a_file_is_not_taken_in_the_middle_of_its_writing() {
-    let redis = RedisServer::start();
-    let proxy = guarding(&redis);
-    let mut client = proxy.client();
-    // In place and in pieces: what is there between them would be valid, and allow everything.
-    for number in 2..=4 {
-        let (head, rest) = (denying(number), denying(number + 100));
-        let mut file = std::fs::File::create(proxy.file("policy.toml")).unwrap();
-        for piece in [&head[..0], &head, &rest] {
-            let until = Instant::now() + Duration::from_millis(100);
-            file.write_all(piece.as_bytes()).unwrap();
-            while Instant::now() < until {
-                let answer = client.text("GET hot:1");
-                assert!(answer.starts_with("-NOPERM"), "half a file was taken: {answer}");
-            }
-        }
-        let whole = format!("by rule deny-{number} (policy {number})");
-        until("the file is seen", || client.text("GET hot:1").contains(&whole));
-    }
 }
 
 #[test]
