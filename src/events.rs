@@ -15,6 +15,7 @@ use crate::clock;
 use crate::config::{Complaint, Profile, Settings};
 use crate::findings::{Finding, Severity};
 use crate::log::RateLimited;
+use crate::policy::Policy;
 use crate::policy::offence::Offence;
 use crate::stats::control;
 use crate::upstream::health::chart::State;
@@ -51,11 +52,21 @@ impl Repeats {
 }
 
 /// The proxy accepts clients.
-pub fn started(settings: &Settings, workers: usize) {
-    for note in &settings.notes {
+pub fn started(settings: &Settings, policy: &Policy, workers: usize) {
+    for note in settings.notes.iter().chain(&policy.notes) {
         warn!("{note}");
     }
-    warn!("profile 'open': no command is refused by policy");
+    let (own, rules) = (policy.operators(), policy.rules().len());
+    match policy.profile {
+        Profile::Open => warn!("profile 'open': no command is refused by policy"),
+        Profile::Observe => {
+            warn!(
+                rules,
+                own, "profile 'observe': rules are counted, no command is refused by them"
+            );
+        }
+        Profile::Guard => info!(rules, own, "profile 'guard': the policy is enforced"),
+    }
     for listener in &settings.listeners {
         info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
     }
@@ -303,7 +314,11 @@ pub fn policy_refused(complaints: &[Complaint], version: u64) {
 }
 
 /// Another policy is in force from here on.
-pub fn policy_changed(version: u64, profile: Profile, cause: &str, changes: &str) {
+pub fn policy_changed(policy: &Policy, cause: &str, changes: &str) {
+    let Policy { version, profile, notes, .. } = policy;
+    for note in notes {
+        warn!("{note}");
+    }
     info!(policy = version, profile = profile.name(), cause, "policy changed: {changes}");
 }
 
@@ -315,7 +330,9 @@ pub fn policy_not_watched(folder: &impl std::fmt::Display, error: &impl std::fmt
 /// A command met a rule that only looks: one of many.
 pub fn rule_met(rule: &str, offence: &Offence) {
     let Offence { client, name, command, pattern, .. } = offence;
-    RULES.log(|suppressed| info!(rule, client, name, command, pattern, suppressed, "a rule was met"));
+    RULES.log(|suppressed| {
+        info!(rule, client, name, command, pattern, suppressed, "a rule was met")
+    });
 }
 
 /// A changed file holds what cannot be changed while running.

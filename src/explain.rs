@@ -95,8 +95,8 @@ fn prepared(flags: &ExplainFlags) -> Result<(Table, Policy, Upstream), Vec<Compl
     let renamed = Table::builtin().rename(&upstream.renamed).map_err(|error| {
         vec![Complaint::about("[upstream.renamed]", Fault::new(error.to_string(), ""))]
     })?;
-    let table =
-        topology::with_our_answers(renamed, &upstream).writes_refused(upstream.mode == Mode::ReadOnly);
+    let table = topology::with_our_answers(renamed, &upstream)
+        .writes_refused(upstream.mode == Mode::ReadOnly);
     let name = upstream.endpoint.to_string();
     Ok((table, policy, Upstream::of(&upstream, name, None)))
 }
@@ -106,7 +106,8 @@ fn profile(flags: &ExplainFlags) -> Result<Profile, Vec<Complaint>> {
         return Ok(Profile::Guard);
     };
     Profile::named(text).ok_or_else(|| {
-        let fault = Fault::new(format!("'{text}' is not a profile"), "write guard, observe or open");
+        let fault =
+            Fault::new(format!("'{text}' is not a profile"), "write guard, observe or open");
         vec![Complaint::about("--profile", fault)]
     })
 }
@@ -276,11 +277,7 @@ fn nature(spec: &Spec) -> &'static str {
     }
 }
 
-fn print_keys(
-    command: &Command<'_>,
-    keys: &[KeyPosition],
-    out: &mut impl Write,
-) -> io::Result<()> {
+fn print_keys(command: &Command<'_>, keys: &[KeyPosition], out: &mut impl Write) -> io::Result<()> {
     if keys.is_empty() {
         return writeln!(out, "keys: none");
     }
@@ -309,8 +306,7 @@ fn print_rule(
         writeln!(out, "rule: none is asked about a command that lets clients in ({which})")?;
         return Ok(true);
     }
-    let case =
-        Case { spec, command: *command, keys, caller: around.caller, now: clock::micros() };
+    let case = Case { spec, command: *command, keys, caller: around.caller, now: clock::micros() };
     let mut passed: Vec<&Arc<Rule>> = Vec::new();
     let rule = around.policy.judge(&case, &mut |rule| passed.push(rule));
     for rule in passed {

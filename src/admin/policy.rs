@@ -159,7 +159,10 @@ impl View {
         }
         if *is_rolled_back {
             let until = "until the file changes or POST /policy/reload, SIGHUP ask for it";
-            writeln!(page, "rolled back: the file says something else, which does not count {until}")?;
+            writeln!(
+                page,
+                "rolled back: the file says something else, which does not count {until}"
+            )?;
         }
         if let Some(complaint) = complaint {
             let age = clock::unix_seconds().saturating_sub(complaint.at);

@@ -167,6 +167,11 @@ impl Checker {
         Some(PathBuf::from(text.get_ref()))
     }
 
+    /// The line of a byte of the source.
+    pub(crate) fn line_of(&self, offset: usize) -> u32 {
+        self.source.as_ref().map_or(1, |source| source.position(offset).line)
+    }
+
     /// A fault becomes a complaint by its place.
     fn placed(&self, place: &Place, fault: Fault) -> Complaint {
         match (place, &self.source) {

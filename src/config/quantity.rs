@@ -1,6 +1,6 @@
 //! Durations and sizes as people write them: `250ms`, `5s`, `16MiB`, `512kb`.
 //!
-//! Owns [`Time`] and [`Size`], their grammar and their serde form. Never knows a bound: ranges belong to the
+//! Owns [`Time`], [`Size`] and [`Percent`], their grammar and their serde form. Never knows a bound: ranges belong to the
 //! key that uses the quantity. One number and one unit, no fractions, no sums, so that a value reads the same
 //! to everybody and the error for anything else is short.
 //!
@@ -17,11 +17,15 @@ use std::time::Duration;
 
 /// A duration as written in a file, whole milliseconds, at most ten years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Time(pub(super) Duration);
+pub(crate) struct Time(pub(crate) Duration);
 
 /// A size in bytes as written in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Size(pub(super) usize);
+pub(crate) struct Size(pub(crate) usize);
+
+/// A part of a hundred: `10` or `"10%"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Percent(pub(crate) u8);
 
 /// No time at all.
 pub(crate) const ZERO: Time = Time::ms(0);
@@ -169,6 +173,26 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+// === impl Percent ===
+
+impl FromStr for Percent {
+    type Err = Fault;
+
+    /// A whole number up to 100, with or without its sign.
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        let number = text.strip_suffix('%').unwrap_or(text).trim_end().parse();
+        let number = number.ok().filter(|number| *number <= 100);
+        let fault = || Fault::new(format!("'{text}' is not a percentage"), "write 0 to 100");
+        number.map(Self).ok_or_else(fault)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextOrNumber::new("a percentage such as 10 or \"10%\""))
+    }
+}
+
 // === impl TextOrNumber ===
 
 impl<T> TextOrNumber<T> {
@@ -282,6 +306,16 @@ mod tests {
         }
         for text in ["", "MiB", "1.5MiB", "1tib", "-1", "99999999999gib", "1 2"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn percentages_end_at_a_hundred() {
+        for (text, percent) in [("0", 0), ("10%", 10), ("100", 100), ("7 %", 7)] {
+            assert_eq!(text.parse(), Ok(Percent(percent)), "{text}");
+        }
+        for text in ["", "%", "101", "-1", "1.5", "10%%", "many"] {
+            assert!(text.parse::<Percent>().is_err(), "{text}");
         }
     }
 

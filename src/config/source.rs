@@ -109,7 +109,7 @@ impl Source {
     }
 
     /// The place of a byte: as [`Position::of`], without reading the text from its beginning each time.
-    fn position(&self, offset: usize) -> Position {
+    pub(crate) fn position(&self, offset: usize) -> Position {
         let lines = self.lines.get_or_init(|| {
             let ends = memchr::memchr_iter(b'\n', self.text.as_bytes());
             std::iter::once(0).chain(ends.map(|end| end + 1)).collect()

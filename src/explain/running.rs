@@ -11,11 +11,7 @@ use std::time::Duration;
 use crate::percent;
 
 /// Asks the proxy at `admin`. True if the command would be served.
-pub(super) fn ask(
-    admin: &str,
-    arguments: &[Vec<u8>],
-    out: &mut impl Write,
-) -> io::Result<bool> {
+pub(super) fn ask(admin: &str, arguments: &[Vec<u8>], out: &mut impl Write) -> io::Result<bool> {
     let (status, body) = match asked(admin, arguments) {
         Ok(answer) => answer,
         Err(error) => {

@@ -97,8 +97,11 @@ impl Diff {
     pub fn words(&self) -> String {
         let kinds =
             [("added", &self.added), ("removed", &self.removed), ("changed", &self.changed)];
-        let mut parts: Vec<String> =
-            kinds.iter().filter(|(_, names)| !names.is_empty()).map(|it| named(it.0, it.1)).collect();
+        let mut parts: Vec<String> = kinds
+            .iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|it| named(it.0, it.1))
+            .collect();
         if self.is_reordered {
             parts.push("rules stand in another order".to_owned());
         }

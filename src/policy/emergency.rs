@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::rule::{Action, Commands, Mode, Origin, Rule};
+use super::file::{self, Clock};
+use super::rule::{Origin, Rule};
 use crate::clock::{self, Micros};
-use crate::config::KeyPatterns;
+use crate::config::Complaint;
 
 /// An order as it is written.
 #[derive(Debug, Default, Deserialize)]
@@ -56,26 +57,47 @@ pub fn ordered(body: &str, taken: &[&str], now: Micros) -> Result<Rule, String> 
     let Some(time) = duration(time) else {
         return Err(format!("'{time}' is not a time; write 90s, 15m or 2h, at most 24h"));
     };
-    let name = match written.name {
-        Some(name) => fit(name, taken)?,
-        None => free_name(taken),
-    };
-    let keys = (!keys.is_empty()).then_some(KeyPatterns(keys));
-    let message = written.message.map(|text| text.replace(char::is_control, " ").into());
-    Ok(Rule {
-        name: name.into(),
-        origin: Origin::Emergency,
-        commands: Commands::named(&commands)?,
-        keys,
-        who: None,
-        shape: Vec::new(),
-        action: Action::Deny,
-        mode: Mode::Enforce,
-        canary: 100,
-        expires: Some(now.saturating_add(clock::to_micros(time))),
-        message,
-        tally: Arc::default(),
-    })
+    let name = written.name.unwrap_or_else(|| free_name(taken));
+    if taken.contains(&name.as_str()) {
+        return Err(format!(
+            "there is a rule {name} already; give another name, or end that first"
+        ));
+    }
+    let mut table = toml::Table::new();
+    table.insert("name".to_owned(), name.into());
+    table.insert("action".to_owned(), "deny".into());
+    let lists = [("commands", commands), ("keys", keys)];
+    for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+        table.insert(key.to_owned(), list.into());
+    }
+    if let Some(message) = written.message {
+        table.insert("message".to_owned(), message.into());
+    }
+    let rule = judged(table, now)?;
+    Ok(Rule { expires: Some(now.saturating_add(clock::to_micros(time))), ..rule })
+}
+
+/// The rule of this table, read as any other rule is. Where in it something is wrong is left out of
+/// complaints: nobody has seen that text.
+fn judged(rule: toml::Table, now: Micros) -> Result<Rule, String> {
+    let mut file = toml::Table::new();
+    file.insert("rule".to_owned(), toml::Value::Array(vec![rule.into()]));
+    let text = toml::to_string(&file).map_err(|error| error.to_string())?;
+    match file::parse("order", &text, Origin::Emergency, Clock::at(now)) {
+        Ok(read) => {
+            let rule = read.rules.into_iter().next();
+            rule.map(Arc::unwrap_or_clone).ok_or_else(|| EXAMPLE.to_owned())
+        }
+        Err(complaints) => {
+            let words: Vec<String> = complaints.into_iter().map(words).collect();
+            Err(words.join("\n"))
+        }
+    }
+}
+
+fn words(complaint: Complaint) -> String {
+    let Complaint { what, hint, .. } = complaint;
+    if hint.is_empty() { what } else { format!("{what}; {hint}") }
 }
 
 /// How long an emergency rule still counts, in words.
@@ -87,18 +109,6 @@ pub fn time_left(rule: &Rule, now: Micros) -> String {
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
-}
-
-/// A name that may stand in errors, URLs and labels, and that no other rule has.
-fn fit(name: String, taken: &[&str]) -> Result<String, String> {
-    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_fit) {
-        return Err(format!("the name must be 1 to {NAME_BYTES_MAX} letters, digits, - _ or ."));
-    }
-    if taken.contains(&name.as_str()) {
-        return Err(format!("there is a rule {name} already; give another name, or end that first"));
-    }
-    Ok(name)
 }
 
 fn free_name(taken: &[&str]) -> String {
@@ -176,15 +186,14 @@ pub const NOT_WHILE_OPEN: &str = "the profile is open, in which no rule is tried
      set profile = \"observe\" or \"guard\" in the configuration, which needs no restart";
 /// Longest time that such a rule may count.
 const HOURS_MAX: u64 = 24;
-/// Longest name.
-const NAME_BYTES_MAX: usize = 64;
 /// What an order looks like.
-const EXAMPLE: &str =
-    "send command=HGETALL&key=cart:*&for=15m, or the same as TOML: commands, keys, for, message, name";
+const EXAMPLE: &str = "send command=HGETALL&key=cart:*&for=15m, or the same as TOML: commands, keys, for, message, name";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::KeyPatterns;
+    use crate::policy::rule::Action;
 
     const NOW: Micros = 5 * clock::SECOND;
 
@@ -211,7 +220,8 @@ mod tests {
             ("command=GET&for=0s", "is not a time"),
             ("command=GET&for=25h", "at most 24h"),
             ("command=GET&for=forever", "is not a time"),
-            ("command=GET&for=15m&name=a%20b", "letters, digits"),
+            ("command=GET&for=15m&name=a%20b", "cannot be the name"),
+            ("command=GET&for=15m&name=guard.x", "built-in"),
             ("command=GET&for=15m&name=taken", "already"),
             ("command=GETT&for=15m", "GETT"),
             ("comand=GET&for=15m", "a field that is none"),

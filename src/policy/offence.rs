@@ -179,7 +179,8 @@ impl Report {
     /// The most frequent kinds, those that would be refused before those that are.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
-        let mut rows: Vec<Row> = self.lock().iter().map(|(kind, counts)| row(kind, counts)).collect();
+        let mut rows: Vec<Row> =
+            self.lock().iter().map(|(kind, counts)| row(kind, counts)).collect();
         let rank = |row: &Row| (row.would_refuse, row.refused, row.biggest, row.last);
         rows.sort_unstable_by(|one, other| rank(other).cmp(&rank(one)));
         rows.truncate(ROWS_MAX);

@@ -106,7 +106,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         let handles = Arc::clone(&handles);
         tokio::spawn(listener::accept(place, bound, door.clone(), handles, draining.clone()));
     }
-    events::started(&settings, workers);
+    events::started(&settings, &shared.policy.load(), workers);
     let reloader = reload::Reloader::new(flags, &settings, policy_wanted);
     until_told(reloader, &shared, &changed, &doors, desk).await?;
     readiness.set_draining();

@@ -23,16 +23,17 @@ pub(super) fn write(page: &mut String, policy: &Policy) {
     let rules = Origin::ALL.map(|it| (vec![("origin", it.as_str())], of(it) as f64));
     text::write_rows(page, RULES, families::help(RULES), Kind::Gauge, rules.into_iter());
     let hits = hits(policy);
-    let rows = hits.iter().map(|(name, result, count)| {
-        (vec![("rule", *name), ("result", *result)], *count as f64)
-    });
+    let rows = hits
+        .iter()
+        .map(|(name, result, count)| (vec![("rule", *name), ("result", *result)], *count as f64));
     text::write_rows(page, HITS, families::help(HITS), Kind::Counter, rows);
 }
 
 /// What rules have met: name, what became of it, how often.
 fn hits(policy: &Policy) -> Vec<(&str, &'static str, u64)> {
     let counts = policy.rules().iter().flat_map(|rule| {
-        let (hits, refused, spared) = (rule.tally.hits(), rule.tally.refused(), rule.tally.spared());
+        let (hits, refused, spared) =
+            (rule.tally.hits(), rule.tally.refused(), rule.tally.spared());
         // Counted one after the other, so they may be a command apart.
         let passed = hits.saturating_sub(refused + spared);
         let by_result = [("refused", refused), ("would_refuse", spared), ("passed", passed)];

@@ -63,6 +63,8 @@ pub struct Keeper {
 struct Standing {
     profile: Profile,
     rules: Arc<[Arc<Rule>]>,
+    /// What is allowed in the file but deserves a warning.
+    notes: Arc<[Complaint]>,
     source: Option<String>,
     hash: Option<[u8; 32]>,
 }
@@ -109,10 +111,15 @@ impl Keeper {
     ) -> Result<Self, Vec<Complaint>> {
         let Wanted { profile, path } = wanted.borrow().clone();
         let hash = digest(path.as_deref());
-        let policy = policy::load(profile, path.as_deref(), 1, clock::micros())?;
-        let source = shown(path.as_deref());
-        let standing = Standing { profile, rules: policy.rules().into(), source, hash };
-        shared.policy.store(Arc::new(policy));
+        let read = policy::read(path.as_deref(), clock::micros())?;
+        let standing = Standing {
+            profile,
+            rules: read.rules.into(),
+            notes: read.notes.into(),
+            source: shown(path.as_deref()),
+            hash,
+        };
+        shared.policy.store(Arc::new(lay_out(1, &standing, &[])));
         let hint = Arc::new(Notify::new());
         let watcher = path.map(|path| Watcher::new(&path, Arc::clone(&hint)));
         let (before, emergencies, retired) = (None, Vec::new(), Vec::new());
@@ -312,7 +319,9 @@ impl Keeper {
 
     async fn end_emergency(&mut self, name: &str) -> Verdict {
         let Some(place) = self.emergencies.iter().position(|rule| &*rule.name == name) else {
-            return Verdict::Wrong("there is no emergency rule of this name; see /policy".to_owned());
+            return Verdict::Wrong(
+                "there is no emergency rule of this name; see /policy".to_owned(),
+            );
         };
         let rule = self.emergencies.remove(place);
         if !self.republish("the end of an emergency rule", &format!("removed {name}")).await {
@@ -326,8 +335,12 @@ impl Keeper {
     async fn end_expired(&mut self) {
         let now = clock::micros();
         let is_over = |rule: &Arc<Rule>| rule.expires.is_some_and(|end| end <= now);
-        let over: Vec<String> =
-            self.emergencies.iter().filter(|it| is_over(it)).map(|it| it.name.to_string()).collect();
+        let over: Vec<String> = self
+            .emergencies
+            .iter()
+            .filter(|it| is_over(it))
+            .map(|it| it.name.to_string())
+            .collect();
         if over.is_empty() {
             return;
         }
@@ -362,7 +375,7 @@ impl Keeper {
     }
 
     fn publish(&mut self, policy: Policy, cause: &'static str, changes: &str) {
-        events::policy_changed(policy.version, policy.profile, cause, changes);
+        events::policy_changed(&policy, cause, changes);
         self.retired.push(self.shared.policy.swap(Arc::new(policy)));
         self.sweep();
         self.give_account(cause, changes);
@@ -413,23 +426,29 @@ impl Keeper {
 
 impl Errand {
     fn run(self) -> Look {
-        let Self { wanted: Wanted { profile, path }, seen, is_asked, standing, emergencies, version } =
-            self;
+        let Self {
+            wanted: Wanted { profile, path },
+            seen,
+            is_asked,
+            standing,
+            emergencies,
+            version,
+        } = self;
         // Before the file is read: what is written between the two is found by the next look.
         let hash = digest(path.as_deref());
         if hash == seen && !is_asked {
             return Look::Untouched;
         }
-        let read = match policy::load(profile, path.as_deref(), version, clock::micros()) {
-            Ok(policy) => policy,
+        let read = match policy::read(path.as_deref(), clock::micros()) {
+            Ok(read) => read,
             Err(complaints) => return Look::Refused(hash, complaints),
         };
-        let (rules, diff) = carried_over(&standing.rules, read.rules());
+        let (rules, diff) = carried_over(&standing.rules, &read.rules);
         if diff.is_empty() && profile == standing.profile {
             return Look::Same(hash);
         }
-        let source = shown(path.as_deref());
-        let newer = Standing { profile, rules: rules.into(), source, hash };
+        let (source, notes) = (shown(path.as_deref()), read.notes.into());
+        let newer = Standing { profile, rules: rules.into(), notes, source, hash };
         let policy = lay_out(version, &newer, &emergencies);
         Look::Other(Box::new((newer, diff, policy)))
     }
@@ -438,7 +457,9 @@ impl Errand {
 /// The policy of these rules, emergencies first.
 fn lay_out(version: u64, standing: &Standing, emergencies: &[Arc<Rule>]) -> Policy {
     let rules = emergencies.iter().chain(standing.rules.iter()).map(Arc::clone).collect();
-    Policy::new(version, standing.profile, rules)
+    let mut policy = Policy::new(version, standing.profile, rules);
+    policy.notes = standing.notes.to_vec();
+    policy
 }
 
 /// SHA-256 of a file; `None` without one, or if it cannot be read.

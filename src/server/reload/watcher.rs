@@ -92,7 +92,13 @@ fn is_reading(kind: EventKind) -> bool {
 /// What a path leads to looks like, links followed.
 fn mark(path: &Path) -> Option<Mark> {
     let it = std::fs::metadata(path).ok()?;
-    Some((it.dev(), it.ino(), it.size(), it.mtime_nsec() ^ it.mtime().rotate_left(32), it.ctime_nsec()))
+    Some((
+        it.dev(),
+        it.ino(),
+        it.size(),
+        it.mtime_nsec() ^ it.mtime().rotate_left(32),
+        it.ctime_nsec(),
+    ))
 }
 
 #[cfg(test)]

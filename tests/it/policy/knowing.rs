@@ -137,7 +137,8 @@ fn counts_outlive_a_reload_in_which_their_rule_stays() {
     let proxy = guarding(&redis);
     let mut client = proxy.client();
     assert!(client.text("GET orders:1").starts_with("-NOPERM "));
-    let more = format!("{POLICY}\n[[rule]]\nname = \"more\"\ncommands = [\"DEL\"]\naction = \"deny\"\n");
+    let more =
+        format!("{POLICY}\n[[rule]]\nname = \"more\"\ncommands = [\"DEL\"]\naction = \"deny\"\n");
     std::fs::write(proxy.file("policy.toml"), more).unwrap();
     assert_eq!(proxy.post("/policy/reload", "", "").0, 200);
     assert!(client.text("GET orders:1").contains("(policy 2)"));

@@ -168,7 +168,9 @@ fn another_profile_in_the_configuration_needs_no_restart() {
     let mut client = proxy.client();
     assert_eq!(client.ask("GET hot:1"), bulk(b"v"));
     let file = std::fs::read_to_string(proxy.file("breakwater.toml")).unwrap();
-    for (profile, answer) in [("guard", denial(1, 2)), ("open", bulk(b"v")), ("guard", denial(1, 4))] {
+    for (profile, answer) in
+        [("guard", denial(1, 2)), ("open", bulk(b"v")), ("guard", denial(1, 4))]
+    {
         let changed = file.replace("\"observe\"", &format!("\"{profile}\""));
         std::fs::write(proxy.file("breakwater.toml"), changed).unwrap();
         proxy.hang_up();
@@ -202,7 +204,9 @@ fn reader(mut client: Client, bounds: Arc<Bounds>) -> JoinHandle<u64> {
             let may_be = least..=bounds.most.load(Ordering::SeqCst);
             let is_right = match answer.as_slice() {
                 b"$1\r\nv\r\n" => may_be.clone().any(|number| !denies(number)),
-                _ => may_be.clone().any(|number| denies(number) && answer == denial(number, number)),
+                _ => {
+                    may_be.clone().any(|number| denies(number) && answer == denial(number, number))
+                }
             };
             let answer = String::from_utf8_lossy(&answer);
             assert!(is_right, "{answer} while one of {may_be:?} is in force");
@@ -240,7 +244,8 @@ fn a_hundred_reloads_under_load_give_no_wrong_verdict_and_lose_no_client() {
         bounds.least.store(number, Ordering::SeqCst);
     }
     bounds.is_over.store(true, Ordering::SeqCst);
-    let answers: u64 = readers.into_iter().map(|reader| reader.join().expect("all was right")).sum();
+    let answers: u64 =
+        readers.into_iter().map(|reader| reader.join().expect("all was right")).sum();
     println!("{answers} answers beside 100 reloads, 30 of them of a broken file");
     assert_eq!(proxy.metric("breakwater_policy_version"), 71.0);
     assert_eq!(proxy.metric("breakwater_clients_closed_total"), 0.0);
