@@ -90,6 +90,12 @@ pub struct ExplainFlags {
     /// The configuration file, TOML
     #[arg(long, value_name = "FILE", env = "BREAKWATER_CONFIG", value_parser = path())]
     pub config: Option<PathBuf>,
+    /// How much of the policy is enforced: guard (as without this flag), observe or open
+    #[arg(long, value_name = "PROFILE", env = "BREAKWATER_PROFILE")]
+    pub profile: Option<String>,
+    /// Ask the proxy that runs with this admin address, by its own policy; it does not send the command
+    #[arg(long, value_name = "ADDR")]
+    pub running: Option<String>,
     /// The Redis behind; it is asked nothing
     #[arg(long, value_name = "URL", env = "BREAKWATER_UPSTREAM", hide_env_values = true)]
     pub upstream: Option<String>,
@@ -171,6 +177,7 @@ impl Cli {
                 drop_blank_path(&mut flags.policy);
                 drop_blank_path(&mut flags.config);
                 drop_blank(&mut flags.upstream);
+                drop_blank(&mut flags.profile);
             }
             Command::Doctor(flags) => {
                 drop_blank_path(&mut flags.config);
@@ -227,8 +234,8 @@ impl ExplainFlags {
     /// The layers that `Settings::load` or `check::examine` would join for a `run` with these flags.
     #[must_use]
     pub fn run_flags(&self) -> RunFlags {
-        let Self { policy, config, upstream, .. } = self.clone();
-        RunFlags { policy, config, upstream, ..RunFlags::default() }
+        let Self { policy, config, upstream, profile, .. } = self.clone();
+        RunFlags { policy, config, upstream, profile, ..RunFlags::default() }
     }
 
     /// The command as bytes, because keys need not be UTF-8; at least its name.
