@@ -34,6 +34,10 @@ pub enum Ruling {
     Instead(Vec<u8>),
 }
 
+/// The rules that have judged the commands of a transaction which arrived whole.
+#[derive(Debug, Default)]
+pub struct Judged(Vec<Arc<Rule>>);
+
 /// Judges a command of which some rule speaks, or for which an errand was run.
 #[cold]
 pub fn judge(
@@ -97,6 +101,33 @@ fn decide<'p>(
         name: &labels.name,
         library: &labels.library_name,
     })
+}
+
+// === impl Judged ===
+
+impl Judged {
+    /// Whether a command may go as it is. Nothing is counted before the whole transaction may.
+    #[cold]
+    pub fn lets_pass(
+        &mut self,
+        worker: &mut Worker,
+        session: &Session,
+        spec: &Spec,
+        command: Command<'_>,
+    ) -> bool {
+        let policy = Arc::clone(worker.policy.load());
+        let mut passed = Vec::new();
+        let rule = decide(worker, &policy, session, spec, command, &mut passed);
+        let is_paced = passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
+        let is_free = |rule: &Arc<Rule>| matches!(rule.action, Action::Allow | Action::Observe);
+        self.0.extend(passed.into_iter().chain(rule).cloned());
+        !is_paced && rule.is_none_or(is_free)
+    }
+
+    /// It goes.
+    pub fn note(&self) {
+        self.0.iter().for_each(|rule| rule.tally.note(false));
+    }
 }
 
 /// Refuses in the name of a rule.

@@ -3,18 +3,21 @@
 //! Owns the search for such a block in a client's input. Never changes a byte: what is found goes
 //! out as one contiguous write on a shared connection, and its replies come back as one. Only
 //! commands of class shared may be inside; everything else changes or shifts the connection and
-//! makes the transaction a pinned one.
+//! makes the transaction a pinned one, and so does a command that a rule restricts: what is
+//! refused must be refused by itself.
 //!
 //! What surprises: to INV-3 a block is one command. It is unsent until the last byte of its EXEC is
 //! handed over, and if its reply is lost the client is told so in the place of EXEC's.
 
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Lane, RequestPolicy, Spec, builtin_id};
+use crate::dispatch::judge::Judged;
 use crate::resp::limits::Limits;
 use crate::resp::request::{RequestScanner, Scanned};
 use crate::route::{self, Place};
 use crate::session::state::Session;
 use crate::topology::Topology;
+use crate::worker::Worker;
 
 /// A whole transaction at the beginning of some input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,7 @@ pub fn begins(input: &[u8]) -> bool {
 /// may share a connection with others.
 #[must_use]
 pub fn find(
+    worker: &mut Worker,
     topology: &Topology,
     session: &Session,
     scanner: &mut RequestScanner,
@@ -63,6 +67,7 @@ pub fn find(
     let limits = topology.limits(&session.gate.limits);
     let mut slot = None;
     let (mut length, mut commands, mut is_bulk, mut is_retry_safe) = (0, 0, false, true);
+    let mut judged = Judged::default();
     while commands < BLOCK_COMMANDS_MAX && length < BLOCK_BYTES_MAX {
         let rest = input.get(length..)?;
         let (spec, used) = next(topology, scanner, rest, &limits)?;
@@ -71,6 +76,7 @@ pub fn find(
         match spec.id {
             MULTI if commands == 1 => {}
             EXEC | DISCARD if commands > 1 => {
+                judged.note();
                 return Some(Block {
                     length,
                     commands,
@@ -82,6 +88,11 @@ pub fn find(
             }
             _ => {
                 is_bulk |= shares(spec, scanner, rest, used)? == Lane::Bulk;
+                if worker.policy.load().speaks_of(spec.id) {
+                    let (frame, spans) = scanner.arguments(rest, used);
+                    let command = Command::new(frame, spans);
+                    judged.lets_pass(worker, session, spec, command).then_some(())?;
+                }
                 is_retry_safe &= spec.is_retry_safe();
                 if topology.slots.is_some() {
                     slot = slot_with(slot, spec, scanner, rest, used)?;

@@ -179,7 +179,10 @@ fn block(
     if !block::begins(input) {
         return None;
     }
-    block::find(topology, session, &mut worker.block_scanner, input)
+    let mut scanner = mem::take(&mut worker.block_scanner);
+    let block = block::find(worker, topology, session, &mut scanner, input);
+    worker.block_scanner = scanner;
+    block
 }
 
 /// Whether what is held is exactly one command, too large to be copied.

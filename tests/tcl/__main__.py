@@ -113,7 +113,7 @@ def _arguments():
     add("--only-direct", action="store_true", help="run against Redis only")
     add("--breakwater", type=Path, default=PROJECT / "target" / "release" / "breakwater",
         metavar="FILE", help="the binary to test")
-    add("--breakwater-args", default="", metavar="ARGS", help="more arguments for `breakwater run`")
+    add("--breakwater-args", default="--profile open", metavar="ARGS", help="more arguments for `breakwater run`")
     add("--json", type=Path, metavar="FILE", help="write everything there too")
     arguments = parser.parse_args()
     if min(arguments.tries, arguments.stall, arguments.limit) < 1:

@@ -39,6 +39,30 @@ impl Proxy {
         Self::start(&["--upstream", url])
     }
 
+    /// `run` in front of `url`, enforcing these rules and the catalogue.
+    pub(crate) fn guarding(url: &str, policy: &str) -> Self {
+        Self::launch(|port, folder| {
+            let file = folder.write("policy.toml", policy).display().to_string();
+            let listen = format!("127.0.0.1:{port}");
+            let flags = ["--listen", &listen, "--upstream", url, "--profile", "guard"];
+            let mut all: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+            all.extend(["--policy".to_owned(), file]);
+            all
+        })
+    }
+
+    /// As [`Self::guarding`], with a configuration that is told where the policy file is.
+    pub(crate) fn launch_guarding(policy: &str, toml: impl Fn(&str) -> String) -> Self {
+        Self::launch(|port, folder| {
+            let policy = folder.write("policy.toml", policy).display().to_string();
+            let file = folder.write("breakwater.toml", toml(&policy)).display().to_string();
+            let flags = ["--listen", &format!("127.0.0.1:{port}"), "--profile", "guard"];
+            let mut all: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+            all.extend(["--config".to_owned(), file]);
+            all
+        })
+    }
+
     /// `run` with a configuration file beside the listener of [`Self::start`].
     pub(crate) fn configured(toml: &str) -> Self {
         Self::launch(|port, folder| {
@@ -61,6 +85,8 @@ impl Proxy {
             let (port, admin) = (free_port(), free_port());
             let mut command = binary();
             command.arg("run").args(["--admin", &format!("127.0.0.1:{admin}")]);
+            // What is tested is how Redis's commands fare, all of them; a flag wins over this.
+            command.env("BREAKWATER_PROFILE", "open");
             command.args(arguments(port, &folder));
             let log = folder.path().join("proxy.log");
             let process = Process::start(&mut command, &log).expect("the binary can be started");
