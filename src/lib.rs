@@ -47,6 +47,7 @@ pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod findings;
+pub mod governor;
 pub mod info;
 pub mod log;
 pub mod net;
