@@ -8,6 +8,7 @@
 
 use crate::config::Complaint;
 use crate::config::check::{NoUpstream, examine};
+use crate::governor;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -76,7 +77,7 @@ pub struct RunFlags {
 /// Flags of `check`. Variables do not count: a file is judged by what is in it.
 #[derive(Args, Clone)]
 pub struct CheckFlags {
-    /// Configuration files
+    /// Configuration files, and scripts that end in .lua
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 }
@@ -90,6 +91,12 @@ pub struct ExplainFlags {
     /// The configuration file, TOML
     #[arg(long, value_name = "FILE", env = "BREAKWATER_CONFIG", value_parser = path())]
     pub config: Option<PathBuf>,
+    /// How much of the policy is enforced: guard (as without this flag), observe or open
+    #[arg(long, value_name = "PROFILE", env = "BREAKWATER_PROFILE")]
+    pub profile: Option<String>,
+    /// Ask the proxy that runs with this admin address, by its own policy; it does not send the command
+    #[arg(long, value_name = "ADDR")]
+    pub running: Option<String>,
     /// The Redis behind; it is asked nothing
     #[arg(long, value_name = "URL", env = "BREAKWATER_UPSTREAM", hide_env_values = true)]
     pub upstream: Option<String>,
@@ -132,19 +139,33 @@ pub fn check(files: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
 }
 
 fn check_file(file: &Path, out: &mut impl Write) -> io::Result<bool> {
+    if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lua")) {
+        let (complaints, notes) = governor::check::examine(file);
+        return publish(file, &complaints, notes, out);
+    }
     let flags = RunFlags { config: Some(file.to_owned()), ..RunFlags::default() };
     let findings = examine(&flags, NoUpstream::IsNoted);
-    report(&findings.complaints, out)?;
-    for note in findings.notes {
+    publish(file, &findings.complaints, findings.notes, out)
+}
+
+/// Writes what was found in a file. True if it is valid.
+fn publish(
+    file: &Path,
+    complaints: &[Complaint],
+    notes: Vec<Complaint>,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    report(complaints, out)?;
+    for note in notes {
         // A note about an absent flag is still about this file.
         let path = note.position.map_or_else(|| file.display().to_string(), |_| note.path.clone());
         let what = format!("note: {}", note.what);
         writeln!(out, "{}", Complaint { path, what, ..note })?;
     }
-    if findings.complaints.is_empty() {
+    if complaints.is_empty() {
         writeln!(out, "{}: valid", file.display())?;
     }
-    Ok(findings.complaints.is_empty())
+    Ok(complaints.is_empty())
 }
 
 /// Writes complaints, one a line: what `check` does, and `run` before it gives up.
@@ -171,6 +192,7 @@ impl Cli {
                 drop_blank_path(&mut flags.policy);
                 drop_blank_path(&mut flags.config);
                 drop_blank(&mut flags.upstream);
+                drop_blank(&mut flags.profile);
             }
             Command::Doctor(flags) => {
                 drop_blank_path(&mut flags.config);
@@ -227,8 +249,8 @@ impl ExplainFlags {
     /// The layers that `Settings::load` or `check::examine` would join for a `run` with these flags.
     #[must_use]
     pub fn run_flags(&self) -> RunFlags {
-        let Self { policy, config, upstream, .. } = self.clone();
-        RunFlags { policy, config, upstream, ..RunFlags::default() }
+        let Self { policy, config, upstream, profile, .. } = self.clone();
+        RunFlags { policy, config, upstream, profile, ..RunFlags::default() }
     }
 
     /// The command as bytes, because keys need not be UTF-8; at least its name.
@@ -346,6 +368,32 @@ mod tests {
         assert_eq!(lines.len(), 4, "{out}");
         let mut out = Vec::new();
         assert!(check(&[good], &mut out).unwrap());
+    }
+
+    #[test]
+    fn check_reads_scripts_as_well() {
+        let folder = Folder::new();
+        let bad = folder.write("bad.lua", "local x = 1\nwhile true do\nend\n");
+        let slow = folder.write("slow.LUA", "for i = 1, 3 do\n  redis.call('KEYS', 'x*')\nend\n");
+        let broken = folder.write("broken.lua", "x = 'abc\n");
+        let none = folder.path("none.lua");
+        let files = [bad.clone(), slow.clone(), broken.clone(), none.clone()];
+        let mut out = Vec::new();
+        assert!(!check(&files, &mut out).unwrap());
+        let out = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = out.lines().collect();
+        let starts = [
+            format!("{}:2:1: loop without end", bad.display()),
+            format!("{}:2:3: note: KEYS in a loop", slow.display()),
+            format!("{}: valid", slow.display()),
+            format!("{}:1:5: this string has no end", broken.display()),
+            format!("{}: cannot be read: ", none.display()),
+        ];
+        assert_eq!(lines.len(), starts.len(), "{out}");
+        for (line, start) in lines.iter().zip(starts) {
+            assert!(line.starts_with(&start), "{line}");
+        }
+        assert!(check(&[slow], &mut Vec::new()).unwrap(), "a note is no error");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod errand;
 pub mod gather;
 pub mod guards;
 pub mod judge;
+pub mod offender;
 pub mod order;
 pub mod patience;
 pub mod replicas;

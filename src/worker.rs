@@ -23,6 +23,7 @@ use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
 use crate::policy::bounds::sizes::Sizes;
+use crate::policy::ledger::Ledger;
 use crate::policy::{self, Policy};
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
@@ -144,6 +145,8 @@ pub struct Shared {
     pub topology: Published,
     /// Where policies are published.
     pub policy: policy::Published,
+    /// Where the one in force comes from, and what its rules have met.
+    pub ledger: Arc<Ledger>,
     /// How many connections may belong to one session each.
     pub pinned: Arc<PinnedBudget>,
     /// Bounds of memory.
@@ -217,6 +220,7 @@ impl Shared {
             identities: Identities::default(),
             tally: Arc::default(),
             policy: policy::Published::default(),
+            ledger: Arc::default(),
             pinned: Arc::default(),
             topology,
             memory,

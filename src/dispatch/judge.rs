@@ -8,12 +8,13 @@
 use std::sync::{Arc, PoisonError};
 
 use super::bound::{self, Bounded};
-use super::{Dispatched, admitted, refuse};
+use super::{Dispatched, admitted, offender, refuse};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::flags::Flags;
 use crate::command::keys;
 use crate::command::spec::Spec;
+use crate::policy::offence::Deed;
 use crate::policy::rule::{Action, Rule};
 use crate::policy::{Caller, Case, Policy};
 use crate::refusal::Refusal;
@@ -63,7 +64,9 @@ pub fn judge(
     let rule = decide(worker, &policy, session, spec, command, &mut passed);
     // What has been asked about was counted when it came.
     for rule in passed.into_iter().filter(|_| errand.is_none()) {
-        rule.tally.note(false);
+        // Whether a bound or a pace would have refused it, only a look at its size or rate could say.
+        let deed = if rule.action == Action::Deny { Deed::Spared } else { Deed::Passed };
+        offender::met(worker, session, spec, command, (rule, deed), None);
     }
     let Some(rule) = rule else {
         return Ruling::Goes;
@@ -72,7 +75,8 @@ pub fn judge(
         let bounded = Bounded { spec, command, rule, bound, policy: &policy };
         return bound::weigh(worker, topology, session, identity, &bounded, errand);
     }
-    rule.tally.note(rule.action == Action::Deny);
+    let deed = if rule.action == Action::Deny { Deed::Refused } else { Deed::Passed };
+    offender::met(worker, session, spec, command, (rule, deed), None);
     match &rule.action {
         Action::Deny => Ruling::Done(deny(worker, session, spec, &policy, rule)),
         _ => Ruling::Goes,
@@ -98,8 +102,14 @@ fn decide<'p>(
     if !policy.asks_who(spec.id) {
         return judge(&Caller { id: client.id, ..Caller::default() });
     }
+    as_caller(session, |caller| judge(caller))
+}
+
+/// Looks at a client as rules see it. Its names are locked meanwhile.
+pub fn as_caller<T>(session: &Session, look: impl FnOnce(&Caller<'_>) -> T) -> T {
+    let client = &session.client;
     let labels = client.labels.lock().unwrap_or_else(PoisonError::into_inner);
-    judge(&Caller {
+    look(&Caller {
         id: client.id,
         listener: &session.gate.name,
         user: &labels.user,

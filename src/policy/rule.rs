@@ -58,7 +58,7 @@ pub enum Origin {
 }
 
 /// Some commands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
     /// Whether all are meant.
     pub all: bool,

@@ -110,6 +110,11 @@ breakwater_readonly_mode                 1 while writes are refused.
 breakwater_resolver_changes_total        Answers of the resolver that differ from the one before.
 breakwater_resolver_failures_total       Questions that the resolver did not answer, by how it failed.
 breakwater_resolver_stale_answers_total     Dials to addresses that the resolver had said before.
+breakwater_policy_version                Number of the policy in force: each change is one more.
+breakwater_policy_rules                  Rules of the policy in force, by who made them.
+breakwater_policy_reloads_total          Policy files that were judged, by what became of them.
+breakwater_policy_last_reload_successful 0 if the newest policy file was refused.
+breakwater_policy_hits_total             Commands that rules matched, by rule and what became of them.
 breakwater_config_last_reload_successful 0 if the newest configuration was refused.
 breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
 breakwater_build_info                    Always 1; the label is the version that runs.

@@ -14,6 +14,7 @@ pub mod histogram;
 pub mod labels;
 pub mod nodes;
 mod process;
+mod rules;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -6,7 +6,10 @@
 
 mod bounds;
 mod denials;
+mod emergency;
 mod guide;
+mod knowing;
+mod reload;
 
 use crate::support::RedisServer;
 
