@@ -64,9 +64,15 @@ pub fn judge(
     let rule = decide(worker, &policy, session, spec, command, &mut passed);
     // What has been asked about was counted when it came.
     for rule in passed.into_iter().filter(|_| errand.is_none()) {
-        // Whether a bound or a pace would have refused it, only a look at its size or rate could say.
-        let deed = if rule.action == Action::Deny { Deed::Spared } else { Deed::Passed };
-        offender::met(worker, session, spec, command, (rule, deed), None);
+        // Whether a pace would have refused it, only a look at its rate could say.
+        let (deed, size) = match rule.action {
+            Action::Deny => (Deed::Spared, None),
+            Action::Bound(bound) => {
+                bound::watch(worker, topology, session, (identity, spec, command), bound)
+            }
+            _ => (Deed::Passed, None),
+        };
+        offender::met(worker, session, spec, command, (rule, deed), size);
     }
     let Some(rule) = rule else {
         return Ruling::Goes;
