@@ -1,4 +1,7 @@
-//! What a bounded command sends, and what its client is told.
+//! What a bounded command sends, and what its client is told, without sockets.
+//!
+//! Owns one policy, which bounds by ten. What surprises: a question and the command that it is for travel on
+//! different lanes, so each look at what was sent follows the client's last command.
 
 use std::sync::Arc;
 

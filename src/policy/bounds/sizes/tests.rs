@@ -1,4 +1,7 @@
 //! What is believed of sizes, and for how long.
+//!
+//! Owns the proof of each promise of adaptive questions. What surprises: time is a number here, and the memory of
+//! a size does not know what kind of command it came from.
 
 use super::*;
 use crate::command::keys;
