@@ -148,6 +148,13 @@ fn a_size_that_nobody_tells_stops_nothing_and_a_failed_question_does() {
         assert_eq!(queued(&mut rig, ann), words("HGETALL h"));
         assert_eq!(rig.worker.stats.bound_unmeasured.get(), 1);
     }
+    for said in [&b"-LOADING Redis is loading\r\n"[..], b"-BUSY Redis is busy\r\n"] {
+        let (mut rig, ann) = rig(&["hgetall"], false);
+        rig.say(ann, &words("HGETALL h"));
+        answer(&mut rig, ann, said);
+        assert_eq!(told(&mut rig, ann).as_bytes(), said);
+        assert_eq!(queued(&mut rig, ann), b"");
+    }
     let (mut rig, ann) = rig(&["hgetall"], false);
     rig.say(ann, &words("HGETALL h"));
     rig.focus_on(ann).hand_over_all();
