@@ -36,7 +36,7 @@ pub fn go_on(
         let mode = std::mem::take(&mut session.reply_mode);
         let before = worker.capture.replace(Vec::new());
         let sent = frame::with_command(&topology.table, &question, |command, spec| {
-            let bytes = Piece::Borrowed(&question);
+            let bytes = super::renamed(spec, command, Piece::Borrowed(&question));
             go(worker, topology, session, identity, (spec, Role::Errand), *command, bytes)
         });
         let refused = std::mem::replace(&mut worker.capture, before).unwrap_or_default();
@@ -50,7 +50,11 @@ pub fn go_on(
                 break;
             }
             Some(Dispatched::Done) if refused.is_empty() => errand.due += 1,
-            Some(Dispatched::Done) => errand.answers.push(Answer::Failed(refused)),
+            Some(Dispatched::Done) if refused.starts_with(b"-") => {
+                errand.answers.push(Answer::Failed(refused));
+            }
+            // Known without asking: a scan that is over.
+            Some(Dispatched::Done) => errand.answers.push(Answer::Reply(refused)),
             None => errand.answers.push(Answer::Reply(UNKNOWN.to_vec())),
         }
     }

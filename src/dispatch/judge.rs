@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Dispatched, admitted, refuse};
+use super::{Dispatched, admitted, pacing, refuse, rewrite};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::flags::Flags;
@@ -48,8 +48,30 @@ pub fn judge(
     spec: &Spec,
     command: Command<'_>,
 ) -> Ruling {
-    if session.errand.as_ref().is_some_and(|errand| !errand.is_done()) {
-        return Ruling::Done(super::errand::go_on(worker, topology, session, identity));
+    let slot = session.replies.next();
+    let ruling = weigh(worker, topology, session, identity, spec, command);
+    if let (Ruling::Done(Dispatched::Wait), Some(paced)) = (&ruling, &mut session.paced) {
+        // Questions on its behalf have reply slots of their own.
+        paced.stays(slot, session.replies.next());
+    }
+    ruling
+}
+
+fn weigh(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    identity: Identity,
+    spec: &Spec,
+    command: Command<'_>,
+) -> Ruling {
+    if let Some(errand) = &session.errand {
+        if !errand.is_done() {
+            return Ruling::Done(super::errand::go_on(worker, topology, session, identity));
+        }
+        if errand.pages.is_some() {
+            return Ruling::Done(rewrite::go_on(worker, topology, session, identity, spec));
+        }
     }
     // What is done with it is known below; left over, it would be taken for the next command's.
     let _errand = session.errand.take();
@@ -60,17 +82,28 @@ pub fn judge(
     let policy = Arc::clone(worker.policy.load());
     let mut passed = Vec::new();
     let rule = decide(worker, &policy, session, spec, command, &mut passed);
-    for rule in passed {
-        rule.tally.note(false);
-    }
-    let Some(rule) = rule else {
-        return Ruling::Goes;
+    let ruling = match rule.map(|rule| (rule, &rule.action)) {
+        // Whoever is refused anyway takes nobody's turn.
+        Some((rule, Action::Deny)) => Ruling::Done(deny(worker, session, spec, &policy, rule)),
+        decided => {
+            let what = (spec, command);
+            if let Some(done) = pacing::measure(worker, session, what, &policy, &passed) {
+                return Ruling::Done(done);
+            }
+            match decided {
+                Some((rule, Action::Rewrite(rewrite))) => {
+                    let by = (rule, policy.version, rewrite);
+                    rewrite::carry_out(worker, topology, session, identity, what, by)
+                }
+                _ => Ruling::Goes,
+            }
+        }
     };
-    rule.tally.note(rule.action == Action::Deny);
-    match &rule.action {
-        Action::Deny => Ruling::Done(deny(worker, session, spec, &policy, rule)),
-        _ => Ruling::Goes,
+    if !matches!(ruling, Ruling::Done(Dispatched::Wait)) {
+        passed.iter().for_each(|rule| rule.tally.note(false));
+        rule.inspect(|rule| rule.tally.note(rule.action == Action::Deny));
     }
+    ruling
 }
 
 /// The rule that decides, if there is one.
@@ -152,8 +185,7 @@ pub fn instead(
     bytes: Vec<u8>,
 ) -> Dispatched {
     let done = frame::with_command(&topology.table, &bytes, |command, spec| {
-        let frame = super::renamed(spec, command, Piece::Borrowed(&bytes));
-        admitted(worker, topology, session, identity, spec, *command, frame)
+        admitted(worker, topology, session, identity, spec, *command, Piece::Borrowed(&bytes))
     });
     // We made it ourselves, of a command that the upstream knows.
     debug_assert!(done.is_some(), "a rewritten command is known");

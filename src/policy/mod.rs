@@ -10,6 +10,8 @@
 //! rule on trial must not open what the rule behind it closes.
 
 pub mod case;
+pub mod pace;
+pub mod rewrite;
 pub mod rule;
 pub mod tally;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::case::{Caller, Case};
+use super::pace::Pace;
 use super::tally::Tally;
 use crate::clock::Micros;
 use crate::command::table::BUILTIN_COUNT;
@@ -163,17 +164,6 @@ pub struct Paging {
     pub max_elements: u64,
 }
 
-/// How fast a command may come; see `policy::pace`.
-#[derive(Debug)]
-pub struct Pace {
-    /// Commands a second; `None`: any number.
-    pub commands: Option<u64>,
-    /// Bytes of requests and replies a second; `None`: any number.
-    pub bytes: Option<u64>,
-    /// How long it may wait for its turn; zero: it is refused at once.
-    pub wait: Duration,
-}
-
 /// Whether a rule is meant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -253,13 +243,5 @@ impl Shape {
     #[must_use]
     pub fn fits(&self, _case: &Case<'_>) -> bool {
         true
-    }
-}
-
-// === impl Pace ===
-
-impl PartialEq for Pace {
-    fn eq(&self, other: &Self) -> bool {
-        (self.commands, self.bytes, self.wait) == (other.commands, other.bytes, other.wait)
     }
 }

@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use crate::session::assembly::Assembly;
+
 /// Questions of ours that the next command of a session waits for.
 #[derive(Debug, Default)]
 pub struct Errand {
@@ -15,6 +17,8 @@ pub struct Errand {
     pub due: u32,
     /// What came back, in the order in which it came.
     pub answers: Vec<Answer>,
+    /// What the answers are pages of, if they are; then one question follows the other.
+    pub pages: Option<Box<Assembly>>,
 }
 
 /// What came back for a question.
@@ -35,6 +39,18 @@ impl Errand {
     #[must_use]
     pub fn new(questions: Vec<Vec<u8>>) -> Self {
         Self { questions: questions.into(), ..Self::default() }
+    }
+
+    /// The errand that fetches the pages of an answer.
+    #[must_use]
+    pub fn paging(pages: Assembly) -> Self {
+        Self { pages: Some(Box::new(pages)), ..Self::default() }
+    }
+
+    /// Bytes that it holds.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pages.as_ref().map_or(0, |pages| pages.held())
     }
 
     /// Whether everything that was asked is answered.
