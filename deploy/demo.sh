@@ -143,6 +143,10 @@ show redis-cli -s "$socket" -3 --no-raw HGETALL user:1
 title "4. What cannot be done honestly is refused as Redis does it; never a wrong answer."
 show redis-cli -p "$port" MSETNX city:1 x city:2 y
 show redis-cli -p "$port" GTE greeting
+printf '\n  What would stop or empty the servers is refused, with the rule and what to do instead:\n'
+show redis-cli -p "$port" KEYS "city:*"
+show redis-cli -p "$port" FLUSHALL
+show redis-cli -p "$port" EVAL "while true do end" 0
 
 title "5. A thousand slots move to another node, while clients read and write."
 begin reads

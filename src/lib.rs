@@ -18,6 +18,7 @@
 //! * [`command`] is the table of commands: class, keys, arity, the exact errors;
 //! * [`dispatch`] is the screen: where each command goes and where each reply goes, and how what is
 //!   redirected, or has no node to go to, waits and goes again;
+//! * [`policy`] decides what may be asked, by whom, and how it is asked if not as it came;
 //! * [`route`] turns keys into slots, cuts a command at their borders, and makes its replies one;
 //! * [`upstream`] is the lanes to a node, and what a lost one owes;
 //! * [`pubsub`] is who gets which messages, and what Redis counts wrongly because of us;

@@ -176,6 +176,7 @@ fn worker() -> Worker {
 
 fn connect(worker: &mut Worker) -> SessionId {
     let gate = Gate {
+        name: String::new(),
         auth: Auth::Upstream,
         limits: Limits::default(),
         bounds: Bounds { reply_bytes: 16 << 20, commands: 1024 },

@@ -61,6 +61,7 @@ impl Rig {
         let published = Arc::new(ArcSwap::from_pointee(topology));
         let shared = Shared::new(published, MemorySettings::default());
         let gate = Gate {
+            name: String::new(),
             auth: Auth::Upstream,
             limits: Limits::default(),
             bounds: Bounds { reply_bytes: 16 << 20, commands: 1024 },

@@ -123,6 +123,8 @@ fn cases(servers: &Servers, library: &str) -> Vec<Case> {
     let (chosen, nobody) = ("unavailable_error = \"LOADING\"\n", free_port());
     vec![
         case("denied", of("mode = \"readonly\"\n", &single), APPENDS),
+        case("denied by a rule", Proxy::guarding(&single, RULES), APPENDS),
+        case("too large", Proxy::guarding(&single, RULES), ("HGETALL {foo}", "SMEMBERS {foo}")),
         case("node down", of("", &servers.lame_url()), APPENDS),
         case("loading", of("", &single), ("APPEND loading x", "SETRANGE loading 0 x")),
         case("outcome unknown", of("", &single), ("APPEND unknown x", "SETRANGE unknown 0 x")),
@@ -261,6 +263,7 @@ fn answer(words: &str, nodes: &str) -> Act {
         _ if words.starts_with("CLUSTER ") => b"-ERR unknown subcommand\r\n",
         _ if words.starts_with("GET ") => b"$5\r\nready\r\n",
         _ if words.starts_with("MSET ") => b"+OK\r\n",
+        _ if words.starts_with("HLEN ") || words.starts_with("SCARD ") => b":99\r\n",
         _ => b":1\r\n",
     };
     Act::Reply(reply.to_vec())
@@ -280,6 +283,16 @@ fn nodes(myself: usize, ports: [u16; 2]) -> String {
 /// Two commands whose key is on a cluster's second node, and two that need both nodes.
 const APPENDS: (&str, &str) = ("APPEND {foo} x", "SETRANGE {foo} 0 x");
 const FULL: (&str, &str) = ("MSET {bar} x {foo}full x", "DEL {bar} {foo}full");
+/// What two of the commands are refused by, and two others bounded.
+const RULES: &str = "[[rule]]\n\
+     name = \"frozen\"\n\
+     commands = [\"APPEND\", \"SETRANGE\"]\n\
+     action = \"deny\"\n\
+     [[rule]]\n\
+     name = \"small\"\n\
+     commands = [\"HGETALL\", \"SMEMBERS\"]\n\
+     action = \"bound\"\n\
+     limit = 10\n";
 const HEAD: &str = "\
 | library | error | a command alone | INCR and a command in one pipeline | INCR ran |\n\
 |---|---|---|---|---|";

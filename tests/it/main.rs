@@ -25,6 +25,7 @@ mod interleavings;
 mod keyspace;
 mod listeners;
 mod memory;
+mod policy;
 mod pubsub;
 mod readonly;
 mod reload;

@@ -143,6 +143,7 @@ impl World {
         let lowered = Limits { bulk_bytes: 50_000, arguments: 64, inline_bytes: 200, request_bytes: 60_000 };
         let small = Bounds { reply_bytes: 128 << 10, commands: 8 };
         let gate = Gate {
+            name: String::new(),
             auth: if has(2) { Auth::Passthrough } else { Auth::Upstream },
             limits: if has(4) { lowered } else { Limits::default() },
             bounds: if has(8) { small } else { Bounds { reply_bytes: 16 << 20, commands: 1024 } },

@@ -81,6 +81,7 @@ impl Rig {
         let published = Arc::new(ArcSwap::from_pointee(topology));
         let shared = Arc::new(Shared::new(published, memory));
         let gate = Gate {
+            name: String::new(),
             auth,
             limits: Limits::default(),
             bounds: Bounds { reply_bytes: 64 * 1024, commands: 1024 },

@@ -51,6 +51,18 @@ impl Proxy {
         })
     }
 
+    /// As [`Self::guarding`], with a configuration that is told where the policy file is.
+    pub(crate) fn launch_guarding(policy: &str, toml: impl Fn(&str) -> String) -> Self {
+        Self::launch(|port, folder| {
+            let policy = folder.write("policy.toml", policy).display().to_string();
+            let file = folder.write("breakwater.toml", toml(&policy)).display().to_string();
+            let flags = ["--listen", &format!("127.0.0.1:{port}"), "--profile", "guard"];
+            let mut all: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+            all.extend(["--config".to_owned(), file]);
+            all
+        })
+    }
+
     /// `run` with a configuration file beside the listener of [`Self::start`].
     pub(crate) fn configured(toml: &str) -> Self {
         Self::launch(|port, folder| {
