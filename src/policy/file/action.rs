@@ -16,7 +16,8 @@ use super::commands::Vocabulary;
 use super::{Read, WrittenRule};
 use crate::config::checker::{Checker, Place, one_of};
 use crate::config::quantity::{MINUTE, SECOND, Size, Time, ZERO};
-use crate::policy::rule::{Action, Bound, Commands, Pace, Paging, Per, Rewrite};
+use crate::policy::pace::{Pace, Per};
+use crate::policy::rule::{Action, Bound, Commands, Paging, Rewrite};
 
 /// The action of a rule. Where it cannot be told there is a complaint, and the answer is of no use.
 pub(super) fn action(
@@ -216,10 +217,10 @@ fn pace(checker: &mut Checker, written: &WrittenRule, word: &Spanned<String>) ->
             ("rule", Per::Rule),
             ("client", Per::Client),
             ("user", Per::User),
-            ("key_prefix", Per::KeyPrefix),
+            ("key_prefix", Per::KeyPrefix(1)),
         ],
     );
-    Pace { commands, bytes, wait: wait.0, per: per.unwrap_or_default() }
+    Pace::new(commands, bytes, wait.0, per.unwrap_or_default())
 }
 
 /// More than any server answers.

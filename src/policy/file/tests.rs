@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::command::table::Table;
-use crate::policy::rule::{Action, Bound, Mode, Pace, Paging, Per, Rewrite, Shape, Who};
+use crate::policy::pace::{Pace, Per};
+use crate::policy::rule::{Action, Bound, Mode, Paging, Rewrite, Shape, Who};
 
 /// 2027-01-01T00:00:00Z.
 const CLOCK: Clock = Clock { now: 5_000_000, unix: 1_798_761_600 };
@@ -131,12 +132,7 @@ fn every_action_has_its_parameters() {
         "action = \"pace\"\ncommands_per_second = 10\nbytes_per_second = \"1MiB\"\n\
          wait = \"50ms\"\nper = \"user\"\n",
     );
-    let expected = Pace {
-        commands: Some(10),
-        bytes: Some(1 << 20),
-        wait: Duration::from_millis(50),
-        per: Per::User,
-    };
+    let expected = Pace::new(Some(10), Some(1 << 20), Duration::from_millis(50), Per::User);
     assert_eq!(pace, Action::Pace(Arc::new(expected)));
 }
 
