@@ -132,13 +132,12 @@ fn every_action_has_its_parameters() {
         "action = \"pace\"\ncommands_per_second = 10\nbytes_per_second = \"1MiB\"\n\
          wait = \"50ms\"\nper = \"user\"\n",
     );
-    let expected = Pace {
-        commands: Some(10),
-        bytes: Some(1 << 20),
-        wait: Duration::from_millis(50),
-        per: Per::User,
-    };
+    let expected = Pace::new(Some(10), Some(1 << 20), Duration::from_millis(50), Per::User);
     assert_eq!(pace, Action::Pace(Arc::new(expected)));
+    let lines =
+        "action = \"pace\"\ncommands_per_second = 10\nper = \"key_prefix\"\nkey_parts = 2\n";
+    let expected = Pace::new(Some(10), None, Duration::ZERO, Per::KeyPrefix(2));
+    assert_eq!(action(lines), Action::Pace(Arc::new(expected)));
 }
 
 #[test]
@@ -229,6 +228,10 @@ fn what_could_never_match_or_never_act_is_an_error() {
         (
             "action = \"pace\"\ncommands_per_second = 0",
             "p:4:23: commands_per_second is 0; write 1 to 100000000",
+        ),
+        (
+            "action = \"pace\"\ncommands_per_second = 5\nkey_parts = 2",
+            "p:5:13: 'key_parts' means nothing here; it belongs to per = \"key_prefix\"",
         ),
         (
             "action = \"deny\"\ncommands = [\"PING\", \"FLUSHALL\"]\nkeys = [\"a*\"]",
