@@ -71,7 +71,8 @@ pub fn weigh(
         let subject = worker.sizes.subject(&plan, identity.number(), session.db);
         let step = step(worker, &plan, subject, bounded.bound, errand.as_deref());
         if let Step::Go(Some(subject)) = step {
-            await_reply(worker, session, &plan, subject, bounded.bound.limit);
+            let awaited = awaited(session, &plan, subject, bounded.bound.limit);
+            worker.sizes.await_reply(awaited);
         }
         step
     });
@@ -124,13 +125,40 @@ pub fn is_small(
         && sizes.weigh(subject, bound.limit, *now, |total| plan.size(total)) == Weight::Small
 }
 
+/// What a rule would have done that only observes, as far as is known without asking: what the
+/// arguments say, and what replies have told within the last minute. The reply to this command will
+/// tell, too.
+pub fn watch(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &Session,
+    (identity, spec, command): (Identity, &Spec, Command<'_>),
+    bound: Bound,
+) -> (Deed, Option<(u64, offence::Unit)>) {
+    worker.sizes.follow(topology.epoch);
+    let Worker { keys, sizes, now, .. } = worker;
+    let Some(plan) = questions::plan(spec, command, keys) else {
+        return (Deed::Passed, None);
+    };
+    let is_large = |size: &u64| *size > bound.limit;
+    let within = plan.ceiling().is_some_and(|ceiling| !is_large(&ceiling));
+    let subject = sizes.subject(&plan, identity.number(), session.db);
+    if plan.is_told_by_reply {
+        sizes.await_reply(awaited(session, &plan, subject, bound.limit));
+    }
+    let last = || sizes.last(subject, *now).map(|total| plan.size(total));
+    match plan.known().or_else(last).filter(is_large) {
+        Some(size) if !within => (Deed::Spared, Some((size, plan.unit.reported()))),
+        _ => (Deed::Passed, None),
+    }
+}
+
 /// Notes what the rule has met.
 fn met(worker: &Worker, session: &Session, bounded: &Bounded<'_>, deed: Deed, size: Option<u64>) {
     let Bounded { spec, command, rule, .. } = *bounded;
     let plan = questions::plan(spec, command, &worker.keys);
-    let is_bytes = plan.is_some_and(|plan| plan.unit.noun() == "bytes");
-    let unit = if is_bytes { offence::Unit::Bytes } else { offence::Unit::Elements };
-    offender::met(worker, session, spec, command, (rule, deed), size.map(|size| (size, unit)));
+    let size = size.zip(plan.map(|plan| plan.unit.reported()));
+    offender::met(worker, session, spec, command, (rule, deed), size);
 }
 
 /// What follows from the arguments, from what is known, and from what was answered.
@@ -191,20 +219,14 @@ fn told(plan: &Plan<'_>, errand: &Errand) -> Option<u64> {
 }
 
 /// The reply of a command that goes will tell its size.
-fn await_reply(
-    worker: &mut Worker,
-    session: &Session,
-    plan: &Plan<'_>,
-    subject: Subject,
-    limit: u64,
-) {
-    worker.sizes.await_reply(Awaited {
+fn awaited(session: &Session, plan: &Plan<'_>, subject: Subject, limit: u64) -> Awaited {
+    Awaited {
         session: session.id,
         slot: session.replies.next(),
         subject,
         is_in_pairs: plan.is_in_pairs && session.protocol == Protocol::Resp2,
         limit,
-    });
+    }
 }
 
 /// Takes the size of a reply from its first bytes, before its client gets them.

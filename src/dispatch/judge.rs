@@ -102,30 +102,26 @@ fn weigh(
         }
         _ => Ruling::Goes,
     };
-    if !matches!(ruling, Ruling::Done(Dispatched::Wait)) {
-        note(worker, session, what, &passed, rule);
+    if matches!(ruling, Ruling::Done(Dispatched::Wait)) {
+        return ruling;
     }
-    ruling
-}
-
-/// Notes which rules a command has met that does not wait. A bound notes itself: it knows how much
-/// it would have been.
-fn note(
-    worker: &Worker,
-    session: &Session,
-    (spec, command): (&Spec, Command<'_>),
-    passed: &[&Arc<Rule>],
-    rule: Option<&Arc<Rule>>,
-) {
     for rule in passed {
-        // Whether a bound or a pace would have refused it, only a look at its size or rate could say.
-        let deed = if rule.action == Action::Deny { Deed::Spared } else { Deed::Passed };
-        offender::met(worker, session, spec, command, (rule, deed), None);
+        let (deed, size) = match rule.action {
+            Action::Deny => (Deed::Spared, None),
+            Action::Bound(bound) if matches!(ruling, Ruling::Goes) => {
+                bound::watch(worker, topology, session, (identity, spec, command), bound)
+            }
+            // Whether a pace would have refused it, only a look at its rate could say.
+            _ => (Deed::Passed, None),
+        };
+        offender::met(worker, session, spec, command, (rule, deed), size);
     }
+    // A bound notes itself: it knows how much it would have been.
     if let Some(rule) = rule.filter(|rule| !matches!(rule.action, Action::Bound(_))) {
         let deed = if rule.action == Action::Deny { Deed::Refused } else { Deed::Passed };
         offender::met(worker, session, spec, command, (rule, deed), None);
     }
+    ruling
 }
 
 /// The rule that decides, if there is one.

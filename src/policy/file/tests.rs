@@ -215,6 +215,10 @@ fn what_could_never_match_or_never_act_is_an_error() {
         ),
         ("action = \"bound\"", "p:3:10: a bound without a limit; write limit = 10000"),
         (
+            "action = \"bound\"\nlimit = 5\ncommands = [\"HGETALL\", \"@read\", \"GETBIT\"]",
+            "p:5:35: 'GETBIT' cannot be bounded; nothing tells its size before it runs; use deny or pace, or see docs/policy.md for those that can be",
+        ),
+        (
             "action = \"rewrite\"\ncommands = [\"DEL\"]",
             "p:3:10: a rewrite that does not say to what; write to = \"…\": unlink, async, scan, clamp, batch",
         ),
