@@ -6,8 +6,10 @@
 //!
 //! What surprises: an empty value counts as absent, since templates of deployments leave variables empty.
 
+use crate::clock;
 use crate::config::Complaint;
 use crate::config::check::{NoUpstream, examine};
+use crate::policy::{self, file::Clock};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -76,7 +78,7 @@ pub struct RunFlags {
 /// Flags of `check`. Variables do not count: a file is judged by what is in it.
 #[derive(Args, Clone)]
 pub struct CheckFlags {
-    /// Configuration files
+    /// Configuration files and policy files
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 }
@@ -132,19 +134,36 @@ pub fn check(files: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
 }
 
 fn check_file(file: &Path, out: &mut impl Write) -> io::Result<bool> {
+    if policy::file::is_policy(file) {
+        let (complaints, notes) = match policy::file::load(file, Clock::at(clock::micros())) {
+            Ok(rules) => (Vec::new(), rules.notes),
+            Err(complaints) => (complaints, Vec::new()),
+        };
+        return judge_file(file, &complaints, notes, out);
+    }
     let flags = RunFlags { config: Some(file.to_owned()), ..RunFlags::default() };
     let findings = examine(&flags, NoUpstream::IsNoted);
-    report(&findings.complaints, out)?;
-    for note in findings.notes {
+    judge_file(file, &findings.complaints, findings.notes, out)
+}
+
+/// Says what was found in one file. True if it is valid.
+fn judge_file(
+    file: &Path,
+    complaints: &[Complaint],
+    notes: Vec<Complaint>,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    report(complaints, out)?;
+    for note in notes {
         // A note about an absent flag is still about this file.
         let path = note.position.map_or_else(|| file.display().to_string(), |_| note.path.clone());
         let what = format!("note: {}", note.what);
         writeln!(out, "{}", Complaint { path, what, ..note })?;
     }
-    if findings.complaints.is_empty() {
+    if complaints.is_empty() {
         writeln!(out, "{}: valid", file.display())?;
     }
-    Ok(findings.complaints.is_empty())
+    Ok(complaints.is_empty())
 }
 
 /// Writes complaints, one a line: what `check` does, and `run` before it gives up.
@@ -346,6 +365,24 @@ mod tests {
         assert_eq!(lines.len(), 4, "{out}");
         let mut out = Vec::new();
         assert!(check(&[good], &mut out).unwrap());
+    }
+
+    #[test]
+    fn check_tells_a_policy_from_a_configuration_by_what_is_in_it() {
+        let folder = Folder::new();
+        let rule = "[[rule]]\nname = \"r\"\naction = \"deny\"\n";
+        let good = folder.write("rules.toml", rule);
+        let empty = folder.write("policy-empty.toml", "");
+        let bad = folder.write("policy.toml", "[[rule]]\nname = \"r\"\naction = \"den\"\n");
+        let mixed = folder.write("mixed.toml", &format!("workers = 2\n{rule}"));
+        let mut out = Vec::new();
+        assert!(!check(&[good.clone(), empty.clone(), bad.clone(), mixed], &mut out).unwrap());
+        let out = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines[0], format!("{}: valid", good.display()));
+        assert_eq!(lines[1], format!("{}: valid", empty.display()));
+        assert!(lines[2].starts_with(&format!("{}:3:10: 'den' is not", bad.display())), "{out}");
+        assert!(lines[3].contains("mixed.toml:2:3: 'rule' is not a key; rules stand"), "{out}");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! speed (INV-12).
 
 pub mod batches;
+pub mod bound;
 pub mod cluster;
 pub mod departure;
 pub mod detour;
@@ -384,7 +385,9 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         Role::Part { .. } => gather::settled(worker, waiter, &settled),
         Role::Probe => detour::proven(worker, waiter, &settled),
         Role::Errand => errand::answered(worker, waiter, settled),
-        Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
+        Role::Plain | Role::Sized | Role::Script | Role::Library => {
+            deliver(worker, waiter, settled);
+        }
         Role::Info { is_joined } => match info::retold(worker, &settled, is_joined) {
             Some(bytes) => {
                 let kind = bytes.first().copied().unwrap_or(b'$');

@@ -12,9 +12,10 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use crate::clock;
-use crate::config::{Complaint, Settings};
+use crate::config::{Complaint, Profile, Settings};
 use crate::findings::{Finding, Severity};
 use crate::log::RateLimited;
+use crate::policy::Policy;
 use crate::stats::control;
 use crate::upstream::health::chart::State;
 
@@ -47,11 +48,21 @@ impl Repeats {
 }
 
 /// The proxy accepts clients.
-pub fn started(settings: &Settings, workers: usize) {
-    for note in &settings.notes {
+pub fn started(settings: &Settings, policy: &Policy, workers: usize) {
+    for note in settings.notes.iter().chain(&policy.notes) {
         warn!("{note}");
     }
-    warn!("profile 'open': no command is refused by policy");
+    let (own, rules) = (policy.operators(), policy.rules().len());
+    match policy.profile {
+        Profile::Open => warn!("profile 'open': no command is refused by policy"),
+        Profile::Observe => {
+            warn!(
+                rules,
+                own, "profile 'observe': rules are counted, no command is refused by them"
+            );
+        }
+        Profile::Guard => info!(rules, own, "profile 'guard': the policy is enforced"),
+    }
     for listener in &settings.listeners {
         info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
     }

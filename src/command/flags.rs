@@ -163,6 +163,11 @@ impl Categories {
         Categories::NAMES.iter().position(|known| *known == name).map(|bit| Categories(1 << bit))
     }
 
+    /// All names, without `@`.
+    pub fn all() -> impl Iterator<Item = &'static str> {
+        Categories::NAMES.into_iter()
+    }
+
     /// Whether all of `others` are there.
     pub const fn contains(self, others: Categories) -> bool {
         self.0 & others.0 == others.0

@@ -1,41 +1,29 @@
 //! The TOML file as it is written: one struct a table, every key with its default.
 //!
-//! Owns the names of the keys, the defaults of what has one, and [`read`], which reports every unknown key and
-//! every wrong type of a file at once. Never judges a value: bounds, addresses and combinations are `check/`'s.
+//! Owns the names of the keys and the defaults of what has one. Never judges a value: bounds, addresses and
+//! combinations are `check/`'s; how a text becomes these structs is `source.rs`'s.
 //!
-//! What surprises: serde stops at the first error, so [`read`] cuts the offending key out of the parsed tree,
-//! notes the complaint, and reads again until nothing is left to complain about. Values keep their place in the
-//! text ([`Spanned`]); a default's place is 0..0 and is never shown, because defaults are right.
+//! What surprises: values keep their place in the text ([`Spanned`]); a default's place is 0..0 and is never
+//! shown, because defaults are right.
 
 mod beside;
 mod guards;
-mod words;
 
 pub(super) use self::beside::{
     WrittenExpect, WrittenLog, WrittenMemory, WrittenSlowlog, WrittenWatch,
 };
 
 pub(super) use self::guards::{WrittenConfirm, WrittenWriteGuard};
-use self::words::{Cut, explain, syntax};
-use super::complaint::{Complaint, Fault, Position};
+use super::complaint::Complaint;
 use super::quantity::{Size, Time};
+use super::source::{Source, Words};
 use super::table::Table;
 use super::{PinnedMax, PubsubSettings, Workers};
 use crate::resp::limits::Limits;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue};
-
-/// A file's name and text, for complaints about places in it.
-pub(super) struct Source {
-    /// As the operator named it.
-    pub(super) path: String,
-    /// UTF-8, at most `FILE_BYTES_MAX` long.
-    pub(super) text: String,
-}
 
 /// `breakwater.toml`.
 #[derive(Deserialize)]
@@ -47,9 +35,9 @@ pub(super) struct Written {
     pub(super) admin: Spanned<String>,
     /// Whether the admin port may change anything; absent: if it listens on a loopback address.
     pub(super) admin_changes: Option<bool>,
-    /// "open".
+    /// "guard", "observe" or "open".
     pub(super) profile: Spanned<String>,
-    /// Refused until there is a policy engine; the key is known so that the answer can say so.
+    /// The path of a file of rules.
     pub(super) policy: Option<Spanned<String>>,
     /// Up to 1 hour; zero stops at once.
     pub(super) drain_timeout: Spanned<Time>,
@@ -244,84 +232,42 @@ pub(super) struct WrittenClientTls {
 /// What was complained about has its default in the answer, so that the rest can still be checked. After a
 /// syntax error the answer is all defaults: a tree with a hole in it would only cause complaints that mislead.
 pub(super) fn read(source: &Source) -> (Written, Vec<Complaint>) {
-    let (mut tree, errors) = DeTable::parse_recoverable(&source.text);
-    if !errors.is_empty() {
-        let complaints = errors.iter().map(|error| source.complain_at(error.span(), syntax(error)));
-        return (Written::default(), complaints.collect());
-    }
-    let mut complaints = Vec::new();
-    loop {
-        let error = match Written::deserialize(toml::de::Deserializer::from(tree.clone())) {
-            Ok(written) => return (written, complaints),
-            Err(error) => error,
-        };
-        let span = error.span().unwrap_or_default();
-        let cut = cut_from_table(tree.get_mut(), &span, "");
-        complaints.push(source.complain_at(Some(span), explain(&error, cut.as_ref())));
-        // Each turn makes the tree smaller. If the error has no place in the tree there is nothing to cut.
-        if cut.is_none() {
-            return (Written::default(), complaints);
-        }
+    match source.tree() {
+        Ok(tree) => source.read(tree, "", &WORDS),
+        Err(complaints) => (Written::default(), complaints),
     }
 }
 
-/// Cuts the key or the value at `span` out of a table or anything below it.
-fn cut_from_table(table: &mut DeTable<'_>, span: &Range<usize>, name: &str) -> Option<Cut> {
-    let here = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span);
-    if let Some(key) = here.map(|(key, _)| key.get_ref().to_string()) {
-        let found = table.remove(key.as_str())?.get_ref().type_str();
-        return Some(Cut { table: name.to_owned(), key, found });
-    }
-    table.iter_mut().find_map(|(key, value)| {
-        let key = key.get_ref().as_ref();
-        cut_from_value(value.get_mut(), span, name, key)
-    })
-}
+/// What is said of keys that are none here.
+const WORDS: Words = Words {
+    top: &["workers", "admin", "admin_changes", "profile", "policy", "drain_timeout"],
+    elsewhere: &[
+        ("rule", "rules stand in a file of their own, which the key 'policy' names"),
+        ("keyspace", "this build has no keyspaces"),
+        ("budget", "this build has no budgets"),
+    ],
+};
 
-/// Looks into a table or a list; `key` is what holds the value in `table`.
-fn cut_from_value(
-    value: &mut DeValue<'_>,
-    span: &Range<usize>,
-    table: &str,
-    key: &str,
-) -> Option<Cut> {
-    let path = || {
-        if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
-    };
-    match value {
-        DeValue::Table(inner) => cut_from_table(inner, span, &path()),
-        DeValue::Array(elements) => {
-            let Some(index) = elements.iter().position(|element| element.span() == *span) else {
-                let mut elements = elements.iter_mut();
-                return elements
-                    .find_map(|element| cut_from_value(element.get_mut(), span, table, key));
-            };
-            let found = elements[index].get_ref().type_str();
-            // A `DeArray` only grows, so a shorter one is made.
-            let mut others = DeArray::new();
-            for (_, element) in elements.iter().enumerate().filter(|(at, _)| *at != index) {
-                others.push(element.clone());
-            }
-            *elements = others;
-            Some(Cut { table: table.to_owned(), key: key.to_owned(), found })
-        }
-        _ => None,
-    }
-}
+/// Every table and key at the top of the file, for whoever must tell this kind of file from others.
+pub(crate) const CONFIGURATION_KEYS: [&str; 13] = [
+    "workers",
+    "admin",
+    "admin_changes",
+    "profile",
+    "policy",
+    "drain_timeout",
+    "listener",
+    "upstream",
+    "log",
+    "memory",
+    "expect",
+    "watch",
+    "slowlog",
+];
 
 /// A value that nobody wrote.
 fn default<T>(value: T) -> Spanned<T> {
     Spanned::new(0..0, value)
-}
-
-// === impl Source ===
-
-impl Source {
-    /// A fault at a place of this file; without a place, at its beginning.
-    pub(super) fn complain_at(&self, span: Option<Range<usize>>, fault: Fault) -> Complaint {
-        let position = Position::of(&self.text, span.map_or(0, |span| span.start));
-        Complaint::in_file(&self.path, position, fault)
-    }
 }
 
 // === impl Written ===
@@ -332,7 +278,7 @@ impl Default for Written {
             workers: default(Workers::Count(NonZeroUsize::MIN)),
             admin: default("127.0.0.1:9121".to_owned()),
             admin_changes: None,
-            profile: default("open".to_owned()),
+            profile: default("guard".to_owned()),
             policy: None,
             // Kubernetes kills after 30 s by default; the container needs some of them for itself.
             drain_timeout: default(Time::secs(10)),
@@ -448,7 +394,7 @@ mod tests {
     use super::*;
 
     fn complaints(text: &str) -> Vec<String> {
-        let source = Source { path: "f".to_owned(), text: text.to_owned() };
+        let source = Source::new("f".to_owned(), text.to_owned());
         let mut found = read(&source).1;
         found.sort_by_key(|complaint| complaint.position);
         found.iter().map(Complaint::to_string).collect()
@@ -516,7 +462,7 @@ mod tests {
         assert_eq!(found, [expected]);
         let found = complaints("[[rule]]\nname = \"x\"\n");
         assert_eq!(found.len(), 1);
-        assert!(found[0].contains("has no policy engine"), "{found:?}");
+        assert!(found[0].contains("rules stand in a file of their own"), "{found:?}");
     }
 
     #[test]

@@ -10,19 +10,22 @@
 
 mod address;
 pub mod check;
+pub(crate) mod checker;
 mod complaint;
 mod file;
 mod guards;
-mod quantity;
+pub(crate) mod quantity;
 mod secret;
-mod spelling;
-mod table;
+pub(crate) mod source;
+pub(crate) mod spelling;
+pub(crate) mod table;
 mod watch;
 
 #[cfg(test)]
 pub(crate) mod scratch;
 
 pub use self::complaint::{Complaint, Fault, Position};
+pub(crate) use self::file::CONFIGURATION_KEYS;
 pub use self::guards::{Confirm, GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
 pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
 pub use self::watch::{Expect, SlowlogSettings, WatchSettings};
@@ -57,6 +60,8 @@ pub struct Settings {
     pub admin_changes: bool,
     /// How much of the policy is enforced.
     pub profile: Profile,
+    /// The file of rules; `None`: only the profile's own.
+    pub policy: Option<PathBuf>,
     /// What is logged, and how. Needs a restart.
     pub log: LogSettings,
     /// Bounds of what is held in memory. Needs a restart.
@@ -358,9 +363,6 @@ pub enum PinnedMax {
 }
 
 /// How much of the policy is enforced.
-///
-/// `guard` and `observe` need the policy engine, which this build does not have. Both are errors: nobody shall
-/// believe to be guarded, or to observe, where nothing is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
     /// No policy at all: only what is structural is refused.
@@ -464,11 +466,37 @@ impl Settings {
             ("admin", self.admin != next.admin),
             ("admin_changes", self.admin_changes != next.admin_changes),
             ("profile", self.profile != next.profile),
+            ("policy", self.policy != next.policy),
             ("log", self.log != next.log),
             ("memory", self.memory != next.memory),
             ("drain_timeout", self.drain_timeout != next.drain_timeout),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
+// === impl Profile ===
+
+impl Profile {
+    /// The profile of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "guard" => Some(Self::Guard),
+            "observe" => Some(Self::Observe),
+            "open" => Some(Self::Open),
+            _ => None,
+        }
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Guard => "guard",
+            Self::Observe => "observe",
+            Self::Open => "open",
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Durations and sizes as people write them: `250ms`, `5s`, `16MiB`, `512kb`.
 //!
-//! Owns [`Time`] and [`Size`], their grammar and their serde form. Never knows a bound: ranges belong to the
+//! Owns [`Time`], [`Size`] and [`Percent`], their grammar and their serde form. Never knows a bound: ranges belong to the
 //! key that uses the quantity. One number and one unit, no fractions, no sums, so that a value reads the same
 //! to everybody and the error for anything else is short.
 //!
@@ -17,29 +17,33 @@ use std::time::Duration;
 
 /// A duration as written in a file, whole milliseconds, at most ten years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Time(pub(super) Duration);
+pub(crate) struct Time(pub(crate) Duration);
 
 /// A size in bytes as written in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Size(pub(super) usize);
+pub(crate) struct Size(pub(crate) usize);
+
+/// A part of a hundred: `10` or `"10%"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Percent(pub(crate) u8);
 
 /// No time at all.
-pub(super) const ZERO: Time = Time::ms(0);
+pub(crate) const ZERO: Time = Time::ms(0);
 /// The shortest time that a bound may be.
-pub(super) const MILLISECOND: Time = Time::ms(1);
+pub(crate) const MILLISECOND: Time = Time::ms(1);
 /// 1 s.
-pub(super) const SECOND: Time = Time::secs(1);
+pub(crate) const SECOND: Time = Time::secs(1);
 /// 60 s.
-pub(super) const MINUTE: Time = Time::secs(60);
+pub(crate) const MINUTE: Time = Time::secs(60);
 /// 3,600 s.
-pub(super) const HOUR: Time = Time::secs(3_600);
+pub(crate) const HOUR: Time = Time::secs(3_600);
 /// 86,400 s.
-pub(super) const DAY: Time = Time::secs(86_400);
+pub(crate) const DAY: Time = Time::secs(86_400);
 
 /// Reads a value that may be written as text or as a whole number, through its [`FromStr`].
-pub(super) struct TextOrNumber<T> {
+pub(crate) struct TextOrNumber<T> {
     /// What belongs here, for the complaint about any other type.
-    pub(super) expected: &'static str,
+    pub(crate) expected: &'static str,
     /// What is read.
     value: PhantomData<T>,
 }
@@ -69,12 +73,12 @@ const TIME_MS_MAX: u64 = 3_650 * 86_400_000;
 
 impl Time {
     /// Whole milliseconds, for defaults that are written in code.
-    pub(super) const fn ms(milliseconds: u64) -> Self {
+    pub(crate) const fn ms(milliseconds: u64) -> Self {
         Self(Duration::from_millis(milliseconds))
     }
 
     /// Whole seconds, for defaults that are written in code.
-    pub(super) const fn secs(seconds: u64) -> Self {
+    pub(crate) const fn secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 }
@@ -169,11 +173,31 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+// === impl Percent ===
+
+impl FromStr for Percent {
+    type Err = Fault;
+
+    /// A whole number up to 100, with or without its sign.
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        let number = text.strip_suffix('%').unwrap_or(text).trim_end().parse();
+        let number = number.ok().filter(|number| *number <= 100);
+        let fault = || Fault::new(format!("'{text}' is not a percentage"), "write 0 to 100");
+        number.map(Self).ok_or_else(fault)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextOrNumber::new("a percentage such as 10 or \"10%\""))
+    }
+}
+
 // === impl TextOrNumber ===
 
 impl<T> TextOrNumber<T> {
     /// `expected` ends the sentence "write …".
-    pub(super) fn new(expected: &'static str) -> Self {
+    pub(crate) fn new(expected: &'static str) -> Self {
         Self { expected, value: PhantomData }
     }
 }
@@ -282,6 +306,16 @@ mod tests {
         }
         for text in ["", "MiB", "1.5MiB", "1tib", "-1", "99999999999gib", "1 2"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn percentages_end_at_a_hundred() {
+        for (text, percent) in [("0", 0), ("10%", 10), ("100", 100), ("7 %", 7)] {
+            assert_eq!(text.parse(), Ok(Percent(percent)), "{text}");
+        }
+        for text in ["", "%", "101", "-1", "1.5", "10%%", "many"] {
+            assert!(text.parse::<Percent>().is_err(), "{text}");
         }
     }
 

@@ -5,7 +5,7 @@
 //! because that is how hands misspell.
 
 /// The known word that a misspelt one most likely means: at most a third of its letters wrong, and at least one.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
     let word = plain(word);
     let allowed = (word.chars().count() / 3).max(1);

@@ -16,7 +16,7 @@ use std::ops::Deref;
 /// A table, and nothing else: serde's derived structs would also take a list of values in the order of their
 /// fields, and `memory = [31337]` would silently mean something.
 #[derive(Clone, Default)]
-pub(super) struct Table<T>(pub(super) T);
+pub(crate) struct Table<T>(pub(crate) T);
 
 // === impl Table ===
 

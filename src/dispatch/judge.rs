@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use super::bound::{self, Bounded};
 use super::{Dispatched, admitted, pacing, refuse, rewrite};
 use crate::buffer::Piece;
 use crate::command::Command;
@@ -18,6 +19,7 @@ use crate::policy::{Caller, Case, Policy};
 use crate::refusal::Refusal;
 use crate::refusal::denied::Denied;
 use crate::route::frame;
+use crate::session::errand::Errand;
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
@@ -70,11 +72,17 @@ fn weigh(
             return Ruling::Done(super::errand::go_on(worker, topology, session, identity));
         }
         if errand.pages.is_some() {
-            return Ruling::Done(rewrite::go_on(worker, topology, session, identity, spec));
+            return Ruling::Done(rewrite::go_on(
+                worker,
+                topology,
+                session,
+                identity,
+                (spec, command),
+            ));
         }
     }
     // What is done with it is known below; left over, it would be taken for the next command's.
-    let _errand = session.errand.take();
+    let errand = session.errand.take();
     // Who could not say who they are could never be let in.
     if spec.flags.contains(Flags::NO_AUTH) {
         return Ruling::Goes;
@@ -82,26 +90,49 @@ fn weigh(
     let policy = Arc::clone(worker.policy.load());
     let mut passed = Vec::new();
     let rule = decide(worker, &policy, session, spec, command, &mut passed);
-    let ruling = match rule.map(|rule| (rule, &rule.action)) {
+    let what = (spec, command);
+    let ruling = match rule {
         // Whoever is refused anyway takes nobody's turn.
-        Some((rule, Action::Deny)) => Ruling::Done(deny(worker, session, spec, &policy, rule)),
-        decided => {
-            let what = (spec, command);
-            if let Some(done) = pacing::measure(worker, session, what, &policy, &passed) {
-                return Ruling::Done(done);
-            }
-            match decided {
-                Some((rule, Action::Rewrite(rewrite))) => {
-                    let by = (rule, policy.version, rewrite);
-                    rewrite::carry_out(worker, topology, session, identity, what, by)
-                }
-                _ => Ruling::Goes,
-            }
+        Some(rule) if rule.action == Action::Deny => {
+            rule.tally.note(true);
+            Ruling::Done(deny(worker, session, spec, &policy, rule))
         }
+        _ => match pacing::measure(worker, session, what, &policy, &passed) {
+            Some(done) => return Ruling::Done(done),
+            None => carry_out(worker, topology, session, identity, what, (&policy, rule, errand)),
+        },
     };
     if !matches!(ruling, Ruling::Done(Dispatched::Wait)) {
         passed.iter().for_each(|rule| rule.tally.note(false));
-        rule.inspect(|rule| rule.tally.note(rule.action == Action::Deny));
+    }
+    ruling
+}
+
+/// Does what the deciding rule says, unless that is to refuse.
+fn carry_out(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    identity: Identity,
+    (spec, command): (&Spec, Command<'_>),
+    (policy, rule, errand): (&Policy, Option<&Arc<Rule>>, Option<Box<Errand>>),
+) -> Ruling {
+    let Some(rule) = rule else {
+        return Ruling::Goes;
+    };
+    let ruling = match &rule.action {
+        Action::Bound(bound) => {
+            let bounded = Bounded { spec, command, rule, bound: *bound, policy };
+            return bound::weigh(worker, topology, session, identity, &bounded, errand);
+        }
+        Action::Rewrite(how) => {
+            let by = (rule, policy.version, how);
+            rewrite::carry_out(worker, topology, session, identity, (spec, command), by)
+        }
+        _ => Ruling::Goes,
+    };
+    if !matches!(ruling, Ruling::Done(Dispatched::Wait)) {
+        rule.tally.note(false);
     }
     ruling
 }
@@ -152,9 +183,14 @@ impl Judged {
         let mut passed = Vec::new();
         let rule = decide(worker, &policy, session, spec, command, &mut passed);
         let is_paced = passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
-        let is_free = |rule: &Arc<Rule>| matches!(rule.action, Action::Allow | Action::Observe);
+        let mut is_free = |rule: &Arc<Rule>| match rule.action {
+            Action::Allow | Action::Observe => true,
+            Action::Bound(bound) => bound::is_small(worker, session, spec, command, bound),
+            _ => false,
+        };
+        let is_free = !is_paced && rule.is_none_or(&mut is_free);
         self.0.extend(passed.into_iter().chain(rule).cloned());
-        !is_paced && rule.is_none_or(is_free)
+        is_free
     }
 
     /// It goes.

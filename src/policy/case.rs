@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use super::rule::Rule;
 use crate::clock::Micros;
 use crate::command::Command;
+use crate::command::flags::KeyFlags;
 use crate::command::keys::KeyPosition;
 use crate::command::spec::Spec;
 
@@ -51,7 +52,9 @@ impl<'a> Case<'a> {
     /// Its keys.
     pub fn keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let command = self.command;
-        self.keys.iter().filter_map(move |key| command.argument(key.index as usize))
+        let is_key = |key: &&KeyPosition| !key.flags.contains(KeyFlags::NOT_KEY);
+        let keys = self.keys.iter().filter(is_key);
+        keys.filter_map(move |key| command.argument(key.index as usize))
     }
 }
 

@@ -9,19 +9,28 @@
 //! What surprises: a rule that only observes, and one whose pace is kept, do not end the search. A
 //! rule on trial must not open what the rule behind it closes.
 
+pub mod bounds;
 pub mod case;
+pub mod catalogue;
+pub mod file;
 pub mod pace;
+mod prefix;
 pub mod rewrite;
 pub mod rule;
+mod shape;
 pub mod tally;
 
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::clock::Micros;
 use crate::command::spec::CommandId;
 use crate::command::table::BUILTIN_COUNT;
-use crate::config::Profile;
+use crate::config::{Complaint, Profile};
 pub use case::{Caller, Case};
-use rule::{Action, Rule};
+use file::Clock;
+use prefix::KeyIndex;
+use rule::{Action, Origin, Rule};
 
 /// Where policies are published.
 pub type Published = Arc<arc_swap::ArcSwap<Policy>>;
@@ -34,20 +43,46 @@ pub struct Policy {
     pub version: u64,
     /// How much of it is enforced.
     pub profile: Profile,
+    /// What is allowed in its file but deserves a warning.
+    pub notes: Vec<Complaint>,
     /// All rules, in the order in which they are tried: those for the moment, the operator's, ours.
     rules: Vec<Arc<Rule>>,
     /// Which of them may speak of a command; by the command's number, and one more for all names
     /// that only one upstream knows.
     plans: Vec<Plan>,
+    /// Which of them speak of a key.
+    keys: Option<KeyIndex>,
 }
 
-/// The rules that may speak of one command.
+/// The rules that may speak of one command. What stands behind a rule that always decides is left
+/// out, and so is a permission of ours: it would change nothing.
 #[derive(Clone, Debug, Default)]
 struct Plan {
-    /// Their places among all rules, ascending.
-    rules: Vec<u32>,
+    /// Places among all rules of those that ask for no key, ascending.
+    keyless: Vec<u32>,
+    /// The same of those that do, a bit each; empty: there are none.
+    keyed: Vec<u64>,
     /// Whether one of them asks who the client is.
     asks_who: bool,
+}
+
+/// Makes a policy: the rules of a file, if there is one, before those of the profile. The file is
+/// read and nothing else; `now` is what `expires` is counted from.
+///
+/// # Errors
+/// Every complaint about the file, in its order.
+pub fn load(
+    profile: Profile,
+    path: Option<&Path>,
+    version: u64,
+    now: Micros,
+) -> Result<Policy, Vec<Complaint>> {
+    let written = path.map(|path| file::load(path, Clock::at(now))).transpose()?;
+    let file::Rules { mut rules, notes } = written.unwrap_or_default();
+    rules.extend(catalogue::rules());
+    let mut policy = Policy::new(version, profile, rules);
+    policy.notes = notes;
+    Ok(policy)
 }
 
 // === impl Policy ===
@@ -59,16 +94,13 @@ impl Policy {
         if profile == Profile::Open {
             return Self { version, profile, ..Self::default() };
         }
-        let mut plans = vec![Plan::default(); BUILTIN_COUNT + 1];
-        for (place, rule) in (0_u32..).zip(&rules) {
-            for (index, plan) in plans.iter_mut().enumerate() {
-                if rule.commands.may_include(index) {
-                    plan.rules.push(place);
-                    plan.asks_who |= rule.who.is_some() || rule.canary < 100;
-                }
-            }
-        }
-        Self { version, profile, rules, plans }
+        let plans = (0..=BUILTIN_COUNT).map(|index| Plan::new(index, profile, &rules)).collect();
+        let patterns = (0_u32..).zip(&rules).flat_map(|(place, rule)| {
+            let patterns = rule.keys.iter().flat_map(|keys| &keys.0);
+            patterns.map(move |pattern| (place, pattern.as_bytes()))
+        });
+        let keys = rules.iter().any(|rule| rule.keys.is_some()).then(|| KeyIndex::new(patterns));
+        Self { version, profile, notes: Vec::new(), plans, keys, rules }
     }
 
     /// All rules, in the order in which they are tried.
@@ -77,11 +109,17 @@ impl Policy {
         &self.rules
     }
 
+    /// How many of them are an operator's.
+    #[must_use]
+    pub fn operators(&self) -> usize {
+        self.rules.iter().filter(|rule| rule.origin != Origin::Catalogue).count()
+    }
+
     /// Whether any rule may speak of this command.
     #[inline]
     #[must_use]
     pub fn speaks_of(&self, id: CommandId) -> bool {
-        self.plan(id).is_some_and(|plan| !plan.rules.is_empty())
+        self.plan(id).is_some_and(|plan| !plan.keyless.is_empty() || !plan.keyed.is_empty())
     }
 
     /// Whether any of them asks who the client is; if not, the case need not tell.
@@ -98,8 +136,12 @@ impl Policy {
         passed: &mut dyn FnMut(&'p Arc<Rule>),
     ) -> Option<&'p Arc<Rule>> {
         let plan = self.plan(case.spec.id)?;
-        for rule in plan.rules.iter().filter_map(|&place| self.rules.get(place as usize)) {
-            if !rule.matches(case) {
+        let keyed = self.keyed(plan, case);
+        for place in merged(&plan.keyless, &keyed) {
+            let Some(rule) = self.rules.get(place as usize) else {
+                continue;
+            };
+            if !rule.matches_but_for_keys(case) {
                 continue;
             }
             if rule.decides(self.profile, case) {
@@ -110,10 +152,96 @@ impl Policy {
         None
     }
 
+    /// Places of the rules of a plan that speak of the keys of a case, ascending. Nothing is allocated
+    /// unless there are some.
+    fn keyed(&self, plan: &Plan, case: &Case<'_>) -> Vec<u32> {
+        let Some(index) = self.keys.as_ref().filter(|_| !plan.keyed.is_empty()) else {
+            return Vec::new();
+        };
+        let mut found: Vec<(u32, u32)> = Vec::new();
+        let mut count = 0;
+        for (key, number) in case.keys().zip(0_u32..) {
+            count = number + 1;
+            index.find(key, |place| {
+                if plan.has_keyed(place) {
+                    found.push((place, number));
+                }
+            });
+        }
+        // A key counts once for a rule, however many of its patterns it matches.
+        found.sort_unstable();
+        found.dedup();
+        let mut places = Vec::new();
+        for matches in found.chunk_by(|one, other| one.0 == other.0) {
+            let Some(&(place, _)) = matches.first() else {
+                continue;
+            };
+            let wants_all =
+                self.rules.get(place as usize).is_some_and(|rule| rule.wants_all_keys());
+            if !wants_all || matches.len() == count as usize {
+                places.push(place);
+            }
+        }
+        places
+    }
+
     #[inline]
     fn plan(&self, id: CommandId) -> Option<&Plan> {
         self.plans.get(id.stats_index())
     }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// What these rules mean for the commands of one number.
+    fn new(index: usize, profile: Profile, rules: &[Arc<Rule>]) -> Self {
+        let mut plan = Self::default();
+        for (place, rule) in (0_u32..).zip(rules) {
+            if !rule.commands.may_include(index) {
+                continue;
+            }
+            let is_last = rule.is_unconditional_for(index) && rule.always_decides(profile);
+            // That it may go on is what follows from no rule, too.
+            if is_last && rule.action == Action::Allow && rule.origin == Origin::Catalogue {
+                break;
+            }
+            match rule.keys {
+                None => plan.keyless.push(place),
+                Some(_) => plan.add_keyed(place, rules.len()),
+            }
+            plan.asks_who |= rule.asks_who();
+            if is_last {
+                break;
+            }
+        }
+        plan
+    }
+
+    fn add_keyed(&mut self, place: u32, count: usize) {
+        if self.keyed.is_empty() {
+            self.keyed = vec![0; count.div_ceil(64)];
+        }
+        if let Some(word) = self.keyed.get_mut(place as usize / 64) {
+            *word |= 1 << (place % 64);
+        }
+    }
+
+    #[inline]
+    fn has_keyed(&self, place: u32) -> bool {
+        let word = self.keyed.get(place as usize / 64).copied().unwrap_or_default();
+        word >> (place % 64) & 1 != 0
+    }
+}
+
+/// Two ascending lists as one.
+fn merged(one: &[u32], other: &[u32]) -> impl Iterator<Item = u32> {
+    let (mut one, mut other) = (one.iter().copied().peekable(), other.iter().copied().peekable());
+    std::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some(first), Some(second)) if second < first => other.next(),
+        (Some(_), _) => one.next(),
+        (None, _) => other.next(),
+    })
 }
 
 // === impl Rule ===
@@ -130,9 +258,28 @@ impl Rule {
         }
     }
 
+    /// Whether it ends the search whenever it matches.
+    fn always_decides(&self, profile: Profile) -> bool {
+        match self.action {
+            Action::Allow | Action::Observe => true,
+            Action::Pace(_) => false,
+            _ => {
+                profile == Profile::Guard && self.mode == rule::Mode::Enforce && self.canary >= 100
+            }
+        }
+    }
+
+    /// Whether it cannot be told without the client whether it matches, or what follows.
+    fn asks_who(&self) -> bool {
+        self.who.is_some() || self.canary < 100
+    }
+
     /// Whether its restriction is meant for this client, and not only counted.
     #[must_use]
     pub fn is_enforced(&self, profile: Profile, caller: &Caller<'_>) -> bool {
         profile == Profile::Guard && self.mode == rule::Mode::Enforce && caller.is_in(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

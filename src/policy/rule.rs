@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use super::case::{Caller, Case};
 use super::pace::Pace;
+pub use super::shape::Shape;
 use super::tally::Tally;
 use crate::clock::Micros;
 use crate::command::table::BUILTIN_COUNT;
 use crate::config::KeyPatterns;
+use crate::pubsub::glob;
 
 /// One rule.
 #[derive(Clone, Debug)]
@@ -63,13 +65,15 @@ pub struct Commands {
     pub all: bool,
     /// By number; names of one upstream only are looked at one by one.
     pub builtin: Vec<bool>,
-    /// Names in lower case, with `|` before a subcommand, that no built-in command has.
+    /// Names in lower case, with `|` before a subcommand, that no built-in command has. One that ends
+    /// with `|` means all subcommands of a container.
     pub strangers: Vec<Box<str>>,
     /// ACL categories; for strangers, the built-in commands are in `builtin`.
     pub categories: Vec<crate::command::flags::Categories>,
 }
 
-/// Some clients. Each field that is not empty must have one that fits.
+/// Some clients. Each field that is not empty must have one that fits, and is fitted by who says
+/// nothing only if it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Who {
     /// Listeners' addresses, as configured.
@@ -82,32 +86,6 @@ pub struct Who {
     pub names: Vec<Box<str>>,
     /// Names of libraries: globs.
     pub libraries: Vec<Box<str>>,
-}
-
-/// A way of asking.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Of LRANGE, ZRANGE and kin by index: more elements than this may come, as far as the arguments
-    /// tell; an end that counts from the tail is unbounded.
-    SpanAbove(u64),
-    /// More keys than this.
-    KeysAbove(usize),
-    /// COUNT n, or a count argument, above this; absent: not.
-    CountAbove(u64),
-    /// Neither LIMIT nor COUNT is there.
-    Unlimited,
-    /// The pattern of KEYS or SCAN MATCH holds a wildcard.
-    PatternHasGlob,
-    /// The pattern of KEYS or SCAN MATCH is one of these, literally.
-    PatternIs(Vec<Box<str>>),
-    /// An argument is longer than so many bytes.
-    ValueAbove(u64),
-    /// SET and its kin without a time to live.
-    NoTtl,
-    /// This word is among the arguments.
-    Word(Box<str>),
-    /// This word is not among the arguments.
-    NoWord(Box<str>),
 }
 
 /// What is done with a command.
@@ -177,28 +155,29 @@ pub enum Mode {
 // === impl Rule ===
 
 impl Rule {
-    /// Whether it speaks of this case.
+    /// Whether all but its keys speak of this case; the keys are looked up for all rules at once.
     #[must_use]
-    pub fn matches(&self, case: &Case<'_>) -> bool {
+    pub fn matches_but_for_keys(&self, case: &Case<'_>) -> bool {
         self.expires.is_none_or(|end| case.now < end)
             && self.commands.include(case.spec)
-            && self.has_keys_of(case)
             && self.who.as_ref().is_none_or(|who| who.include(case.caller))
             && self.shape.iter().all(|shape| shape.fits(case))
     }
 
-    fn has_keys_of(&self, case: &Case<'_>) -> bool {
-        let Some(patterns) = &self.keys else {
-            return true;
-        };
-        if case.keys.is_empty() {
-            return false;
-        }
-        if self.action == Action::Allow {
-            case.keys().all(|key| patterns.match_any(std::iter::once(key)))
-        } else {
-            patterns.match_any(case.keys())
-        }
+    /// Whether all of a command's keys must match, and not only one.
+    #[must_use]
+    pub fn wants_all_keys(&self) -> bool {
+        matches!(self.action, Action::Allow | Action::Observe)
+    }
+
+    /// Whether it matches every command of this number, whoever sends it and however.
+    #[must_use]
+    pub fn is_unconditional_for(&self, index: usize) -> bool {
+        self.keys.is_none()
+            && self.who.is_none()
+            && self.shape.is_empty()
+            && self.expires.is_none()
+            && self.commands.surely_include(index)
     }
 }
 
@@ -215,13 +194,23 @@ impl Commands {
             || self.builtin.get(index).copied().unwrap_or_default()
     }
 
+    /// Whether every command of this number is meant.
+    #[must_use]
+    pub fn surely_include(&self, index: usize) -> bool {
+        self.all || self.builtin.get(index).copied().unwrap_or_default()
+    }
+
     /// Whether this one is meant.
     #[must_use]
     pub fn include(&self, spec: &crate::command::spec::Spec) -> bool {
         if self.all || spec.id.is_builtin() {
             return self.all || self.builtin.get(spec.id.index()).copied().unwrap_or_default();
         }
-        self.strangers.contains(&spec.name)
+        let is_meant = |name: &str| match name.ends_with('|') {
+            true => spec.name.starts_with(name),
+            false => *spec.name == *name,
+        };
+        self.strangers.iter().any(|name| is_meant(name))
             || self.categories.iter().any(|&one| spec.categories.contains(one))
     }
 }
@@ -231,17 +220,107 @@ impl Commands {
 impl Who {
     /// Whether this client is meant.
     #[must_use]
-    pub fn include(&self, _caller: &Caller<'_>) -> bool {
-        true
+    pub fn include(&self, caller: &Caller<'_>) -> bool {
+        let is_listener = |listener: &Box<str>| **listener == *caller.listener;
+        (self.listeners.is_empty() || self.listeners.iter().any(is_listener))
+            && fits_one(&self.users, caller.user)
+            && fits_one(&self.names, caller.name)
+            && fits_one(&self.libraries, caller.library)
+            && (self.networks.is_empty() || self.is_within(caller.address))
+    }
+
+    /// A client on a unix socket is in no network.
+    fn is_within(&self, address: Option<IpAddr>) -> bool {
+        let Some(address) = address.map(|address| address.to_canonical()) else {
+            return false;
+        };
+        self.networks.iter().any(|&(network, length)| holds(network, length, address))
     }
 }
 
-// === impl Shape ===
+/// Whether one of some globs fits; none: whatever it is.
+fn fits_one(globs: &[Box<str>], text: &[u8]) -> bool {
+    globs.is_empty() || globs.iter().any(|one| glob::matches(one.as_bytes(), text))
+}
 
-impl Shape {
-    /// Whether the command is asked in this way.
-    #[must_use]
-    pub fn fits(&self, _case: &Case<'_>) -> bool {
-        true
+/// Whether an address lies in a network. IPv4 within IPv6 has become IPv4 on both sides.
+fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
+    let differ = |network: u128, address: u128, bits: u32| {
+        let outside = bits.saturating_sub(u32::from(length));
+        // Shifting out all the bits is more than a shift can do.
+        (network ^ address).checked_shr(outside).unwrap_or_default() != 0
+    };
+    match (network, address) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            !differ(network.to_bits().into(), address.to_bits().into(), 32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            !differ(network.to_bits(), address.to_bits(), 128)
+        }
+        _ => false,
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller() -> Caller<'static> {
+        Caller {
+            id: 1,
+            listener: "127.0.0.1:6379",
+            user: b"app",
+            address: Some(IpAddr::from([10, 1, 2, 3])),
+            name: b"worker-7",
+            library: b"redis-py",
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<Box<str>> {
+        names.iter().map(|name| Box::from(*name)).collect()
+    }
+
+    #[test]
+    fn every_list_must_have_one_that_fits_the_client() {
+        let fitting = Who {
+            listeners: names(&["unix:/run/x", "127.0.0.1:6379"]),
+            users: names(&["other", "a*"]),
+            networks: vec![(IpAddr::from([10, 0, 0, 0]), 8)],
+            names: names(&["worker-?"]),
+            libraries: names(&["redis-*"]),
+        };
+        assert!(fitting.include(&caller()));
+        assert!(Who::default().include(&Caller::default()));
+        for other in [
+            Who { listeners: names(&["127.0.0.1:*"]), ..fitting.clone() },
+            Who { users: names(&["b*"]), ..fitting.clone() },
+            Who { networks: vec![(IpAddr::from([11, 0, 0, 0]), 8)], ..fitting.clone() },
+            Who { names: names(&["worker-??"]), ..fitting.clone() },
+            Who { libraries: names(&["jedis"]), ..fitting.clone() },
+        ] {
+            assert!(!other.include(&caller()), "{other:?}");
+        }
+        assert!(!fitting.include(&Caller { address: None, ..caller() }));
+        assert!(!fitting.include(&Caller { name: b"", ..caller() }));
+    }
+
+    #[test]
+    fn networks_are_compared_by_their_first_bits() {
+        for (network, length, address, is_in) in [
+            ("10.0.0.0", 8, "10.255.0.1", true),
+            ("10.0.0.0", 8, "11.0.0.0", false),
+            ("10.1.2.3", 32, "10.1.2.3", true),
+            ("10.1.2.3", 32, "10.1.2.2", false),
+            ("0.0.0.0", 0, "255.1.1.1", true),
+            ("0.0.0.0", 0, "2001:db8::1", false),
+            ("::", 0, "2001:db8::1", true),
+            ("2001:db8::", 33, "2001:db8:7fff::", true),
+            ("2001:db8::", 33, "2001:db8:8000::", false),
+            // As a listener on [::] sees a client of IPv4.
+            ("10.0.0.0", 8, "::ffff:10.0.0.9", true),
+        ] {
+            let who = Who { networks: vec![(network.parse().unwrap(), length)], ..Who::default() };
+            let address = Some(address.parse().unwrap());
+            assert_eq!(who.is_within(address), is_in, "{network}/{length} {address:?}");
+        }
     }
 }

@@ -24,10 +24,12 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::orders::Order;
 use crate::admin::{self, AdminState, Orders, Readiness};
 use crate::cli::RunFlags;
+use crate::clock;
 use crate::command::table::{self, Table};
 use crate::config::{MemorySettings, Settings};
 use crate::events;
 use crate::net::TcpListener;
+use crate::policy::{self, Policy};
 use crate::stats::WorkerStats;
 use crate::stats::export::Exporter;
 use crate::tls::ServerTlsReloader;
@@ -49,6 +51,7 @@ pub fn run(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
+    let policy = Arc::new(policy(&settings)?);
     let doors = doors(&settings)?;
     let bound: Vec<Bound> =
         settings.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
@@ -60,6 +63,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let memory = per_worker(&settings.memory, workers);
     let shared = Arc::new(Shared::new(Arc::clone(&published), memory));
     shared.watch_as(settings.watch.clone());
+    shared.policy.store(Arc::clone(&policy));
     let admin = admin_listener(&settings).await?;
     let started: Vec<Started> = (0..workers)
         .map(|number| workers::start(number, Arc::clone(&shared), Arc::clone(&doors)))
@@ -97,13 +101,23 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         let handles = Arc::clone(&handles);
         tokio::spawn(listener::accept(place, bound, door.clone(), handles, draining.clone()));
     }
-    events::started(&settings, workers);
+    events::started(&settings, &policy, workers);
     until_told(flags, &settings, &shared, &changed, &doors, desk).await?;
     readiness.set_draining();
     let _ = drain.send(true);
     finish(&handles, started, settings.drain_timeout).await;
     let _ = stop_admin.send(true);
     Ok(())
+}
+
+/// The first policy, or every complaint about its file: nobody shall believe to be guarded by rules
+/// that are not in force.
+fn policy(settings: &Settings) -> anyhow::Result<Policy> {
+    let loaded = policy::load(settings.profile, settings.policy.as_deref(), 1, clock::micros());
+    loaded.map_err(|complaints| {
+        let words: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the policy cannot be used:\n{}", words.join("\n"))
+    })
 }
 
 /// The totals are the process's: each worker gets its part, so that none has to ask the others.

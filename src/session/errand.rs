@@ -19,6 +19,22 @@ pub struct Errand {
     pub answers: Vec<Answer>,
     /// What the answers are pages of, if they are; then one question follows the other.
     pub pages: Option<Box<Assembly>>,
+    /// What is to be known. Whoever takes the answers looks here first: meanwhile another policy may
+    /// have come into force, whose rule wants to know something else.
+    pub about: About,
+}
+
+/// What an errand is to find out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum About {
+    /// Something that whoever asked makes sure of himself.
+    #[default]
+    Anything,
+    /// How much the command would read, of the deployment of this epoch.
+    Size {
+        /// Which deployment.
+        epoch: u64,
+    },
 }
 
 /// What came back for a question.

@@ -14,7 +14,7 @@ use super::super::{
     Announced, Auth, ListenAddress, ListenerSettings, PubsubSettings, ServerTls, address,
 };
 use super::user::users;
-use super::{Checker, LISTEN, Place, one_of};
+use super::{Checker, LISTEN, PEM, Place, one_of};
 use crate::resp::limits::{
     ARGUMENTS_CEILING, BULK_BYTES_CEILING, INLINE_BYTES_CEILING, Limits, REQUEST_BYTES_CEILING,
 };
@@ -217,9 +217,9 @@ fn server_tls(
     written: &Spanned<Table<WrittenServerTls>>,
 ) -> Option<ServerTls> {
     let table = written.get_ref();
-    let cert = checker.path("cert", table.cert.as_ref());
-    let key = checker.path("key", table.key.as_ref());
-    let client_ca = checker.path("client_ca", table.client_ca.as_ref());
+    let cert = checker.path("cert", table.cert.as_ref(), PEM);
+    let key = checker.path("key", table.key.as_ref(), PEM);
+    let client_ca = checker.path("client_ca", table.client_ca.as_ref(), PEM);
     if table.cert.is_none() || table.key.is_none() {
         let what = "a listener with TLS needs a certificate and its key";
         checker.miss(written, what, "set cert and key");

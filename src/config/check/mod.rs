@@ -18,21 +18,17 @@ mod watch;
 pub use self::request::ordered;
 
 use self::listener::Surroundings;
+use super::checker::{Checker, Place, one_of};
 use super::complaint::{Complaint, Fault};
-use super::file::{Source, Written, WrittenLog, WrittenMemory, read};
+use super::file::{Written, WrittenLog, WrittenMemory, read};
 use super::quantity::{HOUR, MILLISECOND, MINUTE, Size, Time, ZERO};
-use super::spelling::nearest;
+use super::source::Source;
 use super::{
-    LogFormat, LogSettings, MemorySettings, Position, Profile, Settings, Workers, address,
-    content_hash,
+    LogFormat, LogSettings, MemorySettings, Profile, Settings, Workers, address, content_hash,
 };
 use crate::cli::RunFlags;
 use crate::log::check_level;
-use std::fmt::Display;
-use std::fs::File;
-use std::io::Read;
 use std::net::SocketAddr;
-use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
@@ -59,27 +55,6 @@ pub struct Findings {
     pub notes: Vec<Complaint>,
 }
 
-/// Where a value was written.
-#[derive(Clone, Debug)]
-enum Place {
-    /// At these bytes of the file.
-    File(Range<usize>),
-    /// In this flag or its variable; clap has joined the two.
-    Flag(&'static str),
-}
-
-/// Collects what is said about one configuration.
-struct Checker {
-    /// `None` without a file.
-    source: Option<Source>,
-    /// The file's form was right, so what is absent really is.
-    is_whole: bool,
-    /// In the order of their discovery.
-    complaints: Vec<Complaint>,
-    /// What is allowed but deserves a warning.
-    notes: Vec<Complaint>,
-}
-
 // What a complaint about a flag calls it: whoever set the variable does not know the flag, and the reverse.
 const ADMIN: &str = "--admin (BREAKWATER_ADMIN)";
 const CONFIG: &str = "--config (BREAKWATER_CONFIG)";
@@ -87,10 +62,12 @@ const DRAIN_TIMEOUT: &str = "--drain-timeout (BREAKWATER_DRAIN_TIMEOUT)";
 const LISTEN: &str = "--listen (BREAKWATER_LISTEN)";
 const LOG: &str = "--log (BREAKWATER_LOG)";
 const LOG_FORMAT: &str = "--log-format (BREAKWATER_LOG_FORMAT)";
-const POLICY: &str = "--policy (BREAKWATER_POLICY)";
 const PROFILE: &str = "--profile (BREAKWATER_PROFILE)";
 const UPSTREAM: &str = "--upstream (BREAKWATER_UPSTREAM)";
 const WORKERS: &str = "--workers (BREAKWATER_WORKERS)";
+
+/// What the path of a certificate or a key leads to.
+const PEM: &str = "of a PEM file";
 
 /// Longest drain: beyond an hour somebody has forgotten the process.
 const DRAIN_MAX: Time = HOUR;
@@ -98,7 +75,7 @@ const DRAIN_MAX: Time = HOUR;
 /// Joins all layers and judges them. Pure but for reading the file.
 #[must_use]
 pub fn examine(flags: &RunFlags, no_upstream: NoUpstream) -> Findings {
-    let (mut checker, written) = Checker::of_file(flags.config.as_deref());
+    let (mut checker, written) = of_file(flags.config.as_deref());
     let settings = settings(&mut checker, flags, &written, no_upstream);
     let Checker { mut complaints, notes, .. } = checker;
     // `None` sorts first: flags before the file, then from its top to its end.
@@ -107,28 +84,18 @@ pub fn examine(flags: &RunFlags, no_upstream: NoUpstream) -> Findings {
     Findings { settings, complaints, notes }
 }
 
-/// The text of a configuration file, bounded.
-fn open(path: &Path) -> Result<String, Complaint> {
-    let shown = path.display().to_string();
-    let mut bytes = Vec::new();
-    // One byte more than allowed, to see whether there is one. Devices and pipes have no length to ask for.
-    let limit = FILE_BYTES_MAX as u64 + 1;
-    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        let fault = Fault::new(format!("cannot be read: {error}"), format!("see {CONFIG}"));
-        return Err(Complaint::about(shown, fault));
+/// Reads the file, if there is one, and starts with what is wrong with its form.
+fn of_file(path: Option<&Path>) -> (Checker, Written) {
+    let Some(path) = path else {
+        return (Checker::new(None, Vec::new()), Written::default());
+    };
+    match Source::open(path, FILE_BYTES_MAX, CONFIG) {
+        Ok(source) => {
+            let (written, complaints) = read(&source);
+            (Checker::new(Some(source), complaints), written)
+        }
+        Err(complaint) => (Checker::new(None, vec![complaint]), Written::default()),
     }
-    if bytes.len() > FILE_BYTES_MAX {
-        let what = format!("longer than {FILE_BYTES_MAX} bytes");
-        return Err(Complaint::about(shown, Fault::new(what, "is it the right file?")));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        // Everything before the offset is valid, so it is the same in the lossy text.
-        let position = Position::of(&String::from_utf8_lossy(error.as_bytes()), offset);
-        let fault = Fault::new("not UTF-8", "TOML is always UTF-8; save the file as such");
-        Complaint::in_file(shown, position, fault)
-    })
 }
 
 /// Every part is judged even if an earlier one failed. `None` if there is no upstream; that it is right otherwise
@@ -139,7 +106,7 @@ fn settings(
     written: &Written,
     no_upstream: NoUpstream,
 ) -> Option<Settings> {
-    policy(checker, flags, written);
+    let policy = policy(checker, flags, written);
     let profile = profile(checker, flags, written);
     let workers = workers(checker, flags, written);
     let drain_timeout = drain_timeout(checker, flags, written);
@@ -163,6 +130,7 @@ fn settings(
         // Whoever reaches a port that is open to others needs no password for it.
         admin_changes: written.admin_changes.unwrap_or(is_local),
         profile,
+        policy,
         log,
         memory,
         watch,
@@ -172,29 +140,20 @@ fn settings(
     })
 }
 
-/// A policy that nobody enforces would be worse than none: its file is refused, not ignored.
-fn policy(checker: &mut Checker, flags: &RunFlags, written: &Written) {
-    let place = match (&flags.policy, &written.policy) {
-        (Some(_), _) => Place::Flag(POLICY),
-        (None, Some(path)) => path.into(),
-        (None, None) => return,
-    };
-    let what = "a policy file needs the policy engine, which this build does not have";
-    checker.complain(&place, what, "leave it out");
+/// The file of rules. It is read by whoever makes a policy of it.
+fn policy(checker: &mut Checker, flags: &RunFlags, written: &Written) -> Option<PathBuf> {
+    if let Some(path) = &flags.policy {
+        return Some(path.clone());
+    }
+    checker.path("policy", written.policy.as_ref(), "of a file of rules")
 }
 
-/// Never silently open: whoever asks for a guard is told that there is none.
+/// A guard unless somebody asks for less.
 fn profile(checker: &mut Checker, flags: &RunFlags, written: &Written) -> Profile {
     let (text, place) = pick(flags.profile.as_ref(), PROFILE, &written.profile);
-    let fault = match text {
-        "open" => return Profile::Open,
-        "guard" | "observe" => {
-            let lacks = "needs the policy engine, which this build does not have";
-            Fault::new(format!("profile '{text}' {lacks}"), "use 'open'")
-        }
-        _ => one_of("profile", text, &["open"]),
-    };
-    checker.keep(&place, Err(fault)).unwrap_or_default()
+    let profile =
+        Profile::named(text).ok_or_else(|| one_of("profile", text, &["guard", "observe", "open"]));
+    checker.keep(&place, profile).unwrap_or_default()
 }
 
 /// One worker unless somebody asks for more: the writes of one coalesce best.
@@ -292,145 +251,5 @@ fn pick<'a>(
     match flag {
         Some(text) => (text, Place::Flag(name)),
         None => (written.get_ref(), written.into()),
-    }
-}
-
-/// A word that is none of the known ones.
-fn one_of(subject: &str, word: &str, known: &[&str]) -> Fault {
-    let hint = match nearest(word, known) {
-        Some(known) => format!("did you mean '{known}'?"),
-        None => format!("write {}", known.join(" or ")),
-    };
-    Fault::new(format!("'{word}' is not a {subject}"), hint)
-}
-
-// === impl Place ===
-
-impl Place {
-    /// Of two values that contradict each other, the one that somebody wrote; a default has the place 0..0.
-    fn either<A, B>(first: &Spanned<A>, second: &Spanned<B>) -> Self {
-        if first.span().is_empty() { second.into() } else { first.into() }
-    }
-}
-
-impl<T> From<&Spanned<T>> for Place {
-    fn from(value: &Spanned<T>) -> Self {
-        Self::File(value.span())
-    }
-}
-
-impl From<&Place> for Place {
-    fn from(place: &Place) -> Self {
-        place.clone()
-    }
-}
-
-// === impl Checker ===
-
-impl Checker {
-    /// Reads the file, if there is one, and starts with what is wrong with its form.
-    fn of_file(path: Option<&Path>) -> (Self, Written) {
-        let (complaints, notes) = (Vec::new(), Vec::new());
-        let mut checker = Self { source: None, is_whole: true, complaints, notes };
-        let Some(path) = path else {
-            return (checker, Written::default());
-        };
-        let text = match open(path) {
-            Ok(text) => text,
-            Err(complaint) => {
-                checker.complaints.push(complaint);
-                checker.is_whole = false;
-                return (checker, Written::default());
-            }
-        };
-        let source = Source { path: path.display().to_string(), text };
-        let (written, complaints) = read(&source);
-        checker.is_whole = complaints.is_empty();
-        checker.complaints = complaints;
-        checker.source = Some(source);
-        (checker, written)
-    }
-
-    /// Something is wrong at this place.
-    fn complain(
-        &mut self,
-        place: impl Into<Place>,
-        what: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        let complaint = self.placed(&place.into(), Fault::new(what, hint));
-        self.complaints.push(complaint);
-    }
-
-    /// Something is missing here. Not said if the file could not be read whole: it may well be there.
-    fn miss(&mut self, place: impl Into<Place>, what: &str, hint: &str) {
-        if self.is_whole {
-            self.complain(place, what, hint);
-        }
-    }
-
-    /// Something is allowed but deserves a warning.
-    fn note(&mut self, place: impl Into<Place>, what: impl Into<String>, hint: &str) {
-        let note = self.placed(&place.into(), Fault::new(what, hint));
-        self.notes.push(note);
-    }
-
-    /// The value of a parse, or a complaint.
-    fn keep<T>(&mut self, place: impl Into<Place>, parsed: Result<T, Fault>) -> Option<T> {
-        parsed.map_err(|Fault { what, hint }| self.complain(place, what, hint)).ok()
-    }
-
-    /// Complains unless a value is in its range.
-    fn within<T: PartialOrd + Display>(
-        &mut self,
-        place: impl Into<Place>,
-        key: &str,
-        value: T,
-        range: RangeInclusive<T>,
-    ) {
-        if !range.contains(&value) {
-            let hint = format!("write {} to {}", range.start(), range.end());
-            self.complain(place, format!("{key} is {value}"), hint);
-        }
-    }
-
-    /// The value of a key, in its range or complained about.
-    fn bounded<T: PartialOrd + Display + Copy>(
-        &mut self,
-        key: &str,
-        written: &Spanned<T>,
-        range: RangeInclusive<T>,
-    ) -> T {
-        self.within(written, key, *written.get_ref(), range);
-        *written.get_ref()
-    }
-
-    /// The same for a duration.
-    fn time(&mut self, key: &str, at: &Spanned<Time>, range: RangeInclusive<Time>) -> Duration {
-        self.bounded(key, at, range).0
-    }
-
-    /// The same for a size in bytes.
-    fn size(&mut self, key: &str, at: &Spanned<Size>, range: RangeInclusive<Size>) -> usize {
-        self.bounded(key, at, range).0
-    }
-
-    /// The path of a key; an empty one is a complaint.
-    fn path(&mut self, key: &str, written: Option<&Spanned<String>>) -> Option<PathBuf> {
-        let text = written?;
-        if text.get_ref().is_empty() {
-            self.complain(text, format!("{key} is empty"), "write the path of a PEM file");
-        }
-        Some(PathBuf::from(text.get_ref()))
-    }
-
-    /// A fault becomes a complaint by its place.
-    fn placed(&self, place: &Place, fault: Fault) -> Complaint {
-        match (place, &self.source) {
-            (Place::File(span), Some(source)) => source.complain_at(Some(span.clone()), fault),
-            (Place::Flag(name), _) => Complaint::about(*name, fault),
-            // A default is right, so this is never reached; it must not be lost if it is.
-            (Place::File(_), None) => Complaint::about("default", fault),
-        }
     }
 }

@@ -8,7 +8,8 @@
 //! `[upstream]` is as the table says, defaults included, exactly as in a file.
 
 use super::super::address::{self, Deployment, UpstreamUrl};
-use super::super::file::{Source, WrittenUpstream, read};
+use super::super::file::{WrittenUpstream, read};
+use super::super::source::Source;
 use super::super::{ClusterSettings, Complaint, Fault, Ping, PresentAs, ReplicaReads};
 use super::super::{Credentials, Secret, SentinelSettings, UpstreamSettings};
 use super::{Checker, NoUpstream, upstream};
@@ -73,10 +74,9 @@ fn url(text: &str, in_force: &UpstreamSettings) -> Result<UpstreamSettings, Faul
 
 /// A table as it would stand in a file.
 fn table(body: &str) -> Result<UpstreamSettings, Vec<Complaint>> {
-    let source = Source { path: ORDER.to_owned(), text: body.to_owned() };
+    let source = Source::new(ORDER.to_owned(), body.to_owned());
     let (written, complaints) = read(&source);
-    let is_whole = complaints.is_empty();
-    let mut checker = Checker { source: Some(source), is_whole, complaints, notes: Vec::new() };
+    let mut checker = Checker::new(Some(source), complaints);
     only_what_it_brings(&mut checker, &written.upstream);
     let flags = RunFlags::default();
     let settings = upstream::check(&mut checker, &flags, &written.upstream, NoUpstream::IsWrong);

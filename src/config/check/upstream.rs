@@ -16,7 +16,7 @@ use super::super::{
     UnavailableError, UpstreamSettings,
 };
 use super::credentials::{credentials, of_sentinels};
-use super::{Checker, NoUpstream, Place, UPSTREAM, guards, one_of};
+use super::{Checker, NoUpstream, PEM, Place, UPSTREAM, guards, one_of};
 use crate::cli::RunFlags;
 use crate::tls::is_server_name;
 use std::collections::BTreeMap;
@@ -281,9 +281,9 @@ fn client_tls(
         checker.complain(name, what, "write it without a port");
     }
     Some(ClientTls {
-        ca: checker.path("ca", table.ca.as_ref()),
-        cert: checker.path("cert", table.cert.as_ref()),
-        key: checker.path("key", table.key.as_ref()),
+        ca: checker.path("ca", table.ca.as_ref(), PEM),
+        cert: checker.path("cert", table.cert.as_ref(), PEM),
+        key: checker.path("key", table.key.as_ref(), PEM),
         server_name: server_name.map(|name| name.get_ref().clone()),
     })
 }

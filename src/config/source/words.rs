@@ -9,6 +9,14 @@
 use crate::config::complaint::Fault;
 use crate::config::spelling::nearest;
 
+/// What is said of keys of one kind of file that its structs do not tell.
+pub(crate) struct Words {
+    /// Keys that stand before every table.
+    pub(crate) top: &'static [&'static str],
+    /// Keys at the top that belong to another kind of file, and what to do about it.
+    pub(crate) elsewhere: &'static [(&'static str, &'static str)],
+}
+
 /// What was cut out, for the complaint about it.
 pub(super) struct Cut {
     /// The name of the table that held it, `""` for the top of the file.
@@ -27,7 +35,7 @@ pub(super) fn syntax(error: &toml::de::Error) -> Fault {
 /// A type error, an unknown key or the fault of a quantity, in our form.
 ///
 /// Never quotes a value of the wrong type: it may be a password without its quotes (INV-11).
-pub(super) fn explain(error: &toml::de::Error, cut: Option<&Cut>) -> Fault {
+pub(super) fn explain(error: &toml::de::Error, cut: Option<&Cut>, words: &Words) -> Fault {
     let message = error.message();
     let Some(cut) = cut else {
         return Fault::from_text(message);
@@ -35,7 +43,7 @@ pub(super) fn explain(error: &toml::de::Error, cut: Option<&Cut>) -> Fault {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         // serde's words: "`key`, expected one of `a`, `b`"; the odd parts stand in backquotes.
         let known: Vec<&str> = rest.split('`').skip(3).step_by(2).collect();
-        return unknown_key(cut, &known);
+        return unknown_key(cut, &known, words);
     }
     let expected = message.split_once(", expected ").map(|(_, expected)| expected);
     match expected.filter(|_| message.starts_with("invalid ")) {
@@ -66,26 +74,20 @@ fn wrong_value(cut: &Cut, expected: &str, is_type: bool) -> Fault {
 }
 
 /// A key that the table does not have, with the likeliest reason first.
-fn unknown_key(cut: &Cut, known: &[&str]) -> Fault {
+fn unknown_key(cut: &Cut, known: &[&str], words: &Words) -> Fault {
     let Cut { table, key, .. } = cut;
     let place = if table.is_empty() { String::new() } else { format!(" of [{table}]") };
     let what = format!("'{key}' is not a key{place}");
     // The commonest slip with TOML: a top-level key below a [table] belongs to that table.
-    if !table.is_empty() && TOP_KEYS.contains(&key.as_str()) {
+    if !table.is_empty() && words.top.contains(&key.as_str()) {
         return Fault::new(what, "it belongs at the top of the file, before the first [table]");
     }
-    if table.is_empty() && OTHER_ISSUES.contains(&key.as_str()) {
-        return Fault::new(what, "this build has no policy engine, keyspaces or budgets");
+    let elsewhere = words.elsewhere.iter().find(|(name, _)| table.is_empty() && name == key);
+    if let Some((_, hint)) = elsewhere {
+        return Fault::new(what, *hint);
     }
     match nearest(key, known) {
         Some(known) => Fault::new(what, format!("did you mean '{known}'?")),
         None => Fault::new(what, format!("known here: {}", known.join(", "))),
     }
 }
-
-/// Keys that stand before every table.
-const TOP_KEYS: [&str; 6] =
-    ["workers", "admin", "admin_changes", "profile", "policy", "drain_timeout"];
-
-/// Tables of the documented format that this build has nothing for.
-const OTHER_ISSUES: [&str; 3] = ["rule", "keyspace", "budget"];

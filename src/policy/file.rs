@@ -1,0 +1,269 @@
+//! A policy file as it is written: `[[rule]]` tables, from text to rules.
+//!
+//! Owns the names of the keys and the order of things: the text is parsed once, each rule is read and
+//! judged by itself, and all complaints come at once, each with its line and column. What a rule's
+//! words mean is in [`commands`], [`action`] and [`compile`]. Never asks a server, and knows nothing of
+//! the listeners and users of this proxy.
+//!
+//! What surprises: the catalogue is such a file too. What an operator cannot write, we cannot either.
+
+mod action;
+mod commands;
+mod compile;
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use toml::value::Datetime;
+
+use super::rule::{Origin, Rule};
+use crate::clock::{self, Micros};
+use crate::config::checker::{Checker, Place};
+use crate::config::quantity::{Percent, Size, Time};
+use crate::config::source::{Source, Words};
+use crate::config::table::Table;
+use crate::config::{CONFIGURATION_KEYS, Complaint, Fault};
+use commands::Vocabulary;
+
+/// Longest policy file in bytes: a hundred thousand patterns are a fifth of it.
+pub const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// Most rules of a policy. Each has its place in the plan of each command that it speaks of.
+pub const RULES_MAX: usize = 20_000;
+
+/// The rules of a file, in its order.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// At least as many as are in force: those whose time is over are among them.
+    pub rules: Vec<Arc<Rule>>,
+    /// What is allowed but deserves a warning.
+    pub notes: Vec<Complaint>,
+}
+
+/// The two clocks at one moment: rules end by the wall clock, commands are judged by ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Ours.
+    pub now: Micros,
+    /// Seconds of the wall clock since 1970.
+    pub unix: u64,
+}
+
+/// `[[rule]]`.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenRule {
+    name: Option<Spanned<String>>,
+    commands: Option<Spanned<Vec<Spanned<String>>>>,
+    keys: Option<Spanned<Vec<Spanned<String>>>>,
+    listeners: Option<Spanned<Vec<Spanned<String>>>>,
+    users: Option<Spanned<Vec<Spanned<String>>>>,
+    networks: Option<Spanned<Vec<Spanned<String>>>>,
+    client_names: Option<Spanned<Vec<Spanned<String>>>>,
+    libraries: Option<Spanned<Vec<Spanned<String>>>>,
+    span_above: Option<Spanned<Size>>,
+    keys_above: Option<Spanned<usize>>,
+    count_above: Option<Spanned<u64>>,
+    repeats_above: Option<Spanned<u64>>,
+    unlimited: Option<Spanned<bool>>,
+    pattern_glob: Option<Spanned<bool>>,
+    pattern: Option<Spanned<Vec<Spanned<String>>>>,
+    value_above: Option<Spanned<Size>>,
+    no_ttl: Option<Spanned<bool>>,
+    word: Option<Spanned<String>>,
+    no_word: Option<Spanned<String>>,
+    action: Option<Spanned<String>>,
+    limit: Option<Spanned<Size>>,
+    preflight: Option<Spanned<String>>,
+    to: Option<Spanned<String>>,
+    page: Option<Spanned<u64>>,
+    every: Option<Spanned<Time>>,
+    max_bytes: Option<Spanned<Size>>,
+    max_elements: Option<Spanned<u64>>,
+    count: Option<Spanned<u64>>,
+    batch: Option<Spanned<usize>>,
+    commands_per_second: Option<Spanned<u64>>,
+    bytes_per_second: Option<Spanned<Size>>,
+    wait: Option<Spanned<Time>>,
+    per: Option<Spanned<String>>,
+    mode: Option<Spanned<String>>,
+    canary: Option<Spanned<Percent>>,
+    expires: Option<Spanned<Datetime>>,
+    message: Option<Spanned<String>>,
+}
+
+/// What else may stand at the top: nothing.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct WrittenPolicy {
+    /// Taken out before; here for the list of keys that are known.
+    #[serde(rename = "rule")]
+    _rule: Option<serde::de::IgnoredAny>,
+}
+
+/// What is said of keys that are none here.
+const WORDS: Words = Words {
+    top: &[],
+    elsewhere: &[
+        ("keyspace", "this build has no keyspaces"),
+        ("profile", BELONGS_TO_CONFIGURATION),
+        ("policy", BELONGS_TO_CONFIGURATION),
+        ("listener", BELONGS_TO_CONFIGURATION),
+        ("upstream", BELONGS_TO_CONFIGURATION),
+        ("admin", BELONGS_TO_CONFIGURATION),
+        ("log", BELONGS_TO_CONFIGURATION),
+    ],
+};
+
+const BELONGS_TO_CONFIGURATION: &str = "it belongs into the configuration, breakwater.toml";
+
+/// What leads to a policy file.
+const POLICY: &str = "--policy (BREAKWATER_POLICY)";
+
+/// One rule, read and still to be judged.
+struct Read {
+    written: WrittenRule,
+    /// Where it begins, for what is missing.
+    place: Place,
+    /// Its form was right, so what is absent really is.
+    is_whole: bool,
+}
+
+/// Whether a file is one of rules and no configuration: it has rules, or is called `policy…`, and has
+/// nothing that only a configuration has.
+#[must_use]
+pub fn is_policy(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let is_named = name.starts_with("policy");
+    let Ok(source) = Source::open(path, FILE_BYTES_MAX, POLICY) else {
+        return is_named;
+    };
+    // Even of a text with errors, the tables that could be read tell what it is meant to be.
+    let (tree, _) = DeTable::parse_recoverable(&source.text);
+    let has = |key: &str| tree.get_ref().contains_key(key);
+    (is_named || has("rule")) && !CONFIGURATION_KEYS.into_iter().any(has)
+}
+
+/// The rules of a file.
+///
+/// # Errors
+/// Every complaint about it, in its order.
+pub fn load(path: &Path, clock: Clock) -> Result<Rules, Vec<Complaint>> {
+    let source = Source::open(path, FILE_BYTES_MAX, POLICY).map_err(|complaint| vec![complaint])?;
+    judged(source, Origin::File, clock)
+}
+
+/// The rules of a text that is called `name` in complaints.
+///
+/// # Errors
+/// Every complaint about it, in its order.
+pub fn parse(
+    name: &str,
+    text: &str,
+    origin: Origin,
+    clock: Clock,
+) -> Result<Rules, Vec<Complaint>> {
+    judged(Source::new(name.to_owned(), text.to_owned()), origin, clock)
+}
+
+fn judged(source: Source, origin: Origin, clock: Clock) -> Result<Rules, Vec<Complaint>> {
+    let (read, complaints) = read(&source)?;
+    let mut checker = Checker::new(Some(source), complaints);
+    if let Some(beyond) = read.get(RULES_MAX) {
+        let what = format!("{} rules are more than {RULES_MAX}", read.len());
+        checker.complain(&beyond.place, what, "one rule may have many commands and keys");
+    }
+    let vocabulary = Vocabulary::new();
+    let mut names = HashMap::new();
+    let mut rules = Vec::with_capacity(read.len());
+    for read in read.iter().take(RULES_MAX) {
+        checker.is_whole = read.is_whole;
+        unique(&mut checker, &mut names, read.written.name.as_ref());
+        rules.push(Arc::new(compile::rule(&mut checker, &vocabulary, read, origin, clock)));
+    }
+    let Checker { mut complaints, notes, .. } = checker;
+    if complaints.is_empty() {
+        return Ok(Rules { rules, notes });
+    }
+    complaints.sort_by_key(|complaint| complaint.position);
+    Err(complaints)
+}
+
+/// Refusals, logs and metrics tell rules apart by their names.
+fn unique<'a>(
+    checker: &mut Checker,
+    names: &mut HashMap<&'a str, usize>,
+    name: Option<&'a Spanned<String>>,
+) {
+    let Some(name) = name else {
+        return;
+    };
+    if let Some(first) = names.insert(name.get_ref(), name.span().start) {
+        let line = checker.line_of(first);
+        let what = format!("'{}' is the name of another rule already", name.get_ref());
+        checker.complain(name, what, format!("see line {line}; each rule has a name of its own"));
+    }
+}
+
+/// All tables of the text, with what is wrong with their form. A text that is no TOML has none.
+fn read(source: &Source) -> Result<(Vec<Read>, Vec<Complaint>), Vec<Complaint>> {
+    let mut tree = source.tree()?;
+    let rules = tree.get_mut().remove("rule");
+    let (WrittenPolicy { .. }, mut complaints) = source.read(tree, "", &WORDS);
+    let mut read = Vec::new();
+    let complain = |span: Range<usize>, found: &str| {
+        let what = format!("'rule' is {found}");
+        source.complain_at(Some(span), Fault::new(what, "write each rule below a line [[rule]]"))
+    };
+    let Some(rules) = rules else {
+        return Ok((read, complaints));
+    };
+    let span = rules.span();
+    let DeValue::Array(rules) = rules.into_inner() else {
+        complaints.push(complain(span, "no list"));
+        return Ok((read, complaints));
+    };
+    for rule in rules {
+        let span = rule.span();
+        let DeValue::Table(table) = rule.into_inner() else {
+            complaints.push(complain(span, "no table"));
+            continue;
+        };
+        read.push(one(source, Spanned::new(span, table), &mut complaints));
+    }
+    Ok((read, complaints))
+}
+
+/// One table.
+fn one(source: &Source, table: Spanned<DeTable<'_>>, complaints: &mut Vec<Complaint>) -> Read {
+    let place = Place::File(table.span());
+    let (written, wrong): (Table<WrittenRule>, _) = source.read(table, "rule", &WORDS);
+    let is_whole = wrong.is_empty();
+    complaints.extend(wrong);
+    Read { written: written.0, place, is_whole }
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// Both, where ours says `now`.
+    #[must_use]
+    pub fn at(now: Micros) -> Self {
+        Self { now, unix: clock::unix_seconds() }
+    }
+
+    /// What ours says when the wall clock says `unix`; the past is no time at all.
+    fn when(self, unix: i64) -> Micros {
+        let seconds = unix.saturating_sub(i64::try_from(self.unix).unwrap_or(i64::MAX));
+        self.now.saturating_add_signed(seconds.saturating_mul(clock::SECOND as i64))
+    }
+}
+
+#[cfg(test)]
+mod tests;
