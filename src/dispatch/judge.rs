@@ -72,7 +72,8 @@ fn weigh(
             return Ruling::Done(super::errand::go_on(worker, topology, session, identity));
         }
         if errand.pages.is_some() {
-            return Ruling::Done(rewrite::go_on(worker, topology, session, identity, spec));
+            let what = (spec, command);
+            return Ruling::Done(rewrite::go_on(worker, topology, session, identity, what));
         }
     }
     // What is done with it is known below; left over, it would be taken for the next command's.
