@@ -31,6 +31,7 @@ use crate::route::scan::Rounds;
 use crate::route::split::Split;
 use crate::scripts::Scripts;
 use crate::scripts::libraries::Libraries;
+use crate::session::assembly::Permits;
 use crate::session::local::cluster::Names;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
@@ -64,6 +65,8 @@ pub struct Worker {
     pub lane_sets: LaneSets,
     /// Sessions with commands that must be routed again.
     pub detouring: Detouring,
+    /// Which of them may have an answer put together from pages.
+    pub assemblies: Permits,
     /// Room for the keys of the command in hand.
     pub keys: Vec<KeyPosition>,
     /// Room for its parts, if it is cut.
@@ -308,6 +311,7 @@ impl Worker {
             pinned: PinnedPool::default(),
             lane_sets: LaneSets::default(),
             detouring: Detouring::default(),
+            assemblies: Permits::default(),
             keys: Vec::new(),
             split: Split::default(),
             reaches: Reaches::default(),

@@ -249,7 +249,7 @@ const WORDS: Words = Words {
 };
 
 /// Every table and key at the top of the file, for whoever must tell this kind of file from others.
-pub(super) const TOP: [&str; 13] = [
+pub(crate) const CONFIGURATION_KEYS: [&str; 13] = [
     "workers",
     "admin",
     "admin_changes",

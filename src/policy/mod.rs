@@ -17,7 +17,9 @@ pub mod emergency;
 pub mod file;
 pub mod ledger;
 pub mod offence;
+pub mod pace;
 mod prefix;
+pub mod rewrite;
 pub mod rule;
 mod shape;
 pub mod tally;
@@ -283,7 +285,7 @@ impl Rule {
 
     /// Whether it cannot be told without the client whether it matches, or what follows.
     fn asks_who(&self) -> bool {
-        let is_per_user = matches!(&self.action, Action::Pace(pace) if pace.per == rule::Per::User);
+        let is_per_user = matches!(&self.action, Action::Pace(pace) if pace.per == pace::Per::User);
         self.who.is_some() || self.canary < 100 || is_per_user
     }
 

@@ -130,7 +130,7 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
     let (output, shown) = check(
         "bad",
         "wrokers = 2\n\
-         profile = \"guard\"\n\
+         profile = \"gard\"\n\
          [[listener]]\n\
          address = \"6379\"\n\
          [upstream]\n\
@@ -141,7 +141,7 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
     assert_eq!(output.status.code(), Some(1));
     let expected = [
         "f:1:1: 'wrokers' is not a key; did you mean 'workers'?",
-        "f:2:11: profile 'guard' needs the policy engine, which this build does not have; use 'open'",
+        "f:2:11: 'gard' is not a profile; did you mean 'guard'?",
         "f:4:11: '6379' is not an address to listen on; write 127.0.0.1:6379",
         "f:6:7: the upstream's URL names no master behind its Sentinels; write the name of `sentinel monitor`, \
          as in redis-sentinel://HOST:26379/mymaster",
