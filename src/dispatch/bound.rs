@@ -152,8 +152,10 @@ pub fn watch(
     let is_large = |size: &u64| *size > bound.limit;
     let within = plan.ceiling().is_some_and(|ceiling| !is_large(&ceiling));
     let subject = sizes.subject(&plan, identity.number(), session.db);
-    if plan.is_told_by_reply {
-        sizes.await_reply(awaited(session, &plan, subject, bound.limit));
+    let awaited = awaited(session, &plan, subject, u64::MAX);
+    // A rule that is enforced awaits it with its own limit.
+    if plan.is_told_by_reply && !sizes.awaits(awaited.session, awaited.slot) {
+        sizes.await_reply(awaited);
     }
     let last = || sizes.last(subject, *now).map(|total| plan.size(total));
     match plan.known().or_else(last).filter(is_large) {

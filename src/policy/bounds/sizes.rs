@@ -235,6 +235,13 @@ impl Sizes {
         }
     }
 
+    /// Whether the reply of a session's slot is awaited.
+    #[must_use]
+    pub fn awaits(&self, session: SessionId, slot: Sequence) -> bool {
+        let place = self.awaited.get(place(session, slot)).and_then(Option::as_ref);
+        place.is_some_and(|awaited| (awaited.session, awaited.slot) == (session, slot))
+    }
+
     /// What the reply of a session's slot tells, if that is known; it is asked for once.
     pub fn awaited(&mut self, session: SessionId, slot: Sequence) -> Option<Awaited> {
         let place = self.awaited.get_mut(place(session, slot))?;
