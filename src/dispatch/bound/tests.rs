@@ -148,7 +148,7 @@ fn a_size_that_nobody_tells_stops_nothing_and_a_failed_question_does() {
         assert_eq!(queued(&mut rig, ann), words("HGETALL h"));
         assert_eq!(rig.worker.stats.bound_unmeasured.get(), 1);
     }
-    for said in [&b"-LOADING Redis is loading\r\n"[..], b"-BUSY Redis is busy\r\n"] {
+    for said in [&b"-NOAUTH Authentication required.\r\n"[..], b"-BUSY Redis is busy\r\n"] {
         let (mut rig, ann) = rig(&["hgetall"], false);
         rig.say(ann, &words("HGETALL h"));
         answer(&mut rig, ann, said);
