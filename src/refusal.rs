@@ -11,11 +11,13 @@
 pub mod denied;
 pub mod guarded;
 pub mod parts;
+pub mod script;
 
 use crate::clock::{Micros, SECOND};
 use denied::Denied;
 use guarded::Guarded;
 use parts::Parts;
+use script::ScriptRefusal;
 
 /// An error of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub enum Refusal {
     },
     /// A rule of the policy refuses it.
     Denied(Box<Denied>),
+    /// The governor of scripts refuses it.
+    Script(Box<ScriptRefusal>),
     /// It may write, and was held back to protect what is there.
     Guarded(Box<Guarded>),
     /// It would change the cluster, and clients here are no administrators of it.
@@ -209,6 +213,7 @@ impl Refusal {
             ),
             Self::Parts(parts) => parts.text(),
             Self::Denied(denied) => denied.text(),
+            Self::Script(refusal) => refusal.text(),
             Self::Guarded(guarded) => guarded.text(),
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \

@@ -13,10 +13,12 @@ use crate::command::Command;
 use crate::command::flags::Flags;
 use crate::command::keys;
 use crate::command::spec::Spec;
+use crate::governor::admit;
 use crate::policy::rule::{Action, Rule};
 use crate::policy::{Caller, Case, Policy};
 use crate::refusal::Refusal;
 use crate::refusal::denied::Denied;
+use crate::refusal::script::ScriptRefusal;
 use crate::route::frame;
 use crate::session::state::Session;
 use crate::topology::Topology;
@@ -63,6 +65,11 @@ pub fn judge(
     for rule in passed {
         rule.tally.note(false);
     }
+    if rule.is_none_or(|rule| rule.action != Action::Deny)
+        && let Some(refusal) = governed(worker, topology, session, &policy, rule, spec, command)
+    {
+        return Ruling::Done(refuse(worker, session, spec, &Refusal::Script(Box::new(refusal))));
+    }
     let Some(rule) = rule else {
         return Ruling::Goes;
     };
@@ -92,8 +99,33 @@ fn decide<'p>(
     if !policy.asks_who(spec.id) {
         return judge(&Caller { id: client.id, ..Caller::default() });
     }
+    with_caller(session, judge)
+}
+
+/// Why the script that a command runs or brings is not sent, if it is not.
+fn governed(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &Session,
+    policy: &Policy,
+    rule: Option<&Arc<Rule>>,
+    spec: &Spec,
+    command: Command<'_>,
+) -> Option<ScriptRefusal> {
+    if !admit::GOVERNED.contains(&spec.id) {
+        return None;
+    }
+    let rule = rule.map(|rule| &**rule);
+    with_caller(session, |caller| {
+        admit::admit(worker, topology, policy, rule, caller, (spec, command))
+    })
+}
+
+/// Calls `then` with everything that rules may ask of a client.
+fn with_caller<T>(session: &Session, then: impl FnOnce(&Caller<'_>) -> T) -> T {
+    let client = &session.client;
     let labels = client.labels.lock().unwrap_or_else(PoisonError::into_inner);
-    judge(&Caller {
+    then(&Caller {
         id: client.id,
         listener: &session.gate.name,
         user: &labels.user,
@@ -118,10 +150,12 @@ impl Judged {
         let policy = Arc::clone(worker.policy.load());
         let mut passed = Vec::new();
         let rule = decide(worker, &policy, session, spec, command, &mut passed);
+        let topology = Arc::clone(worker.topology.load());
+        let refusal = governed(worker, &topology, session, &policy, rule, spec, command);
         let is_paced = passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
         let is_free = |rule: &Arc<Rule>| matches!(rule.action, Action::Allow | Action::Observe);
         self.0.extend(passed.into_iter().chain(rule).cloned());
-        !is_paced && rule.is_none_or(is_free)
+        !is_paced && refusal.is_none() && rule.is_none_or(is_free)
     }
 
     /// It goes.

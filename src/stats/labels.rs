@@ -9,8 +9,10 @@
 // INV-11: a label value is one of the words below or the name of a command of the table.
 
 mod node;
+mod script;
 
 pub use node::NodeState;
+pub use script::{ScriptFault, ScriptKill};
 
 /// How a command of a client ended: each command is counted under exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -599,6 +601,8 @@ mod tests {
         check(&LaneLost::ALL.map(|it| (it as usize, it.as_str())));
         check(&DialFailure::ALL.map(|it| (it as usize, it.as_str())));
         check(&NodeState::ALL.map(|it| (it as usize, it.as_str())));
+        check(&ScriptFault::ALL.map(|it| (it as usize, it.as_str())));
+        check(&ScriptKill::ALL.map(|it| (it as usize, it.as_str())));
         check(&Redirected::ALL.map(|it| (it as usize, it.as_str())));
         check(&Resent::ALL.map(|it| (it as usize, it.as_str())));
         check(&Reload::ALL.map(|it| (it as usize, it.as_str())));

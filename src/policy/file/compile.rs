@@ -133,7 +133,8 @@ fn network(text: &str) -> Result<(IpAddr, u8), Fault> {
     };
     let written: IpAddr = address.parse().map_err(|_| fault())?;
     let bits = |address: IpAddr| -> u8 { if address.is_ipv4() { 32 } else { 128 } };
-    let length = length.map_or(Ok(bits(written)), |length| length.parse::<u8>().map_err(|_| fault()))?;
+    let length =
+        length.map_or(Ok(bits(written)), |length| length.parse::<u8>().map_err(|_| fault()))?;
     if length > bits(written) {
         return Err(fault());
     }

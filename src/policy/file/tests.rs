@@ -96,7 +96,9 @@ fn commands_are_named_in_several_ways() {
         ["xinfo", "xinfo|consumers", "xinfo|groups", "xinfo|help", "xinfo|stream"]
     );
     let scripting = names(&of("\"@Scripting\"").commands);
-    assert!(scripting.contains(&"eval".to_owned()) && scripting.contains(&"script|load".to_owned()));
+    assert!(
+        scripting.contains(&"eval".to_owned()) && scripting.contains(&"script|load".to_owned())
+    );
     let own = of("\"FT.SEARCH\", \"server:WIPE ALL\"");
     assert_eq!(own.commands.strangers, ["ft.search".into(), "wipe|all".into()]);
     assert_eq!(names(&own.commands), [""; 0]);
@@ -119,12 +121,8 @@ fn every_action_has_its_parameters() {
         Action::Rewrite(Rewrite::ClampCount(50))
     );
     assert_eq!(rewrite("\"MGET\"", "to = \"batch\""), Action::Rewrite(Rewrite::Batch(100)));
-    let paging = Paging {
-        page: 500,
-        every: Duration::from_millis(2),
-        max_bytes: 16 << 20,
-        max_elements: 7,
-    };
+    let paging =
+        Paging { page: 500, every: Duration::from_millis(2), max_bytes: 16 << 20, max_elements: 7 };
     assert_eq!(
         rewrite("\"KEYS\"", "to = \"scan\"\nevery = \"2ms\"\nmax_elements = 7"),
         Action::Rewrite(Rewrite::Scan(paging))
@@ -210,13 +208,19 @@ fn a_file_of_another_shape_is_told_what_it_should_be() {
 #[test]
 fn what_could_never_match_or_never_act_is_an_error() {
     for (lines, complaint) in [
-        ("", "p:1:1: a rule without an action; write action = \"deny\", or allow, observe, bound, rewrite or pace"),
+        (
+            "",
+            "p:1:1: a rule without an action; write action = \"deny\", or allow, observe, bound, rewrite or pace",
+        ),
         ("action = \"bound\"", "p:3:10: a bound without a limit; write limit = 10000"),
         (
             "action = \"rewrite\"\ncommands = [\"DEL\"]",
             "p:3:10: a rewrite that does not say to what; write to = \"…\": unlink, async, scan, clamp, batch",
         ),
-        ("action = \"rewrite\"\nto = \"unlink\"", "p:4:6: a rewrite without commands; this rewrite is for DEL"),
+        (
+            "action = \"rewrite\"\nto = \"unlink\"",
+            "p:4:6: a rewrite without commands; this rewrite is for DEL",
+        ),
         (
             "action = \"pace\"",
             "p:3:10: a pace without a rate; write commands_per_second = 100, bytes_per_second = \"10MiB\" or both",
@@ -241,9 +245,18 @@ fn what_could_never_match_or_never_act_is_an_error() {
             "action = \"allow\"\nmode = \"observe\"",
             "p:4:8: 'mode' means nothing with action = \"allow\"; it belongs to bound, rewrite, deny, pace",
         ),
-        ("action = \"deny\"\ncommands = []", "p:4:12: an empty list of commands; name some, or leave 'commands' out for all of them"),
-        ("action = \"deny\"\nkeys = [\"\"]", "p:4:9: 'keys' has an empty text; write a pattern as for KEYS"),
-        ("action = \"deny\"\nmessage = \"a\\nb\"", "p:4:11: 'message' holds a line end or another control character; it is one line of an error"),
+        (
+            "action = \"deny\"\ncommands = []",
+            "p:4:12: an empty list of commands; name some, or leave 'commands' out for all of them",
+        ),
+        (
+            "action = \"deny\"\nkeys = [\"\"]",
+            "p:4:9: 'keys' has an empty text; write a pattern as for KEYS",
+        ),
+        (
+            "action = \"deny\"\nmessage = \"a\\nb\"",
+            "p:4:11: 'message' holds a line end or another control character; it is one line of an error",
+        ),
     ] {
         assert_eq!(of(lines), [complaint], "{lines}");
     }
