@@ -32,6 +32,7 @@ use crate::clock::Micros;
 use crate::command::spec::CommandId;
 use crate::command::table::BUILTIN_COUNT;
 use crate::config::{Complaint, Profile};
+use crate::governor::admit::GOVERNED;
 pub use case::{Caller, Case};
 use file::Clock;
 use prefix::KeyIndex;
@@ -69,6 +70,8 @@ struct Plan {
     keyed: Vec<u64>,
     /// Whether one of them asks who the client is.
     asks_who: bool,
+    /// Whether it runs or brings a script, which is judged by what is in it.
+    is_governed: bool,
 }
 
 /// Makes a policy: the rules of a file, if there is one, before those of the profile. The file is
@@ -108,7 +111,13 @@ impl Policy {
         if profile == Profile::Open {
             return Self { version, profile, ..Self::default() };
         }
-        let plans = (0..=BUILTIN_COUNT).map(|index| Plan::new(index, profile, &rules)).collect();
+        let mut plans: Vec<Plan> =
+            (0..=BUILTIN_COUNT).map(|index| Plan::new(index, profile, &rules)).collect();
+        for id in GOVERNED {
+            if let Some(plan) = plans.get_mut(id.stats_index()) {
+                plan.is_governed = true;
+            }
+        }
         let patterns = (0_u32..).zip(&rules).flat_map(|(place, rule)| {
             let patterns = rule.keys.iter().flat_map(|keys| &keys.0);
             patterns.map(move |pattern| (place, pattern.as_bytes()))
@@ -129,11 +138,13 @@ impl Policy {
         self.rules.iter().filter(|rule| rule.origin != Origin::Catalogue).count()
     }
 
-    /// Whether any rule may speak of this command.
+    /// Whether any rule may speak of this command, or what it carries is judged.
     #[inline]
     #[must_use]
     pub fn speaks_of(&self, id: CommandId) -> bool {
-        self.plan(id).is_some_and(|plan| !plan.keyless.is_empty() || !plan.keyed.is_empty())
+        self.plan(id).is_some_and(|plan| {
+            plan.is_governed || !plan.keyless.is_empty() || !plan.keyed.is_empty()
+        })
     }
 
     /// Whether any of them asks who the client is; if not, the case need not tell.
