@@ -5,6 +5,7 @@
 //! of the server itself (`INFO commandstats`), never concluded from what a client was told.
 
 mod bounds;
+mod catalogue;
 mod denials;
 mod emergency;
 mod guide;
