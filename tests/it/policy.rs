@@ -7,6 +7,8 @@
 mod bounds;
 mod denials;
 mod guide;
+mod pace;
+mod rewrite;
 
 use crate::support::RedisServer;
 
