@@ -48,6 +48,8 @@ pub fn receive(
 ) -> Result<(), Anomaly> {
     worker.stats.upstream_bytes_in.add(input.len() as u64);
     lane.heard_at = worker.now;
+    // The beginning of a reply is the end of the script behind it.
+    lane.running = None;
     lane.answers += 1;
     lane.node.heard(worker.now);
     if lane.carry.is_empty() {
