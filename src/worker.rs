@@ -22,7 +22,9 @@ use crate::command::keys::KeyPosition;
 use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
+use crate::governor::Governor;
 use crate::policy::bounds::sizes::Sizes;
+use crate::policy::ledger::Ledger;
 use crate::policy::{self, Policy};
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
@@ -147,6 +149,8 @@ pub struct Shared {
     pub topology: Published,
     /// Where policies are published.
     pub policy: policy::Published,
+    /// Where the one in force comes from, and what its rules have met.
+    pub ledger: Arc<Ledger>,
     /// How many connections may belong to one session each.
     pub pinned: Arc<PinnedBudget>,
     /// Bounds of memory.
@@ -155,6 +159,8 @@ pub struct Shared {
     pub scripts: Scripts,
     /// Libraries of functions, likewise.
     pub libraries: Libraries,
+    /// What scripts hold, and which of them had to be killed.
+    pub governor: Governor,
     /// What the scans of a cluster's clients are to visit. Locked by SCAN alone.
     pub scans: Mutex<Rounds>,
     /// What we are called where clients are shown a cluster.
@@ -220,11 +226,13 @@ impl Shared {
             identities: Identities::default(),
             tally: Arc::default(),
             policy: policy::Published::default(),
+            ledger: Arc::default(),
             pinned: Arc::default(),
             topology,
             memory,
             scripts: Scripts::new(&memory),
             libraries: Libraries::new(&memory),
+            governor: Governor::default(),
             scans: Mutex::default(),
             names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),

@@ -92,6 +92,7 @@ struct WrittenRule {
     bytes_per_second: Option<Spanned<Size>>,
     wait: Option<Spanned<Time>>,
     per: Option<Spanned<String>>,
+    key_parts: Option<Spanned<u8>>,
     mode: Option<Spanned<String>>,
     canary: Option<Spanned<Percent>>,
     expires: Option<Spanned<Datetime>>,

@@ -12,13 +12,18 @@
 pub mod bounds;
 pub mod case;
 pub mod catalogue;
+pub mod diff;
+pub mod emergency;
 pub mod file;
+pub mod ledger;
+pub mod offence;
 pub mod pace;
 mod prefix;
 pub mod rewrite;
 pub mod rule;
 mod shape;
 pub mod tally;
+pub mod words;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +32,7 @@ use crate::clock::Micros;
 use crate::command::spec::CommandId;
 use crate::command::table::BUILTIN_COUNT;
 use crate::config::{Complaint, Profile};
+use crate::governor::admit::GOVERNED;
 pub use case::{Caller, Case};
 use file::Clock;
 use prefix::KeyIndex;
@@ -62,6 +68,8 @@ struct Plan {
     keyless: Vec<u32>,
     /// The same of those that do, a bit each; empty: there are none.
     keyed: Vec<u64>,
+    /// With how many arguments a command may match the first of them; without any, none has enough.
+    least: usize,
     /// Whether one of them asks who the client is.
     asks_who: bool,
 }
@@ -77,12 +85,21 @@ pub fn load(
     version: u64,
     now: Micros,
 ) -> Result<Policy, Vec<Complaint>> {
-    let written = path.map(|path| file::load(path, Clock::at(now))).transpose()?;
-    let file::Rules { mut rules, notes } = written.unwrap_or_default();
-    rules.extend(catalogue::rules());
+    let file::Rules { rules, notes } = read(path, now)?;
     let mut policy = Policy::new(version, profile, rules);
     policy.notes = notes;
     Ok(policy)
+}
+
+/// The rules of a file, if there is one, and those of the catalogue behind them.
+///
+/// # Errors
+/// Every complaint about the file, in its order.
+pub fn read(path: Option<&Path>, now: Micros) -> Result<file::Rules, Vec<Complaint>> {
+    let written = path.map(|path| file::load(path, Clock::at(now))).transpose()?;
+    let mut written = written.unwrap_or_default();
+    written.rules.extend(catalogue::rules());
+    Ok(written)
 }
 
 // === impl Policy ===
@@ -94,7 +111,14 @@ impl Policy {
         if profile == Profile::Open {
             return Self { version, profile, ..Self::default() };
         }
-        let plans = (0..=BUILTIN_COUNT).map(|index| Plan::new(index, profile, &rules)).collect();
+        let mut plans: Vec<Plan> =
+            (0..=BUILTIN_COUNT).map(|index| Plan::new(index, profile, &rules)).collect();
+        for id in GOVERNED {
+            if let Some(plan) = plans.get_mut(id.stats_index()) {
+                // A script is judged by what is in it, whatever else rules say.
+                plan.least = 0;
+            }
+        }
         let patterns = (0_u32..).zip(&rules).flat_map(|(place, rule)| {
             let patterns = rule.keys.iter().flat_map(|keys| &keys.0);
             patterns.map(move |pattern| (place, pattern.as_bytes()))
@@ -115,11 +139,19 @@ impl Policy {
         self.rules.iter().filter(|rule| rule.origin != Origin::Catalogue).count()
     }
 
-    /// Whether any rule may speak of this command.
+    /// Whether any rule may speak of this command, or what it carries is judged.
     #[inline]
     #[must_use]
     pub fn speaks_of(&self, id: CommandId) -> bool {
-        self.plan(id).is_some_and(|plan| !plan.keyless.is_empty() || !plan.keyed.is_empty())
+        self.plan(id).is_some_and(|plan| plan.least < usize::MAX)
+    }
+
+    /// Whether any rule may speak of this command with so many arguments, the name included. EXISTS of
+    /// one key is not looked at because of a rule for a thousand.
+    #[inline]
+    #[must_use]
+    pub fn looks_at(&self, id: CommandId, arguments: usize) -> bool {
+        self.plan(id).is_some_and(|plan| arguments >= plan.least)
     }
 
     /// Whether any of them asks who the client is; if not, the case need not tell.
@@ -196,7 +228,7 @@ impl Policy {
 impl Plan {
     /// What these rules mean for the commands of one number.
     fn new(index: usize, profile: Profile, rules: &[Arc<Rule>]) -> Self {
-        let mut plan = Self::default();
+        let mut plan = Self { least: usize::MAX, ..Self::default() };
         for (place, rule) in (0_u32..).zip(rules) {
             if !rule.commands.may_include(index) {
                 continue;
@@ -211,6 +243,7 @@ impl Plan {
                 Some(_) => plan.add_keyed(place, rules.len()),
             }
             plan.asks_who |= rule.asks_who();
+            plan.least = plan.least.min(rule.least_arguments());
             if is_last {
                 break;
             }
@@ -271,13 +304,16 @@ impl Rule {
 
     /// Whether it cannot be told without the client whether it matches, or what follows.
     fn asks_who(&self) -> bool {
-        self.who.is_some() || self.canary < 100
+        let is_per_user = matches!(&self.action, Action::Pace(pace) if pace.per == pace::Per::User);
+        self.who.is_some() || self.canary < 100 || is_per_user
     }
 
     /// Whether its restriction is meant for this client, and not only counted.
     #[must_use]
     pub fn is_enforced(&self, profile: Profile, caller: &Caller<'_>) -> bool {
-        profile == Profile::Guard && self.mode == rule::Mode::Enforce && caller.is_in(self)
+        // What an operator has just ordered is not on trial, whatever else is.
+        let is_meant = profile == Profile::Guard || self.origin == rule::Origin::Emergency;
+        is_meant && self.mode == rule::Mode::Enforce && caller.is_in(self)
     }
 }
 

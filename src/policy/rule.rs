@@ -59,7 +59,7 @@ pub enum Origin {
 }
 
 /// Some commands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
     /// Whether all are meant.
     pub all: bool,
@@ -164,6 +164,12 @@ impl Rule {
             && self.shape.iter().all(|shape| shape.fits(case))
     }
 
+    /// With how many arguments, the name included, a command may match at all.
+    #[must_use]
+    pub fn least_arguments(&self) -> usize {
+        self.shape.iter().map(Shape::least_arguments).max().unwrap_or_default()
+    }
+
     /// Whether all of a command's keys must match, and not only one.
     #[must_use]
     pub fn wants_all_keys(&self) -> bool {
@@ -260,6 +266,7 @@ fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
         _ => false,
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::session::assembly::Assembly;
+use crate::session::replies::Sequence;
 
 /// Questions of ours that the next command of a session waits for.
 #[derive(Debug, Default)]
@@ -17,11 +18,11 @@ pub struct Errand {
     pub due: u32,
     /// What came back, in the order in which it came.
     pub answers: Vec<Answer>,
-    /// What the answers are pages of, if they are; then one question follows the other.
-    pub pages: Option<Box<Assembly>>,
     /// What is to be known. Whoever takes the answers looks here first: meanwhile another policy may
     /// have come into force, whose rule wants to know something else.
     pub about: About,
+    /// What the answers are pages of, if they are; then one question follows the other.
+    pub pages: Option<Box<Assembly>>,
 }
 
 /// What an errand is to find out.
@@ -30,10 +31,13 @@ pub enum About {
     /// Something that whoever asked makes sure of himself.
     #[default]
     Anything,
-    /// How much the command would read, of the deployment of this epoch.
+    /// How much the command would read.
     Size {
-        /// Which deployment.
+        /// Of which deployment.
         epoch: u64,
+        /// Set once it has been used: for the command of this reply slot, which may have to wait for
+        /// other reasons, and for no other.
+        used_for: Option<Sequence>,
     },
 }
 

@@ -11,7 +11,8 @@ use crate::topology::cluster::survey::Totals;
 use crate::topology::slots::{Health, MemberRole};
 
 use super::labels::{
-    NodeState, RefreshOutcome, RefreshTrigger, Reload, ResolverFailure, TurnedAway,
+    NodeState, RefreshOutcome, RefreshTrigger, Reload, ResolverFailure, ScriptFault, ScriptKill,
+    TurnedAway,
 };
 
 /// A client was turned away before it became a session.
@@ -24,6 +25,13 @@ pub fn config_reloaded(result: Reload) {
     metrics::counter!(CONFIG_RELOADS, "result" => result.as_str()).increment(1);
     let is_good = f64::from(u8::from(result == Reload::Applied));
     metrics::gauge!(CONFIG_LAST_RELOAD_SUCCESSFUL).set(is_good);
+}
+
+/// The policy was read again and judged. Also sets the gauge that alerts can watch.
+pub fn policy_reloaded(result: Reload) {
+    metrics::counter!(POLICY_RELOADS, "result" => result.as_str()).increment(1);
+    let is_good = f64::from(u8::from(result == Reload::Applied));
+    metrics::gauge!(POLICY_LAST_RELOAD_SUCCESSFUL).set(is_good);
 }
 
 /// The proxy was moved to another upstream while it ran.
@@ -80,6 +88,23 @@ pub fn log_lines_suppressed(lines: u64) {
 pub fn scripts(count: usize, bytes: usize) {
     metrics::gauge!(SCRIPTS).set(count as f64);
     metrics::gauge!(SCRIPT_BYTES).set(bytes as f64);
+}
+
+/// A script was too long to be looked into.
+pub fn script_unread() {
+    metrics::counter!(SCRIPTS_UNREAD).increment(1);
+}
+
+/// A script is not sent, or would not be if the profile enforced anything.
+pub fn script_refused(fault: ScriptFault, is_enforced: bool) {
+    let enforced = if is_enforced { "yes" } else { "no" };
+    let labels = [("fault", fault.as_str()), ("enforced", enforced)];
+    metrics::counter!(SCRIPTS_REFUSED, &labels).increment(1);
+}
+
+/// A script did not end, and this is what became of it.
+pub fn script_kill(result: ScriptKill) {
+    metrics::counter!(SCRIPT_KILLS, "result" => result.as_str()).increment(1);
 }
 
 /// Libraries of functions were loaded again into a node that had come back empty.
@@ -200,8 +225,10 @@ pub(super) fn register() {
     }
     for result in Reload::ALL {
         metrics::counter!(CONFIG_RELOADS, "result" => result.as_str()).absolute(0);
+        metrics::counter!(POLICY_RELOADS, "result" => result.as_str()).absolute(0);
     }
-    // The file read at the start was good, otherwise there would be no process.
+    // The files read at the start were good, otherwise there would be no process.
+    metrics::gauge!(POLICY_LAST_RELOAD_SUCCESSFUL).set(1.0);
     metrics::gauge!(CONFIG_LAST_RELOAD_SUCCESSFUL).set(1.0);
     metrics::counter!(UPSTREAM_CHANGES).absolute(0);
     for name in [
@@ -221,6 +248,16 @@ pub(super) fn register() {
     metrics::counter!(LOG_LINES_SUPPRESSED).absolute(0);
     metrics::counter!(LIBRARIES_RESTORED).absolute(0);
     scripts(0, 0);
+    metrics::counter!(SCRIPTS_UNREAD).absolute(0);
+    for fault in ScriptFault::ALL {
+        for enforced in ["yes", "no"] {
+            let labels = [("fault", fault.as_str()), ("enforced", enforced)];
+            metrics::counter!(SCRIPTS_REFUSED, &labels).absolute(0);
+        }
+    }
+    for result in ScriptKill::ALL {
+        metrics::counter!(SCRIPT_KILLS, "result" => result.as_str()).absolute(0);
+    }
     for trigger in RefreshTrigger::ALL {
         for outcome in RefreshOutcome::ALL {
             let labels = [("trigger", trigger.as_str()), ("outcome", outcome.as_str())];
@@ -272,12 +309,17 @@ const NODE_PING: &str = "breakwater_node_ping_seconds";
 const NODE_STATE: &str = "breakwater_node_state";
 const NODE_STATE_CHANGES: &str = "breakwater_node_state_changes_total";
 const ORPHANED_KEYS: &str = "breakwater_orphaned_keys";
+const POLICY_LAST_RELOAD_SUCCESSFUL: &str = "breakwater_policy_last_reload_successful";
+const POLICY_RELOADS: &str = "breakwater_policy_reloads_total";
 const PRIMARY_CHANGES: &str = "breakwater_primary_changes_total";
 const READONLY_MODE: &str = "breakwater_readonly_mode";
 const RESOLVER_CHANGES: &str = "breakwater_resolver_changes_total";
 const RESOLVER_FAILURES: &str = "breakwater_resolver_failures_total";
 const RESOLVER_STALE: &str = "breakwater_resolver_stale_answers_total";
 const SCRIPTS: &str = "breakwater_scripts";
+const SCRIPTS_REFUSED: &str = "breakwater_scripts_refused_total";
+const SCRIPTS_UNREAD: &str = "breakwater_scripts_unread_total";
+const SCRIPT_KILLS: &str = "breakwater_script_kills_total";
 const SCRIPT_BYTES: &str = "breakwater_script_bytes";
 const SENTINELS: &str = "breakwater_sentinels";
 const SENTINEL_GENERATIONS: &str = "breakwater_sentinel_generations_total";
@@ -302,6 +344,9 @@ mod tests {
             upstream_changed();
             log_lines_suppressed(7);
             scripts(2, 600);
+            script_unread();
+            script_refused(ScriptFault::Endless, true);
+            script_kill(ScriptKill::Killed);
             libraries_restored(3);
             readiness(true, true, 3);
         });
@@ -315,6 +360,10 @@ mod tests {
             "breakwater_upstream_changes_total 1",
             "breakwater_log_lines_suppressed_total 7",
             "breakwater_scripts 2",
+            "breakwater_scripts_unread_total 1",
+            "breakwater_scripts_refused_total{fault=\"endless\",enforced=\"yes\"} 1",
+            "breakwater_script_kills_total{result=\"killed\"} 1",
+            "breakwater_script_kills_total{result=\"over\"} 0",
             "breakwater_script_bytes 600",
             "breakwater_libraries_restored_total 3",
             "breakwater_upstream_up 1",

@@ -69,15 +69,18 @@ breakwater_dials_total                   Attempts to connect to a node.
 breakwater_dial_failures_total           Attempts to connect that failed, by cause.
 breakwater_scripts                       Sources of scripts that are remembered.
 breakwater_script_bytes                  Bytes that remembered scripts take.
+breakwater_scripts_refused_total         Scripts that were not sent, by what is wrong with them.
+breakwater_scripts_unread_total          Scripts that were too long to be looked into.
+breakwater_script_kills_total            Scripts that did not end, by what became of them.
 breakwater_replica_reads_total           Commands of a cluster that were sent to a replica.
 breakwater_writes_guarded_total          Writes refused for two masters or missing replicas.
-breakwater_rewrites_total                Commands in whose place a rule sent something else.
-breakwater_rewrite_pages_total           Pages of which answers were put together.
-breakwater_paced_total                   Commands that came sooner than a rule allows.
 breakwater_bound_probes_total            Questions how much a command would read.
 breakwater_bound_refused_total           Commands refused because they would read too much.
 breakwater_bound_unmeasured_total        Commands that went although their size could not be told.
 breakwater_bound_slipped_total           Commands that went and turned out to be too large.
+breakwater_rewrites_total                Commands in whose place a rule sent something else.
+breakwater_rewrite_pages_total           Pages of which answers were put together.
+breakwater_paced_total                   Commands that came sooner than a rule allows.
 breakwater_script_loads_total            Sources sent to the node in front of an EVALSHA.
 breakwater_script_loads_refused_total    Such sources that the node refused.
 breakwater_libraries_restored_total      Libraries of functions loaded again into an empty node.
@@ -115,6 +118,11 @@ breakwater_readonly_mode                 1 while writes are refused.
 breakwater_resolver_changes_total        Answers of the resolver that differ from the one before.
 breakwater_resolver_failures_total       Questions that the resolver did not answer, by how it failed.
 breakwater_resolver_stale_answers_total     Dials to addresses that the resolver had said before.
+breakwater_policy_version                Number of the policy in force: each change is one more.
+breakwater_policy_rules                  Rules of the policy in force, by who made them.
+breakwater_policy_reloads_total          Policy files that were judged, by what became of them.
+breakwater_policy_last_reload_successful 0 if the newest policy file was refused.
+breakwater_policy_hits_total             Commands that rules matched, by rule and what became of them.
 breakwater_config_last_reload_successful 0 if the newest configuration was refused.
 breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
 breakwater_build_info                    Always 1; the label is the version that runs.
@@ -279,11 +287,11 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_pushes_dropped_total", |it| &it.pushes_dropped),
         plain("breakwater_replica_reads_total", |it| &it.replica_reads),
         plain("breakwater_writes_guarded_total", |it| &it.writes_guarded),
-        plain("breakwater_rewrite_pages_total", |it| &it.pages),
         plain("breakwater_bound_probes_total", |it| &it.bound_probes),
         plain("breakwater_bound_refused_total", |it| &it.bound_refused),
         plain("breakwater_bound_unmeasured_total", |it| &it.bound_unmeasured),
         plain("breakwater_bound_slipped_total", |it| &it.bound_slipped),
+        plain("breakwater_rewrite_pages_total", |it| &it.pages),
         plain("breakwater_script_loads_total", |it| &it.script_loads),
         plain("breakwater_script_loads_refused_total", |it| &it.script_loads_refused),
         plain("breakwater_panics_total", |it| &it.panics),

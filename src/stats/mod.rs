@@ -14,6 +14,7 @@ pub mod histogram;
 pub mod labels;
 pub mod nodes;
 mod process;
+mod rules;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -115,8 +116,6 @@ pub struct WorkerStats {
     pub replica_reads: Counter,
     /// Writes that were held back to protect what is there.
     pub writes_guarded: Counter,
-    /// Pages of which answers were put together.
-    pub pages: Counter,
     /// Questions how much a command would read.
     pub bound_probes: Counter,
     /// Commands refused because they would read too much.
@@ -125,6 +124,8 @@ pub struct WorkerStats {
     pub bound_unmeasured: Counter,
     /// Commands that went and turned out to have read too much.
     pub bound_slipped: Counter,
+    /// Pages of which answers were put together.
+    pub pages: Counter,
     /// Panics that were caught at the edge of a session or a lane.
     pub panics: Counter,
     /// From the arrival of a command to the moment it was handed to the kernel, in µs.

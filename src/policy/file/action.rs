@@ -16,6 +16,7 @@ use super::commands::Vocabulary;
 use super::{Read, WrittenRule};
 use crate::config::checker::{Checker, Place, one_of};
 use crate::config::quantity::{MINUTE, SECOND, Size, Time, ZERO};
+use crate::policy::bounds::questions;
 use crate::policy::pace::{Pace, Per};
 use crate::policy::rule::{Action, Bound, Commands, Paging, Rewrite};
 
@@ -36,7 +37,7 @@ pub(super) fn action(
         "allow" => Action::Allow,
         "observe" => Action::Observe,
         "deny" => Action::Deny,
-        "bound" => Action::Bound(bound(checker, written, word)),
+        "bound" => Action::Bound(bound(checker, vocabulary, written, word)),
         "rewrite" => Action::Rewrite(rewrite(checker, vocabulary, commands, written, word)),
         "pace" => Action::Pace(Arc::new(pace(checker, written, word))),
         other => {
@@ -55,7 +56,7 @@ const ACTIONS: [&str; 6] = ["allow", "observe", "bound", "rewrite", "deny", "pac
 
 /// Complains about the parameters of other actions.
 fn only_its_own(checker: &mut Checker, written: &WrittenRule, action: &str) {
-    let parameters: [(&str, Option<Range<usize>>, &[&str]); 15] = [
+    let parameters: [(&str, Option<Range<usize>>, &[&str]); 16] = [
         ("limit", at(written.limit.as_ref()), &["bound"]),
         ("preflight", at(written.preflight.as_ref()), &["bound"]),
         ("to", at(written.to.as_ref()), &["rewrite"]),
@@ -69,6 +70,7 @@ fn only_its_own(checker: &mut Checker, written: &WrittenRule, action: &str) {
         ("bytes_per_second", at(written.bytes_per_second.as_ref()), &["pace"]),
         ("wait", at(written.wait.as_ref()), &["pace"]),
         ("per", at(written.per.as_ref()), &["pace"]),
+        ("key_parts", at(written.key_parts.as_ref()), &["pace"]),
         ("mode", at(written.mode.as_ref()), &RESTRICTING),
         ("canary", at(written.canary.as_ref()), &RESTRICTING),
     ];
@@ -88,7 +90,13 @@ fn at<T>(written: Option<&Spanned<T>>) -> Option<Range<usize>> {
     written.map(Spanned::span)
 }
 
-fn bound(checker: &mut Checker, written: &WrittenRule, word: &Spanned<String>) -> Bound {
+fn bound(
+    checker: &mut Checker,
+    vocabulary: &Vocabulary,
+    written: &WrittenRule,
+    word: &Spanned<String>,
+) -> Bound {
+    only_measurable(checker, vocabulary, written);
     let limit = match &written.limit {
         Some(limit) => checker.size("limit", limit, Size(1)..=Size(usize::MAX >> 1)) as u64,
         None => {
@@ -103,6 +111,22 @@ fn bound(checker: &mut Checker, written: &WrittenRule, word: &Spanned<String>) -
         &[("adaptive", false), ("always", true)],
     );
     Bound { limit, is_always: is_always.unwrap_or_default() }
+}
+
+/// Complains about each command that is named and has no size: the rule would let it pass for ever.
+/// Of a category those are bounded that can be.
+fn only_measurable(checker: &mut Checker, vocabulary: &Vocabulary, written: &WrittenRule) {
+    for name in written.commands.iter().flat_map(|names| names.get_ref()) {
+        let spec = vocabulary.find(name.get_ref()).filter(|spec| !spec.is_container);
+        if spec.is_some_and(|spec| !questions::can_measure(spec)) {
+            let what = format!("'{}' cannot be bounded", name.get_ref());
+            checker.complain(
+                name,
+                what,
+                "nothing tells its size before it runs; use deny or pace, or see docs/policy.md for those that can be",
+            );
+        }
+    }
 }
 
 /// What may stand in `to`, and for which commands.
@@ -209,21 +233,23 @@ fn pace(checker: &mut Checker, written: &WrittenRule, word: &Spanned<String>) ->
     let sizes = Size(1)..=Size(1 << 40);
     let bytes = bytes.as_ref().map(|rate| checker.size("bytes_per_second", rate, sizes) as u64);
     let wait = ranged(checker, "wait", written.wait.as_ref(), ZERO, ZERO..=MINUTE);
-    let per = word_of(
-        checker,
-        "per",
-        written.per.as_ref(),
-        &[
-            ("rule", Per::Rule),
-            ("client", Per::Client),
-            ("user", Per::User),
-            ("key_prefix", Per::KeyPrefix(1)),
-            ("key_prefix:2", Per::KeyPrefix(2)),
-            ("key_prefix:3", Per::KeyPrefix(3)),
-        ],
-    );
-    Pace::new(commands, bytes, wait.0, per.unwrap_or_default())
+    let parts = ranged(checker, "key_parts", written.key_parts.as_ref(), 1, 1..=KEY_PARTS_MAX);
+    let words = [
+        ("rule", Per::Rule),
+        ("client", Per::Client),
+        ("user", Per::User),
+        ("key_prefix", Per::KeyPrefix(parts)),
+    ];
+    let per = word_of(checker, "per", written.per.as_ref(), &words).unwrap_or_default();
+    if let Some(place) = written.key_parts.as_ref().filter(|_| per != Per::KeyPrefix(parts)) {
+        let what = "'key_parts' means nothing here";
+        checker.complain(place, what, "it belongs to per = \"key_prefix\"");
+    }
+    Pace::new(commands, bytes, wait.0, per)
 }
+
+/// More parts than keys have.
+const KEY_PARTS_MAX: u8 = 8;
 
 /// More than any server answers.
 const RATE_MAX: u64 = 100_000_000;

@@ -1,3 +1,8 @@
+//! The language of rules: what each key means, and every complaint with its place.
+//!
+//! Owns the proof that a file with a mistake is told all of them at once. What surprises: lines are
+//! counted by hand, so a test that adds one to a text moves the places below it.
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -133,9 +138,12 @@ fn every_action_has_its_parameters() {
         "action = \"pace\"\ncommands_per_second = 10\nbytes_per_second = \"1MiB\"\n\
          wait = \"50ms\"\nper = \"user\"\n",
     );
-    let wait = Duration::from_millis(50);
-    let expected = Pace::new(Some(10), Some(1 << 20), wait, Per::User);
+    let expected = Pace::new(Some(10), Some(1 << 20), Duration::from_millis(50), Per::User);
     assert_eq!(pace, Action::Pace(Arc::new(expected)));
+    let lines =
+        "action = \"pace\"\ncommands_per_second = 10\nper = \"key_prefix\"\nkey_parts = 2\n";
+    let expected = Pace::new(Some(10), None, Duration::ZERO, Per::KeyPrefix(2));
+    assert_eq!(action(lines), Action::Pace(Arc::new(expected)));
 }
 
 #[test]
@@ -212,6 +220,10 @@ fn what_could_never_match_or_never_act_is_an_error() {
         ),
         ("action = \"bound\"", "p:3:10: a bound without a limit; write limit = 10000"),
         (
+            "action = \"bound\"\nlimit = 5\ncommands = [\"HGETALL\", \"@read\", \"GETBIT\"]",
+            "p:5:35: 'GETBIT' cannot be bounded; nothing tells its size before it runs; use deny or pace, or see docs/policy.md for those that can be",
+        ),
+        (
             "action = \"rewrite\"\ncommands = [\"DEL\"]",
             "p:3:10: a rewrite that does not say to what; write to = \"…\": unlink, async, scan, clamp, batch",
         ),
@@ -226,6 +238,10 @@ fn what_could_never_match_or_never_act_is_an_error() {
         (
             "action = \"pace\"\ncommands_per_second = 0",
             "p:4:23: commands_per_second is 0; write 1 to 100000000",
+        ),
+        (
+            "action = \"pace\"\ncommands_per_second = 5\nkey_parts = 2",
+            "p:5:13: 'key_parts' means nothing here; it belongs to per = \"key_prefix\"",
         ),
         (
             "action = \"deny\"\ncommands = [\"PING\", \"FLUSHALL\"]\nkeys = [\"a*\"]",
