@@ -58,6 +58,10 @@ pub fn go_on(
             None => errand.answers.push(Answer::Reply(UNKNOWN.to_vec())),
         }
     }
+    if session.errand.as_ref().is_some_and(|errand| errand.is_done()) {
+        // No reply will wake it.
+        worker.detouring.alarm(session.id, worker.now);
+    }
     Dispatched::Wait
 }
 

@@ -19,7 +19,7 @@ use crate::command::spec::Spec;
 use crate::policy::rewrite::{Plan, Source};
 use crate::policy::rule::{Paging, Rewrite, Rule};
 use crate::refusal::Refusal;
-use crate::refusal::denied::Denied;
+use crate::refusal::denied::{Denied, with_key};
 use crate::resp::write::Protocol;
 use crate::route::frame;
 use crate::route::slot::slot;
@@ -76,16 +76,14 @@ pub fn carry_out(
             let Rewrite::Scan(paging) = rewrite else {
                 return Ruling::Goes;
             };
+            let subject = command.argument(1).unwrap_or_default();
             if let Some(why) = no_pages(session, source) {
-                let denied = Denied {
-                    size: Some(why.into()),
-                    message: format!("use {}", source.cursor_command()),
-                    ..Denied::by(rule, version, &spec.name.to_uppercase())
-                };
+                let own = Denied::by(rule, version, &with_key(&spec.name, subject));
+                let message = format!("use {}", source.cursor_command());
+                let denied = Denied { size: Some(why.into()), message, ..own };
                 let refusal = Refusal::Denied(Box::new(denied));
                 return Ruling::Done(refuse(worker, session, spec, &refusal));
             }
-            let subject = command.argument(1).unwrap_or_default();
             let how = (bounded(*paging, worker), footing(topology, source, subject));
             let rule = (Arc::clone(rule), version);
             let pages = Assembly::new(rule, (source, subject), how, worker.now);
@@ -251,7 +249,7 @@ fn too_large(pages: &Assembly, spec: &Spec, failure: &Failure) -> Refusal {
         }
         Failure::Odd | Failure::Told(_) => ("a page of its answer could not be read".into(), ""),
     };
-    let own = Denied::by(&pages.rule, pages.version, &spec.name.to_uppercase());
+    let own = Denied::by(&pages.rule, pages.version, &with_key(&spec.name, pages.subject()));
     let cursor = pages.source().cursor_command();
     let message = match (&*own.message, setting) {
         (_, "") => "ask again".to_owned(),

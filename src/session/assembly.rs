@@ -128,6 +128,12 @@ impl Assembly {
         self.source
     }
 
+    /// The key, or the pattern.
+    #[must_use]
+    pub fn subject(&self) -> &[u8] {
+        &self.subject
+    }
+
     /// How its pages are read.
     #[must_use]
     pub fn paging(&self) -> &Paging {

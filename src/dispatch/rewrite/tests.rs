@@ -9,11 +9,13 @@ use super::*;
 use crate::command::spec::CommandId;
 use crate::command::table::{BUILTIN_COUNT, Table};
 use crate::config::Profile;
+use crate::dispatch::departure;
 use crate::policy::Policy;
 use crate::policy::pace::{Exhausted, Pace, Payer, Per};
 use crate::policy::rule::{Action, Commands, Mode, Origin};
 use crate::resp::write;
 use crate::session::state::SessionId;
+use crate::topology::slots::SlotMap;
 use crate::upstream::rig::Rig;
 
 fn line(words: &str) -> Vec<u8> {
@@ -134,7 +136,7 @@ fn errors_of_the_node_are_the_answer_and_caps_are_named() {
     rig.resume(ann);
     assert_eq!(
         told(&mut rig, ann),
-        "-ERR breakwater: SMEMBERS refused: its answer has more than 1 elements; read it page by \
+        "-ERR breakwater: SMEMBERS s refused: its answer has more than 1 elements; read it page by \
          page with SSCAN, or raise max_elements (rule pages, policy 7)\r\n"
     );
     assert_eq!((held(&rig, ann), rig.queued()), (0, Vec::new()));
@@ -180,6 +182,34 @@ fn a_scan_of_the_whole_cluster_goes_from_node_to_node() {
     rig.resume(ann);
     later(&mut rig, ann);
     assert_eq!(told(&mut rig, ann), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+}
+
+#[test]
+fn a_scan_that_waits_for_a_newer_map_goes_on_when_that_is_there() {
+    let (mut rig, _) = under(Rig::before_cluster(1), scan());
+    let ann = rig.client();
+    rig.say(ann, &line("KEYS *"));
+    for cursor in ["7", "0"] {
+        rig.focus_on_node(0);
+        answer(&mut rig, &format!("*2\r\n$1\r\n{cursor}\r\n*1\r\n$1\r\na\r\n"));
+        rig.resume(ann);
+        later(&mut rig, ann);
+    }
+    assert_eq!(told(&mut rig, ann), "", "slots may have moved since it began");
+    let known = rig.worker.shared.topology.load_full();
+    let map = known.slots.as_ref().unwrap();
+    let (members, slots) = (Arc::clone(&map.members), map.slots().to_vec());
+    let newer = SlotMap::new(map.version, u64::MAX, members, Arc::from([]), slots);
+    rig.worker.shared.topology.store(Arc::new(known.with_slots(newer)));
+    // The answer is known without a question, so nobody's reply wakes the session.
+    rig.resume(ann);
+    drop(rig.worker.touched.take());
+    rig.worker.sessions.get_mut(ann).unwrap().touched = false;
+    rig.worker.now += MILLISECOND;
+    departure::due(&mut rig.worker);
+    assert_eq!(rig.worker.touched.take(), [ann]);
+    rig.resume(ann);
+    assert_eq!(told(&mut rig, ann), "*1\r\n$1\r\na\r\n");
 }
 
 #[test]
