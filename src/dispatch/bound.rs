@@ -95,7 +95,15 @@ pub fn weigh(
             worker.stats.bound_probes.add(asked.len() as u64);
             let about = About::Size { epoch, used_for: None };
             session.errand = Some(Box::new(Errand { about, ..Errand::new(asked) }));
-            Ruling::Done(errand::go_on(worker, topology, session, identity))
+            // Questions have keys of their own, and go where those are.
+            let keys = std::mem::take(&mut worker.keys);
+            let done = errand::go_on(worker, topology, session, identity);
+            worker.keys = keys;
+            match session.errand.take_if(|errand| errand.is_done()) {
+                // Nothing could be sent: its node is away, and that is the command's answer as well.
+                Some(errand) => weigh(worker, topology, session, identity, bounded, Some(errand)),
+                None => Ruling::Done(done),
+            }
         }
         Step::Refuse(size, words) => {
             met(worker, session, bounded, Deed::Refused, Some(size));

@@ -6,7 +6,7 @@
 use super::runs;
 use crate::support::cluster::{Cluster, key_in, share};
 use crate::support::sentinel::SentinelGroup;
-use crate::support::{Client, Proxy, RedisServer, line};
+use crate::support::{Client, Proxy, RedisServer, line, until};
 
 /// A policy file that bounds these commands.
 fn bound(commands: &str, limit: u64, preflight: &str) -> String {
@@ -298,6 +298,28 @@ fn databases_are_kept_apart() {
         assert!(answers[1].starts_with(b"*2\r\n"));
         assert!(answers[3].starts_with(b"-ERR breakwater: HGETALL hash refused: 2000 fields"));
     }
+}
+
+#[test]
+fn while_its_node_is_away_a_bounded_command_is_told_so_as_any_other() {
+    let mut redis = RedisServer::start();
+    fill(&mut redis.client(), "", 2_000);
+    let proxy = Proxy::guarding(&redis.url(), &bound("HGETALL", 1_000, "always")).ready();
+    let mut client = proxy.client();
+    assert!(client.text("HGETALL nothing").starts_with("*0"));
+    redis.kill();
+    for command in ["HGETALL hash", "GET one", "HGETALL hash", "HGETALL hash"] {
+        let told = client.text(command);
+        assert!(told.starts_with("-ERR breakwater: not executed: "), "{command}: {told}");
+    }
+    client.send(["HGETALL hash", "PING", "MULTI", "HGETALL hash", "EXEC"].map(line).concat());
+    let answers = client.frames(5);
+    assert!(answers[0].starts_with(b"-ERR breakwater: not executed: "));
+    // An empty server comes back on the same port.
+    redis.restart();
+    until("it serves again", || client.text("HGETALL nothing").starts_with("*0"));
+    fill(&mut redis.client(), "", 2_000);
+    assert!(client.text("HGETALL hash").contains("refused: 2000 fields"));
 }
 
 #[test]
