@@ -9,6 +9,7 @@
 use crate::clock;
 use crate::config::Complaint;
 use crate::config::check::{NoUpstream, examine};
+use crate::governor;
 use crate::policy::{self, file::Clock};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -78,7 +79,7 @@ pub struct RunFlags {
 /// Flags of `check`. Variables do not count: a file is judged by what is in it.
 #[derive(Args, Clone)]
 pub struct CheckFlags {
-    /// Configuration files and policy files
+    /// Configuration files, policy files, and scripts that end in .lua
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 }
@@ -92,6 +93,12 @@ pub struct ExplainFlags {
     /// The configuration file, TOML
     #[arg(long, value_name = "FILE", env = "BREAKWATER_CONFIG", value_parser = path())]
     pub config: Option<PathBuf>,
+    /// How much of the policy is enforced: guard (as without this flag), observe or open
+    #[arg(long, value_name = "PROFILE", env = "BREAKWATER_PROFILE")]
+    pub profile: Option<String>,
+    /// Ask the proxy that runs with this admin address, by its own policy; it does not send the command
+    #[arg(long, value_name = "ADDR")]
+    pub running: Option<String>,
     /// The Redis behind; it is asked nothing
     #[arg(long, value_name = "URL", env = "BREAKWATER_UPSTREAM", hide_env_values = true)]
     pub upstream: Option<String>,
@@ -134,20 +141,24 @@ pub fn check(files: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
 }
 
 fn check_file(file: &Path, out: &mut impl Write) -> io::Result<bool> {
+    if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lua")) {
+        let (complaints, notes) = governor::check::examine(file);
+        return publish(file, &complaints, notes, out);
+    }
     if policy::file::is_policy(file) {
         let (complaints, notes) = match policy::file::load(file, Clock::at(clock::micros())) {
             Ok(rules) => (Vec::new(), rules.notes),
             Err(complaints) => (complaints, Vec::new()),
         };
-        return judge_file(file, &complaints, notes, out);
+        return publish(file, &complaints, notes, out);
     }
     let flags = RunFlags { config: Some(file.to_owned()), ..RunFlags::default() };
     let findings = examine(&flags, NoUpstream::IsNoted);
-    judge_file(file, &findings.complaints, findings.notes, out)
+    publish(file, &findings.complaints, findings.notes, out)
 }
 
-/// Says what was found in one file. True if it is valid.
-fn judge_file(
+/// Writes what was found in a file. True if it is valid.
+fn publish(
     file: &Path,
     complaints: &[Complaint],
     notes: Vec<Complaint>,
@@ -190,6 +201,7 @@ impl Cli {
                 drop_blank_path(&mut flags.policy);
                 drop_blank_path(&mut flags.config);
                 drop_blank(&mut flags.upstream);
+                drop_blank(&mut flags.profile);
             }
             Command::Doctor(flags) => {
                 drop_blank_path(&mut flags.config);
@@ -246,8 +258,8 @@ impl ExplainFlags {
     /// The layers that `Settings::load` or `check::examine` would join for a `run` with these flags.
     #[must_use]
     pub fn run_flags(&self) -> RunFlags {
-        let Self { policy, config, upstream, .. } = self.clone();
-        RunFlags { policy, config, upstream, ..RunFlags::default() }
+        let Self { policy, config, upstream, profile, .. } = self.clone();
+        RunFlags { policy, config, upstream, profile, ..RunFlags::default() }
     }
 
     /// The command as bytes, because keys need not be UTF-8; at least its name.
@@ -365,6 +377,32 @@ mod tests {
         assert_eq!(lines.len(), 4, "{out}");
         let mut out = Vec::new();
         assert!(check(&[good], &mut out).unwrap());
+    }
+
+    #[test]
+    fn check_reads_scripts_as_well() {
+        let folder = Folder::new();
+        let bad = folder.write("bad.lua", "local x = 1\nwhile true do\nend\n");
+        let slow = folder.write("slow.LUA", "for i = 1, 3 do\n  redis.call('KEYS', 'x*')\nend\n");
+        let broken = folder.write("broken.lua", "x = 'abc\n");
+        let none = folder.path("none.lua");
+        let files = [bad.clone(), slow.clone(), broken.clone(), none.clone()];
+        let mut out = Vec::new();
+        assert!(!check(&files, &mut out).unwrap());
+        let out = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = out.lines().collect();
+        let starts = [
+            format!("{}:2:1: loop without end", bad.display()),
+            format!("{}:2:3: note: KEYS in a loop", slow.display()),
+            format!("{}: valid", slow.display()),
+            format!("{}:1:5: this string has no end", broken.display()),
+            format!("{}: cannot be read: ", none.display()),
+        ];
+        assert_eq!(lines.len(), starts.len(), "{out}");
+        for (line, start) in lines.iter().zip(starts) {
+            assert!(line.starts_with(&start), "{line}");
+        }
+        assert!(check(&[slow], &mut Vec::new()).unwrap(), "a note is no error");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! session's input, and it is dispatched again when the reason is gone: order matters more than
 //! speed (INV-12).
 
+pub mod batches;
 pub mod bound;
 pub mod cluster;
 pub mod departure;
@@ -18,9 +19,12 @@ pub mod errand;
 pub mod gather;
 pub mod guards;
 pub mod judge;
+pub mod offender;
 pub mod order;
+pub mod pacing;
 pub mod patience;
 pub mod replicas;
+pub mod rewrite;
 pub mod unavailable;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -424,6 +428,9 @@ pub fn deliver(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     match settled {
         Settled::Reply { bytes, earlier, .. } => {
             session.admission.learn(earlier + bytes.len() as u64);
+            if let Some(paced) = &mut session.paced {
+                paced.charge_reply(waiter.slot, earlier + bytes.len() as u64, worker.now);
+            }
             let shown = if waiter.is_muted {
                 &[]
             } else if waiter.recount == Recount::No {

@@ -16,11 +16,14 @@ use crate::config::{Complaint, Profile, Settings};
 use crate::findings::{Finding, Severity};
 use crate::log::RateLimited;
 use crate::policy::Policy;
+use crate::policy::offence::Offence;
 use crate::stats::control;
 use crate::upstream::health::chart::State;
 
 /// Shortest time between two lines of the same kind.
 const QUIET: Duration = Duration::from_secs(10);
+/// Most complaints about one file that are logged.
+const COMPLAINTS_MAX: usize = 20;
 
 /// One kind of event that may repeat.
 struct Repeats(Mutex<Option<RateLimited>>);
@@ -31,6 +34,7 @@ static ACCEPTS: Repeats = Repeats(Mutex::new(None));
 static TABLES: Repeats = Repeats(Mutex::new(None));
 static REFRESHES: Repeats = Repeats(Mutex::new(None));
 static PASSWORDS: Repeats = Repeats(Mutex::new(None));
+static RULES: Repeats = Repeats(Mutex::new(None));
 static NAMES: Repeats = Repeats(Mutex::new(None));
 
 // === impl Repeats ===
@@ -296,6 +300,39 @@ pub fn reload_refused(complaints: &[Complaint]) {
     for complaint in complaints {
         warn!("configuration not reloaded: {complaint}");
     }
+}
+
+/// A policy file was refused.
+pub fn policy_refused(complaints: &[Complaint], version: u64) {
+    for complaint in complaints.iter().take(COMPLAINTS_MAX) {
+        warn!(policy = version, "policy not reloaded, the one in force stays: {complaint}");
+    }
+    let more = complaints.len().saturating_sub(COMPLAINTS_MAX);
+    if more > 0 {
+        warn!("{more} more complaints about the policy; 'breakwater check' tells them all");
+    }
+}
+
+/// Another policy is in force from here on.
+pub fn policy_changed(policy: &Policy, cause: &str, changes: &str) {
+    let Policy { version, profile, notes, .. } = policy;
+    for note in notes {
+        warn!("{note}");
+    }
+    info!(policy = version, profile = profile.name(), cause, "policy changed: {changes}");
+}
+
+/// The folder of the policy file cannot be watched.
+pub fn policy_not_watched(folder: &impl std::fmt::Display, error: &impl std::fmt::Display) {
+    warn!("{folder} cannot be watched ({error}): the policy file is looked at every 10 seconds");
+}
+
+/// A command met a rule that only looks: one of many.
+pub fn rule_met(rule: &str, offence: &Offence) {
+    let Offence { client, name, command, pattern, .. } = offence;
+    RULES.log(|suppressed| {
+        info!(rule, client, name, command, pattern, suppressed, "a rule was met")
+    });
 }
 
 /// A changed file holds what cannot be changed while running.

@@ -1,23 +1,33 @@
-//! `breakwater explain`: what would happen to a command, without asking any server.
+//! What would happen to a command, without asking any server: `breakwater explain`, `PROXY WHY`, `/policy/explain`.
 //!
-//! Owns the words of that answer: whether the command is known, served, answered here or refused, its keys and
-//! slots, and the kind of connection it would take. Never dials: the built-in table is what it knows.
+//! Owns the words of that answer: whether the command is known, served, answered here or refused, by which rule, its
+//! keys and slots, and the kind of connection it would take. Never dials and never counts: [`Policy::judge`] decides
+//! here as it does on the path.
 //!
-//! What surprises: the answer is about this build's own rules. The node may know more commands than the table
-//! (modules), or fewer (an older version); a running proxy learns that when it connects.
+//! What surprises: without a running proxy the answer is about this build's own table. The node may know more commands
+//! (modules), or fewer (an older version); a running proxy learns that when it connects. And a rule about who asks is
+//! tried for nobody in particular there, while `PROXY WHY` tries it for the very client that asks.
+
+mod running;
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use crate::cli::{self, ExplainFlags};
+use crate::clock;
 use crate::command::Command;
 use crate::command::errors;
+use crate::command::flags::Flags;
 use crate::command::keys::{self, KeyPosition};
 use crate::command::spec::{Class, Lane, Spec};
 use crate::command::table::Table;
-use crate::config::{Mode, PresentAs, Settings, UpstreamSettings};
+use crate::config::{Complaint, Fault, Mode, PresentAs, Profile, Settings, UpstreamSettings};
 use crate::dispatch;
 use crate::dispatch::gather::Spread;
+use crate::policy::rule::{Action, Rule};
+use crate::policy::{self, Caller, Case, Policy};
 use crate::refusal::Refusal;
+use crate::refusal::denied::Denied;
 use crate::resp::limits::Limits;
 use crate::resp::request::{RequestScanner, Scanned};
 use crate::resp::write;
@@ -25,66 +35,94 @@ use crate::route::slot::slot;
 use crate::route::split::Split;
 use crate::route::{self, Place};
 use crate::session::local::cluster;
-use crate::topology;
-use crate::topology::slots::NodeId;
+use crate::topology::slots::{NodeId, SlotMap};
+use crate::topology::{self, Topology};
+
+/// What an answer depends on besides the command.
+pub struct Surroundings<'a> {
+    /// The commands that are known.
+    pub table: &'a Table,
+    /// The rules.
+    pub policy: &'a Policy,
+    /// Who asks.
+    pub caller: &'a Caller<'a>,
+    /// What stands behind.
+    pub upstream: Upstream,
+}
+
+/// What stands behind, as far as the answer depends on it.
+pub enum Upstream {
+    /// One Redis, by its name.
+    One(String),
+    /// A cluster: where a command goes depends on its keys, and on the map if there is one.
+    Cluster(PresentAs, Option<Arc<SlotMap>>),
+}
 
 /// Explains the command of `flags`. True if it would be served, so that the exit code can be used in scripts.
 ///
 /// # Errors
 /// If `out` cannot be written.
 pub fn run(flags: &ExplainFlags, out: &mut impl Write) -> io::Result<bool> {
-    let run_flags = flags.run_flags();
-    let mut upstream = None;
-    if run_flags.upstream.is_some() || run_flags.config.is_some() || run_flags.policy.is_some() {
-        match Settings::load(&run_flags) {
-            Ok(settings) => upstream = Some(settings.upstream),
-            Err(complaints) => {
-                cli::report(&complaints, out)?;
-                return Ok(false);
-            }
-        }
+    if let Some(admin) = &flags.running {
+        return running::ask(admin, &flags.arguments(), out);
     }
-    let mut table = Table::builtin();
-    if let Some(upstream) = &upstream {
-        match table.rename(&upstream.renamed) {
-            Ok(renamed) => {
-                table = topology::with_our_answers(renamed, upstream)
-                    .writes_refused(upstream.mode == Mode::ReadOnly);
-            }
-            Err(error) => {
-                writeln!(out, "[upstream.renamed]: {error}")?;
-                return Ok(false);
-            }
+    let (table, policy, upstream) = match prepared(flags) {
+        Ok(prepared) => prepared,
+        Err(complaints) => {
+            cli::report(&complaints, out)?;
+            return Ok(false);
         }
-    }
-    let place = match &upstream {
-        Some(UpstreamSettings { cluster: Some(cluster), .. }) => {
-            Upstream::Cluster(cluster.present_as)
-        }
-        Some(upstream) => Upstream::One(upstream.endpoint.to_string()),
-        None => Upstream::One("the upstream".to_owned()),
     };
-    explain(&table, &flags.arguments(), &place, out)
+    let caller = &Caller::default();
+    let around = Surroundings { table: &table, policy: &policy, caller, upstream };
+    let arguments = flags.arguments();
+    let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+    explain(&around, &arguments, out)
 }
 
-/// What stands behind, as far as the answer depends on it.
-enum Upstream {
-    /// One Redis, by its name.
-    One(String),
-    /// A cluster: where a command goes depends on its keys.
-    Cluster(PresentAs),
+/// What a proxy with these flags would go by, before it knows its upstream.
+fn prepared(flags: &ExplainFlags) -> Result<(Table, Policy, Upstream), Vec<Complaint>> {
+    let run_flags = flags.run_flags();
+    let policy_of = |profile, path| policy::load(profile, path, 1, clock::micros());
+    // Rules can be tried without an upstream.
+    if run_flags.upstream.is_none() && run_flags.config.is_none() {
+        let policy = policy_of(profile(flags)?, flags.policy.as_deref())?;
+        return Ok((Table::builtin(), policy, Upstream::One("the upstream".to_owned())));
+    }
+    let settings = Settings::load(&run_flags)?;
+    let policy = policy_of(settings.profile, settings.policy.as_deref())?;
+    let upstream = settings.upstream;
+    let renamed = Table::builtin().rename(&upstream.renamed).map_err(|error| {
+        vec![Complaint::about("[upstream.renamed]", Fault::new(error.to_string(), ""))]
+    })?;
+    let table = topology::with_our_answers(renamed, &upstream)
+        .writes_refused(upstream.mode == Mode::ReadOnly);
+    let name = upstream.endpoint.to_string();
+    Ok((table, policy, Upstream::of(&upstream, name, None)))
 }
 
-/// The answer for one command.
-fn explain(
-    table: &Table,
-    arguments: &[Vec<u8>],
-    upstream: &Upstream,
+fn profile(flags: &ExplainFlags) -> Result<Profile, Vec<Complaint>> {
+    let Some(text) = &flags.profile else {
+        return Ok(Profile::Guard);
+    };
+    Profile::named(text).ok_or_else(|| {
+        let fault =
+            Fault::new(format!("'{text}' is not a profile"), "write guard, observe or open");
+        vec![Complaint::about("--profile", fault)]
+    })
+}
+
+/// The answer for one command. True if it would be served.
+///
+/// # Errors
+/// If `out` cannot be written.
+pub fn explain(
+    around: &Surroundings<'_>,
+    arguments: &[&[u8]],
     out: &mut impl Write,
 ) -> io::Result<bool> {
     let mut frame = Vec::new();
-    let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-    write::command(&mut frame, &arguments);
+    write::command(&mut frame, arguments);
     let mut scanner = RequestScanner::default();
     let Ok(Scanned::Command { length }) = scanner.scan(&frame, &Limits::default(), true) else {
         writeln!(out, "refused: the command exceeds a limit of the protocol")?;
@@ -92,13 +130,13 @@ fn explain(
     };
     let (bytes, spans) = scanner.arguments(&frame, length);
     let command = Command::new(bytes, spans);
-    match table.resolve(&command) {
+    match around.table.resolve(&command) {
         Err(unknown) => {
             let mut line = Vec::new();
             errors::unknown(&mut line, unknown, &command);
             answered_with(&line, out)
         }
-        Ok(spec) if spec.is_barred() => {
+        Ok(spec) if spec.is_barred() && around.table.refuses_writes() => {
             let mut line = Vec::new();
             Refusal::ReadOnlyMode { command: spec.name.to_string() }.write(&mut line);
             write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
@@ -109,7 +147,7 @@ fn explain(
             errors::wrong_arity(&mut line, spec);
             answered_with(&line, out)
         }
-        Ok(spec) => known(spec, &command, upstream, out),
+        Ok(spec) => known(around, spec, &command, out),
     }
 }
 
@@ -119,15 +157,20 @@ fn answered_with(line: &[u8], out: &mut impl Write) -> io::Result<bool> {
 }
 
 fn known(
+    around: &Surroundings<'_>,
     spec: &Spec,
     command: &Command<'_>,
-    upstream: &Upstream,
     out: &mut impl Write,
 ) -> io::Result<bool> {
     writeln!(out, "command: {} ({})", spec.name, nature(spec))?;
-    print_keys(spec, command, out)?;
-    writeln!(out, "rule: none (profile open)")?;
-    let target = match upstream.target(spec, command) {
+    let mut keys = Vec::new();
+    // What has no keys, or makes no sense, leaves the list empty.
+    let _ = keys::keys(spec, command, &mut keys);
+    print_keys(command, &keys, out)?;
+    if !print_rule(around, spec, command, &keys, out)? {
+        return Ok(false);
+    }
+    let target = match around.upstream.target(spec, command) {
         Ok(target) => target,
         Err(line) => {
             write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
@@ -172,11 +215,24 @@ fn known(
 // === impl Upstream ===
 
 impl Upstream {
+    /// What a running proxy has behind it.
+    #[must_use]
+    pub fn behind(topology: &Topology) -> Self {
+        Self::of(&topology.node.settings, topology.node.name.clone(), topology.slots.clone())
+    }
+
+    fn of(settings: &UpstreamSettings, name: String, slots: Option<Arc<SlotMap>>) -> Self {
+        match &settings.cluster {
+            Some(cluster) => Self::Cluster(cluster.present_as, slots),
+            None => Self::One(name),
+        }
+    }
+
     /// Who gets a command, in words; the error is the whole line that its client gets instead.
     fn target(&self, spec: &Spec, command: &Command<'_>) -> Result<String, Vec<u8>> {
-        let present_as = match self {
+        let (present_as, map) = match self {
             Self::One(name) => return Ok(name.clone()),
-            Self::Cluster(present_as) => *present_as,
+            Self::Cluster(present_as, map) => (*present_as, map),
         };
         let mut line = Vec::new();
         if let Some(refusal) = cluster::refusal(spec).filter(|_| present_as == PresentAs::Cluster) {
@@ -185,7 +241,13 @@ impl Upstream {
         }
         let mut keys = Vec::new();
         Ok(match route::place(spec, command, &mut keys) {
-            Place::Slot(slot) => format!("the owner of slot {slot}"),
+            Place::Slot(slot) => {
+                let owner = map.as_ref().and_then(|map| {
+                    map.members.get(map.slot(slot).owner?).map(|owner| owner.node.name.clone())
+                });
+                let owner = owner.map(|owner| format!(" ({owner})")).unwrap_or_default();
+                format!("the owner of slot {slot}{owner}")
+            }
             Place::Several => {
                 // By the same cut as of a running proxy, with every slot on a node of its own.
                 let cut = Split::default().cut(spec, command, &keys, |slot| Some(NodeId(slot)));
@@ -215,16 +277,59 @@ fn nature(spec: &Spec) -> &'static str {
     }
 }
 
-fn print_keys(spec: &Spec, command: &Command<'_>, out: &mut impl Write) -> io::Result<()> {
-    let mut positions: Vec<KeyPosition> = Vec::new();
-    if keys::keys(spec, command, &mut positions).is_err() || positions.is_empty() {
+fn print_keys(command: &Command<'_>, keys: &[KeyPosition], out: &mut impl Write) -> io::Result<()> {
+    if keys.is_empty() {
         return writeln!(out, "keys: none");
     }
-    for position in positions {
+    for position in keys {
         let key = command.argument(position.index as usize).unwrap_or_default();
         writeln!(out, "key: {} (slot {})", String::from_utf8_lossy(key), slot(key))?;
     }
     Ok(())
+}
+
+/// The rule that decides, and those that only look. False if the command is refused.
+fn print_rule(
+    around: &Surroundings<'_>,
+    spec: &Spec,
+    command: &Command<'_>,
+    keys: &[KeyPosition],
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let Policy { version, profile, .. } = *around.policy;
+    let which = format!("policy {version}, profile {}", profile.name());
+    if profile == Profile::Open {
+        writeln!(out, "rule: none ({which})")?;
+        return Ok(true);
+    }
+    if spec.flags.contains(Flags::NO_AUTH) {
+        writeln!(out, "rule: none is asked about a command that lets clients in ({which})")?;
+        return Ok(true);
+    }
+    let case = Case { spec, command: *command, keys, caller: around.caller, now: clock::micros() };
+    let mut passed: Vec<&Arc<Rule>> = Vec::new();
+    let rule = around.policy.judge(&case, &mut |rule| passed.push(rule));
+    for rule in passed {
+        let (name, origin) = (&rule.name, rule.origin.as_str());
+        let (does, standing) = (rule.action.words(), rule.standing(profile));
+        writeln!(out, "on the way: {name} ({origin}): {does}; {standing}")?;
+    }
+    let Some(rule) = rule else {
+        writeln!(out, "rule: none speaks against it ({which})")?;
+        return Ok(true);
+    };
+    writeln!(out, "rule: {} ({}) ({which})", rule.name, rule.origin.as_str())?;
+    writeln!(out, "action: {}, it {}", rule.action.as_str(), rule.action.words())?;
+    if let Some(message) = &rule.message {
+        writeln!(out, "message: {message}")?;
+    }
+    if rule.action == Action::Deny {
+        let mut line = Vec::new();
+        let denied = Denied::by(rule, version, &spec.name);
+        Refusal::Denied(Box::new(denied)).write(&mut line);
+        write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
+    }
+    Ok(rule.action != Action::Deny)
 }
 
 #[cfg(test)]
@@ -233,9 +338,16 @@ mod tests {
 
     fn explained(words: &[&str]) -> (bool, String) {
         let arguments: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
-        let mut out = Vec::new();
         let upstream = Upstream::One("h:1".to_owned());
-        let is_served = explain(&Table::builtin(), &arguments, &upstream, &mut out).unwrap();
+        explained_by(&Table::builtin(), upstream, &arguments)
+    }
+
+    fn explained_by(table: &Table, upstream: Upstream, words: &[Vec<u8>]) -> (bool, String) {
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let (policy, caller) = (&Policy::default(), &Caller::default());
+        let around = Surroundings { table, policy, caller, upstream };
+        let mut out = Vec::new();
+        let is_served = explain(&around, &words, &mut out).unwrap();
         (is_served, String::from_utf8(out).unwrap())
     }
 
@@ -263,10 +375,8 @@ mod tests {
             let table = topology::with_our_answers(Table::builtin(), &settings);
             let arguments: Vec<Vec<u8>> =
                 line.split(' ').map(|word| word.as_bytes().to_vec()).collect();
-            let mut out = Vec::new();
-            let upstream = Upstream::Cluster(PresentAs::Cluster);
-            let is_served = explain(&table, &arguments, &upstream, &mut out).unwrap();
-            let text = String::from_utf8(out).unwrap();
+            let upstream = Upstream::Cluster(PresentAs::Cluster, None);
+            let (is_served, text) = explained_by(&table, upstream, &arguments);
             assert!(text.contains(want), "{line}: {text}");
             assert_eq!(is_served, want.starts_with("goes"), "{line}");
         }

@@ -29,7 +29,7 @@
 //!
 //! Beside the road: [`worker`] (all state of one thread), [`buffer`] and [`arena`] (what it is made of),
 //! [`scripts`] (what nodes forget), [`info`] (our section of INFO), [`refusal`] (what clients are told),
-//! [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`log`], [`tls`], [`net`], [`random`] and
+//! [`allocator`], [`config`], [`cli`], [`stats`], [`admin`], [`percent`], [`log`], [`tls`], [`net`], [`random`] and
 //! [`clock`]. `docs/ARCHITECTURE.md` has the numbered invariants that comments cite as INV-n.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -47,9 +47,11 @@ pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod findings;
+pub mod governor;
 pub mod info;
 pub mod log;
 pub mod net;
+pub mod percent;
 pub mod policy;
 pub mod pubsub;
 pub mod random;

@@ -10,11 +10,13 @@
 
 pub mod denied;
 pub mod guarded;
+pub mod paced;
 pub mod parts;
 
 use crate::clock::{Micros, SECOND};
 use denied::Denied;
 use guarded::Guarded;
+use paced::TooFast;
 use parts::Parts;
 
 /// An error of ours.
@@ -36,6 +38,8 @@ pub enum Refusal {
     },
     /// A rule of the policy refuses it.
     Denied(Box<Denied>),
+    /// It came sooner than a rule allows.
+    TooFast(Box<TooFast>),
     /// It may write, and was held back to protect what is there.
     Guarded(Box<Guarded>),
     /// It would change the cluster, and clients here are no administrators of it.
@@ -209,6 +213,7 @@ impl Refusal {
             ),
             Self::Parts(parts) => parts.text(),
             Self::Denied(denied) => denied.text(),
+            Self::TooFast(too_fast) => too_fast.text(),
             Self::Guarded(guarded) => guarded.text(),
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \

@@ -23,6 +23,7 @@ use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
 use crate::policy::bounds::sizes::Sizes;
+use crate::policy::ledger::Ledger;
 use crate::policy::{self, Policy};
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
@@ -30,6 +31,7 @@ use crate::route::scan::Rounds;
 use crate::route::split::Split;
 use crate::scripts::Scripts;
 use crate::scripts::libraries::Libraries;
+use crate::session::assembly::Permits;
 use crate::session::local::cluster::Names;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
@@ -63,6 +65,8 @@ pub struct Worker {
     pub lane_sets: LaneSets,
     /// Sessions with commands that must be routed again.
     pub detouring: Detouring,
+    /// Which of them may have an answer put together from pages.
+    pub assemblies: Permits,
     /// Room for the keys of the command in hand.
     pub keys: Vec<KeyPosition>,
     /// Room for its parts, if it is cut.
@@ -144,6 +148,8 @@ pub struct Shared {
     pub topology: Published,
     /// Where policies are published.
     pub policy: policy::Published,
+    /// Where the one in force comes from, and what its rules have met.
+    pub ledger: Arc<Ledger>,
     /// How many connections may belong to one session each.
     pub pinned: Arc<PinnedBudget>,
     /// Bounds of memory.
@@ -217,6 +223,7 @@ impl Shared {
             identities: Identities::default(),
             tally: Arc::default(),
             policy: policy::Published::default(),
+            ledger: Arc::default(),
             pinned: Arc::default(),
             topology,
             memory,
@@ -304,6 +311,7 @@ impl Worker {
             pinned: PinnedPool::default(),
             lane_sets: LaneSets::default(),
             detouring: Detouring::default(),
+            assemblies: Permits::default(),
             keys: Vec::new(),
             split: Split::default(),
             reaches: Reaches::default(),

@@ -2,13 +2,14 @@
 //!
 //! This file owns the sockets of that port: accepting, limits and an orderly stop; `routes`
 //! decides what is answered. It runs on the control-plane thread and never touches a worker but
-//! for reading its counters; `orders` passes on the one thing that can be changed here.
+//! for reading its counters; `orders` passes on the few things that can be changed here.
 //! What surprises: a connection has one clock, which starts when it is accepted and again with each
 //! request. When it runs out the connection is closed, be it idle, slow to ask or slow to take its
 //! answer; and when all places are taken the one whose clock has least left makes room, so that
 //! forgotten connections cannot starve a liveness probe.
 
 pub mod orders;
+mod policy;
 mod readiness;
 mod routes;
 mod topology;
@@ -31,6 +32,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use crate::clock;
 use crate::findings::Board;
 use crate::net::TcpListener;
+use crate::policy::ledger::Ledger;
 use crate::slowlog::Slowlog;
 use crate::stats::export::Exporter;
 use crate::topology::Published;
@@ -48,6 +50,12 @@ pub struct AdminState {
     pub topology: Published,
     /// Takes what `POST /upstream` orders.
     pub orders: Orders,
+    /// What `/policy` shows.
+    pub policy: crate::policy::Published,
+    /// Where it comes from, and what its rules have met.
+    pub ledger: Arc<Ledger>,
+    /// Takes orders about it; they must not wait for a move of the upstream.
+    pub policy_orders: Orders,
     /// What is amiss behind us.
     pub findings: Arc<Board>,
     /// What `/slowlog` shows.

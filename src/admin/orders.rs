@@ -1,7 +1,7 @@
-//! The one thing that can be changed through the admin port: which deployment stands behind us.
+//! What can be changed through the admin port: which deployment stands behind us, and the policy.
 //!
-//! Owns who may order a move, how long an order may be, and that there is one at a time; the control
-//! plane carries it out and says what became of it. Never changes anything itself, never repeats
+//! Owns who may give an order, how long it may be, and that there is one of its kind at a time; the
+//! control plane carries it out and says what became of it. Never changes anything itself, never repeats
 //! what was sent: it may hold a password (INV-11).
 //!
 //! What surprises: a request that a web page has made is refused even where changes are allowed.
@@ -24,10 +24,27 @@ pub struct Orders {
     turn: Semaphore,
 }
 
-/// An order to move to another deployment.
+/// What somebody wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// A move to another deployment: a URL, or a table `[upstream]`.
+    Move,
+    /// The policy file is to be read again.
+    ReloadPolicy,
+    /// The policy before this one is to count again.
+    RollBackPolicy,
+    /// A rule for the moment.
+    BeginEmergency,
+    /// The emergency rule of this name is to end.
+    EndEmergency(String),
+}
+
+/// An order.
 #[derive(Debug)]
 pub struct Order {
-    /// A URL, or a table `[upstream]`.
+    /// What it is about.
+    pub wish: Wish,
+    /// What was sent with it.
     pub body: String,
     /// What became of it.
     pub answer: oneshot::Sender<Verdict>,
@@ -55,7 +72,7 @@ impl Orders {
     }
 
     /// Takes an order and waits for what becomes of it.
-    pub(super) async fn take<B>(&self, request: Request<B>) -> (StatusCode, String)
+    pub(super) async fn take<B>(&self, wish: Wish, request: Request<B>) -> (StatusCode, String)
     where
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -76,7 +93,7 @@ impl Orders {
             return (StatusCode::UNPROCESSABLE_ENTITY, "the body is not UTF-8\n".to_owned());
         };
         let (answer, verdict) = oneshot::channel();
-        if self.desk.send(Order { body, answer }).await.is_err() {
+        if self.desk.send(Order { wish, body, answer }).await.is_err() {
             return (StatusCode::SERVICE_UNAVAILABLE, STOPPING.to_owned());
         }
         match verdict.await {
@@ -97,6 +114,6 @@ const ORDER_BYTES_MAX: usize = 64 * 1024;
 const NOT_ALLOWED: &str = "this admin port only reads: set admin_changes = true in the \
      configuration (it is the default only while the port listens on a loopback address)\n";
 const FROM_A_PAGE: &str = "requests of web pages change nothing here\n";
-const BUSY: &str = "another move is being carried out; try again when it has ended\n";
+const BUSY: &str = "another order of this kind is being carried out; try again when it has ended\n";
 const TOO_LONG: &str = "the body could not be read, or is longer than 64 KiB\n";
 const STOPPING: &str = "this process is stopping\n";

@@ -11,7 +11,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::{AdminState, topology};
+use super::orders::Wish;
+use super::{AdminState, policy, topology};
 use crate::findings::page;
 use crate::stats::{control, export};
 
@@ -27,9 +28,20 @@ const ENDPOINTS: &str = "\
 /findings what is amiss behind, or could not be checked, each with its repair
 /findings.json the same for machines
 /upstream POST a URL or an [upstream] table: move there, once it is verified
+/policy   the rules in force, where they come from, and what they have met
+/policy.json the same for machines
+/policy/report what was refused or would have been, from whom, by kind of key
+/policy/report.json the same for machines
+/policy/explain ?a=HGETALL&a=user:1: what would happen to a command, by which rule
+/policy/reload POST: read the policy file now
+/policy/rollback POST: the policy before this one, until the file changes
+/policy/emergency POST command=KEYS&for=15m: deny it at once; DELETE …/NAME ends it
 /slowlog  commands that took long, who asked, and where the time went
 /slowlog.json the same for machines
 ";
+
+/// Where rules for the moment are ordered; each then has a path below.
+const EMERGENCY: &str = "/policy/emergency";
 
 /// The media type of everything but the metrics.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -39,11 +51,35 @@ const JSON: &str = "application/json";
 
 /// Answers one request, an order when it has been carried out.
 pub(super) async fn respond(request: Request<Incoming>, state: &AdminState) -> Answer {
-    if request.method() == Method::POST && request.uri().path() == "/upstream" {
-        let (status, words) = state.orders.take(request).await;
+    if let Some(wish) = wish(request.method(), request.uri().path()) {
+        let orders = if wish == Wish::Move { &state.orders } else { &state.policy_orders };
+        let (status, words) = orders.take(wish, request).await;
+        return text(status, words);
+    }
+    if request.uri().path() == "/policy/explain" && reads(request.method()) {
+        let (status, words) = policy::explained(state, request.uri().query().unwrap_or_default());
         return text(status, words);
     }
     answer(request.method(), request.uri().path(), state)
+}
+
+/// What a request orders, if it is an order.
+fn wish(method: &Method, path: &str) -> Option<Wish> {
+    match (method, path) {
+        (&Method::POST, "/upstream") => Some(Wish::Move),
+        (&Method::POST, "/policy/reload") => Some(Wish::ReloadPolicy),
+        (&Method::POST, "/policy/rollback") => Some(Wish::RollBackPolicy),
+        (&Method::POST, EMERGENCY) => Some(Wish::BeginEmergency),
+        (&Method::DELETE, path) => {
+            let name = path.strip_prefix(EMERGENCY)?.strip_prefix('/')?;
+            Some(Wish::EndEmergency(name.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+fn reads(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
 }
 
 /// Answers one request that only reads.
@@ -57,11 +93,18 @@ fn answer(method: &Method, path: &str, state: &AdminState) -> Answer {
         "/findings" => amiss,
         "/findings.json" => amiss_json,
         "/upstream" => return only("POST", "send the new upstream with POST\n"),
+        "/policy" => rules,
+        "/policy.json" => rules_json,
+        "/policy/report" => report,
+        "/policy/report.json" => report_json,
+        "/policy/explain" => return only("GET, HEAD", "ask with GET\n"),
+        "/policy/reload" | "/policy/rollback" => return only("POST", "ask for it with POST\n"),
+        EMERGENCY => return only("POST", "send the rule with POST; /policy shows them\n"),
         "/slowlog" => slow,
         "/slowlog.json" => slow_json,
         _ => return not_found(),
     };
-    if method == Method::GET || method == Method::HEAD {
+    if reads(method) {
         endpoint(state)
     } else {
         only("GET, HEAD", "only GET and HEAD are allowed here: this page reads and never changes\n")
@@ -123,6 +166,26 @@ fn amiss(state: &AdminState) -> Answer {
 /// The same as a list of objects.
 fn amiss_json(state: &AdminState) -> Answer {
     json(&state.findings.all())
+}
+
+/// The rules in force.
+fn rules(state: &AdminState) -> Answer {
+    text(StatusCode::OK, policy::View::of(state).page())
+}
+
+/// The same as an object.
+fn rules_json(state: &AdminState) -> Answer {
+    json(&policy::View::of(state))
+}
+
+/// What rules have refused, or would have.
+fn report(state: &AdminState) -> Answer {
+    text(StatusCode::OK, policy::ReportView::of(state).page())
+}
+
+/// The same as an object.
+fn report_json(state: &AdminState) -> Answer {
+    json(&policy::ReportView::of(state))
 }
 
 /// Commands that took long, the newest first.
@@ -237,7 +300,7 @@ mod tests {
         let (status, body) = ask(Method::GET, "/", &state);
         assert_eq!(status, 200);
         let paths: Vec<&str> = body.lines().filter_map(|line| line.split(' ').next()).collect();
-        assert_eq!(paths.len(), 9);
+        assert_eq!(paths.len(), 17);
         for path in paths {
             assert_ne!(ask(Method::GET, path, &state).0, 404, "{path}");
         }

@@ -31,6 +31,9 @@ impl AdminState {
             readiness: Arc::new(Readiness::new()),
             topology: Arc::new(ArcSwap::from_pointee(topology)),
             orders: Orders::new(false).0,
+            policy: Default::default(),
+            ledger: Arc::default(),
+            policy_orders: Orders::new(false).0,
             findings: Arc::default(),
             slowlog: Arc::default(),
         }

@@ -60,9 +60,9 @@ pub struct Settings {
     pub admin: Option<SocketAddr>,
     /// Whether that port may change the upstream. Needs a restart.
     pub admin_changes: bool,
-    /// How much of the policy is enforced.
+    /// How much of the policy is enforced. Hot.
     pub profile: Profile,
-    /// The file of rules; `None`: only the profile's own.
+    /// The file of rules; `None`: only the profile's own. Hot, as is what is in it.
     pub policy: Option<PathBuf>,
     /// What is logged, and how. Needs a restart.
     pub log: LogSettings,
@@ -455,8 +455,6 @@ impl Settings {
             ("workers", self.workers != next.workers),
             ("admin", self.admin != next.admin),
             ("admin_changes", self.admin_changes != next.admin_changes),
-            ("profile", self.profile != next.profile),
-            ("policy", self.policy != next.policy),
             ("log", self.log != next.log),
             ("memory", self.memory != next.memory),
             ("drain_timeout", self.drain_timeout != next.drain_timeout),

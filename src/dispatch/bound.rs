@@ -6,14 +6,15 @@
 //! command go. A user who may not ask HLEN, or a server that does not know it, would otherwise lose
 //! HGETALL for good; it is counted, and the documentation says so.
 
-use super::errand;
 use super::judge::Ruling;
 use super::{Dispatched, abort_transaction, refuse};
+use super::{errand, offender};
 use crate::command::Command;
 use crate::command::spec::Spec;
 use crate::policy::Policy;
 use crate::policy::bounds::questions::{self, Plan};
 use crate::policy::bounds::sizes::{Awaited, Subject, Weight};
+use crate::policy::offence::{self, Deed};
 use crate::policy::rule::{Bound, Rule};
 use crate::refusal::Refusal;
 use crate::refusal::denied::{self, Denied};
@@ -47,8 +48,8 @@ enum Step {
     Go(Option<Subject>),
     /// These must be answered first.
     Ask(Vec<Vec<u8>>),
-    /// It is too large: in words.
-    Refuse(String),
+    /// It is too large: how much, and in words.
+    Refuse(u64, String),
     /// It could not be asked for; the whole error that says why.
     Fail(Vec<u8>),
 }
@@ -70,14 +71,15 @@ pub fn weigh(
         let subject = worker.sizes.subject(&plan, identity.number(), session.db);
         let step = step(worker, &plan, subject, bounded.bound, errand.as_deref());
         if let Step::Go(Some(subject)) = step {
-            await_reply(worker, session, &plan, subject, bounded.bound.limit);
+            let awaited = awaited(session, &plan, subject, bounded.bound.limit);
+            worker.sizes.await_reply(awaited);
         }
         step
     });
     worker.keys = keys;
     match step {
         Step::Go(_) => {
-            bounded.rule.tally.note(false);
+            met(worker, session, bounded, Deed::Passed, None);
             Ruling::Goes
         }
         Step::Ask(asked) => {
@@ -86,10 +88,10 @@ pub fn weigh(
             session.errand = Some(Box::new(Errand { about, ..Errand::new(asked) }));
             Ruling::Done(errand::go_on(worker, topology, session, identity))
         }
-        Step::Refuse(size) => {
-            bounded.rule.tally.note(true);
+        Step::Refuse(size, words) => {
+            met(worker, session, bounded, Deed::Refused, Some(size));
             worker.stats.bound_refused.increment();
-            Ruling::Done(too_large(worker, session, bounded, size))
+            Ruling::Done(too_large(worker, session, bounded, words))
         }
         Step::Fail(line) => Ruling::Done(fail(worker, session, bounded.spec, &line)),
     }
@@ -123,6 +125,42 @@ pub fn is_small(
         && sizes.weigh(subject, bound.limit, *now, |total| plan.size(total)) == Weight::Small
 }
 
+/// What a rule would have done that only observes, as far as is known without asking: what the
+/// arguments say, and what replies have told within the last minute. The reply to this command will
+/// tell, too.
+pub fn watch(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &Session,
+    (identity, spec, command): (Identity, &Spec, Command<'_>),
+    bound: Bound,
+) -> (Deed, Option<(u64, offence::Unit)>) {
+    worker.sizes.follow(topology.epoch);
+    let Worker { keys, sizes, now, .. } = worker;
+    let Some(plan) = questions::plan(spec, command, keys) else {
+        return (Deed::Passed, None);
+    };
+    let is_large = |size: &u64| *size > bound.limit;
+    let within = plan.ceiling().is_some_and(|ceiling| !is_large(&ceiling));
+    let subject = sizes.subject(&plan, identity.number(), session.db);
+    if plan.is_told_by_reply {
+        sizes.await_reply(awaited(session, &plan, subject, bound.limit));
+    }
+    let last = || sizes.last(subject, *now).map(|total| plan.size(total));
+    match plan.known().or_else(last).filter(is_large) {
+        Some(size) if !within => (Deed::Spared, Some((size, plan.unit.reported()))),
+        _ => (Deed::Passed, None),
+    }
+}
+
+/// Notes what the rule has met.
+fn met(worker: &Worker, session: &Session, bounded: &Bounded<'_>, deed: Deed, size: Option<u64>) {
+    let Bounded { spec, command, rule, .. } = *bounded;
+    let plan = questions::plan(spec, command, &worker.keys);
+    let size = size.zip(plan.map(|plan| plan.unit.reported()));
+    offender::met(worker, session, spec, command, (rule, deed), size);
+}
+
 /// What follows from the arguments, from what is known, and from what was answered.
 fn step(
     worker: &mut Worker,
@@ -138,13 +176,12 @@ fn step(
         return Step::Go(learns);
     }
     if let Some(size) = plan.known() {
-        return Step::Refuse(words(size));
+        return Step::Refuse(size, words(size));
     }
     let count = plan.count();
     if count > QUESTIONS_MAX {
-        return Step::Refuse(format!(
-            "it takes {count} questions (at most {QUESTIONS_MAX}) to tell its size"
-        ));
+        let why = format!("it takes {count} questions (at most {QUESTIONS_MAX}) to tell its size");
+        return Step::Refuse(count as u64, why);
     }
     if let Some(errand) = errand {
         if let Some(line) = errand.failure() {
@@ -156,7 +193,7 @@ fn step(
         };
         worker.sizes.note(subject, total, worker.now);
         let size = plan.size(total);
-        return if size > limit { Step::Refuse(words(size)) } else { Step::Go(learns) };
+        return if size > limit { Step::Refuse(size, words(size)) } else { Step::Go(learns) };
     }
     let weight = match bound.is_always {
         true => Weight::Unknown,
@@ -164,7 +201,7 @@ fn step(
     };
     match weight {
         Weight::Small => Step::Go(learns),
-        Weight::Large(size) => Step::Refuse(words(size)),
+        Weight::Large(size) => Step::Refuse(size, words(size)),
         Weight::Unknown => Step::Ask(plan.questions()),
     }
 }
@@ -182,20 +219,14 @@ fn told(plan: &Plan<'_>, errand: &Errand) -> Option<u64> {
 }
 
 /// The reply of a command that goes will tell its size.
-fn await_reply(
-    worker: &mut Worker,
-    session: &Session,
-    plan: &Plan<'_>,
-    subject: Subject,
-    limit: u64,
-) {
-    worker.sizes.await_reply(Awaited {
+fn awaited(session: &Session, plan: &Plan<'_>, subject: Subject, limit: u64) -> Awaited {
+    Awaited {
         session: session.id,
         slot: session.replies.next(),
         subject,
         is_in_pairs: plan.is_in_pairs && session.protocol == Protocol::Resp2,
         limit,
-    });
+    }
 }
 
 /// Takes the size of a reply from its first bytes, before its client gets them.

@@ -9,7 +9,7 @@
 //! may be the one that is lent. Whoever marks a session is followed by [`due`], once the lane is
 //! back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -20,7 +20,7 @@ use super::detour;
 use super::guards;
 use super::patience;
 use crate::buffer::Piece;
-use crate::clock;
+use crate::clock::{self, Micros};
 use crate::scripts::follow;
 use crate::session::detour::{Ahead, Aim, Answer, Detour, Stage};
 use crate::session::flush;
@@ -45,6 +45,8 @@ pub struct Detouring {
     listed: HashSet<SessionId>,
     /// Slots and their owners.
     pub patches: Vec<(u16, NodeId)>,
+    /// Sessions whose next command waits for a moment, by that and by their number.
+    alarms: BTreeMap<(Micros, u64), SessionId>,
     waker: Option<Waker>,
 }
 
@@ -67,6 +69,7 @@ pub fn due(worker: &mut Worker) {
     if !worker.detouring.patches.is_empty() {
         publish(worker);
     }
+    ring(worker);
     if worker.detouring.sessions.is_empty() {
         return;
     }
@@ -79,6 +82,17 @@ pub fn due(worker: &mut Worker) {
     if !worker.to_dial.is_empty() {
         // No session's turn follows that would start them.
         worker.tasks_wanted.notify_one();
+    }
+}
+
+/// Wakes the sessions whose moment has come.
+fn ring(worker: &mut Worker) {
+    while let Some(alarm) = worker.detouring.alarms.first_entry()
+        && alarm.key().0 <= worker.now
+    {
+        if let Some(session) = worker.sessions.get_mut(alarm.remove()) {
+            worker.touched.mark(session);
+        }
     }
 }
 
@@ -257,6 +271,13 @@ impl Detouring {
         self.wake();
     }
 
+    /// The session's next command is to be looked at again at that time. Saying so twice is the same
+    /// as once.
+    pub fn alarm(&mut self, session: SessionId, at: Micros) {
+        self.alarms.insert((at, session.number()), session);
+        self.wake();
+    }
+
     /// There is something to be looked at.
     pub fn wake(&self) {
         if let Some(waker) = &self.waker {
@@ -265,7 +286,7 @@ impl Detouring {
     }
 
     fn poll_any(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if !self.sessions.is_empty() || !self.patches.is_empty() {
+        if !self.sessions.is_empty() || !self.patches.is_empty() || !self.alarms.is_empty() {
             return Poll::Ready(());
         }
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

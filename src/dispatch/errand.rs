@@ -50,7 +50,11 @@ pub fn go_on(
                 break;
             }
             Some(Dispatched::Done) if refused.is_empty() => errand.due += 1,
-            Some(Dispatched::Done) => errand.answers.push(Answer::Failed(refused)),
+            Some(Dispatched::Done) if refused.starts_with(b"-") => {
+                errand.answers.push(Answer::Failed(refused));
+            }
+            // Known without asking: a scan that is over.
+            Some(Dispatched::Done) => errand.answers.push(Answer::Reply(refused)),
             None => errand.answers.push(Answer::Reply(UNKNOWN.to_vec())),
         }
     }

@@ -15,8 +15,8 @@ use bytes::Bytes;
 
 use super::cluster;
 use super::order::Order;
-use super::{Dispatched, Settled, deliver, not_executed, refuse_with, settle_role, waiter};
-use super::{detour, patience};
+use super::{Dispatched, Settled, not_executed, refuse_with, settle_role, waiter};
+use super::{batches, detour, patience};
 use crate::buffer::{LARGE_BYTES, Piece};
 use crate::clock::{Micros, SECOND};
 use crate::command::Command;
@@ -27,7 +27,7 @@ use crate::resp::frames::{self, Elements};
 use crate::resp::write;
 use crate::route::merge::Merge;
 use crate::route::scan::{NoStep, Picture, Step, Visit};
-use crate::route::split::{NoSplit, Split};
+use crate::route::split::{NoSplit, Part as SlotPart, Split};
 use crate::scripts::follow;
 use crate::session::detour::Answer as Last;
 use crate::session::gather::{Answer, Gather, Means, Part};
@@ -52,7 +52,7 @@ pub enum Spread {
 }
 
 /// The lane to a node, or why there is none now.
-type Way = (Arc<Node>, Result<LaneId, Refusal>);
+pub(super) type Way = (Arc<Node>, Result<LaneId, Refusal>);
 
 // === impl Spread ===
 
@@ -92,7 +92,7 @@ pub fn split(
     let cut = split.cut(spec, &command, &keys, owner);
     worker.keys = keys;
     let done = match cut {
-        Ok(()) => send_parts(worker, slots, session, (spec, command), &split, order),
+        Ok(()) => send_parts(worker, Some(slots), session, (spec, command), &split, order),
         Err(NoSplit::CrossSlot) => refuse_with(worker, session, Some(spec), cluster::cross_slot),
         Err(NoSplit::Uncovered(_)) => no_map(worker, session, spec, order),
     };
@@ -100,27 +100,32 @@ pub fn split(
     done
 }
 
-/// Sends each part to the owner of its slot.
-fn send_parts(
+/// Sends each part to the owner of its slot, or to the one node that there is.
+pub(super) fn send_parts(
     worker: &mut Worker,
-    slots: &SlotMap,
+    slots: Option<&SlotMap>,
     session: &mut Session,
     (spec, command): (&Spec, Command<'_>),
     split: &Split,
     order: &Order<'_>,
 ) -> Dispatched {
-    if session.in_flight == 0 {
-        session.map_version = slots.version;
-    } else if split.parts().iter().any(|part| slots.slot(part.slot).since > session.map_version) {
-        // INV-12 a: what was sent to the former owner of one of them comes first.
-        return Dispatched::Wait;
+    if let Some(slots) = slots {
+        let has_moved = |part: &SlotPart| slots.slot(part.slot).since > session.map_version;
+        if session.in_flight == 0 {
+            session.map_version = slots.version;
+        } else if split.parts().iter().any(has_moved) {
+            // INV-12 a: what was sent to the former owner of one of them comes first.
+            return Dispatched::Wait;
+        }
     }
-    let nodes = split.parts().chunk_by(|a, b| a.node == b.node).filter_map(|run| run.first());
-    let nodes = nodes.map(|part| Some(Arc::clone(&slots.members.get(part.node)?.node)));
-    let Some(nodes) = nodes.collect::<Option<Vec<Arc<Node>>>>() else {
+    let Some(nodes) = nodes_of(slots, split, order) else {
         return no_map(worker, session, spec, order);
     };
-    let Some(ways) = ways(worker, session, &nodes, order) else {
+    let ways = match slots {
+        Some(_) => ways(worker, session, &nodes, order),
+        None => batches::only_way(worker, session, order),
+    };
+    let Some(ways) = ways else {
         return Dispatched::Wait;
     };
     if let Some(refusal) = hopeless(worker, order.topology, session, &ways) {
@@ -145,8 +150,9 @@ fn send_parts(
             Ok(lane) => queue(worker, *lane, piece(&mut bytes), own),
             Err(refusal) => {
                 let run = parts.get(usize::from(first)..).unwrap_or_default();
-                let slots = split.parts().iter().skip(usize::from(first)).map(|part| part.slot);
-                park(worker, session, (own, refusal), (run, slots), (&bytes, order));
+                let homes = split.parts().iter().skip(usize::from(first));
+                let homes = homes.map(|part| slots.map(|_| part.slot));
+                park(worker, session, (own, refusal), (run, homes), (&bytes, order));
             }
         }
     }
@@ -154,6 +160,15 @@ fn send_parts(
     let means = Means::Merge(Merge::of(spec));
     keep(worker, session, (whole, means), nodes, (parts, split.order().to_vec()));
     Dispatched::Done
+}
+
+/// The nodes of the parts, each once and in their order.
+fn nodes_of(slots: Option<&SlotMap>, split: &Split, order: &Order<'_>) -> Option<Vec<Arc<Node>>> {
+    let Some(slots) = slots else {
+        return Some(vec![Arc::clone(&order.topology.node)]);
+    };
+    let runs = split.parts().chunk_by(|a, b| a.node == b.node).filter_map(|run| run.first());
+    runs.map(|part| Some(Arc::clone(&slots.members.get(part.node)?.node))).collect()
 }
 
 /// Nothing is known of who serves these keys.
@@ -329,16 +344,16 @@ fn park(
     worker: &mut Worker,
     session: &mut Session,
     (own, refusal): (Waiter, &Refusal),
-    (parts, slots): (&[Part], impl Iterator<Item = u16>),
+    (parts, homes): (&[Part], impl Iterator<Item = Option<u16>>),
     (bytes, order): (&[u8], &Order<'_>),
 ) {
     let topology = order.topology;
     let fast = LaneKey::of(session, order.identity, topology.epoch, topology.node.id);
     let key = LaneKey { is_bulk: order.is_bulk, ..fast };
-    for ((index, part), slot) in (0_u32..).zip(parts).zip(slots) {
+    for ((index, part), slot) in (0_u32..).zip(parts).zip(homes) {
         let range = part.request.start as usize..part.request.end as usize;
         let frame = Bytes::copy_from_slice(bytes.get(range).unwrap_or_default());
-        let place = (key.clone(), Some(slot));
+        let place = (key.clone(), slot);
         let last = Last::Refusal(refusal.clone());
         detour::park(worker, session, own.one(index), frame, place, last);
     }
@@ -379,11 +394,17 @@ fn keep(
     nodes: Vec<Arc<Node>>,
     (parts, order): (Vec<Part>, Vec<u32>),
 ) {
-    let most = worker.shared.memory.reply_bytes_total / HELD_SHARE;
+    let most = held_max(worker);
     let gather = Gather::new(whole, (means, session.protocol), nodes, (parts, order), most);
     session.gathers.get_or_insert_default().push(gather);
     session.in_flight += 1;
     session.end_of_command();
+}
+
+/// Most bytes that a command may hold whose answer is made of several replies.
+#[must_use]
+pub fn held_max(worker: &Worker) -> usize {
+    worker.shared.memory.reply_bytes_total / HELD_SHARE
 }
 
 /// One of the replies to a lane's first waiter, which waits for those of several parts.
@@ -493,7 +514,7 @@ fn finish(worker: &mut Worker, own: &Waiter) {
             settle_role(worker, &waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });
         }
         Answer::Refusal(refusal, outcome) => {
-            deliver(worker, &waiter, Settled::Failed { refusal, outcome });
+            settle_role(worker, &waiter, Settled::Failed { refusal, outcome });
         }
     }
 }

@@ -8,12 +8,13 @@
 use std::sync::{Arc, PoisonError};
 
 use super::bound::{self, Bounded};
-use super::{Dispatched, admitted, refuse};
+use super::{Dispatched, admitted, offender, pacing, refuse, rewrite};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::flags::Flags;
 use crate::command::keys;
 use crate::command::spec::Spec;
+use crate::policy::offence::Deed;
 use crate::policy::rule::{Action, Rule};
 use crate::policy::{Caller, Case, Policy};
 use crate::refusal::Refusal;
@@ -49,8 +50,31 @@ pub fn judge(
     spec: &Spec,
     command: Command<'_>,
 ) -> Ruling {
-    if session.errand.as_ref().is_some_and(|errand| !errand.is_done()) {
-        return Ruling::Done(super::errand::go_on(worker, topology, session, identity));
+    let slot = session.replies.next();
+    let ruling = weigh(worker, topology, session, identity, spec, command);
+    if let (Ruling::Done(Dispatched::Wait), Some(paced)) = (&ruling, &mut session.paced) {
+        // Questions on its behalf have reply slots of their own.
+        paced.stays(slot, session.replies.next());
+    }
+    ruling
+}
+
+fn weigh(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    identity: Identity,
+    spec: &Spec,
+    command: Command<'_>,
+) -> Ruling {
+    if let Some(errand) = &session.errand {
+        if !errand.is_done() {
+            return Ruling::Done(super::errand::go_on(worker, topology, session, identity));
+        }
+        if errand.pages.is_some() {
+            let what = (spec, command);
+            return Ruling::Done(rewrite::go_on(worker, topology, session, identity, what));
+        }
     }
     // What is done with it is known below; left over, it would be taken for the next command's.
     let errand = session.errand.take();
@@ -61,22 +85,44 @@ pub fn judge(
     let policy = Arc::clone(worker.policy.load());
     let mut passed = Vec::new();
     let rule = decide(worker, &policy, session, spec, command, &mut passed);
-    // What has been asked about was counted when it came.
-    for rule in passed.into_iter().filter(|_| errand.is_none()) {
-        rule.tally.note(false);
+    let what = (spec, command);
+    // Whoever is refused anyway takes nobody's turn.
+    let is_denied = rule.is_some_and(|rule| rule.action == Action::Deny);
+    if !is_denied && let Some(done) = pacing::measure(worker, session, what, &policy, &passed) {
+        return Ruling::Done(done);
     }
-    let Some(rule) = rule else {
-        return Ruling::Goes;
-    };
-    if let Action::Bound(bound) = rule.action {
-        let bounded = Bounded { spec, command, rule, bound, policy: &policy };
-        return bound::weigh(worker, topology, session, identity, &bounded, errand);
-    }
-    rule.tally.note(rule.action == Action::Deny);
-    match &rule.action {
-        Action::Deny => Ruling::Done(deny(worker, session, spec, &policy, rule)),
+    let ruling = match rule.map(|rule| (rule, &rule.action)) {
+        Some((rule, Action::Deny)) => Ruling::Done(deny(worker, session, spec, &policy, rule)),
+        Some((rule, Action::Bound(bound))) => {
+            let bounded = Bounded { spec, command, rule, bound: *bound, policy: &policy };
+            bound::weigh(worker, topology, session, identity, &bounded, errand)
+        }
+        Some((rule, Action::Rewrite(rewrite))) => {
+            let by = (rule, policy.version, rewrite);
+            rewrite::carry_out(worker, topology, session, identity, what, by)
+        }
         _ => Ruling::Goes,
+    };
+    if matches!(ruling, Ruling::Done(Dispatched::Wait)) {
+        return ruling;
     }
+    for rule in passed {
+        let (deed, size) = match rule.action {
+            Action::Deny => (Deed::Spared, None),
+            Action::Bound(bound) if matches!(ruling, Ruling::Goes) => {
+                bound::watch(worker, topology, session, (identity, spec, command), bound)
+            }
+            // Whether a pace would have refused it, only a look at its rate could say.
+            _ => (Deed::Passed, None),
+        };
+        offender::met(worker, session, spec, command, (rule, deed), size);
+    }
+    // A bound notes itself: it knows how much it would have been.
+    if let Some(rule) = rule.filter(|rule| !matches!(rule.action, Action::Bound(_))) {
+        let deed = if rule.action == Action::Deny { Deed::Refused } else { Deed::Passed };
+        offender::met(worker, session, spec, command, (rule, deed), None);
+    }
+    ruling
 }
 
 /// The rule that decides, if there is one.
@@ -98,8 +144,14 @@ fn decide<'p>(
     if !policy.asks_who(spec.id) {
         return judge(&Caller { id: client.id, ..Caller::default() });
     }
+    as_caller(session, |caller| judge(caller))
+}
+
+/// Looks at a client as rules see it. Its names are locked meanwhile.
+pub fn as_caller<T>(session: &Session, look: impl FnOnce(&Caller<'_>) -> T) -> T {
+    let client = &session.client;
     let labels = client.labels.lock().unwrap_or_else(PoisonError::into_inner);
-    judge(&Caller {
+    look(&Caller {
         id: client.id,
         listener: &session.gate.name,
         user: &labels.user,
@@ -163,8 +215,7 @@ pub fn instead(
     bytes: Vec<u8>,
 ) -> Dispatched {
     let done = frame::with_command(&topology.table, &bytes, |command, spec| {
-        let frame = super::renamed(spec, command, Piece::Borrowed(&bytes));
-        admitted(worker, topology, session, identity, spec, *command, frame)
+        admitted(worker, topology, session, identity, spec, *command, Piece::Borrowed(&bytes))
     });
     // We made it ourselves, of a command that the upstream knows.
     debug_assert!(done.is_some(), "a rewritten command is known");

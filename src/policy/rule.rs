@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::case::{Caller, Case};
+use super::pace::Pace;
 pub use super::shape::Shape;
 use super::tally::Tally;
 use crate::clock::Micros;
@@ -58,7 +59,7 @@ pub enum Origin {
 }
 
 /// Some commands.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
     /// Whether all are meant.
     pub all: bool,
@@ -139,33 +140,6 @@ pub struct Paging {
     pub max_bytes: usize,
     /// Most elements of an answer.
     pub max_elements: u64,
-}
-
-/// How fast a command may come; see `policy::pace`.
-#[derive(Debug)]
-pub struct Pace {
-    /// Commands a second; `None`: any number.
-    pub commands: Option<u64>,
-    /// Bytes of requests and replies a second; `None`: any number.
-    pub bytes: Option<u64>,
-    /// How long it may wait for its turn; zero: it is refused at once.
-    pub wait: Duration,
-    /// Who shares it.
-    pub per: Per,
-}
-
-/// Among whom a pace is shared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Per {
-    /// All commands that the rule speaks of.
-    #[default]
-    Rule,
-    /// Those of one client.
-    Client,
-    /// Those of one user.
-    User,
-    /// Those whose first key begins alike: with the same so many parts that end in a colon.
-    KeyPrefix(u8),
 }
 
 /// Whether a rule is meant.
@@ -290,23 +264,6 @@ fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
             !differ(network.to_bits(), address.to_bits(), 128)
         }
         _ => false,
-    }
-}
-
-// === impl Pace ===
-
-impl Pace {
-    /// A pace at which nothing has come yet.
-    #[must_use]
-    pub fn new(commands: Option<u64>, bytes: Option<u64>, wait: Duration, per: Per) -> Self {
-        Self { commands, bytes, wait, per }
-    }
-}
-
-impl PartialEq for Pace {
-    fn eq(&self, other: &Self) -> bool {
-        (self.commands, self.bytes, self.wait, self.per)
-            == (other.commands, other.bytes, other.wait, other.per)
     }
 }
 

@@ -1,9 +1,13 @@
 //! What a rule has met: how often, by whom last, and the biggest.
 //!
 //! Owns these counts, shared by workers; only commands that match a rule touch them. Never holds a key
-//! or a value (INV-11).
+//! or a value (INV-11). A rule that stays the same in a reload keeps its tally. What surprises: counts
+//! are exact, while an offender is looked at only where somebody fills it in, which takes a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::offence::{Deed, Offence};
 
 /// What one rule has met.
 #[derive(Debug, Default)]
@@ -12,6 +16,18 @@ pub struct Tally {
     hits: AtomicU64,
     /// Those that it refused.
     refused: AtomicU64,
+    /// Those that it would have refused, were it enforced for that client.
+    spared: AtomicU64,
+    offenders: Mutex<Offenders>,
+}
+
+/// Who is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Offenders {
+    /// The last.
+    pub last: Option<Offence>,
+    /// Whoever asked for most.
+    pub biggest: Option<Offence>,
 }
 
 // === impl Tally ===
@@ -19,8 +35,26 @@ pub struct Tally {
 impl Tally {
     /// It matched a command, which is refused or goes on.
     pub fn note(&self, is_refused: bool) {
+        self.count(if is_refused { Deed::Refused } else { Deed::Passed });
+    }
+
+    /// It matched a command, and this became of it.
+    pub fn count(&self, deed: Deed) {
         self.hits.fetch_add(1, Ordering::Relaxed);
-        self.refused.fetch_add(u64::from(is_refused), Ordering::Relaxed);
+        match deed {
+            Deed::Refused => self.refused.fetch_add(1, Ordering::Relaxed),
+            Deed::Spared => self.spared.fetch_add(1, Ordering::Relaxed),
+            Deed::Passed => 0,
+        };
+    }
+
+    /// Notes who that was.
+    pub fn sight(&self, offence: Offence) {
+        let mut offenders = self.lock();
+        if offenders.biggest.as_ref().is_none_or(|biggest| offence.size >= biggest.size) {
+            offenders.biggest = Some(offence.clone());
+        }
+        offenders.last = Some(offence);
     }
 
     /// Commands that it matched.
@@ -33,5 +67,40 @@ impl Tally {
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Those that it would have refused.
+    #[must_use]
+    pub fn spared(&self) -> u64 {
+        self.spared.load(Ordering::Relaxed)
+    }
+
+    /// The last and the biggest offender.
+    #[must_use]
+    pub fn offenders(&self) -> Offenders {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Offenders> {
+        self.offenders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_and_the_biggest_offender_are_kept_apart() {
+        let tally = Tally::default();
+        for (client, size) in [(1, 5), (2, 9), (3, 2)] {
+            tally.count(Deed::Refused);
+            tally.sight(Offence { client, size, ..Offence::default() });
+        }
+        tally.count(Deed::Spared);
+        let offenders = tally.offenders();
+        assert_eq!(offenders.last.map(|it| it.client), Some(3));
+        assert_eq!(offenders.biggest.map(|it| (it.client, it.size)), Some((2, 9)));
+        assert_eq!((tally.hits(), tally.refused(), tally.spared()), (4, 3, 1));
     }
 }

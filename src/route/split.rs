@@ -77,11 +77,30 @@ impl Split {
         keys: &[KeyPosition],
         owner: impl Fn(u16) -> Option<NodeId>,
     ) -> Result<(), NoSplit> {
+        self.cut_small(spec, command, keys, usize::MAX, |key| {
+            let slot = slot(key);
+            Ok((slot, owner(slot).ok_or(NoSplit::Uncovered(slot))?))
+        })
+    }
+
+    /// As [`Self::cut`], into parts of at most `size` keys; `home` says where a key lies and who
+    /// serves it there. Before a single node all keys may lie in one place.
+    ///
+    /// # Errors
+    /// [`NoSplit`].
+    pub fn cut_small(
+        &mut self,
+        spec: &Spec,
+        command: &Command<'_>,
+        keys: &[KeyPosition],
+        size: usize,
+        home: impl Fn(&[u8]) -> Result<(u16, NodeId), NoSplit>,
+    ) -> Result<(), NoSplit> {
         self.shape = Shape::of(spec, command, keys).ok_or(NoSplit::CrossSlot)?;
+        let size = size.max(keys.len().div_ceil(PARTS_MAX));
         self.packed.clear();
         for (place, key) in keys.iter().enumerate() {
-            let slot = slot(command.argument(key.index as usize).unwrap_or_default());
-            let node = owner(slot).ok_or(NoSplit::Uncovered(slot))?;
+            let (slot, node) = home(command.argument(key.index as usize).unwrap_or_default())?;
             // A command has fewer than 2^32 arguments.
             self.packed.push(u64::from(node.0) << 48 | u64::from(slot) << 32 | place as u64);
         }
@@ -93,7 +112,7 @@ impl Split {
             let at = self.order.len() as u32;
             self.order.push(packed as u32);
             match self.parts.last_mut() {
-                Some(part) if part.slot == slot => part.keys.end = at + 1,
+                Some(part) if part.slot == slot && part.keys.len() < size => part.keys.end = at + 1,
                 _ => self.parts.push(Part { slot, node, keys: at..at + 1 }),
             }
         }
@@ -161,6 +180,9 @@ impl Shape {
         (is_regular && first > 0 && end <= command.len()).then_some(Self { first, step, end })
     }
 }
+
+/// Parts that a size may make, besides one for each slot: their numbers have 16 bits.
+const PARTS_MAX: usize = 16_384;
 
 #[cfg(test)]
 mod tests {

@@ -24,12 +24,10 @@ use tokio::sync::{mpsc, watch};
 use crate::admin::orders::Order;
 use crate::admin::{self, AdminState, Orders, Readiness};
 use crate::cli::RunFlags;
-use crate::clock;
 use crate::command::table::{self, Table};
-use crate::config::{MemorySettings, Settings};
+use crate::config::{Complaint, MemorySettings, Settings};
 use crate::events;
 use crate::net::TcpListener;
-use crate::policy::{self, Policy};
 use crate::stats::WorkerStats;
 use crate::stats::export::Exporter;
 use crate::tls::ServerTlsReloader;
@@ -37,6 +35,7 @@ use crate::topology::{self, Topology};
 use crate::upstream::deployment::names;
 use crate::worker::{Message, Shared, WorkerHandle};
 use listener::Bound;
+use reload::policy::{Keeper, Wanted};
 use workers::{Door, Started};
 
 /// Runs the proxy until it is told to stop.
@@ -51,7 +50,6 @@ pub fn run(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
-    let policy = Arc::new(policy(&settings)?);
     let doors = doors(&settings)?;
     let bound: Vec<Bound> =
         settings.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
@@ -63,7 +61,8 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let memory = per_worker(&settings.memory, workers);
     let shared = Arc::new(Shared::new(Arc::clone(&published), memory));
     shared.watch_as(settings.watch.clone());
-    shared.policy.store(Arc::clone(&policy));
+    let (policy_wanted, on_policy_wanted) = watch::channel(Wanted::from(&settings));
+    let keeper = Keeper::start(Arc::clone(&shared), on_policy_wanted).map_err(in_words)?;
     let admin = admin_listener(&settings).await?;
     let started: Vec<Started> = (0..workers)
         .map(|number| workers::start(number, Arc::clone(&shared), Arc::clone(&doors)))
@@ -72,15 +71,21 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     let readiness = Arc::new(Readiness::new());
     let (stop_admin, admin_stopped) = watch::channel(false);
     let (orders, desk) = Orders::new(settings.admin_changes);
+    let (policy_orders, policy_desk) = Orders::new(settings.admin_changes);
+    tokio::task::spawn_local(keeper.keep(policy_desk));
     if let Some(listener) = admin {
         let (findings, nodes) = (Arc::clone(&shared.findings), Arc::clone(&shared.nodes));
-        let exporter = exporter(&started).showing(findings, nodes);
+        let policy = Arc::clone(&shared.policy);
+        let exporter = exporter(&started).showing(findings, nodes, policy);
         exporter.install().context("another metrics recorder is installed")?;
         let state = Arc::new(AdminState {
             exporter,
             readiness: Arc::clone(&readiness),
             topology: Arc::clone(&published),
             orders,
+            policy: Arc::clone(&shared.policy),
+            ledger: Arc::clone(&shared.ledger),
+            policy_orders,
             findings: Arc::clone(&shared.findings),
             slowlog: Arc::clone(&shared.slowlog),
         });
@@ -101,23 +106,14 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         let handles = Arc::clone(&handles);
         tokio::spawn(listener::accept(place, bound, door.clone(), handles, draining.clone()));
     }
-    events::started(&settings, &policy, workers);
-    until_told(flags, &settings, &shared, &changed, &doors, desk).await?;
+    events::started(&settings, &shared.policy.load(), workers);
+    let reloader = reload::Reloader::new(flags, &settings, policy_wanted);
+    until_told(reloader, &shared, &changed, &doors, desk).await?;
     readiness.set_draining();
     let _ = drain.send(true);
     finish(&handles, started, settings.drain_timeout).await;
     let _ = stop_admin.send(true);
     Ok(())
-}
-
-/// The first policy, or every complaint about its file: nobody shall believe to be guarded by rules
-/// that are not in force.
-fn policy(settings: &Settings) -> anyhow::Result<Policy> {
-    let loaded = policy::load(settings.profile, settings.policy.as_deref(), 1, clock::micros());
-    loaded.map_err(|complaints| {
-        let words: Vec<String> = complaints.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("the policy cannot be used:\n{}", words.join("\n"))
-    })
 }
 
 /// The totals are the process's: each worker gets its part, so that none has to ask the others.
@@ -127,6 +123,12 @@ fn per_worker(memory: &MemorySettings, workers: usize) -> MemorySettings {
         request_bytes_total: memory.request_bytes_total / workers,
         ..*memory
     }
+}
+
+/// What is wrong with a file, a line each.
+fn in_words(complaints: Vec<Complaint>) -> anyhow::Error {
+    let lines: Vec<String> = complaints.iter().map(Complaint::to_string).collect();
+    anyhow::anyhow!("the policy cannot be used:\n{}", lines.join("\n"))
 }
 
 /// What each listener needs on the workers.
@@ -163,8 +165,7 @@ fn exporter(started: &[Started]) -> Exporter {
 
 /// Waits for a signal to stop; reloads whenever there is reason to.
 async fn until_told(
-    flags: &RunFlags,
-    settings: &Settings,
+    mut reloader: reload::Reloader,
     shared: &Arc<Shared>,
     changed: &watch::Sender<u64>,
     doors: &[Door],
@@ -174,7 +175,6 @@ async fn until_told(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut poll = tokio::time::interval(RELOAD_POLL);
-    let mut reloader = reload::Reloader::new(flags, settings);
     poll.tick().await;
     loop {
         // A reload may wait for a node that does not answer; a signal must not.

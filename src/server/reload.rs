@@ -7,11 +7,15 @@
 //! What surprises: a changed listener, worker count or admin address is *reported* and not applied;
 //! these need a restart, and silence about it would be a lie.
 
+pub mod policy;
+mod watcher;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::policy::Wanted;
 use super::workers::Door;
 use crate::admin::orders::{Order, Verdict};
 use crate::cli::RunFlags;
@@ -32,6 +36,8 @@ pub struct Reloader {
     in_force: Settings,
     /// Hash of the file that was looked at last; `None` without a file.
     seen: Option<[u8; 32]>,
+    /// Where the keeper of the policy learns what the file says of it.
+    policy: watch::Sender<Wanted>,
 }
 
 /// The node that upstream settings describe.
@@ -80,9 +86,9 @@ pub async fn watch_passwords(published: Published) {
 impl Reloader {
     /// Nothing is applied before the file changes.
     #[must_use]
-    pub fn new(flags: &RunFlags, in_force: &Settings) -> Self {
+    pub fn new(flags: &RunFlags, in_force: &Settings, policy: watch::Sender<Wanted>) -> Self {
         let seen = in_force.file_hash;
-        Self { flags: flags.clone(), in_force: in_force.clone(), seen }
+        Self { flags: flags.clone(), in_force: in_force.clone(), seen, policy }
     }
 
     fn current_hash(&self) -> Option<[u8; 32]> {
@@ -104,6 +110,9 @@ impl Reloader {
                 return events::reload_refused(&complaints);
             }
         };
+        // The policy has its own complaints and its own keeper; it waits for no node.
+        let policy = Wanted::from(&wanted);
+        self.policy.send_if_modified(|it| std::mem::replace(it, policy.clone()) != policy);
         let cold = self.in_force.cold_changes(&wanted);
         if !cold.is_empty() {
             events::restart_needed(&cold);

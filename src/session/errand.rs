@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use crate::session::assembly::Assembly;
+
 /// Questions of ours that the next command of a session waits for.
 #[derive(Debug, Default)]
 pub struct Errand {
@@ -18,6 +20,8 @@ pub struct Errand {
     /// What is to be known. Whoever takes the answers looks here first: meanwhile another policy may
     /// have come into force, whose rule wants to know something else.
     pub about: About,
+    /// What the answers are pages of, if they are; then one question follows the other.
+    pub pages: Option<Box<Assembly>>,
 }
 
 /// What an errand is to find out.
@@ -51,6 +55,18 @@ impl Errand {
     #[must_use]
     pub fn new(questions: Vec<Vec<u8>>) -> Self {
         Self { questions: questions.into(), ..Self::default() }
+    }
+
+    /// The errand that fetches the pages of an answer.
+    #[must_use]
+    pub fn paging(pages: Assembly) -> Self {
+        Self { pages: Some(Box::new(pages)), ..Self::default() }
+    }
+
+    /// Bytes that it holds.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pages.as_ref().map_or(0, |pages| pages.held())
     }
 
     /// Whether everything that was asked is answered.

@@ -8,6 +8,7 @@
 //! session keeps only what it could not dispatch, so ten thousand idle clients own no buffer.
 
 pub mod admission;
+pub mod assembly;
 pub mod block;
 pub mod confirm;
 pub mod detour;
@@ -20,6 +21,7 @@ pub mod gather;
 pub mod held;
 pub mod invalidations;
 pub mod local;
+pub mod paced;
 pub mod pin;
 pub mod pinned;
 pub mod pubsub;

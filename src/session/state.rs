@@ -25,6 +25,7 @@ use crate::session::detour::Detours;
 use crate::session::errand::Errand;
 use crate::session::gate::Gate;
 use crate::session::gather::Gathers;
+use crate::session::paced::Paced;
 use crate::session::pin::Pin;
 use crate::session::quiet::Quiet;
 use crate::session::registry::Client;
@@ -87,6 +88,8 @@ pub struct Session {
     pub detours: Option<Box<Detours>>,
     /// What is asked on behalf of its next command, before that may go.
     pub errand: Option<Box<Errand>>,
+    /// What is known of its commands' pace; `None` until one of them has some.
+    pub paced: Option<Box<Paced>>,
     /// Since when its next command, which wants a connection of its own, waits for a node.
     pub waits_since: Option<Micros>,
     /// Its commands that went to several places; `None` without any.
@@ -224,6 +227,7 @@ impl Session {
             doubted: Vec::new(),
             detours: None,
             errand: None,
+            paced: None,
             waits_since: None,
             gathers: None,
             paused: Vec::new(),
@@ -267,7 +271,8 @@ impl Session {
     /// Bytes of replies that are held until others come with which they become one.
     #[must_use]
     pub fn gathered(&self) -> usize {
-        self.gathers.as_ref().map_or(0, |gathers| gathers.held())
+        let parts = self.gathers.as_ref().map_or(0, |gathers| gathers.held());
+        parts + self.errand.as_ref().map_or(0, |errand| errand.held())
     }
 
     /// Whether one of `count` parts from `place` on of the command of that slot wants its reply.

@@ -26,6 +26,13 @@ pub fn config_reloaded(result: Reload) {
     metrics::gauge!(CONFIG_LAST_RELOAD_SUCCESSFUL).set(is_good);
 }
 
+/// The policy was read again and judged. Also sets the gauge that alerts can watch.
+pub fn policy_reloaded(result: Reload) {
+    metrics::counter!(POLICY_RELOADS, "result" => result.as_str()).increment(1);
+    let is_good = f64::from(u8::from(result == Reload::Applied));
+    metrics::gauge!(POLICY_LAST_RELOAD_SUCCESSFUL).set(is_good);
+}
+
 /// The proxy was moved to another upstream while it ran.
 pub fn upstream_changed() {
     metrics::counter!(UPSTREAM_CHANGES).increment(1);
@@ -200,8 +207,10 @@ pub(super) fn register() {
     }
     for result in Reload::ALL {
         metrics::counter!(CONFIG_RELOADS, "result" => result.as_str()).absolute(0);
+        metrics::counter!(POLICY_RELOADS, "result" => result.as_str()).absolute(0);
     }
-    // The file read at the start was good, otherwise there would be no process.
+    // The files read at the start were good, otherwise there would be no process.
+    metrics::gauge!(POLICY_LAST_RELOAD_SUCCESSFUL).set(1.0);
     metrics::gauge!(CONFIG_LAST_RELOAD_SUCCESSFUL).set(1.0);
     metrics::counter!(UPSTREAM_CHANGES).absolute(0);
     for name in [
@@ -272,6 +281,8 @@ const NODE_PING: &str = "breakwater_node_ping_seconds";
 const NODE_STATE: &str = "breakwater_node_state";
 const NODE_STATE_CHANGES: &str = "breakwater_node_state_changes_total";
 const ORPHANED_KEYS: &str = "breakwater_orphaned_keys";
+const POLICY_LAST_RELOAD_SUCCESSFUL: &str = "breakwater_policy_last_reload_successful";
+const POLICY_RELOADS: &str = "breakwater_policy_reloads_total";
 const PRIMARY_CHANGES: &str = "breakwater_primary_changes_total";
 const READONLY_MODE: &str = "breakwater_readonly_mode";
 const RESOLVER_CHANGES: &str = "breakwater_resolver_changes_total";

@@ -20,8 +20,9 @@ use super::histogram::{Histogram, Snapshot};
 use super::labels::Outcome;
 use super::nodes::NodeSeries;
 use super::process::{self, Process};
-use super::{control, text};
+use super::{control, rules, text};
 use crate::findings::Board;
+use crate::policy;
 
 /// The media type of [`Exporter::render`], as Prometheus wants it in `Content-Type`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -46,6 +47,8 @@ pub struct Exporter {
     findings: Arc<Board>,
     /// How the servers behind are.
     nodes: Arc<NodeSeries>,
+    /// Whose rules' counts are shown.
+    policy: policy::Published,
     started: Instant,
 }
 
@@ -79,16 +82,23 @@ impl Exporter {
             recorder: Arc::new(recorder),
             findings: Arc::default(),
             nodes: Arc::default(),
+            policy: policy::Published::default(),
             started: crate::clock::now(),
         };
         exporter.register_constants();
         exporter
     }
 
-    /// The same exporter, which also shows what stands on `findings` and how the servers are.
+    /// The same exporter, which also shows what stands on `findings`, how the servers are, and what the
+    /// rules of the policy in force have met.
     #[must_use]
-    pub fn showing(self, findings: Arc<Board>, nodes: Arc<NodeSeries>) -> Self {
-        Self { findings, nodes, ..self }
+    pub fn showing(
+        self,
+        findings: Arc<Board>,
+        nodes: Arc<NodeSeries>,
+        policy: policy::Published,
+    ) -> Self {
+        Self { findings, nodes, policy, ..self }
     }
 
     /// Makes this exporter the process's recorder, so that [`control`] counts into it.
@@ -119,6 +129,7 @@ impl Exporter {
         }
         self.write_findings(&mut page);
         self.nodes.write(&mut page);
+        rules::write(&mut page, &self.policy.load());
         if let Some(seconds) = process.cpu_seconds {
             let family = "process_cpu_seconds_total";
             text::write_fractional_counter(&mut page, family, families::help(family), seconds);

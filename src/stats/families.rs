@@ -5,7 +5,9 @@
 //! `docs/metrics.md`, in both directions. What surprises: the readers are boxed closures. They run
 //! once a scrape, never for a command.
 
-use super::labels::{ClosedReason, DialFailure, ErrorClass, LaneLost, Redirected, Resent};
+use super::labels::{
+    ClosedReason, DialFailure, ErrorClass, LaneLost, Paced, Redirected, Resent, Rewritten,
+};
 use super::{Counter, WorkerStats};
 
 /// Commands by name and outcome; its series are registered when first counted.
@@ -73,6 +75,9 @@ breakwater_bound_probes_total            Questions how much a command would read
 breakwater_bound_refused_total           Commands refused because they would read too much.
 breakwater_bound_unmeasured_total        Commands that went although their size could not be told.
 breakwater_bound_slipped_total           Commands that went and turned out to be too large.
+breakwater_rewrites_total                Commands in whose place a rule sent something else.
+breakwater_rewrite_pages_total           Pages of which answers were put together.
+breakwater_paced_total                   Commands that came sooner than a rule allows.
 breakwater_script_loads_total            Sources sent to the node in front of an EVALSHA.
 breakwater_script_loads_refused_total    Such sources that the node refused.
 breakwater_libraries_restored_total      Libraries of functions loaded again into an empty node.
@@ -110,6 +115,11 @@ breakwater_readonly_mode                 1 while writes are refused.
 breakwater_resolver_changes_total        Answers of the resolver that differ from the one before.
 breakwater_resolver_failures_total       Questions that the resolver did not answer, by how it failed.
 breakwater_resolver_stale_answers_total     Dials to addresses that the resolver had said before.
+breakwater_policy_version                Number of the policy in force: each change is one more.
+breakwater_policy_rules                  Rules of the policy in force, by who made them.
+breakwater_policy_reloads_total          Policy files that were judged, by what became of them.
+breakwater_policy_last_reload_successful 0 if the newest policy file was refused.
+breakwater_policy_hits_total             Commands that rules matched, by rule and what became of them.
 breakwater_config_last_reload_successful 0 if the newest configuration was refused.
 breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
 breakwater_build_info                    Always 1; the label is the version that runs.
@@ -246,6 +256,16 @@ pub(super) fn counters() -> Vec<Series<u64>> {
         let label = ("reason", reason.as_str());
         labelled(family, label, move |worker| worker.redirected(reason))
     }));
+    let family = "breakwater_rewrites_total";
+    all.extend(
+        Rewritten::ALL.map(|how| {
+            labelled(family, ("how", how.as_str()), move |worker| worker.rewritten(how))
+        }),
+    );
+    let family = "breakwater_paced_total";
+    all.extend(Paced::ALL.map(|outcome| {
+        labelled(family, ("outcome", outcome.as_str()), move |worker| worker.paced(outcome))
+    }));
     let family = "breakwater_commands_resent_total";
     all.extend(Resent::ALL.map(|reason| {
         let label = ("reason", reason.as_str());
@@ -268,6 +288,7 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_bound_refused_total", |it| &it.bound_refused),
         plain("breakwater_bound_unmeasured_total", |it| &it.bound_unmeasured),
         plain("breakwater_bound_slipped_total", |it| &it.bound_slipped),
+        plain("breakwater_rewrite_pages_total", |it| &it.pages),
         plain("breakwater_script_loads_total", |it| &it.script_loads),
         plain("breakwater_script_loads_refused_total", |it| &it.script_loads_refused),
         plain("breakwater_panics_total", |it| &it.panics),

@@ -9,8 +9,10 @@
 // INV-11: a label value is one of the words below or the name of a command of the table.
 
 mod node;
+mod policy;
 
 pub use node::NodeState;
+pub use policy::{Paced, Rewritten};
 
 /// How a command of a client ended: each command is counted under exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -601,6 +603,8 @@ mod tests {
         check(&NodeState::ALL.map(|it| (it as usize, it.as_str())));
         check(&Redirected::ALL.map(|it| (it as usize, it.as_str())));
         check(&Resent::ALL.map(|it| (it as usize, it.as_str())));
+        check(&Rewritten::ALL.map(|it| (it as usize, it.as_str())));
+        check(&Paced::ALL.map(|it| (it as usize, it.as_str())));
         check(&Reload::ALL.map(|it| (it as usize, it.as_str())));
         check(&ResolverFailure::ALL.map(|it| (it as usize, it.as_str())));
         check(&RefreshTrigger::ALL.map(|it| (it as usize, it.as_str())));

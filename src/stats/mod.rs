@@ -14,12 +14,15 @@ pub mod histogram;
 pub mod labels;
 pub mod nodes;
 mod process;
+mod rules;
 mod text;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use histogram::Histogram;
-use labels::{ClosedReason, DialFailure, ErrorClass, LaneLost, Outcome, Redirected, Resent};
+use labels::{
+    ClosedReason, DialFailure, ErrorClass, LaneLost, Outcome, Paced, Redirected, Resent, Rewritten,
+};
 
 /// A number that only rises. One writer, any number of readers.
 #[derive(Debug, Default)]
@@ -121,6 +124,8 @@ pub struct WorkerStats {
     pub bound_unmeasured: Counter,
     /// Commands that went and turned out to have read too much.
     pub bound_slipped: Counter,
+    /// Pages of which answers were put together.
+    pub pages: Counter,
     /// Panics that were caught at the edge of a session or a lane.
     pub panics: Counter,
     /// From the arrival of a command to the moment it was handed to the kernel, in µs.
@@ -134,6 +139,8 @@ pub struct WorkerStats {
     dials_failed: [Counter; DialFailure::ALL.len()],
     resent: [Counter; Resent::ALL.len()],
     redirected: [Counter; Redirected::ALL.len()],
+    rewritten: [Counter; Rewritten::ALL.len()],
+    paced: [Counter; Paced::ALL.len()],
     /// One row of outcomes for each command of the table, by its dense index.
     commands: Box<[[Counter; Outcome::ALL.len()]]>,
     /// The row of every name that the table lacks.
@@ -235,6 +242,7 @@ impl WorkerStats {
             subscriptions_moved: Counter::default(),
             replica_reads: Counter::default(),
             writes_guarded: Counter::default(),
+            pages: Counter::default(),
             script_loads: Counter::default(),
             script_loads_refused: Counter::default(),
             bound_probes: Counter::default(),
@@ -251,6 +259,8 @@ impl WorkerStats {
             dials_failed: Default::default(),
             resent: Default::default(),
             redirected: Default::default(),
+            rewritten: Default::default(),
+            paced: Default::default(),
             commands: (0..commands).map(|_| Default::default()).collect(),
             other_commands: Default::default(),
         }
@@ -305,6 +315,18 @@ impl WorkerStats {
         &self.resent[reason as usize]
     }
 
+    /// Commands that a rule rewrote in that way.
+    #[inline]
+    pub fn rewritten(&self, how: Rewritten) -> &Counter {
+        &self.rewritten[how as usize]
+    }
+
+    /// Commands that came sooner than a rule allows.
+    #[inline]
+    pub fn paced(&self, outcome: Paced) -> &Counter {
+        &self.paced[outcome as usize]
+    }
+
     /// Number of commands of the table, without the row for other names.
     pub fn commands(&self) -> usize {
         self.commands.len()
@@ -349,6 +371,8 @@ mod tests {
         counters.extend(LaneLost::ALL.map(|it| &raw const *stats.lane_lost(it)));
         counters.extend(LaneLost::ALL.map(|it| &raw const *stats.subscriber_link_lost(it)));
         counters.extend(DialFailure::ALL.map(|it| &raw const *stats.dial_failed(it)));
+        counters.extend(Rewritten::ALL.map(|it| &raw const *stats.rewritten(it)));
+        counters.extend(Paced::ALL.map(|it| &raw const *stats.paced(it)));
         counters.extend(Redirected::ALL.map(|it| &raw const *stats.redirected(it)));
         counters.extend(Resent::ALL.map(|it| &raw const *stats.resent(it)));
         let distinct: HashSet<_> = counters.iter().collect();

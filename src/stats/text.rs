@@ -74,7 +74,9 @@ pub(super) fn write_rows<'a>(
     for (labels, value) in rows {
         let labels: Vec<String> =
             labels.iter().map(|(label, text)| format!("{label}=\"{}\"", escaped(text))).collect();
-        let _ = writeln!(out, "{name}{{{}}} {value}", labels.join(","));
+        let braced =
+            if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(out, "{name}{braced} {value}");
     }
 }
 

@@ -113,12 +113,13 @@ pub fn fitted(table: Table, node: &Node) -> Table {
         .writes_watched(node.settings.guards.watch_writes())
 }
 
-/// The table with those commands made local that are answered here before this kind of upstream
-/// only: PING where it is to be so, CLUSTER in front of a cluster, and SENTINEL in front of a master
-/// behind Sentinels. Of CLUSTER two are about keys and go to the keys' node, unless there is to be no
+/// The table with PROXY, and with those commands made local that are answered here before this kind of
+/// upstream only: PING where it is to be so, CLUSTER in front of a cluster, and SENTINEL in front of a
+/// master behind Sentinels. Of CLUSTER two are about keys and go to the keys' node, unless there is to be no
 /// cluster.
 #[must_use]
 pub fn with_our_answers(table: Table, settings: &UpstreamSettings) -> Table {
+    let table = table.with_ours("proxy", -2);
     let table = match settings.sentinel {
         Some(_) => table.with_ours("sentinel", -2),
         None => table,

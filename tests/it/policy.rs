@@ -7,7 +7,10 @@
 mod bounds;
 mod catalogue;
 mod denials;
+mod emergency;
 mod guide;
+mod knowing;
+mod reload;
 
 use crate::support::RedisServer;
 

@@ -157,6 +157,13 @@ impl Sizes {
         if is_tried { Weight::Unknown } else { Weight::Small }
     }
 
+    /// The size of a subject, if it was seen within the time in which it is believed.
+    #[must_use]
+    pub fn last(&self, subject: Subject, now: Micros) -> Option<u64> {
+        let (total, at) = self.known.get(subject.whole)?;
+        (now.saturating_sub(at) <= BELIEVED_FOR).then_some(total)
+    }
+
     /// A size has come to be known.
     pub fn note(&mut self, subject: Subject, total: u64, now: Micros) {
         let known = self.known.get(subject.whole);

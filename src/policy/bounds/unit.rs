@@ -3,6 +3,8 @@
 //! Owns the noun behind a number and what to do instead, where the operator has said nothing. Never
 //! decides.
 
+use crate::policy::offence;
+
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -51,6 +53,12 @@ impl Unit {
             Self::Comparisons => "comparisons",
             Self::Drawn(noun) => noun,
         }
+    }
+
+    /// The same, as reports count.
+    #[must_use]
+    pub fn reported(self) -> offence::Unit {
+        if self.noun() == "bytes" { offence::Unit::Bytes } else { offence::Unit::Elements }
     }
 
     /// What to do instead.

@@ -16,7 +16,9 @@ use super::commands::Vocabulary;
 use super::{Read, WrittenRule};
 use crate::config::checker::{Checker, Place, one_of};
 use crate::config::quantity::{MINUTE, SECOND, Size, Time, ZERO};
-use crate::policy::rule::{Action, Bound, Commands, Pace, Paging, Per, Rewrite};
+use crate::policy::bounds::questions;
+use crate::policy::pace::{Pace, Per};
+use crate::policy::rule::{Action, Bound, Commands, Paging, Rewrite};
 
 /// The action of a rule. Where it cannot be told there is a complaint, and the answer is of no use.
 pub(super) fn action(
@@ -35,7 +37,7 @@ pub(super) fn action(
         "allow" => Action::Allow,
         "observe" => Action::Observe,
         "deny" => Action::Deny,
-        "bound" => Action::Bound(bound(checker, written, word)),
+        "bound" => Action::Bound(bound(checker, vocabulary, written, word)),
         "rewrite" => Action::Rewrite(rewrite(checker, vocabulary, commands, written, word)),
         "pace" => Action::Pace(Arc::new(pace(checker, written, word))),
         other => {
@@ -88,7 +90,13 @@ fn at<T>(written: Option<&Spanned<T>>) -> Option<Range<usize>> {
     written.map(Spanned::span)
 }
 
-fn bound(checker: &mut Checker, written: &WrittenRule, word: &Spanned<String>) -> Bound {
+fn bound(
+    checker: &mut Checker,
+    vocabulary: &Vocabulary,
+    written: &WrittenRule,
+    word: &Spanned<String>,
+) -> Bound {
+    only_measurable(checker, vocabulary, written);
     let limit = match &written.limit {
         Some(limit) => checker.size("limit", limit, Size(1)..=Size(usize::MAX >> 1)) as u64,
         None => {
@@ -103,6 +111,22 @@ fn bound(checker: &mut Checker, written: &WrittenRule, word: &Spanned<String>) -
         &[("adaptive", false), ("always", true)],
     );
     Bound { limit, is_always: is_always.unwrap_or_default() }
+}
+
+/// Complains about each command that is named and has no size: the rule would let it pass for ever.
+/// Of a category those are bounded that can be.
+fn only_measurable(checker: &mut Checker, vocabulary: &Vocabulary, written: &WrittenRule) {
+    for name in written.commands.iter().flat_map(|names| names.get_ref()) {
+        let spec = vocabulary.find(name.get_ref()).filter(|spec| !spec.is_container);
+        if spec.is_some_and(|spec| !questions::can_measure(spec)) {
+            let what = format!("'{}' cannot be bounded", name.get_ref());
+            checker.complain(
+                name,
+                what,
+                "nothing tells its size before it runs; use deny or pace, or see docs/policy.md for those that can be",
+            );
+        }
+    }
 }
 
 /// What may stand in `to`, and for which commands.

@@ -51,6 +51,11 @@ impl Vocabulary {
         commands
     }
 
+    /// The built-in command of this name, as a rule spells it.
+    pub(super) fn find(&self, name: &str) -> Option<&Spec> {
+        self.table.find(name)
+    }
+
     /// The built-in commands among them.
     pub(super) fn specs<'a>(&'a self, commands: &'a Commands) -> impl Iterator<Item = &'a Spec> {
         let numbers = (0_u16..).zip(&commands.builtin).filter(|(_, is_meant)| **is_meant);

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::command::table::Table;
-use crate::policy::rule::{Action, Bound, Mode, Pace, Paging, Per, Rewrite, Shape, Who};
+use crate::policy::pace::{Pace, Per};
+use crate::policy::rule::{Action, Bound, Mode, Paging, Rewrite, Shape, Who};
 
 /// 2027-01-01T00:00:00Z.
 const CLOCK: Clock = Clock { now: 5_000_000, unix: 1_798_761_600 };
@@ -218,6 +219,10 @@ fn what_could_never_match_or_never_act_is_an_error() {
             "p:1:1: a rule without an action; write action = \"deny\", or allow, observe, bound, rewrite or pace",
         ),
         ("action = \"bound\"", "p:3:10: a bound without a limit; write limit = 10000"),
+        (
+            "action = \"bound\"\nlimit = 5\ncommands = [\"HGETALL\", \"@read\", \"GETBIT\"]",
+            "p:5:35: 'GETBIT' cannot be bounded; nothing tells its size before it runs; use deny or pace, or see docs/policy.md for those that can be",
+        ),
         (
             "action = \"rewrite\"\ncommands = [\"DEL\"]",
             "p:3:10: a rewrite that does not say to what; write to = \"…\": unlink, async, scan, clamp, batch",

@@ -19,6 +19,7 @@ pub mod cluster;
 mod cluster_help;
 mod connection;
 pub mod hello;
+mod proxy;
 mod sentinel;
 
 #[cfg(test)]
@@ -59,6 +60,7 @@ pub fn answer(
             cluster::cluster(worker, topology, session, spec, command);
         }
         "sentinel" => sentinel::sentinel(worker, topology, session, command),
+        "proxy" => proxy::proxy(worker, topology, session, command),
         "auth" => auth::auth(worker, session, command),
         "hello" => hello::hello(worker, topology, session, command),
         "client|id" => client::id(worker, session),

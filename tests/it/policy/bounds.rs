@@ -261,6 +261,29 @@ fn preflight_always_lets_none_slip_through() {
 }
 
 #[test]
+fn while_it_only_observes_nothing_is_asked_and_what_replies_tell_is_reported() {
+    let redis = RedisServer::start();
+    fill(&mut redis.client(), "", 2_000);
+    redis.client().ask("RENAME hash user:alice:cart");
+    redis.client().ask("HSET user:bob:cart a 1");
+    let policy = bound("HGETALL, SRANDMEMBER", 1_000, "always") + "mode = \"observe\"\n";
+    let proxy = Proxy::guarding(&redis.url(), &policy).ready();
+    let mut client = proxy.client();
+    // The catalogue has a limit of its own, ten times as high; its questions are not of interest here.
+    for _ in 0..3 {
+        assert!(client.ask("HGETALL user:alice:cart").starts_with(b"*4000\r\n"));
+        assert!(client.ask("HGETALL user:bob:cart").starts_with(b"*2\r\n"));
+    }
+    assert!(client.ask("SRANDMEMBER set -1001").starts_with(b"*1001\r\n"));
+    let page = proxy.http("/policy").1;
+    // The first giant was known only by its reply.
+    for words in ["hits 7, refused 0, would have refused 3", "2000 elements", "1001 elements"] {
+        assert!(page.contains(words), "{words} is missing in {page}");
+    }
+    assert!(!page.contains("alice"), "{page}");
+}
+
+#[test]
 fn databases_are_kept_apart() {
     let redis = RedisServer::start();
     fill(&mut redis.client(), "", 2_000);
@@ -307,9 +330,27 @@ fn in_a_cluster_the_owner_of_the_slot_is_asked_wherever_it_has_gone() {
         }
     };
     refused(&mut client);
+    for tag in &keys[..2] {
+        client.ask(&format!("HSET small{tag} a 1"));
+        let block = [
+            "MULTI".to_owned(),
+            format!("HGETALL small{tag}"),
+            format!("HGETALL hash{tag}"),
+            "EXEC".to_owned(),
+            "MULTI".to_owned(),
+            format!("HGETALL small{tag}"),
+            format!("SET never{tag} 1"),
+            "EXEC".to_owned(),
+        ];
+        client.send(block.map(|words| line(&words)).concat());
+        let answers = client.frames(8);
+        assert!(answers[2].starts_with(b"-ERR breakwater: HGETALL hash"));
+        assert!(answers[3].starts_with(b"-EXECABORT"));
+        assert_eq!(answers[7], b"*2\r\n*2\r\n$1\r\na\r\n$1\r\n1\r\n+OK\r\n");
+    }
     cluster.move_slot(share(0, 3).0, 0, 1);
     refused(&mut client);
-    assert_eq!((cluster.calls("hgetall"), cluster.calls("sunion")), (0, 0));
+    assert_eq!((cluster.calls("hgetall"), cluster.calls("sunion")), (2, 0), "the small ones");
     let apart = client.text(&format!("SUNION nothing{} nothing{}", keys[0], keys[1]));
     assert!(apart.starts_with("-CROSSSLOT"), "{apart}");
 }

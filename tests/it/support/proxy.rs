@@ -162,6 +162,16 @@ impl Proxy {
         self.request(&head, body).expect("the admin port answers")
     }
 
+    /// Status and body of a DELETE on the admin port.
+    pub(crate) fn delete(&self, path: &str) -> (u16, String) {
+        self.request(&format!("DELETE {path} HTTP/1.1\r\n"), "").expect("the admin port answers")
+    }
+
+    /// Where its admin port is.
+    pub(crate) fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.admin)
+    }
+
     fn request(&self, head: &str, body: &str) -> std::io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin))?;
         stream.set_read_timeout(Some(PATIENCE))?;

@@ -1,0 +1,61 @@
+//! Noting what a rule has met: how often, and who it was.
+//!
+//! Owns what of a command and its client may be kept: names, the kind of the first key, a size. Never
+//! a key or a value (INV-11). What surprises: a rule that lets a command go on is only counted, unless
+//! its action is to observe; looking at everybody who is well would cost each of them a lock.
+
+use super::judge;
+use crate::clock;
+use crate::command::Command;
+use crate::command::spec::Spec;
+use crate::events;
+use crate::policy::offence::{Deed, Offence, Unit, folded, shortened};
+use crate::policy::rule::{Action, Rule};
+use crate::session::state::Session;
+use crate::worker::Worker;
+
+/// A rule has matched a command whose keys are in `worker.keys`, and this became of it. `size`: how
+/// much it would have read, if that is known.
+pub fn met(
+    worker: &Worker,
+    session: &Session,
+    spec: &Spec,
+    command: Command<'_>,
+    (rule, deed): (&Rule, Deed),
+    size: Option<(u64, Unit)>,
+) {
+    rule.tally.count(deed);
+    if deed == Deed::Passed && rule.action != Action::Observe {
+        return;
+    }
+    let (size, unit) = size.unwrap_or_else(|| match worker.keys.len() {
+        0 | 1 => (command.frame().len() as u64, Unit::Bytes),
+        several => (several as u64, Unit::Keys),
+    });
+    let name = judge::as_caller(session, |caller| shortened(caller.name));
+    let offence = Offence {
+        at: clock::unix_seconds(),
+        client: session.client.id,
+        address: session.client.address.clone(),
+        name,
+        command: spec.name.to_string(),
+        pattern: pattern(worker, spec, command),
+        size,
+        unit,
+    };
+    if deed == Deed::Passed {
+        events::rule_met(&rule.name, &offence);
+    } else {
+        worker.shared.ledger.report.count(&rule.name, deed, &offence);
+    }
+    rule.tally.sight(offence);
+}
+
+/// What kind of key the command names first; of KEYS, what it looks for.
+fn pattern(worker: &Worker, spec: &Spec, command: Command<'_>) -> String {
+    let first = match worker.keys.first() {
+        Some(key) => command.argument(key.index as usize),
+        None => command.argument(1).filter(|_| &*spec.name == "keys"),
+    };
+    first.map_or_else(|| "-".to_owned(), folded)
+}

@@ -1,0 +1,165 @@
+//! From one policy to the next: what is the same stays the same, and the rest can be told.
+//!
+//! Owns the comparison of rules. A rule that says what it said before is carried over as it is, with
+//! its tally and whatever its pace has measured; a log line says what was added, removed and changed,
+//! by name. Never publishes. What surprises: a rule that only moved counts as changed nowhere, but
+//! the order is compared too, because the first match decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::rule::Rule;
+use crate::clock::{Micros, SECOND};
+
+/// How two lists of rules differ, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Diff {
+    /// Only in the newer.
+    pub added: Vec<String>,
+    /// Only in the older.
+    pub removed: Vec<String>,
+    /// In both, and not the same.
+    pub changed: Vec<String>,
+    /// Whether those of both stand in another order.
+    pub is_reordered: bool,
+}
+
+/// The newer rules, with each that is the same as an older one replaced by that, and how they differ.
+#[must_use]
+pub fn carried_over(older: &[Arc<Rule>], newer: &[Arc<Rule>]) -> (Vec<Arc<Rule>>, Diff) {
+    let mut left: HashMap<&str, (usize, &Arc<Rule>)> =
+        older.iter().enumerate().map(|(place, rule)| (&*rule.name, (place, rule))).collect();
+    let mut diff = Diff::default();
+    let mut furthest = 0;
+    let mut rules = Vec::with_capacity(newer.len());
+    for rule in newer {
+        let Some((place, before)) = left.remove(&*rule.name) else {
+            diff.added.push(rule.name.to_string());
+            rules.push(Arc::clone(rule));
+            continue;
+        };
+        diff.is_reordered |= place < furthest;
+        furthest = furthest.max(place);
+        let is_same = says_the_same(before, rule);
+        if !is_same {
+            diff.changed.push(rule.name.to_string());
+        }
+        rules.push(Arc::clone(if is_same { before } else { rule }));
+    }
+    let is_gone = |rule: &&Arc<Rule>| left.contains_key(&*rule.name);
+    diff.removed = older.iter().filter(is_gone).map(|rule| rule.name.to_string()).collect();
+    (rules, diff)
+}
+
+/// Whether two rules do the same, whatever they have met. Taken apart whole, so that a field which
+/// is added to rules cannot be forgotten here.
+fn says_the_same(one: &Rule, other: &Rule) -> bool {
+    let Rule {
+        name,
+        origin,
+        commands,
+        keys,
+        who,
+        shape,
+        action,
+        mode,
+        canary,
+        expires,
+        message,
+        tally: _,
+    } = one;
+    (name, origin, mode, canary) == (&other.name, &other.origin, &other.mode, &other.canary)
+        && commands == &other.commands
+        && (keys, who, shape) == (&other.keys, &other.who, &other.shape)
+        && (action, message) == (&other.action, &other.message)
+        && is_same_end(*expires, other.expires)
+}
+
+/// Ends are counted from the reading of a file, so the same one is found again a little aside.
+fn is_same_end(one: Option<Micros>, other: Option<Micros>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one.abs_diff(other) < SECOND,
+        (one, other) => one == other,
+    }
+}
+
+// === impl Diff ===
+
+impl Diff {
+    /// Whether there is no difference.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// In words, at most [`NAMES_MAX`] names of each kind.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let kinds =
+            [("added", &self.added), ("removed", &self.removed), ("changed", &self.changed)];
+        let mut parts: Vec<String> = kinds
+            .iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|it| named(it.0, it.1))
+            .collect();
+        if self.is_reordered {
+            parts.push("rules stand in another order".to_owned());
+        }
+        if parts.is_empty() { "no rule differs".to_owned() } else { parts.join("; ") }
+    }
+}
+
+fn named(what: &str, names: &[String]) -> String {
+    let shown = names.get(..names.len().min(NAMES_MAX)).unwrap_or_default().join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => format!("{what} {shown}"),
+        more => format!("{what} {shown} and {more} more"),
+    }
+}
+
+/// Most names of one kind in a log line.
+const NAMES_MAX: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::rule::{Action, Commands, Mode, Origin};
+
+    fn rule(name: &str, message: &str) -> Arc<Rule> {
+        Arc::new(Rule {
+            name: name.into(),
+            origin: Origin::File,
+            commands: Commands { all: true, ..Commands::default() },
+            keys: None,
+            who: None,
+            shape: Vec::new(),
+            action: Action::Deny,
+            mode: Mode::Enforce,
+            canary: 100,
+            expires: None,
+            message: Some(message.into()),
+            tally: Arc::default(),
+        })
+    }
+
+    #[test]
+    fn what_stays_keeps_its_tally_and_what_changes_does_not() {
+        let older = [rule("same", "a"), rule("changed", "a"), rule("gone", "a")];
+        older.iter().for_each(|rule| rule.tally.note(true));
+        let newer = [rule("new", "a"), rule("same", "a"), rule("changed", "b")];
+        let (rules, diff) = carried_over(&older, &newer);
+        assert!(Arc::ptr_eq(&rules[1], &older[0]));
+        assert_eq!(rules.iter().map(|rule| rule.tally.hits()).collect::<Vec<_>>(), [0, 1, 0]);
+        assert_eq!(diff.words(), "added new; removed gone; changed changed");
+    }
+
+    #[test]
+    fn another_order_is_a_difference_and_an_end_a_moment_later_is_none() {
+        let older = [rule("a", "x"), rule("b", "x")];
+        let (_, diff) = carried_over(&older, &[rule("b", "x"), rule("a", "x")]);
+        assert_eq!(diff.words(), "rules stand in another order");
+        let ends = |at: Micros| Arc::new(Rule { expires: Some(at), ..(*rule("a", "x")).clone() });
+        assert!(carried_over(&[ends(9 * SECOND)], &[ends(9 * SECOND + 5)]).1.is_empty());
+        assert!(!carried_over(&[ends(9 * SECOND)], &[ends(19 * SECOND)]).1.is_empty());
+    }
+}
