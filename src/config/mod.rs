@@ -30,7 +30,7 @@ pub(crate) use self::file::CONFIGURATION_KEYS;
 pub use self::guards::{Confirm, GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
 pub use self::profile::Profile;
 pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
-pub use self::watch::{Expect, SlowlogSettings, WatchSettings};
+pub use self::watch::{Expect, ScriptSettings, SlowlogSettings, WatchSettings, Watchdog};
 
 use crate::cli::RunFlags;
 use crate::resp::limits::Limits;

@@ -80,7 +80,7 @@ pub fn carry_out(
                 let denied = Denied {
                     size: Some(why.into()),
                     message: format!("use {}", source.cursor_command()),
-                    ..Denied::by(rule, version, &spec.name)
+                    ..Denied::by(rule, version, &spec.name.to_uppercase())
                 };
                 let refusal = Refusal::Denied(Box::new(denied));
                 return Ruling::Done(refuse(worker, session, spec, &refusal));
@@ -251,7 +251,7 @@ fn too_large(pages: &Assembly, spec: &Spec, failure: &Failure) -> Refusal {
         }
         Failure::Odd | Failure::Told(_) => ("a page of its answer could not be read".into(), ""),
     };
-    let own = Denied::by(&pages.rule, pages.version, &spec.name);
+    let own = Denied::by(&pages.rule, pages.version, &spec.name.to_uppercase());
     let cursor = pages.source().cursor_command();
     let message = match (&*own.message, setting) {
         (_, "") => "ask again".to_owned(),

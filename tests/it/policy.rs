@@ -10,7 +10,9 @@ mod denials;
 mod emergency;
 mod guide;
 mod knowing;
+mod pace;
 mod reload;
+mod rewrite;
 
 use crate::support::RedisServer;
 
