@@ -412,7 +412,7 @@ mod tests {
         let good = folder.write("rules.toml", rule);
         let empty = folder.write("policy-empty.toml", "");
         let bad = folder.write("policy.toml", "[[rule]]\nname = \"r\"\naction = \"den\"\n");
-        let mixed = folder.write("mixed.toml", &format!("workers = 2\n{rule}"));
+        let mixed = folder.write("mixed.toml", format!("workers = 2\n{rule}"));
         let mut out = Vec::new();
         assert!(!check(&[good.clone(), empty.clone(), bad.clone(), mixed], &mut out).unwrap());
         let out = String::from_utf8(out).unwrap();

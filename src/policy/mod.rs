@@ -72,6 +72,8 @@ struct Plan {
     least: usize,
     /// Whether one of them asks who the client is.
     asks_who: bool,
+    /// Whether the last of them always decides, so that none behind it is ever tried.
+    is_closed: bool,
 }
 
 /// Makes a policy: the rules of a file, if there is one, before those of the profile. The file is
@@ -112,7 +114,7 @@ impl Policy {
             return Self { version, profile, ..Self::default() };
         }
         let mut plans: Vec<Plan> =
-            (0..=BUILTIN_COUNT).map(|index| Plan::new(index, profile, &rules)).collect();
+            Plan::all(profile, &rules);
         for id in GOVERNED {
             if let Some(plan) = plans.get_mut(id.stats_index()) {
                 // A script is judged by what is in it, whatever else rules say.
@@ -226,29 +228,34 @@ impl Policy {
 // === impl Plan ===
 
 impl Plan {
-    /// What these rules mean for the commands of one number.
-    fn new(index: usize, profile: Profile, rules: &[Arc<Rule>]) -> Self {
-        let mut plan = Self { least: usize::MAX, ..Self::default() };
+    /// What these rules mean for each number. One rule after the other, and for each all plans: there
+    /// are thousands of rules, and each is looked at once.
+    fn all(profile: Profile, rules: &[Arc<Rule>]) -> Vec<Self> {
+        let empty = Self { least: usize::MAX, ..Self::default() };
+        let mut plans = vec![empty; BUILTIN_COUNT + 1];
         for (place, rule) in (0_u32..).zip(rules) {
-            if !rule.commands.may_include(index) {
-                continue;
-            }
-            let is_last = rule.is_unconditional_for(index) && rule.always_decides(profile);
-            // That it may go on is what follows from no rule, too.
-            if is_last && rule.action == Action::Allow && rule.origin == Origin::Catalogue {
-                break;
-            }
-            match rule.keys {
-                None => plan.keyless.push(place),
-                Some(_) => plan.add_keyed(place, rules.len()),
-            }
-            plan.asks_who |= rule.asks_who();
-            plan.least = plan.least.min(rule.least_arguments());
-            if is_last {
-                break;
+            let always_decides = rule.always_decides(profile);
+            for (index, plan) in plans.iter_mut().enumerate() {
+                if !plan.is_closed && rule.commands.may_include(index) {
+                    plan.is_closed = always_decides && rule.is_unconditional_for(index);
+                    plan.add(place, rule, rules.len());
+                }
             }
         }
-        plan
+        plans
+    }
+
+    fn add(&mut self, place: u32, rule: &Rule, count: usize) {
+        // That it may go on is what follows from no rule, too.
+        if self.is_closed && rule.action == Action::Allow && rule.origin == Origin::Catalogue {
+            return;
+        }
+        match rule.keys {
+            None => self.keyless.push(place),
+            Some(_) => self.add_keyed(place, count),
+        }
+        self.asks_who |= rule.asks_who();
+        self.least = self.least.min(rule.least_arguments());
     }
 
     fn add_keyed(&mut self, place: u32, count: usize) {

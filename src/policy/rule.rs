@@ -227,8 +227,8 @@ impl Who {
     /// Whether this client is meant.
     #[must_use]
     pub fn include(&self, caller: &Caller<'_>) -> bool {
-        let is_listener = |listener: &Box<str>| **listener == *caller.listener;
-        (self.listeners.is_empty() || self.listeners.iter().any(is_listener))
+        let mut listeners = self.listeners.iter();
+        (self.listeners.is_empty() || listeners.any(|listener| **listener == *caller.listener))
             && fits_one(&self.users, caller.user)
             && fits_one(&self.names, caller.name)
             && fits_one(&self.libraries, caller.library)

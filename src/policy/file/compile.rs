@@ -186,12 +186,12 @@ fn suits(
     shapes: &[Shape],
     written: &WrittenRule,
 ) {
-    // Of commands that we do not know nothing can be said.
-    let is_foreign = |name: &Box<str>| !name.ends_with('|');
     let Some(place) = &written.commands else {
         return;
     };
-    if commands.strangers.iter().any(is_foreign) || !checker.is_whole {
+    // Of commands that we do not know nothing can be said.
+    let has_foreign = commands.strangers.iter().any(|name| !name.ends_with('|'));
+    if has_foreign || !checker.is_whole {
         return;
     }
     let mut some = vocabulary.specs(commands).peekable();
