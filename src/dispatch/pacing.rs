@@ -9,9 +9,10 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Dispatched, refuse};
+use super::{Dispatched, offender, refuse};
 use crate::command::Command;
 use crate::command::spec::Spec;
+use crate::policy::offence::Deed;
 use crate::policy::pace::{Bucket, Exhausted, Pace, Payer};
 use crate::policy::rule::{Action, Rule};
 use crate::policy::{Caller, Policy};
@@ -43,7 +44,8 @@ pub fn measure(
         session.paced.get_or_insert_default().begin(slot, worker.now);
         for (rule, pace) in std::iter::once(first).chain(paces) {
             if let Err(exhausted) = pay(worker, session, command, pace) {
-                return Some(too_fast(worker, session, spec, (policy, rule, pace), exhausted));
+                let what = (spec, command);
+                return Some(too_fast(worker, session, what, (policy, rule, pace), exhausted));
             }
         }
     }
@@ -98,11 +100,11 @@ fn turn(worker: &mut Worker, session: &mut Session, is_first: bool) -> Option<bo
 fn too_fast(
     worker: &mut Worker,
     session: &mut Session,
-    spec: &Spec,
+    (spec, command): (&Spec, Command<'_>),
     (policy, rule, pace): (&Policy, &Rule, &Pace),
     exhausted: Exhausted,
 ) -> Dispatched {
-    rule.tally.note(true);
+    offender::met(worker, session, spec, command, (rule, Deed::Refused), None);
     worker.stats.paced(Count::Refused).increment();
     let (rate, unit) = match exhausted {
         Exhausted::Commands => (pace.commands, "commands"),

@@ -12,10 +12,12 @@
 use std::sync::Arc;
 
 use super::judge::Ruling;
-use super::{Dispatched, batches, errand, gather, guards, refuse};
+use super::{Dispatched, batches, errand, gather, guards, offender, refuse};
 use crate::clock::{MILLISECOND, Micros, to_micros};
 use crate::command::Command;
+use crate::command::keys;
 use crate::command::spec::Spec;
+use crate::policy::offence::Deed;
 use crate::policy::rewrite::{Plan, Source};
 use crate::policy::rule::{Paging, Rewrite, Rule};
 use crate::refusal::Refusal;
@@ -166,14 +168,14 @@ pub fn go_on(
             return Dispatched::Wait;
         };
         if footing(topology, pages.source(), subject) != pages.footing {
-            return finish(worker, session, spec, Some(Failure::Moved));
+            return finish(worker, session, (spec, command), Some(Failure::Moved));
         }
         if let Some(answer) = errand.answers.pop() {
             worker.stats.pages.increment();
             pages.not_before = worker.now.saturating_add(to_micros(pages.paging().every));
             match page(pages, answer) {
                 Ok(false) => {}
-                end => return finish(worker, session, spec, end.err()),
+                end => return finish(worker, session, (spec, command), end.err()),
             }
         }
         let waited = worker.now.saturating_sub(pages.since);
@@ -213,13 +215,17 @@ fn page(pages: &mut Assembly, answer: Answer) -> Result<bool, Failure> {
 fn finish(
     worker: &mut Worker,
     session: &mut Session,
-    spec: &Spec,
+    (spec, command): (&Spec, Command<'_>),
     failure: Option<Failure>,
 ) -> Dispatched {
     let Some(pages) = session.errand.take().and_then(|errand| errand.pages) else {
         return Dispatched::Wait;
     };
-    pages.rule.tally.note(failure.is_some());
+    let is_refused = failure.as_ref().is_some_and(|it| !matches!(it, Failure::Told(_)));
+    let deed = if is_refused { Deed::Refused } else { Deed::Passed };
+    // Others have looked for theirs since this command was judged.
+    let _ = keys::keys(spec, &command, &mut worker.keys);
+    offender::met(worker, session, spec, command, (&pages.rule, deed), None);
     let (reply, outcome) = match failure {
         None => (pages.finish(session.protocol), Outcome::Ok),
         Some(Failure::Told(line)) => (line, Outcome::ErrorReply),

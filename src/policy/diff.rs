@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::rule::Rule;
+use super::rule::{Action, Rule};
 use crate::clock::{Micros, SECOND};
 
 /// How two lists of rules differ, by name.
@@ -44,11 +44,21 @@ pub fn carried_over(older: &[Arc<Rule>], newer: &[Arc<Rule>]) -> (Vec<Arc<Rule>>
         if !is_same {
             diff.changed.push(rule.name.to_string());
         }
-        rules.push(Arc::clone(if is_same { before } else { rule }));
+        rules.push(if is_same { Arc::clone(before) } else { with_pace_of(before, rule) });
     }
     let is_gone = |rule: &&Arc<Rule>| left.contains_key(&*rule.name);
     diff.removed = older.iter().filter(is_gone).map(|rule| rule.name.to_string()).collect();
     (rules, diff)
+}
+
+/// A changed rule; if its pace has not changed, what was taken is not given back.
+fn with_pace_of(before: &Rule, rule: &Arc<Rule>) -> Arc<Rule> {
+    match (&before.action, &rule.action) {
+        (Action::Pace(old), Action::Pace(new)) if old == new => {
+            Arc::new(Rule { action: Action::Pace(Arc::clone(old)), ..Rule::clone(rule) })
+        }
+        _ => Arc::clone(rule),
+    }
 }
 
 /// Whether two rules do the same, whatever they have met. Taken apart whole, so that a field which
@@ -123,7 +133,8 @@ const NAMES_MAX: usize = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::rule::{Action, Commands, Mode, Origin};
+    use crate::policy::pace::{Pace, Payer, Per};
+    use crate::policy::rule::{Commands, Mode, Origin};
 
     fn rule(name: &str, message: &str) -> Arc<Rule> {
         Arc::new(Rule {
@@ -140,6 +151,25 @@ mod tests {
             message: Some(message.into()),
             tally: Arc::default(),
         })
+    }
+
+    #[test]
+    fn a_pace_forgives_nothing_because_its_rule_is_worded_anew() {
+        let paced = |rate, message| {
+            let pace = Pace::new(Some(rate), None, std::time::Duration::ZERO, Per::Rule);
+            let rule = Rule::clone(&rule("slow", message));
+            Arc::new(Rule { action: Action::Pace(Arc::new(pace)), ..rule })
+        };
+        let takes = |rule: &Rule| match &rule.action {
+            Action::Pace(pace) => pace.bucket(&Payer::default(), 0).take(0, 0, pace.wait).is_ok(),
+            _ => unreachable!("it is a pace"),
+        };
+        let older = [paced(1, "a")];
+        assert!(takes(&older[0]) && !takes(&older[0]));
+        let (same, _) = carried_over(&older, &[paced(1, "b")]);
+        assert!(!takes(&same[0]) && same[0].message.as_deref() == Some("b"));
+        let (faster, _) = carried_over(&older, &[paced(2, "a")]);
+        assert!(takes(&faster[0]));
     }
 
     #[test]

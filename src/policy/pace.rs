@@ -107,13 +107,6 @@ impl Pace {
         Self { commands, bytes, wait, per, buckets: Buckets::default() }
     }
 
-    /// This pace, or, if nothing about it has changed, that of the policy before, with all that was
-    /// taken: a reload must not be a way to start anew.
-    #[must_use]
-    pub fn inherit(self: Arc<Self>, old: &Arc<Self>) -> Arc<Self> {
-        if *self == **old { Arc::clone(old) } else { self }
-    }
-
     /// The bucket that `payer` takes from.
     #[must_use]
     pub fn bucket(&self, payer: &Payer<'_>, now: Micros) -> Arc<Bucket> {
@@ -351,16 +344,6 @@ mod tests {
         let later = of(u64::MAX, 3 * SECOND);
         assert!(!Arc::ptr_eq(&later, &pace.common()));
         assert_eq!(pace.buckets.known.len(), 1);
-    }
-
-    #[test]
-    fn a_reload_of_the_same_settings_forgives_nothing() {
-        let old = Arc::new(pace(1, Duration::ZERO));
-        assert_eq!(taken(&old, 0, 0, 2).len(), 1);
-        let same = Arc::new(pace(1, Duration::ZERO)).inherit(&old);
-        assert!(Arc::ptr_eq(&same, &old));
-        let other = Arc::new(pace(2, Duration::ZERO)).inherit(&old);
-        assert_eq!(taken(&other, 0, 0, 5).len(), 2);
     }
 
     proptest! {

@@ -301,7 +301,7 @@ fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason
         return None;
     }
     // Half a command is no activity: Redis closes such a client as well.
-    let is_idle = session.replies.pending() == 0 && owed == 0;
+    let is_idle = session.replies.pending() == 0 && owed == 0 && !session.waits_for_its_turn(now);
     let last = session.active_at.max(session.written_at);
     (is_idle && since(last) >= limit).then_some(ClosedReason::Idle)
 }

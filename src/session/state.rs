@@ -268,6 +268,12 @@ impl Session {
         self.out.unsent() + self.replies.held()
     }
 
+    /// Whether we are what its next command waits for: for pages, for a size, for its pace.
+    #[must_use]
+    pub fn waits_for_its_turn(&self, now: Micros) -> bool {
+        self.errand.is_some() || self.paced.as_ref().is_some_and(|paced| now < paced.at)
+    }
+
     /// Bytes of replies that are held until others come with which they become one.
     #[must_use]
     pub fn gathered(&self) -> usize {

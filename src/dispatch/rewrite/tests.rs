@@ -370,3 +370,17 @@ fn an_answer_in_pages_is_charged_whole_and_its_command_once() {
     bucket.charge(now, 150_000);
     assert_eq!(bucket.take(now, 1, Duration::ZERO), Err(Exhausted::Bytes));
 }
+
+#[test]
+fn whoever_waits_for_us_is_not_idle() {
+    let (mut rig, ann) = under(Rig::new(), [scan(), paced(Some(1), None, 60_000)].concat());
+    let bob = rig.client();
+    rig.say(ann, &line("HGETALL h"));
+    answer(&mut rig, "*2\r\n$1\r\n7\r\n*0\r\n");
+    rig.say(bob, &line("GET a").repeat(2));
+    let now = rig.worker.now;
+    for client in [ann, bob] {
+        let session = rig.worker.sessions.get(client).unwrap();
+        assert!(session.waits_for_its_turn(now), "{client:?}");
+    }
+}

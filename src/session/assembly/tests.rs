@@ -1,4 +1,7 @@
 //! Pages that become an answer, whatever they hold.
+//!
+//! Owns the shapes that pages may have, good and bad. What surprises: what is counted against a cap
+//! is the same however the elements came, so these numbers may be exact.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
