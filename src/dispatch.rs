@@ -136,7 +136,7 @@ pub fn dispatch(
         return refuse_doubtful(worker, topology, session, spec);
     }
     // 3. What a rule speaks of is judged: it is refused, waits, or something else goes in its place.
-    if session.errand.is_some() || worker.policy.load().speaks_of(spec.id) {
+    if session.errand.is_some() || worker.policy.load().looks_at(spec.id, command.len()) {
         match judge::judge(worker, topology, session, identity, spec, command) {
             Ruling::Goes => {}
             Ruling::Done(done) => return done,

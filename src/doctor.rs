@@ -200,7 +200,7 @@ fn of_map(map: &crate::topology::slots::SlotMap, upstream: &str) -> Vec<Finding>
 /// Two samples of one server, and its configuration.
 async fn pass(node: &Node, shared: &Shared) -> Result<Vec<Finding>, DialError> {
     let settings = shared.watch.load_full();
-    let mut exchange = watch::connect(node, shared).await?;
+    let mut exchange = watch::connect(node, shared, "breakwater:watch").await?;
     let mut history = History::default();
     let mut wanted =
         Wanted { is_cluster: node.is_of_cluster(), keys: settings.slowlog.keys, slow_id: None };

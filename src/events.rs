@@ -114,6 +114,16 @@ pub fn node_state(node: &str, before: State, after: State, detail: &str) {
     }
 }
 
+/// A script that did not end was killed.
+pub fn script_killed(node: &str, what: &str) {
+    warn!(upstream = node, "killed {what}: it kept everybody else from being served");
+}
+
+/// A script that does not end would be killed if the profile enforced anything.
+pub fn script_spared(node: &str, what: &str) {
+    warn!(upstream = node, "{what} does not end; in the profile guard it would be killed");
+}
+
 /// `accept` failed.
 pub fn accept_failed(error: &std::io::Error) {
     ACCEPTS.log(|suppressed| {

@@ -12,12 +12,14 @@ pub mod denied;
 pub mod guarded;
 pub mod paced;
 pub mod parts;
+pub mod script;
 
 use crate::clock::{Micros, SECOND};
 use denied::Denied;
 use guarded::Guarded;
 use paced::TooFast;
 use parts::Parts;
+use script::ScriptRefusal;
 
 /// An error of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub enum Refusal {
     Denied(Box<Denied>),
     /// It came sooner than a rule allows.
     TooFast(Box<TooFast>),
+    /// The governor of scripts refuses it.
+    Script(Box<ScriptRefusal>),
     /// It may write, and was held back to protect what is there.
     Guarded(Box<Guarded>),
     /// It would change the cluster, and clients here are no administrators of it.
@@ -214,6 +218,7 @@ impl Refusal {
             Self::Parts(parts) => parts.text(),
             Self::Denied(denied) => denied.text(),
             Self::TooFast(too_fast) => too_fast.text(),
+            Self::Script(refusal) => refusal.text(),
             Self::Guarded(guarded) => guarded.text(),
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \

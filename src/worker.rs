@@ -22,6 +22,7 @@ use crate::command::keys::KeyPosition;
 use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
+use crate::governor::Governor;
 use crate::policy::bounds::sizes::Sizes;
 use crate::policy::ledger::Ledger;
 use crate::policy::{self, Policy};
@@ -158,6 +159,8 @@ pub struct Shared {
     pub scripts: Scripts,
     /// Libraries of functions, likewise.
     pub libraries: Libraries,
+    /// What scripts hold, and which of them had to be killed.
+    pub governor: Governor,
     /// What the scans of a cluster's clients are to visit. Locked by SCAN alone.
     pub scans: Mutex<Rounds>,
     /// What we are called where clients are shown a cluster.
@@ -229,6 +232,7 @@ impl Shared {
             memory,
             scripts: Scripts::new(&memory),
             libraries: Libraries::new(&memory),
+            governor: Governor::default(),
             scans: Mutex::default(),
             names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),

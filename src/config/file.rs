@@ -10,7 +10,7 @@ mod beside;
 mod guards;
 
 pub(super) use self::beside::{
-    WrittenExpect, WrittenLog, WrittenMemory, WrittenSlowlog, WrittenWatch,
+    WrittenExpect, WrittenLog, WrittenMemory, WrittenScripts, WrittenSlowlog, WrittenWatch,
 };
 
 pub(super) use self::guards::{WrittenConfirm, WrittenWriteGuard};
@@ -55,6 +55,8 @@ pub(super) struct Written {
     pub(super) watch: Table<WrittenWatch>,
     /// Which commands are remembered as slow.
     pub(super) slowlog: Table<WrittenSlowlog>,
+    /// What is done about scripts that do not end.
+    pub(super) scripts: Table<WrittenScripts>,
 }
 
 /// `[[listener]]`.
@@ -249,7 +251,7 @@ const WORDS: Words = Words {
 };
 
 /// Every table and key at the top of the file, for whoever must tell this kind of file from others.
-pub(crate) const CONFIGURATION_KEYS: [&str; 13] = [
+pub(crate) const CONFIGURATION_KEYS: [&str; 14] = [
     "workers",
     "admin",
     "admin_changes",
@@ -263,6 +265,7 @@ pub(crate) const CONFIGURATION_KEYS: [&str; 13] = [
     "expect",
     "watch",
     "slowlog",
+    "scripts",
 ];
 
 /// A value that nobody wrote.
@@ -289,6 +292,7 @@ impl Default for Written {
             expect: Table::default(),
             watch: Table::default(),
             slowlog: Table::default(),
+            scripts: Table::default(),
         }
     }
 }

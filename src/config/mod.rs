@@ -14,6 +14,7 @@ pub(crate) mod checker;
 mod complaint;
 mod file;
 mod guards;
+mod profile;
 pub(crate) mod quantity;
 mod secret;
 pub(crate) mod source;
@@ -27,8 +28,9 @@ pub(crate) mod scratch;
 pub use self::complaint::{Complaint, Fault, Position};
 pub(crate) use self::file::CONFIGURATION_KEYS;
 pub use self::guards::{Confirm, GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
+pub use self::profile::Profile;
 pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
-pub use self::watch::{Expect, SlowlogSettings, WatchSettings};
+pub use self::watch::{Expect, ScriptSettings, SlowlogSettings, WatchSettings, Watchdog};
 
 use crate::cli::RunFlags;
 use crate::resp::limits::Limits;
@@ -362,18 +364,6 @@ pub enum PinnedMax {
     Auto,
 }
 
-/// How much of the policy is enforced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// No policy at all: only what is structural is refused.
-    #[default]
-    Open,
-    /// Nothing is refused but what is structural; what would have been is counted.
-    Observe,
-    /// What the policy's rules and our catalogue refuse is refused.
-    Guard,
-}
-
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
@@ -470,31 +460,6 @@ impl Settings {
             ("drain_timeout", self.drain_timeout != next.drain_timeout),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
-    }
-}
-
-// === impl Profile ===
-
-impl Profile {
-    /// The profile of this name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "guard" => Some(Self::Guard),
-            "observe" => Some(Self::Observe),
-            "open" => Some(Self::Open),
-            _ => None,
-        }
-    }
-
-    /// What it is called.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Guard => "guard",
-            Self::Observe => "observe",
-            Self::Open => "open",
-        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! How the servers behind are watched, and what is expected of them: `[expect]`, `[watch]` and
-//! `[slowlog]`, checked.
+//! How the servers behind are watched, and what is expected of them: `[expect]`, `[watch]`,
+//! `[slowlog]` and `[scripts]`, checked.
 //!
 //! Owns these settings and their defaults. Never judges what was written (`check/watch.rs` does).
 //! What surprises: all of it is hot. Nothing here is held by a connection or a thread.
@@ -15,6 +15,28 @@ pub struct WatchSettings {
     pub expect: Expect,
     /// Which commands are remembered as slow.
     pub slowlog: SlowlogSettings,
+    /// What is done about scripts that do not end.
+    pub scripts: ScriptSettings,
+}
+
+/// What is done about a script that does not end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScriptSettings {
+    /// Whose scripts are killed.
+    pub watchdog: Watchdog,
+    /// How long a script of ours may keep its node busy after the node has said so; up to 1 minute.
+    pub kill_after: Duration,
+}
+
+/// Whose scripts are killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watchdog {
+    /// Those that came over this proxy.
+    Own,
+    /// Others as well, later.
+    Any,
+    /// Nobody's.
+    Off,
 }
 
 /// What there should be behind us. `None`: what was there within the last hour.
@@ -48,7 +70,17 @@ impl Default for WatchSettings {
             every: Duration::from_secs(10),
             expect: Expect::default(),
             slowlog: SlowlogSettings::default(),
+            scripts: ScriptSettings::default(),
         }
+    }
+}
+
+// === impl ScriptSettings ===
+
+impl Default for ScriptSettings {
+    /// Half a second behind the server's own patience; nobody else's scripts.
+    fn default() -> Self {
+        Self { watchdog: Watchdog::Own, kill_after: Duration::from_millis(500) }
     }
 }
 

@@ -66,7 +66,11 @@ pub fn weigh(
     worker.sizes.follow(topology.epoch);
     let keys = std::mem::take(&mut worker.keys);
     let plan = questions::plan(bounded.spec, bounded.command, &keys);
-    let errand = errand.filter(|errand| errand.about == About::Size { epoch: topology.epoch });
+    let (epoch, slot) = (topology.epoch, session.replies.next());
+    let errand = errand.filter(|errand| {
+        matches!(errand.about, About::Size { epoch: of, used_for } 
+            if of == epoch && used_for.is_none_or(|used_for| used_for == slot))
+    });
     let step = plan.map_or(Step::Go(None), |plan| {
         let subject = worker.sizes.subject(&plan, identity.number(), session.db);
         let step = step(worker, &plan, subject, bounded.bound, errand.as_deref());
@@ -80,11 +84,16 @@ pub fn weigh(
     match step {
         Step::Go(_) => {
             met(worker, session, bounded, Deed::Passed, None);
+            // If there is no room for it now, it need not be asked about again.
+            session.errand = errand.map(|mut errand| {
+                errand.about = About::Size { epoch, used_for: Some(slot) };
+                errand
+            });
             Ruling::Goes
         }
         Step::Ask(asked) => {
             worker.stats.bound_probes.add(asked.len() as u64);
-            let about = About::Size { epoch: topology.epoch };
+            let about = About::Size { epoch, used_for: None };
             session.errand = Some(Box::new(Errand { about, ..Errand::new(asked) }));
             Ruling::Done(errand::go_on(worker, topology, session, identity))
         }
@@ -122,7 +131,7 @@ pub fn is_small(
     !bound.is_always
         && plan.known().is_none()
         && plan.count() <= QUESTIONS_MAX
-        && sizes.weigh(subject, bound.limit, *now, |total| plan.size(total)) == Weight::Small
+        && sizes.is_small(subject, bound.limit, *now, |total| plan.size(total))
 }
 
 /// What a rule would have done that only observes, as far as is known without asking: what the
@@ -143,8 +152,10 @@ pub fn watch(
     let is_large = |size: &u64| *size > bound.limit;
     let within = plan.ceiling().is_some_and(|ceiling| !is_large(&ceiling));
     let subject = sizes.subject(&plan, identity.number(), session.db);
-    if plan.is_told_by_reply {
-        sizes.await_reply(awaited(session, &plan, subject, bound.limit));
+    let awaited = awaited(session, &plan, subject, u64::MAX);
+    // A rule that is enforced awaits it with its own limit.
+    if plan.is_told_by_reply && !sizes.awaits(awaited.session, awaited.slot) {
+        sizes.await_reply(awaited);
     }
     let last = || sizes.last(subject, *now).map(|total| plan.size(total));
     match plan.known().or_else(last).filter(is_large) {
@@ -184,7 +195,7 @@ fn step(
         return Step::Refuse(count as u64, why);
     }
     if let Some(errand) = errand {
-        if let Some(line) = errand.failure() {
+        if let Some(line) = failure(errand) {
             return Step::Fail(line.to_vec());
         }
         let Some(total) = told(plan, errand) else {
@@ -204,6 +215,20 @@ fn step(
         Weight::Large(size) => Step::Refuse(size, words(size)),
         Weight::Unknown => Step::Ask(plan.questions()),
     }
+}
+
+/// Why a question was not answered, where the command would fare no better: its node is away, or is
+/// loading, or busy. That nobody may ask is another matter.
+fn failure(errand: &Errand) -> Option<&[u8]> {
+    let is_of_state = |reply: &&[u8]| {
+        let is_of_command = [&b"-ERR "[..], b"-NOPERM ", b"-WRONGTYPE "];
+        reply.starts_with(b"-") && !is_of_command.iter().any(|word| reply.starts_with(word))
+    };
+    let replies = errand.answers.iter().filter_map(|answer| match answer {
+        Answer::Reply(reply) => Some(&reply[..]),
+        _ => None,
+    });
+    errand.failure().or_else(|| replies.into_iter().find(is_of_state))
 }
 
 /// What all answers are together; `None` if one of them tells nothing.

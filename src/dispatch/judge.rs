@@ -14,12 +14,15 @@ use crate::command::Command;
 use crate::command::flags::Flags;
 use crate::command::keys;
 use crate::command::spec::Spec;
+use crate::governor::admit;
 use crate::policy::offence::Deed;
 use crate::policy::rule::{Action, Rule};
 use crate::policy::{Caller, Case, Policy};
 use crate::refusal::Refusal;
 use crate::refusal::denied::Denied;
+use crate::refusal::script::ScriptRefusal;
 use crate::route::frame;
+use crate::session::errand::Errand;
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
@@ -72,7 +75,8 @@ fn weigh(
             return Ruling::Done(super::errand::go_on(worker, topology, session, identity));
         }
         if errand.pages.is_some() {
-            return Ruling::Done(rewrite::go_on(worker, topology, session, identity, spec));
+            let what = (spec, command);
+            return Ruling::Done(rewrite::go_on(worker, topology, session, identity, what));
         }
     }
     // What is done with it is known below; left over, it would be taken for the next command's.
@@ -90,18 +94,8 @@ fn weigh(
     if !is_denied && let Some(done) = pacing::measure(worker, session, what, &policy, &passed) {
         return Ruling::Done(done);
     }
-    let ruling = match rule.map(|rule| (rule, &rule.action)) {
-        Some((rule, Action::Deny)) => Ruling::Done(deny(worker, session, spec, &policy, rule)),
-        Some((rule, Action::Bound(bound))) => {
-            let bounded = Bounded { spec, command, rule, bound: *bound, policy: &policy };
-            bound::weigh(worker, topology, session, identity, &bounded, errand)
-        }
-        Some((rule, Action::Rewrite(rewrite))) => {
-            let by = (rule, policy.version, rewrite);
-            rewrite::carry_out(worker, topology, session, identity, what, by)
-        }
-        _ => Ruling::Goes,
-    };
+    let by = (&*policy, rule, errand);
+    let ruling = carry_out(worker, topology, session, identity, what, by);
     if matches!(ruling, Ruling::Done(Dispatched::Wait)) {
         return ruling;
     }
@@ -116,9 +110,43 @@ fn weigh(
         };
         offender::met(worker, session, spec, command, (rule, deed), size);
     }
-    // A bound notes itself: it knows how much it would have been.
-    if let Some(rule) = rule.filter(|rule| !matches!(rule.action, Action::Bound(_))) {
-        let deed = if rule.action == Action::Deny { Deed::Refused } else { Deed::Passed };
+    ruling
+}
+
+/// Does what the deciding rule says, and notes that it has met the command.
+fn carry_out(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    identity: Identity,
+    (spec, command): (&Spec, Command<'_>),
+    (policy, rule, errand): (&Policy, Option<&Arc<Rule>>, Option<Box<Errand>>),
+) -> Ruling {
+    let what = (spec, command);
+    if let Some(rule) = rule
+        && let Action::Bound(bound) = rule.action
+    {
+        // It notes itself: it knows how much it would have been.
+        let bounded = Bounded { spec, command, rule, bound, policy };
+        return bound::weigh(worker, topology, session, identity, &bounded, errand);
+    }
+    let refusal = match rule {
+        Some(rule) if rule.action == Action::Deny => {
+            Some(Refusal::Denied(Box::new(Denied::by(rule, policy.version, &spec.name))))
+        }
+        _ => governed(worker, topology, session, (policy, rule), what)
+            .map(|refusal| Refusal::Script(Box::new(refusal))),
+    };
+    let deed = if refusal.is_some() { Deed::Refused } else { Deed::Passed };
+    let ruling = match (refusal, rule.map(|rule| (rule, &rule.action))) {
+        (Some(refusal), _) => Ruling::Done(refuse(worker, session, spec, &refusal)),
+        (None, Some((rule, Action::Rewrite(rewrite)))) => {
+            let by = (rule, policy.version, rewrite);
+            rewrite::carry_out(worker, topology, session, identity, what, by)
+        }
+        _ => Ruling::Goes,
+    };
+    if let Some(rule) = rule.filter(|_| !matches!(ruling, Ruling::Done(Dispatched::Wait))) {
         offender::met(worker, session, spec, command, (rule, deed), None);
     }
     ruling
@@ -144,6 +172,23 @@ fn decide<'p>(
         return judge(&Caller { id: client.id, ..Caller::default() });
     }
     as_caller(session, |caller| judge(caller))
+}
+
+/// Why the script that a command runs or brings is not sent, if it is not.
+fn governed(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &Session,
+    (policy, rule): (&Policy, Option<&Arc<Rule>>),
+    (spec, command): (&Spec, Command<'_>),
+) -> Option<ScriptRefusal> {
+    if !admit::GOVERNED.contains(&spec.id) {
+        return None;
+    }
+    let rule = rule.map(|rule| &**rule);
+    as_caller(session, |caller| {
+        admit::admit(worker, topology, policy, rule, caller, (spec, command))
+    })
 }
 
 /// Looks at a client as rules see it. Its names are locked meanwhile.
@@ -175,6 +220,9 @@ impl Judged {
         let policy = Arc::clone(worker.policy.load());
         let mut passed = Vec::new();
         let rule = decide(worker, &policy, session, spec, command, &mut passed);
+        let topology = Arc::clone(worker.topology.load());
+        let by = (&*policy, rule);
+        let refusal = governed(worker, &topology, session, by, (spec, command));
         let is_paced = passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
         let mut is_free = |rule: &Arc<Rule>| match rule.action {
             Action::Allow | Action::Observe => true,
@@ -183,25 +231,13 @@ impl Judged {
         };
         let is_free = !is_paced && rule.is_none_or(&mut is_free);
         self.0.extend(passed.into_iter().chain(rule).cloned());
-        is_free
+        is_free && refusal.is_none()
     }
 
     /// It goes.
     pub fn note(&self) {
         self.0.iter().for_each(|rule| rule.tally.note(false));
     }
-}
-
-/// Refuses in the name of a rule.
-fn deny(
-    worker: &mut Worker,
-    session: &mut Session,
-    spec: &Spec,
-    policy: &Policy,
-    rule: &Rule,
-) -> Dispatched {
-    let denied = Denied::by(rule, policy.version, &spec.name);
-    refuse(worker, session, spec, &Refusal::Denied(Box::new(denied)))
 }
 
 /// Sends another command in the place of one that was judged.

@@ -22,7 +22,8 @@ use crate::refusal::Refusal;
 use crate::refusal::denied::Denied;
 use crate::resp::write::Protocol;
 use crate::route::frame;
-use crate::session::assembly::{Assembly, Failure};
+use crate::route::slot::slot;
+use crate::session::assembly::{Assembly, Failure, Footing};
 use crate::session::errand::{Answer, Errand};
 use crate::session::state::{Closing, Session};
 use crate::stats::labels::{ClosedReason, Outcome, Rewritten};
@@ -79,18 +80,18 @@ pub fn carry_out(
                 let denied = Denied {
                     size: Some(why.into()),
                     message: format!("use {}", source.cursor_command()),
-                    ..Denied::by(rule, version, &spec.name)
+                    ..Denied::by(rule, version, &spec.name.to_uppercase())
                 };
                 let refusal = Refusal::Denied(Box::new(denied));
                 return Ruling::Done(refuse(worker, session, spec, &refusal));
             }
             let subject = command.argument(1).unwrap_or_default();
-            let paging = bounded(*paging, worker);
+            let how = (bounded(*paging, worker), footing(topology, source, subject));
             let rule = (Arc::clone(rule), version);
-            let pages = Assembly::new(rule, (source, subject), paging, worker.now);
+            let pages = Assembly::new(rule, (source, subject), how, worker.now);
             session.errand = Some(Box::new(Errand::paging(pages)));
             worker.stats.rewritten(Rewritten::Paged).increment();
-            Ruling::Done(go_on(worker, topology, session, identity, spec))
+            Ruling::Done(go_on(worker, topology, session, identity, (spec, command)))
         }
     }
 }
@@ -129,6 +130,19 @@ fn no_pages(session: &Session, source: Source) -> Option<&'static str> {
     }
 }
 
+/// Who would be asked for a page now. Of a whole cluster our own cursors know that.
+fn footing(topology: &Topology, source: Source, subject: &[u8]) -> Footing {
+    let epoch = topology.epoch;
+    match &topology.slots {
+        None => Footing { epoch, recoveries: topology.recoveries, owner: None },
+        Some(slots) => {
+            let has_key = source != Source::Keyspace;
+            let owner = has_key.then(|| slots.owner_id(slot(subject))).flatten();
+            Footing { epoch, recoveries: 0, owner }
+        }
+    }
+}
+
 /// No answer may take more than a share of what all replies may (INV-4).
 fn bounded(paging: Paging, worker: &Worker) -> Paging {
     let share = gather::held_max(worker);
@@ -143,8 +157,9 @@ pub fn go_on(
     topology: &Topology,
     session: &mut Session,
     identity: Identity,
-    spec: &Spec,
+    (spec, command): (&Spec, Command<'_>),
 ) -> Dispatched {
+    let subject = command.argument(1).unwrap_or_default();
     loop {
         let Some(errand) = &mut session.errand else {
             return Dispatched::Wait;
@@ -152,6 +167,9 @@ pub fn go_on(
         let Some(pages) = &mut errand.pages else {
             return Dispatched::Wait;
         };
+        if footing(topology, pages.source(), subject) != pages.footing {
+            return finish(worker, session, spec, Some(Failure::Moved));
+        }
         if let Some(answer) = errand.answers.pop() {
             worker.stats.pages.increment();
             pages.not_before = worker.now.saturating_add(to_micros(pages.paging().every));
@@ -227,13 +245,17 @@ fn too_large(pages: &Assembly, spec: &Spec, failure: &Failure) -> Refusal {
         Failure::Elements(most) => {
             (format!("its answer has more than {most} elements"), "max_elements")
         }
-        // Failures with words of their own have been told.
-        Failure::Odd | Failure::Told(_) => ("a page of its answer is none".to_owned(), "page"),
+        // What has words of its own has been told.
+        Failure::Moved => {
+            ("another server answers now than the one that it was read from".into(), "")
+        }
+        Failure::Odd | Failure::Told(_) => ("a page of its answer could not be read".into(), ""),
     };
-    let own = Denied::by(&pages.rule, pages.version, &spec.name);
+    let own = Denied::by(&pages.rule, pages.version, &spec.name.to_uppercase());
     let cursor = pages.source().cursor_command();
-    let message = match &*own.message {
-        "" => format!("read it page by page with {cursor}, or raise {setting}"),
+    let message = match (&*own.message, setting) {
+        (_, "") => "ask again".to_owned(),
+        ("", _) => format!("read it page by page with {cursor}, or raise {setting}"),
         _ => own.message.clone(),
     };
     Refusal::Denied(Box::new(Denied { size: Some(size), message, ..own }))

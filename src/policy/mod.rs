@@ -32,6 +32,7 @@ use crate::clock::Micros;
 use crate::command::spec::CommandId;
 use crate::command::table::BUILTIN_COUNT;
 use crate::config::{Complaint, Profile};
+use crate::governor::admit::GOVERNED;
 pub use case::{Caller, Case};
 use file::Clock;
 use prefix::KeyIndex;
@@ -67,6 +68,8 @@ struct Plan {
     keyless: Vec<u32>,
     /// The same of those that do, a bit each; empty: there are none.
     keyed: Vec<u64>,
+    /// With how many arguments a command may match the first of them; without any, none has enough.
+    least: usize,
     /// Whether one of them asks who the client is.
     asks_who: bool,
 }
@@ -108,7 +111,14 @@ impl Policy {
         if profile == Profile::Open {
             return Self { version, profile, ..Self::default() };
         }
-        let plans = (0..=BUILTIN_COUNT).map(|index| Plan::new(index, profile, &rules)).collect();
+        let mut plans: Vec<Plan> =
+            (0..=BUILTIN_COUNT).map(|index| Plan::new(index, profile, &rules)).collect();
+        for id in GOVERNED {
+            if let Some(plan) = plans.get_mut(id.stats_index()) {
+                // A script is judged by what is in it, whatever else rules say.
+                plan.least = 0;
+            }
+        }
         let patterns = (0_u32..).zip(&rules).flat_map(|(place, rule)| {
             let patterns = rule.keys.iter().flat_map(|keys| &keys.0);
             patterns.map(move |pattern| (place, pattern.as_bytes()))
@@ -129,11 +139,19 @@ impl Policy {
         self.rules.iter().filter(|rule| rule.origin != Origin::Catalogue).count()
     }
 
-    /// Whether any rule may speak of this command.
+    /// Whether any rule may speak of this command, or what it carries is judged.
     #[inline]
     #[must_use]
     pub fn speaks_of(&self, id: CommandId) -> bool {
-        self.plan(id).is_some_and(|plan| !plan.keyless.is_empty() || !plan.keyed.is_empty())
+        self.plan(id).is_some_and(|plan| plan.least < usize::MAX)
+    }
+
+    /// Whether any rule may speak of this command with so many arguments, the name included. EXISTS of
+    /// one key is not looked at because of a rule for a thousand.
+    #[inline]
+    #[must_use]
+    pub fn looks_at(&self, id: CommandId, arguments: usize) -> bool {
+        self.plan(id).is_some_and(|plan| arguments >= plan.least)
     }
 
     /// Whether any of them asks who the client is; if not, the case need not tell.
@@ -210,7 +228,7 @@ impl Policy {
 impl Plan {
     /// What these rules mean for the commands of one number.
     fn new(index: usize, profile: Profile, rules: &[Arc<Rule>]) -> Self {
-        let mut plan = Self::default();
+        let mut plan = Self { least: usize::MAX, ..Self::default() };
         for (place, rule) in (0_u32..).zip(rules) {
             if !rule.commands.may_include(index) {
                 continue;
@@ -225,6 +243,7 @@ impl Plan {
                 Some(_) => plan.add_keyed(place, rules.len()),
             }
             plan.asks_who |= rule.asks_who();
+            plan.least = plan.least.min(rule.least_arguments());
             if is_last {
                 break;
             }

@@ -176,26 +176,6 @@ impl PartialEq for Pace {
     }
 }
 
-// === impl Per ===
-
-impl Per {
-    /// As it is written: `rule`, `client`, `user`, `key_prefix`, or `key_prefix:2` for the first two
-    /// parts of a key.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "rule" => Some(Self::Rule),
-            "client" => Some(Self::Client),
-            "user" => Some(Self::User),
-            "key_prefix" => Some(Self::KeyPrefix(1)),
-            _ => {
-                let parts = text.strip_prefix("key_prefix:")?.parse().ok()?;
-                (1..=PARTS_MAX).contains(&parts).then_some(Self::KeyPrefix(parts))
-            }
-        }
-    }
-}
-
 // === impl Bucket ===
 
 impl Bucket {
@@ -285,7 +265,7 @@ impl Meter {
 /// The first parts of a key, colons included; the whole key if it has fewer.
 fn prefix(key: &[u8], parts: u8) -> &[u8] {
     let colons = memchr::memchr_iter(b':', key);
-    let end = colons.take(usize::from(parts)).nth(usize::from(parts) - 1);
+    let end = colons.take(usize::from(parts)).nth(usize::from(parts.max(1)) - 1);
     key.get(..end.map_or(key.len(), |end| end + 1)).unwrap_or(key)
 }
 
@@ -294,8 +274,6 @@ fn prefix(key: &[u8], parts: u8) -> &[u8] {
 const BUCKETS_MAX: usize = 10_000;
 /// How often it is looked for some that may go.
 const SWEEP_EVERY: Micros = 100 * MILLISECOND;
-/// Parts of a key that a prefix may have.
-const PARTS_MAX: u8 = 8;
 /// Nanoseconds of a microsecond: above a million commands a second a turn is shorter than one.
 const NANOS: u64 = 1_000;
 
@@ -383,14 +361,6 @@ mod tests {
         assert!(Arc::ptr_eq(&same, &old));
         let other = Arc::new(pace(2, Duration::ZERO)).inherit(&old);
         assert_eq!(taken(&other, 0, 0, 5).len(), 2);
-    }
-
-    #[test]
-    fn who_shares_a_bucket_is_read_as_it_is_written() {
-        let read = ["rule", "client", "user", "key_prefix", "key_prefix:3"].map(Per::parse);
-        let want = [Per::Rule, Per::Client, Per::User, Per::KeyPrefix(1), Per::KeyPrefix(3)];
-        assert_eq!(read, want.map(Some));
-        assert_eq!(["", "key_prefix:0", "key_prefix:9", "Rule"].map(Per::parse), [None; 4]);
     }
 
     proptest! {

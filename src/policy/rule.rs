@@ -164,6 +164,12 @@ impl Rule {
             && self.shape.iter().all(|shape| shape.fits(case))
     }
 
+    /// With how many arguments, the name included, a command may match at all.
+    #[must_use]
+    pub fn least_arguments(&self) -> usize {
+        self.shape.iter().map(Shape::least_arguments).max().unwrap_or_default()
+    }
+
     /// Whether all of a command's keys must match, and not only one.
     #[must_use]
     pub fn wants_all_keys(&self) -> bool {

@@ -86,6 +86,17 @@ impl Shape {
         }
     }
 
+    /// With how many arguments, the name included, a command may be asked in this way.
+    pub(super) const fn least_arguments(&self) -> usize {
+        match self {
+            // The name, and one key more than that.
+            Self::KeysAbove(most) => most.saturating_add(2),
+            // The name, a key and the count.
+            Self::CountAbove(_) | Self::RepeatsAbove(_) => 3,
+            _ => 0,
+        }
+    }
+
     /// Whether this command can be asked in this way at all. A rule that asks of commands what none of
     /// them has would never match, or always.
     #[must_use]

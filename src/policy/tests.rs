@@ -1,3 +1,8 @@
+//! Policies as a whole: which rule decides, and which commands are not looked at.
+//!
+//! Owns the proof that the plans and the index change nothing about the order in which rules are
+//! tried. Shapes, patterns and files have tests of their own.
+
 use super::*;
 use crate::command::keys;
 use crate::command::table::Table;
@@ -20,7 +25,7 @@ fn verdict(policy: &Policy, line: &str) -> (String, Vec<String>) {
     let (table, request) = (Table::builtin(), Request::words(line));
     let command = request.command();
     let spec = table.resolve(&command).unwrap();
-    if !policy.speaks_of(spec.id) {
+    if !policy.looks_at(spec.id, command.len()) {
         return ("silence".to_owned(), Vec::new());
     }
     let mut positions = Vec::new();
@@ -47,7 +52,9 @@ fn the_catalogue_refuses_bounds_and_is_silent_about_the_rest() {
         ("HGETALL k", "guard.collections"),
         ("LRANGE k 0 -1", "guard.ranges"),
         ("LRANGE k 0 9", "none"),
-        ("MGET a b", "none"),
+        ("MGET a b", "silence"),
+        ("LPOP k", "silence"),
+        ("LPOP k 10", "none"),
         ("SCAN 0 COUNT 100000", "guard.scans"),
         ("GET k", "silence"),
         ("SET k v", "silence"),
@@ -57,6 +64,19 @@ fn the_catalogue_refuses_bounds_and_is_silent_about_the_rest() {
     ] {
         assert_eq!(decides(&policy, line), rule, "{line}");
     }
+}
+
+#[test]
+fn a_command_with_as_many_keys_as_a_rule_allows_is_not_looked_at() {
+    let policy = policy(Profile::Guard, "");
+    let keys = |count: usize| "k ".repeat(count);
+    assert_eq!(decides(&policy, &format!("EXISTS {}", keys(1_000))), "silence");
+    assert_eq!(decides(&policy, &format!("EXISTS {}", keys(1_001))), "guard.many-keys");
+    assert_eq!(decides(&policy, &format!("MSET {}", keys(2_000))), "none");
+    assert_eq!(decides(&policy, &format!("MSET {}", keys(2_002))), "guard.many-sets");
+    let exists = Table::builtin().find("exists").unwrap().id;
+    assert!(policy.speaks_of(exists));
+    assert!(!policy.speaks_of(Table::builtin().find("get").unwrap().id));
 }
 
 #[test]

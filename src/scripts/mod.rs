@@ -84,6 +84,11 @@ pub fn parse_sha(digits: &[u8]) -> Option<Sha> {
     Some(sha)
 }
 
+/// The digits of a SHA1, as Redis shows them.
+pub(crate) fn hex(sha: &Sha) -> String {
+    sha.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 // === impl Scripts ===
 
 impl Scripts {
@@ -251,7 +256,8 @@ fn bit(identity: Identity) -> u32 {
     1 << identity.number()
 }
 
-fn sha1(source: &[u8]) -> Sha {
+/// The SHA1 of a source.
+pub(crate) fn sha1(source: &[u8]) -> Sha {
     let mut sha = Sha::default();
     let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, source);
     sha.copy_from_slice(digest.as_ref());

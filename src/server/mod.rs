@@ -100,6 +100,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
     tokio::task::spawn_local(names::keep(Arc::clone(&published)));
     tokio::task::spawn_local(reload::watch_passwords(Arc::clone(&published)));
     tokio::task::spawn_local(crate::watch::follow(Arc::clone(&shared)));
+    tokio::task::spawn_local(crate::governor::watchdog::follow(Arc::clone(&shared)));
     let (drain, draining) = watch::channel(false);
     let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
     for ((place, bound), door) in bound.into_iter().enumerate().zip(doors.iter()) {

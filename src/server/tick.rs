@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::allocator;
 use crate::clock::{self, Micros, SECOND};
 use crate::dispatch::{self, Settled};
+use crate::governor::running;
 use crate::refusal::{Ran, Refusal};
 use crate::session::state::{Closing, Session, SessionId};
 use crate::session::{flush, pinned, pubsub};
@@ -33,6 +34,7 @@ pub fn run(worker: &mut Worker) {
             continue;
         };
         expire(worker, &mut lane);
+        running::look(worker, &mut lane);
         lane.count_answers(worker.now);
         end_stall(worker, &mut lane);
         bury_dead(worker, &mut lane);

@@ -19,6 +19,7 @@ use crate::policy::rewrite::Source;
 use crate::policy::rule::{Paging, Rule};
 use crate::resp::frames::{self, Elements};
 use crate::resp::write::{self, Protocol};
+use crate::topology::slots::NodeId;
 
 /// An answer in the making.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Assembly {
     pub since: Micros,
     /// The next page is not asked for before that.
     pub not_before: Micros,
+    /// Who is read; cursors of anybody else mean something else.
+    pub footing: Footing,
     /// The right to be one of few; `None` while it waits for that.
     pub permit: Option<Permit>,
     source: Source,
@@ -40,6 +43,17 @@ pub struct Assembly {
     cursor: Vec<u8>,
     paging: Paging,
     elements: Pile,
+}
+
+/// Who is read: which deployment, since which return of its node, and who owns the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footing {
+    /// The deployment, or behind Sentinels the primary.
+    pub epoch: u64,
+    /// How often a single node has come back.
+    pub recoveries: u64,
+    /// Of a cluster, for what has a key: the owner of its slot.
+    pub owner: Option<NodeId>,
 }
 
 /// How many answers of a worker are being put together.
@@ -59,6 +73,8 @@ pub enum Failure {
     Bytes(usize),
     /// It has more elements than so many.
     Elements(u64),
+    /// Another server answers now, and knows nothing of the cursor.
+    Moved,
     /// A page does not have the shape of one.
     Odd,
 }
@@ -88,7 +104,7 @@ impl Assembly {
     pub fn new(
         (rule, version): (Arc<Rule>, u64),
         (source, subject): (Source, &[u8]),
-        paging: Paging,
+        (paging, footing): (Paging, Footing),
         now: Micros,
     ) -> Self {
         Self {
@@ -96,6 +112,7 @@ impl Assembly {
             version,
             since: now,
             not_before: now,
+            footing,
             permit: None,
             source,
             subject: subject.to_vec(),

@@ -88,9 +88,9 @@ pub fn find(
             }
             _ => {
                 is_bulk |= shares(spec, scanner, rest, used)? == Lane::Bulk;
-                if worker.policy.load().speaks_of(spec.id) {
-                    let (frame, spans) = scanner.arguments(rest, used);
-                    let command = Command::new(frame, spans);
+                let (frame, spans) = scanner.arguments(rest, used);
+                let command = Command::new(frame, spans);
+                if worker.policy.load().looks_at(spec.id, command.len()) {
                     judged.lets_pass(worker, session, spec, command).then_some(())?;
                 }
                 is_retry_safe &= spec.is_retry_safe();

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::session::assembly::Assembly;
+use crate::session::replies::Sequence;
 
 /// Questions of ours that the next command of a session waits for.
 #[derive(Debug, Default)]
@@ -30,10 +31,13 @@ pub enum About {
     /// Something that whoever asked makes sure of himself.
     #[default]
     Anything,
-    /// How much the command would read, of the deployment of this epoch.
+    /// How much the command would read.
     Size {
-        /// Which deployment.
+        /// Of which deployment.
         epoch: u64,
+        /// Set once it has been used: for the command of this reply slot, which may have to wait for
+        /// other reasons, and for no other.
+        used_for: Option<Sequence>,
     },
 }
 

@@ -11,7 +11,8 @@ use crate::topology::cluster::survey::Totals;
 use crate::topology::slots::{Health, MemberRole};
 
 use super::labels::{
-    NodeState, RefreshOutcome, RefreshTrigger, Reload, ResolverFailure, TurnedAway,
+    NodeState, RefreshOutcome, RefreshTrigger, Reload, ResolverFailure, ScriptFault, ScriptKill,
+    TurnedAway,
 };
 
 /// A client was turned away before it became a session.
@@ -87,6 +88,23 @@ pub fn log_lines_suppressed(lines: u64) {
 pub fn scripts(count: usize, bytes: usize) {
     metrics::gauge!(SCRIPTS).set(count as f64);
     metrics::gauge!(SCRIPT_BYTES).set(bytes as f64);
+}
+
+/// A script was too long to be looked into.
+pub fn script_unread() {
+    metrics::counter!(SCRIPTS_UNREAD).increment(1);
+}
+
+/// A script is not sent, or would not be if the profile enforced anything.
+pub fn script_refused(fault: ScriptFault, is_enforced: bool) {
+    let enforced = if is_enforced { "yes" } else { "no" };
+    let labels = [("fault", fault.as_str()), ("enforced", enforced)];
+    metrics::counter!(SCRIPTS_REFUSED, &labels).increment(1);
+}
+
+/// A script did not end, and this is what became of it.
+pub fn script_kill(result: ScriptKill) {
+    metrics::counter!(SCRIPT_KILLS, "result" => result.as_str()).increment(1);
 }
 
 /// Libraries of functions were loaded again into a node that had come back empty.
@@ -230,6 +248,16 @@ pub(super) fn register() {
     metrics::counter!(LOG_LINES_SUPPRESSED).absolute(0);
     metrics::counter!(LIBRARIES_RESTORED).absolute(0);
     scripts(0, 0);
+    metrics::counter!(SCRIPTS_UNREAD).absolute(0);
+    for fault in ScriptFault::ALL {
+        for enforced in ["yes", "no"] {
+            let labels = [("fault", fault.as_str()), ("enforced", enforced)];
+            metrics::counter!(SCRIPTS_REFUSED, &labels).absolute(0);
+        }
+    }
+    for result in ScriptKill::ALL {
+        metrics::counter!(SCRIPT_KILLS, "result" => result.as_str()).absolute(0);
+    }
     for trigger in RefreshTrigger::ALL {
         for outcome in RefreshOutcome::ALL {
             let labels = [("trigger", trigger.as_str()), ("outcome", outcome.as_str())];
@@ -289,6 +317,9 @@ const RESOLVER_CHANGES: &str = "breakwater_resolver_changes_total";
 const RESOLVER_FAILURES: &str = "breakwater_resolver_failures_total";
 const RESOLVER_STALE: &str = "breakwater_resolver_stale_answers_total";
 const SCRIPTS: &str = "breakwater_scripts";
+const SCRIPTS_REFUSED: &str = "breakwater_scripts_refused_total";
+const SCRIPTS_UNREAD: &str = "breakwater_scripts_unread_total";
+const SCRIPT_KILLS: &str = "breakwater_script_kills_total";
 const SCRIPT_BYTES: &str = "breakwater_script_bytes";
 const SENTINELS: &str = "breakwater_sentinels";
 const SENTINEL_GENERATIONS: &str = "breakwater_sentinel_generations_total";
@@ -313,6 +344,9 @@ mod tests {
             upstream_changed();
             log_lines_suppressed(7);
             scripts(2, 600);
+            script_unread();
+            script_refused(ScriptFault::Endless, true);
+            script_kill(ScriptKill::Killed);
             libraries_restored(3);
             readiness(true, true, 3);
         });
@@ -326,6 +360,10 @@ mod tests {
             "breakwater_upstream_changes_total 1",
             "breakwater_log_lines_suppressed_total 7",
             "breakwater_scripts 2",
+            "breakwater_scripts_unread_total 1",
+            "breakwater_scripts_refused_total{fault=\"endless\",enforced=\"yes\"} 1",
+            "breakwater_script_kills_total{result=\"killed\"} 1",
+            "breakwater_script_kills_total{result=\"over\"} 0",
             "breakwater_script_bytes 600",
             "breakwater_libraries_restored_total 3",
             "breakwater_upstream_up 1",

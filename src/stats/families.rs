@@ -69,6 +69,9 @@ breakwater_dials_total                   Attempts to connect to a node.
 breakwater_dial_failures_total           Attempts to connect that failed, by cause.
 breakwater_scripts                       Sources of scripts that are remembered.
 breakwater_script_bytes                  Bytes that remembered scripts take.
+breakwater_scripts_refused_total         Scripts that were not sent, by what is wrong with them.
+breakwater_scripts_unread_total          Scripts that were too long to be looked into.
+breakwater_script_kills_total            Scripts that did not end, by what became of them.
 breakwater_replica_reads_total           Commands of a cluster that were sent to a replica.
 breakwater_writes_guarded_total          Writes refused for two masters or missing replicas.
 breakwater_bound_probes_total            Questions how much a command would read.

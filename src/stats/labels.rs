@@ -10,9 +10,11 @@
 
 mod node;
 mod policy;
+mod script;
 
 pub use node::NodeState;
 pub use policy::{Paced, Rewritten};
+pub use script::{ScriptFault, ScriptKill};
 
 /// How a command of a client ended: each command is counted under exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -601,6 +603,8 @@ mod tests {
         check(&LaneLost::ALL.map(|it| (it as usize, it.as_str())));
         check(&DialFailure::ALL.map(|it| (it as usize, it.as_str())));
         check(&NodeState::ALL.map(|it| (it as usize, it.as_str())));
+        check(&ScriptFault::ALL.map(|it| (it as usize, it.as_str())));
+        check(&ScriptKill::ALL.map(|it| (it as usize, it.as_str())));
         check(&Redirected::ALL.map(|it| (it as usize, it.as_str())));
         check(&Resent::ALL.map(|it| (it as usize, it.as_str())));
         check(&Rewritten::ALL.map(|it| (it as usize, it.as_str())));

@@ -15,6 +15,7 @@ use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 
 use crate::config::{Endpoint, UpstreamSettings};
+use crate::governor::running::Running;
 use crate::net::{self, Halves, TcpStream, UnixStream};
 use crate::resp::write::{self, Protocol};
 use crate::stats::labels::DialFailure;
@@ -50,6 +51,8 @@ pub struct Node {
     pub health: Health,
     /// How many replicas are in step with it, while somebody wants to know.
     pub sync: Sync,
+    /// Which scripts of this process may be running there.
+    pub running: Running,
 }
 
 /// What a new connection is for.
@@ -375,8 +378,19 @@ impl Node {
         let name = settings.endpoint.to_string();
         let (in_step_until, acceptance) = (AtomicU64::default(), Acceptance::default());
         let health = Health::default();
-        let sync = Sync::default();
-        Self { id, name, settings, deployment, acceptance, tls, in_step_until, health, sync }
+        let (sync, running) = (Sync::default(), Running::default());
+        Self {
+            id,
+            name,
+            settings,
+            deployment,
+            acceptance,
+            tls,
+            in_step_until,
+            health,
+            sync,
+            running,
+        }
     }
 
     /// Whether others may serve what it serves: it can redirect, and be replaced.

@@ -42,6 +42,10 @@ pub struct Health {
     is_in_question: AtomicBool,
     /// Since when commands cannot be served; 0: they can.
     away_since: AtomicU64,
+    /// When it said last that a script keeps it busy; 0: it has served since.
+    busy_at: AtomicU64,
+    /// When it served again after that.
+    unbusy_at: AtomicU64,
     /// How many of the control plane look after it. A node that nobody does is probed by commands.
     probers: AtomicU32,
     inner: Mutex<Inner>,
@@ -95,6 +99,8 @@ impl Default for Health {
             // The first dial tells whether there is anybody.
             is_in_question: AtomicBool::new(true),
             away_since: AtomicU64::default(),
+            busy_at: AtomicU64::default(),
+            unbusy_at: AtomicU64::default(),
             probers: AtomicU32::default(),
             inner: Mutex::default(),
             turn: Semaphore::new(1),
@@ -129,6 +135,26 @@ impl Health {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Relaxed)
+    }
+
+    /// When it said last that a script keeps it busy; `None`: it has served since.
+    #[must_use]
+    pub fn busy_at(&self) -> Option<Micros> {
+        Some(self.busy_at.load(Ordering::Relaxed)).filter(|&at| at > 0)
+    }
+
+    /// Whether no script is to be sent to it: one keeps it busy, or did so a moment ago, and what was
+    /// sent to end that one may still be on its way.
+    #[inline]
+    #[must_use]
+    pub fn holds_scripts(&self, now: Micros) -> bool {
+        let unbusy_at = self.unbusy_at.load(Ordering::Relaxed);
+        self.busy_at().is_some() || (unbusy_at > 0 && now < unbusy_at + BUSY_SETTLES)
+    }
+
+    /// A script of ours takes long there: it is worth a look.
+    pub fn suspect(&self) {
+        self.alarm.notify_one();
     }
 
     /// Whether it says that it loads its data, which will pass.
@@ -267,6 +293,7 @@ impl Health {
         if matches!(signal, Signal::Refused(_)) && self.probers.load(Ordering::Relaxed) == 0 {
             return None;
         }
+        self.note_busy(signal, now);
         let mut inner = self.lock();
         let was = inner.state;
         inner.chart.note(signal, now);
@@ -278,6 +305,20 @@ impl Health {
         }
         inner.since = now;
         Some((was, inner.state))
+    }
+
+    /// What the signal says of scripts.
+    fn note_busy(&self, signal: Signal<'_>, now: Micros) {
+        let class = match signal {
+            Signal::Refused(class) => Some(class),
+            Signal::Beat(answered) => answered.error,
+            _ => return,
+        };
+        if class == Some(ErrorClass::Busy) {
+            self.busy_at.store(now.max(1), Ordering::Relaxed);
+        } else if matches!(signal, Signal::Beat(_)) && self.busy_at.swap(0, Ordering::Relaxed) > 0 {
+            self.unbusy_at.store(now.max(1), Ordering::Relaxed);
+        }
     }
 
     /// What the signal means to the breaker and to dials.
@@ -329,7 +370,7 @@ impl Health {
                 ErrorClass::Masterdown | ErrorClass::Clusterdown => (1, DialFailure::Other),
                 _ => return,
             },
-            Signal::Late(_) | Signal::Silent | Signal::Heard => return,
+            Signal::Late(_) | Signal::Silent | Signal::Heard | Signal::Unkillable => return,
         };
         self.alarm.notify_one();
         if breaker.failed(count, now) {
@@ -497,6 +538,9 @@ impl Node {
 
 /// For so long nothing may come although something is asked; then the node is silent.
 pub const SILENCE: Micros = clock::SECOND;
+/// How long scripts are held back behind one that kept the node busy: longer than what was sent to kill
+/// that one takes to get there.
+const BUSY_SETTLES: Micros = 100 * MILLISECOND;
 /// How often the time of the last reply is written down: often enough for [`SILENCE`].
 const HEARD_EVERY: Micros = 50 * MILLISECOND;
 /// Commands that may wait on one connection while the node is away.

@@ -17,6 +17,7 @@ use crate::arena::Key;
 use crate::buffer::{ChunkPool, Piece, SendBuffer};
 use crate::clock::Micros;
 use crate::command::spec::{CommandId, builtin_id};
+use crate::governor::running::Sign;
 use crate::net::WriteHalf;
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyScanner;
@@ -214,6 +215,8 @@ pub struct Lane {
     pub proven: Proven,
     /// Sessions that wait until the queue has room.
     pub backlog: Vec<SessionId>,
+    /// Held while the first waiter's script has been out for long and nothing of its reply has come.
+    pub running: Option<Sign>,
     /// Whether pieces of the first waiter's reply have been passed on.
     pub streaming: bool,
     /// Bytes of the first waiter's reply passed on so far.
@@ -367,6 +370,7 @@ impl Lane {
             scanned: 0,
             proven: Proven::default(),
             backlog: Vec::new(),
+            running: None,
             streaming: false,
             streamed: 0,
             block: (0, Vec::new()),
@@ -511,6 +515,7 @@ impl Lane {
     pub fn abandon(&mut self) -> (VecDeque<Waiter>, u64) {
         let sent = self.send.sent();
         self.retired = true;
+        self.running = None;
         self.send = SendBuffer::default();
         self.wake();
         (std::mem::take(&mut self.waiters), sent)

@@ -48,6 +48,8 @@ pub fn receive(
 ) -> Result<(), Anomaly> {
     worker.stats.upstream_bytes_in.add(input.len() as u64);
     lane.heard_at = worker.now;
+    // The beginning of a reply is the end of the script behind it.
+    lane.running = None;
     lane.answers += 1;
     lane.node.heard(worker.now);
     if lane.carry.is_empty() {
@@ -145,7 +147,6 @@ fn whole(
     if first.is_many() {
         return one_of_many(worker, lane, bytes, kind);
     }
-    let sized = (first.role == Role::Sized && !lane.streaming).then_some(*first);
     let follows = matches!(first.role, Role::Script | Role::Library) || first.is_bound();
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
@@ -154,9 +155,7 @@ fn whole(
     if is_error && is_taken(worker, lane, bytes) {
         return Ok(());
     }
-    if let Some(waiter) = sized {
-        bound::observe(worker, &waiter, bytes);
-    }
+    note_size(worker, lane, bytes);
     let handed_at = handed_at(worker, lane, end, bytes);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
         pass_on(worker, lane, bytes, shared)?;
@@ -212,6 +211,15 @@ fn note_error(worker: &mut Worker, lane: &Lane, bytes: &[u8]) {
     let spec = command.and_then(|command| table.spec(command));
     if spec.is_some_and(|spec| !spec.runs_user_code()) {
         lane.node.note(Signal::Refused(class), worker.now);
+    }
+}
+
+/// The beginning of the first waiter's reply may tell how much is kept under a key.
+#[inline(always)]
+fn note_size(worker: &mut Worker, lane: &Lane, bytes: &[u8]) {
+    let first = lane.waiters.front().filter(|first| first.role == Role::Sized && !lane.streaming);
+    if let Some(first) = first {
+        bound::observe(worker, first, bytes);
     }
 }
 
@@ -362,9 +370,7 @@ fn pass_on(
         gather::piece_of_part(worker, &waiter.one(lane.block.0), piece);
         return Ok(());
     }
-    if waiter.role == Role::Sized && !lane.streaming {
-        bound::observe(worker, &waiter, piece);
-    }
+    note_size(worker, lane, piece);
     if !lane.block.1.is_empty() {
         let before = std::mem::take(&mut lane.block.1);
         if let Some(session) = worker.sessions.get_mut(waiter.session) {

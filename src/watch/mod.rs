@@ -176,7 +176,7 @@ impl Task {
             Some(exchange) => exchange,
             None => {
                 self.let_others_first().await;
-                connect(&self.node, &self.shared).await?
+                connect(&self.node, &self.shared, "breakwater:watch").await?
             }
         };
         let wanted = Wanted {
@@ -239,13 +239,13 @@ impl Task {
     }
 }
 
-/// A connection for questions. With `auth = "passthrough"` a client's confirmed name is borrowed, as
+/// A connection for questions, which the server shows under the name `label`. With `auth = "passthrough"` a client's confirmed name is borrowed, as
 /// the follower of the topology does.
 ///
 /// # Errors
 /// [`DialError`].
-pub async fn connect(node: &Node, shared: &Shared) -> Result<Exchange, DialError> {
-    let mut exchange = dial::dial(node, &Purpose::control("breakwater:watch")).await?;
+pub async fn connect(node: &Node, shared: &Shared, label: &str) -> Result<Exchange, DialError> {
+    let mut exchange = dial::dial(node, &Purpose::control(label)).await?;
     if node.settings.credentials.is_none()
         && let Some(presented) = shared.identities.any()
     {

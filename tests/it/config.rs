@@ -4,8 +4,9 @@
 
 use breakwater::cli::RunFlags;
 use breakwater::config::{
-    Auth, Endpoint, ListenAddress, MemorySettings, Settings, UpstreamSettings,
+    Auth, Endpoint, ListenAddress, MemorySettings, Profile, Settings, UpstreamSettings,
 };
+use breakwater::policy;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -15,8 +16,18 @@ fn examples() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("the folder config exists");
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.retain(|path| !path.ends_with("policy.toml"));
     files.sort();
     files
+}
+
+#[test]
+fn the_example_of_a_policy_loads_without_a_warning() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/policy.toml");
+    let output = breakwater().arg("check").arg(&path).output().expect("the binary runs");
+    assert_eq!(text(&output.stdout), format!("{}: valid\n", path.display()));
+    let policy = policy::load(Profile::Guard, Some(&path), 1, 0).expect("it is right");
+    assert_eq!((policy.operators(), policy.notes.len()), (9, 0));
 }
 
 fn load(name: &str) -> Settings {

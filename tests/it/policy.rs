@@ -5,11 +5,14 @@
 //! of the server itself (`INFO commandstats`), never concluded from what a client was told.
 
 mod bounds;
+mod catalogue;
 mod denials;
 mod emergency;
 mod guide;
 mod knowing;
+mod pace;
 mod reload;
+mod rewrite;
 
 use crate::support::RedisServer;
 

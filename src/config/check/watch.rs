@@ -1,16 +1,18 @@
-//! Judges `[expect]`, `[watch]` and `[slowlog]`: what the servers behind are measured by.
+//! Judges `[expect]`, `[watch]`, `[slowlog]` and `[scripts]`: what the servers behind are measured by.
 //!
 //! Owns the bounds of these numbers. Never knows what the watcher makes of them.
 //!
 //! What surprises: an expectation of no replicas is allowed and means something, an absent one
 //! means that the watcher goes by what it has seen.
 
-use super::super::file::Written;
-use super::super::quantity::{HOUR, MILLISECOND, SECOND, Size};
-use super::super::{Expect, SlowlogSettings, WatchSettings};
+use super::super::checker::one_of;
+use super::super::complaint::Fault;
+use super::super::file::{Written, WrittenScripts};
+use super::super::quantity::{HOUR, MILLISECOND, MINUTE, SECOND, Size, ZERO};
+use super::super::{Expect, ScriptSettings, SlowlogSettings, WatchSettings, Watchdog};
 use super::Checker;
 
-/// The three tables together.
+/// The four tables together.
 pub(super) fn check(checker: &mut Checker, written: &Written) -> WatchSettings {
     let (expect, watch, slowlog) = (&written.expect, &written.watch, &written.slowlog);
     // Below a mebibyte Redis does not even start; a pebibyte is a slip of the keyboard.
@@ -31,5 +33,22 @@ pub(super) fn check(checker: &mut Checker, written: &Written) -> WatchSettings {
             threshold: checker.time("threshold", &slowlog.threshold, MILLISECOND..=HOUR),
             keys: *slowlog.keys.get_ref(),
         },
+        scripts: ScriptSettings {
+            watchdog: watchdog(checker, &written.scripts),
+            kill_after: checker.time("kill_after", &written.scripts.kill_after, ZERO..=MINUTE),
+        },
+    }
+}
+
+fn watchdog(checker: &mut Checker, written: &WrittenScripts) -> Watchdog {
+    match written.watchdog.get_ref().as_str() {
+        "own" => Watchdog::Own,
+        "any" => Watchdog::Any,
+        "off" => Watchdog::Off,
+        word => {
+            let Fault { what, hint } = one_of("watchdog", word, &["own", "any", "off"]);
+            checker.complain(&written.watchdog, what, hint);
+            Watchdog::Own
+        }
     }
 }

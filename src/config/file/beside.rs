@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::super::quantity::{Size, Time};
-use super::super::{MemorySettings, SlowlogSettings, WatchSettings};
+use super::super::{MemorySettings, ScriptSettings, SlowlogSettings, WatchSettings};
 use super::default;
 
 /// `[log]`.
@@ -76,6 +76,16 @@ pub(in crate::config) struct WrittenSlowlog {
     pub(in crate::config) keys: Spanned<bool>,
 }
 
+/// `[scripts]`.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct WrittenScripts {
+    /// "own", "any" or "off".
+    pub(in crate::config) watchdog: Spanned<String>,
+    /// Up to 1 minute.
+    pub(in crate::config) kill_after: Spanned<Time>,
+}
+
 // === impl WrittenLog ===
 
 impl Default for WrittenLog {
@@ -116,6 +126,15 @@ impl Default for WrittenMemory {
 impl Default for WrittenWatch {
     fn default() -> Self {
         Self { every: default(Time(WatchSettings::default().every)) }
+    }
+}
+
+// === impl WrittenScripts ===
+
+impl Default for WrittenScripts {
+    fn default() -> Self {
+        let ScriptSettings { kill_after, .. } = ScriptSettings::default();
+        Self { watchdog: default("own".to_owned()), kill_after: default(Time(kill_after)) }
     }
 }
 

@@ -1,4 +1,7 @@
-//! What a bounded command sends, and what its client is told.
+//! What a bounded command sends, and what its client is told, without sockets.
+//!
+//! Owns one policy, which bounds by ten. What surprises: a question and the command that it is for travel on
+//! different lanes, so each look at what was sent follows the client's last command.
 
 use std::sync::Arc;
 
@@ -144,6 +147,13 @@ fn a_size_that_nobody_tells_stops_nothing_and_a_failed_question_does() {
         answer(&mut rig, ann, said);
         assert_eq!(queued(&mut rig, ann), words("HGETALL h"));
         assert_eq!(rig.worker.stats.bound_unmeasured.get(), 1);
+    }
+    for said in [&b"-LOADING Redis is loading\r\n"[..], b"-BUSY Redis is busy\r\n"] {
+        let (mut rig, ann) = rig(&["hgetall"], false);
+        rig.say(ann, &words("HGETALL h"));
+        answer(&mut rig, ann, said);
+        assert_eq!(told(&mut rig, ann).as_bytes(), said);
+        assert_eq!(queued(&mut rig, ann), b"");
     }
     let (mut rig, ann) = rig(&["hgetall"], false);
     rig.say(ann, &words("HGETALL h"));

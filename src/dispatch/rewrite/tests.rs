@@ -134,7 +134,7 @@ fn errors_of_the_node_are_the_answer_and_caps_are_named() {
     rig.resume(ann);
     assert_eq!(
         told(&mut rig, ann),
-        "-ERR breakwater: 'smembers' refused: its answer has more than 1 elements; read it page by \
+        "-ERR breakwater: SMEMBERS refused: its answer has more than 1 elements; read it page by \
          page with SSCAN, or raise max_elements (rule pages, policy 7)\r\n"
     );
     assert_eq!((held(&rig, ann), rig.queued()), (0, Vec::new()));

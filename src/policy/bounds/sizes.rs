@@ -53,6 +53,18 @@ pub enum Weight {
     Unknown,
 }
 
+/// What is known of a subject.
+enum Outlook {
+    /// It is small.
+    Small,
+    /// It was so large, and that was so long ago.
+    Large(u64, Micros),
+    /// It is not known itself; all of its kind were small.
+    OfSmallKind(Kin),
+    /// Nothing that would be enough.
+    Unknown,
+}
+
 /// What is known of keys of one kind.
 #[derive(Clone, Copy, Debug, Default)]
 struct Kin {
@@ -120,7 +132,8 @@ impl Sizes {
         Subject { whole: whole.finish(), kind: kind.finish() }
     }
 
-    /// What may be concluded about a subject; `size` says how much of a total is meant.
+    /// What may be concluded about a subject; `size` says how much of a total is meant. Whoever is told
+    /// that it is unknown asks.
     pub fn weigh(
         &mut self,
         subject: Subject,
@@ -128,33 +141,68 @@ impl Sizes {
         now: Micros,
         size: impl Fn(u64) -> u64,
     ) -> Weight {
+        match self.outlook(subject, limit, now, size) {
+            Outlook::Small => Weight::Small,
+            Outlook::Large(size, age) if age < RECHECK => Weight::Large(size),
+            Outlook::Large(..) => {
+                // Whoever comes while this one asks is refused: a crowd does not ask all at once.
+                if let Some((total, _)) = self.known.get(subject.whole) {
+                    self.known.put(subject.whole, total, now);
+                }
+                Weight::Unknown
+            }
+            Outlook::OfSmallKind(kin) => {
+                let is_tried = kin.unasked + 1 >= UNASKED_MAX;
+                let unasked = if is_tried { 0 } else { kin.unasked + 1 };
+                self.kinds.put(subject.kind, Kin { unasked, ..kin }, now);
+                if is_tried { Weight::Unknown } else { Weight::Small }
+            }
+            Outlook::Unknown => Weight::Unknown,
+        }
+    }
+
+    /// Whether a subject would be weighed as small. If not, nothing has changed: it is still to be
+    /// weighed.
+    pub fn is_small(
+        &mut self,
+        subject: Subject,
+        limit: u64,
+        now: Micros,
+        size: impl Fn(u64) -> u64,
+    ) -> bool {
+        match self.outlook(subject, limit, now, size) {
+            Outlook::Small => true,
+            Outlook::OfSmallKind(kin) if kin.unasked + 1 < UNASKED_MAX => {
+                let unasked = kin.unasked + 1;
+                self.kinds.put(subject.kind, Kin { unasked, ..kin }, now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn outlook(
+        &self,
+        subject: Subject,
+        limit: u64,
+        now: Micros,
+        size: impl Fn(u64) -> u64,
+    ) -> Outlook {
         if let Some((total, at)) = self.known.get(subject.whole) {
             let (size, age) = (size(total), now.saturating_sub(at));
             if size > limit {
-                if age < RECHECK {
-                    return Weight::Large(size);
-                }
-                // Whoever comes while this one asks is refused: a crowd does not ask all at once.
-                self.known.put(subject.whole, total, now);
-                return Weight::Unknown;
+                return Outlook::Large(size, age);
             }
             if age <= BELIEVED_FOR {
-                return if size <= limit / 2 { Weight::Small } else { Weight::Unknown };
+                return if size <= limit / 2 { Outlook::Small } else { Outlook::Unknown };
             }
         }
-        let Some((mut kin, at)) = self.kinds.get(subject.kind) else {
-            return Weight::Unknown;
-        };
-        if kin.seen < SEEN_MIN || kin.largest > limit / 10 {
-            return Weight::Unknown;
+        match self.kinds.get(subject.kind) {
+            Some((kin, _)) if kin.seen >= SEEN_MIN && kin.largest <= limit / 10 => {
+                Outlook::OfSmallKind(kin)
+            }
+            _ => Outlook::Unknown,
         }
-        kin.unasked += 1;
-        let is_tried = kin.unasked >= UNASKED_MAX;
-        if is_tried {
-            kin.unasked = 0;
-        }
-        self.kinds.put(subject.kind, kin, at.max(now));
-        if is_tried { Weight::Unknown } else { Weight::Small }
     }
 
     /// The size of a subject, if it was seen within the time in which it is believed.
@@ -185,6 +233,13 @@ impl Sizes {
         if let Some(place) = self.awaited.get_mut(index) {
             *place = Some(awaited);
         }
+    }
+
+    /// Whether the reply of a session's slot is awaited.
+    #[must_use]
+    pub fn awaits(&self, session: SessionId, slot: Sequence) -> bool {
+        let place = self.awaited.get(place(session, slot)).and_then(Option::as_ref);
+        place.is_some_and(|awaited| (awaited.session, awaited.slot) == (session, slot))
     }
 
     /// What the reply of a session's slot tells, if that is known; it is asked for once.

@@ -1,3 +1,8 @@
+//! The language of rules: what each key means, and every complaint with its place.
+//!
+//! Owns the proof that a file with a mistake is told all of them at once. What surprises: lines are
+//! counted by hand, so a test that adds one to a text moves the places below it.
+
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -1,3 +1,8 @@
+//! Shapes against arguments of all kinds, hostile ones included.
+//!
+//! Owns the proof that options are read as the server reads them: numbers that are none, words that
+//! are values, options twice, and what is missing.
+
 use super::*;
 use crate::command::keys;
 use crate::command::table::Table;

@@ -24,7 +24,8 @@ fn assembly(source: Source, max_bytes: usize, max_elements: u64) -> Assembly {
         message: None,
         tally: Arc::default(),
     };
-    Assembly::new((Arc::new(rule), 1), (source, b"s*"), paging, 0)
+    let footing = Footing { epoch: 1, recoveries: 0, owner: None };
+    Assembly::new((Arc::new(rule), 1), (source, b"s*"), (paging, footing), 0)
 }
 
 fn page(cursor: &str, elements: &[&str]) -> Vec<u8> {

@@ -16,6 +16,8 @@ pub enum NodeState {
     ReadOnly,
     /// A script or function keeps it from serving.
     Busy,
+    /// The same, and it has written: nobody can end it.
+    Unkillable,
     /// It reads its data set from disk.
     Loading,
     /// It is a replica without its primary that may not serve old data.
@@ -34,11 +36,12 @@ pub enum NodeState {
 
 impl NodeState {
     /// Every state, in the order of declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unknown,
         Self::Up,
         Self::ReadOnly,
         Self::Busy,
+        Self::Unkillable,
         Self::Loading,
         Self::MasterDown,
         Self::Demoted,
@@ -54,6 +57,7 @@ impl NodeState {
             Self::Up => "up",
             Self::ReadOnly => "read_only",
             Self::Busy => "busy",
+            Self::Unkillable => "unkillable",
             Self::Loading => "loading",
             Self::MasterDown => "master_down",
             Self::Demoted => "demoted",

@@ -23,6 +23,8 @@ pub enum State {
     ReadOnly(Denial),
     /// A script or function keeps it from serving.
     Busy,
+    /// The same, and it has written: nobody can end it.
+    Unkillable,
     /// It reads its data set from disk.
     Loading,
     /// It is a replica without its primary that may not serve old data.
@@ -70,6 +72,8 @@ pub enum Signal<'a> {
     Silent,
     /// Bytes of a reply have come while it was taken to be silent.
     Heard,
+    /// The script that keeps it busy has written, and cannot be killed.
+    Unkillable,
     /// It has answered the control plane.
     Beat(&'a Answered),
 }
@@ -100,6 +104,8 @@ pub struct Chart {
     down: Option<DialError>,
     /// What it answers instead of serving: Loading, Busy or MasterDown.
     excuse: Option<State>,
+    /// The script that keeps it busy cannot be killed.
+    is_unkillable: bool,
     is_silent: bool,
     is_demoted: bool,
     /// Why it refuses writes, and when it did so last.
@@ -123,6 +129,8 @@ impl Chart {
             Signal::Dialled | Signal::Lost(_) | Signal::Late(_) => {}
             Signal::DialFailed { error, .. } => self.dial_failed(error),
             Signal::Refused(class) => self.refused(class, now),
+            // Only while it is busy: it may have ended meanwhile.
+            Signal::Unkillable => self.is_unkillable = self.excuse == Some(State::Busy),
             Signal::Silent => self.is_silent = true,
             Signal::Heard => self.is_silent = false,
             Signal::Beat(answered) => self.beat(answered, now),
@@ -149,6 +157,7 @@ impl Chart {
             (_, Some(State::Loading)) => State::Loading,
             (Some(error), _) => State::Down(error.failure),
             _ if self.is_silent => State::Stalled,
+            (None, Some(State::Busy)) if self.is_unkillable => State::Unkillable,
             (None, Some(excuse)) => excuse,
             _ if self.is_demoted => State::Demoted,
             _ => match self.denial {
@@ -162,7 +171,8 @@ impl Chart {
     /// Whether commands are not to be sent, not even where there is a connection.
     #[must_use]
     pub fn is_mute(&self) -> bool {
-        self.is_silent || matches!(self.excuse, Some(State::Loading | State::MasterDown))
+        let is_lost = self.is_unkillable && self.excuse == Some(State::Busy);
+        self.is_silent || is_lost || matches!(self.excuse, Some(State::Loading | State::MasterDown))
     }
 
     /// The last failure, for whoever would have dialled.
@@ -199,6 +209,7 @@ impl Chart {
         self.is_silent = false;
         self.ping = Some(answered.took);
         self.excuse = answered.error.and_then(excuse);
+        self.is_unkillable &= self.excuse == Some(State::Busy);
         self.loading_left = answered.loading_left.filter(|_| self.excuse == Some(State::Loading));
         self.is_barred = match answered.error {
             Some(ErrorClass::Noauth) => answered.has_credentials,
@@ -255,6 +266,7 @@ impl State {
             Self::Up => NodeState::Up,
             Self::ReadOnly(_) => NodeState::ReadOnly,
             Self::Busy => NodeState::Busy,
+            Self::Unkillable => NodeState::Unkillable,
             Self::Loading => NodeState::Loading,
             Self::MasterDown => NodeState::MasterDown,
             Self::Demoted => NodeState::Demoted,
@@ -268,7 +280,10 @@ impl State {
     /// for hours, and a fleet that asks ten times a second would be noticed.
     #[must_use]
     pub fn is_passing(self) -> bool {
-        matches!(self, Self::Busy | Self::Loading | Self::MasterDown | Self::Stalled)
+        matches!(
+            self,
+            Self::Busy | Self::Unkillable | Self::Loading | Self::MasterDown | Self::Stalled
+        )
     }
 
     /// What follows "upstream 10.0.0.5:6379".
@@ -283,6 +298,9 @@ impl State {
                 "refuses writes (NOREPLICAS: too few replicas in step)".into()
             }
             Self::Busy => "is busy with a script (busy)".into(),
+            Self::Unkillable => {
+                "is busy with a script that has written and cannot be killed (unkillable)".into()
+            }
             Self::Loading => "is loading its data (loading)".into(),
             Self::MasterDown => "is a replica without its primary (masterdown)".into(),
             Self::Demoted => "is a replica (demoted)".into(),
@@ -308,6 +326,9 @@ impl State {
                 "redis-cli INFO replication: bring the replicas back, or lower min-replicas-to-write"
             }
             Self::Busy => "redis-cli SCRIPT KILL, or FUNCTION KILL",
+            Self::Unkillable => {
+                "fail over to a replica, or redis-cli SHUTDOWN NOSAVE, which loses what was not saved"
+            }
             Self::Loading => "wait; redis-cli INFO persistence tells how long",
             Self::MasterDown => "redis-cli INFO replication: find out why it lost its primary",
             Self::Demoted => "point [upstream] to the primary that redis-cli ROLE names",
@@ -374,6 +395,23 @@ mod tests {
         }
         let mute = Answered { has_credentials: true, ..beat(Some(ErrorClass::Noauth)) };
         assert_eq!(after(&[Signal::Beat(&mute)]), State::ConfigError);
+    }
+
+    #[test]
+    fn a_script_that_cannot_be_killed_mutes_its_node_until_it_ends() {
+        let busy = beat(Some(ErrorClass::Busy));
+        let mut chart = Chart::default();
+        chart.note(Signal::Beat(&busy), 0);
+        assert!(!chart.is_mute(), "it may end at any moment, or be killed");
+        chart.note(Signal::Unkillable, 0);
+        assert_eq!((chart.state(), chart.is_mute()), (State::Unkillable, true));
+        chart.note(Signal::Beat(&busy), 0);
+        assert_eq!((chart.state(), chart.is_mute()), (State::Unkillable, true));
+        chart.note(Signal::Beat(&beat(None)), 0);
+        assert_eq!((chart.state(), chart.is_mute()), (State::Up, false));
+        chart.note(Signal::Beat(&busy), 0);
+        assert_eq!(chart.state(), State::Busy, "the next script is another one");
+        assert_eq!(after(&[Signal::Beat(&beat(None)), Signal::Unkillable]), State::Up);
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! Plans of commands as clients send them, and as nobody should.
+//!
+//! Owns the lists of what is asked, of what arguments bound, and of what replies tell. What surprises: the last
+//! test makes commands up at random; whatever they are, their plans must be coherent.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,7 @@
 //! What is believed of sizes, and for how long.
+//!
+//! Owns the proof of each promise of adaptive questions. What surprises: time is a number here, and the memory of
+//! a size does not know what kind of command it came from.
 
 use super::*;
 use crate::command::keys;
@@ -57,6 +60,22 @@ fn what_is_large_is_refused_and_asked_about_once_a_second() {
     assert_eq!(weigh(&mut sizes, "HGETALL h", later), Weight::Large(LIMIT + 1), "one asks");
     note(&mut sizes, "HGETALL h", 3, later);
     assert_eq!(weigh(&mut sizes, "HGETALL h", later), Weight::Small);
+}
+
+#[test]
+fn a_look_changes_nothing_unless_the_command_goes() {
+    let mut sizes = Sizes::default();
+    note(&mut sizes, "HGETALL h", LIMIT + 1, START);
+    let (large, later) = (subject(&sizes, "HGETALL h"), START + RECHECK);
+    assert!(!sizes.is_small(large, LIMIT, later, |total| total));
+    assert_eq!(weigh(&mut sizes, "HGETALL h", later), Weight::Unknown, "it is still asked about");
+    prove(&mut sizes, SEEN_MIN, 1);
+    let small = subject(&sizes, "HGETALL user:99999:cart");
+    for _ in 1..UNASKED_MAX {
+        assert!(sizes.is_small(small, LIMIT, START, |total| total));
+    }
+    assert!(!sizes.is_small(small, LIMIT, START, |total| total));
+    assert_eq!(weigh(&mut sizes, "HGETALL user:99999:cart", START), Weight::Unknown);
 }
 
 /// So many keys of one kind, each of this size.
