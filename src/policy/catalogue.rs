@@ -6,7 +6,7 @@
 //! What surprises: every command that the table knows stands in it, the harmless ones too. A command
 //! that nobody has thought about must not be allowed by silence; a test lists those that are missing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::file::{self, Clock};
 use super::rule::{Origin, Rule};
@@ -20,12 +20,18 @@ const TEXT: &str = include_str!("catalogue.toml");
 #[must_use]
 #[allow(clippy::panic, reason = "the catalogue is part of the program; a test reads it")]
 pub fn rules() -> Vec<Arc<Rule>> {
+    // Read once: reading it took most of the time of a reload.
+    static READ: OnceLock<Vec<Arc<Rule>>> = OnceLock::new();
     // No rule of ours ends at some time.
     let clock = Clock { now: 0, unix: 0 };
-    match file::parse("catalogue.toml", TEXT, Origin::Catalogue, clock) {
-        Ok(rules) => rules.rules,
-        Err(complaints) => panic!("the catalogue is broken: {complaints:?}"),
-    }
+    let read =
+        READ.get_or_init(|| match file::parse("catalogue.toml", TEXT, Origin::Catalogue, clock) {
+            Ok(rules) => rules.rules,
+            Err(complaints) => panic!("the catalogue is broken: {complaints:?}"),
+        });
+    // What one policy has met is not another's.
+    let fresh = |rule: &Arc<Rule>| Rule { tally: Arc::default(), ..(**rule).clone() };
+    read.iter().map(|rule| Arc::new(fresh(rule))).collect()
 }
 
 /// The rule for what the catalogue does not name.

@@ -45,8 +45,6 @@ pub struct Keeper {
     wanted: watch::Receiver<Wanted>,
     hint: Arc<Notify>,
     watcher: Option<Watcher>,
-    /// A change was seen of which the end is to be waited for.
-    is_restless: bool,
     /// Digest of the file that was looked at last.
     seen: Option<[u8; 32]>,
     standing: Standing,
@@ -128,7 +126,6 @@ impl Keeper {
             wanted,
             hint,
             watcher,
-            is_restless: false,
             seen: hash,
             standing,
             before,
@@ -154,7 +151,7 @@ impl Keeper {
             tokio::select! {
                 _ = hangup.recv() => drop(self.look(true, "SIGHUP").await),
                 _ = poll.tick() => self.poll().await,
-                () = hint.notified() => self.settle_and_look().await,
+                () = hint.notified() => self.follow_hint().await,
                 Ok(()) = wanted.changed() => self.follow_settings().await,
                 Some(order) = desk.recv() => self.obey(order).await,
                 () = until(next_end) => self.end_expired().await,
@@ -167,33 +164,30 @@ impl Keeper {
         if let Some(watcher) = &mut self.watcher {
             watcher.refresh();
         }
-        // Once outer marks differ it is somebody's writing, of which the end is waited for.
-        match self.has_changed() {
-            true => self.look_again(),
-            false => drop(self.look(false, "a look at the file").await),
+        if self.has_changed() {
+            self.settle().await;
         }
+        let _ = self.look(false, "a look at the file").await;
         self.sweep();
+    }
+
+    /// Something has happened in the folder.
+    async fn follow_hint(&mut self) {
+        if self.has_changed() {
+            self.settle().await;
+            let _ = self.look(false, "a changed file").await;
+        }
     }
 
     /// Waits until whoever writes has finished: a file that is being written in place is empty for a
     /// moment, and nothing is a policy too.
-    async fn settle_and_look(&mut self) {
-        if !self.has_changed() && !std::mem::take(&mut self.is_restless) {
-            return;
-        }
+    async fn settle(&mut self) {
         for _ in 0..SETTLES_MAX {
             tokio::time::sleep(SETTLE).await;
             if !self.has_changed() {
-                break;
+                return;
             }
         }
-        let _ = self.look(false, "a changed file").await;
-    }
-
-    /// Somebody writes: there is to be a look once that has ended.
-    fn look_again(&mut self) {
-        self.is_restless = true;
-        self.hint.notify_one();
     }
 
     /// Whether the file looks different from the last time that this was asked.
@@ -212,22 +206,21 @@ impl Keeper {
     /// Reads the file, if it has changed or `is_asked`, and puts it in force if it says something
     /// else. What became of it, in words.
     async fn look(&mut self, is_asked: bool, cause: &'static str) -> Verdict {
-        let errand = Errand {
-            wanted: self.wanted.borrow().clone(),
-            seen: self.seen,
-            is_asked,
-            standing: self.standing.clone(),
-            emergencies: self.emergencies.clone(),
-            version: self.next_version(),
+        let mut tries = 0;
+        let look = loop {
+            self.has_changed();
+            let errand = self.errand(is_asked);
+            let look = tokio::task::spawn_blocking(move || errand.run()).await;
+            tries += 1;
+            // If it was written meanwhile, it may have been read in the middle of that.
+            if tries > SETTLES_MAX || !self.has_changed() {
+                break look;
+            }
+            tokio::time::sleep(SETTLE).await;
         };
-        let Ok(look) = tokio::task::spawn_blocking(move || errand.run()).await else {
+        let Ok(look) = look else {
             return Verdict::Wrong("the file could not be judged".to_owned());
         };
-        if !is_asked && self.has_changed() {
-            // It was written meanwhile, and may have been read in the middle of that.
-            self.look_again();
-            return Verdict::Done(self.stays());
-        }
         match look {
             Look::Untouched => Verdict::Done(self.stays()),
             Look::Refused(hash, complaints) => self.refuse(hash, &complaints),
@@ -248,6 +241,17 @@ impl Keeper {
                 self.shared.ledger.amend(|account| account.complaint = None);
                 Verdict::Done(self.in_force(&diff.words()))
             }
+        }
+    }
+
+    fn errand(&self, is_asked: bool) -> Errand {
+        Errand {
+            wanted: self.wanted.borrow().clone(),
+            seen: self.seen,
+            is_asked,
+            standing: self.standing.clone(),
+            emergencies: self.emergencies.clone(),
+            version: self.next_version(),
         }
     }
 

@@ -33,7 +33,7 @@ fn one_command_on_one_kind_of_key_is_off_until_it_is_ended() {
     let page = proxy.http("/policy").1;
     assert!(page.contains("carts (emergency)") && page.contains("ends in "), "{page}");
     // It survives a reload.
-    std::fs::write(proxy.file("policy.toml"), "").unwrap();
+    proxy.replace_policy("");
     assert_eq!(proxy.post("/policy/reload", "", "").0, 200);
     assert!(client.text("HGETALL cart:1").contains("by rule carts (policy 3)"));
     assert_eq!(proxy.post("/policy/emergency", "", ORDER).0, 422, "the name is taken");
@@ -49,10 +49,11 @@ fn its_time_ends_it() {
     let mut client = proxy.client();
     assert_eq!(proxy.post("/policy/emergency", "", "command=GET&for=2s&name=short").0, 200);
     until("it counts or is over already", || {
-        client.text("GET a").contains("by rule short") || !proxy.http("/policy").1.contains("short")
+        client.text("GET a").contains("by rule short")
+            || !proxy.http("/policy").1.contains("short (emergency)")
     });
     until("it is over", || client.ask("GET a") == b"$-1\r\n");
-    until("it is gone from the page", || !proxy.http("/policy").1.contains("short"));
+    until("it is gone from the page", || !proxy.http("/policy").1.contains("short (emergency)"));
 }
 
 #[test]

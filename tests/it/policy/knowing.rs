@@ -139,7 +139,7 @@ fn counts_outlive_a_reload_in_which_their_rule_stays() {
     assert!(client.text("GET orders:1").starts_with("-NOPERM "));
     let more =
         format!("{POLICY}\n[[rule]]\nname = \"more\"\ncommands = [\"DEL\"]\naction = \"deny\"\n");
-    std::fs::write(proxy.file("policy.toml"), more).unwrap();
+    proxy.replace_policy(&more);
     assert_eq!(proxy.post("/policy/reload", "", "").0, 200);
     assert!(client.text("GET orders:1").contains("(policy 2)"));
     let refused = "rule=\"no-orders\",result=\"refused\"";

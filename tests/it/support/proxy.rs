@@ -53,10 +53,20 @@ impl Proxy {
 
     /// As [`Self::guarding`], with a configuration that is told where the policy file is.
     pub(crate) fn launch_guarding(policy: &str, toml: impl Fn(&str) -> String) -> Self {
+        Self::profiled("guard", policy, toml)
+    }
+
+    /// As [`Self::launch_guarding`], in the profile that the configuration names.
+    pub(crate) fn launch_by_file(policy: &str, toml: impl Fn(&str) -> String) -> Self {
+        // An empty flag is none, and wins over the variable.
+        Self::profiled("", policy, toml)
+    }
+
+    fn profiled(profile: &str, policy: &str, toml: impl Fn(&str) -> String) -> Self {
         Self::launch(|port, folder| {
             let policy = folder.write("policy.toml", policy).display().to_string();
             let file = folder.write("breakwater.toml", toml(&policy)).display().to_string();
-            let flags = ["--listen", &format!("127.0.0.1:{port}"), "--profile", "guard"];
+            let flags = ["--listen", &format!("127.0.0.1:{port}"), "--profile", profile];
             let mut all: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
             all.extend(["--config".to_owned(), file]);
             all
@@ -139,6 +149,12 @@ impl Proxy {
     /// A file of its folder.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Replaces the policy file at once, as a careful editor does.
+    pub(crate) fn replace_policy(&self, content: &str) {
+        let aside = self.folder.write("policy.toml.new", content);
+        std::fs::rename(aside, self.file("policy.toml")).expect("files can be renamed");
     }
 
     /// Everything it has logged.
