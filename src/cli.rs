@@ -6,9 +6,11 @@
 //!
 //! What surprises: an empty value counts as absent, since templates of deployments leave variables empty.
 
+use crate::clock;
 use crate::config::Complaint;
 use crate::config::check::{NoUpstream, examine};
 use crate::governor;
+use crate::policy::{self, file::Clock};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -77,7 +79,7 @@ pub struct RunFlags {
 /// Flags of `check`. Variables do not count: a file is judged by what is in it.
 #[derive(Args, Clone)]
 pub struct CheckFlags {
-    /// Configuration files, and scripts that end in .lua
+    /// Configuration files, policy files, and scripts that end in .lua
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 }
@@ -135,15 +137,22 @@ pub fn check(files: &[PathBuf], out: &mut impl Write) -> io::Result<bool> {
 fn check_file(file: &Path, out: &mut impl Write) -> io::Result<bool> {
     if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lua")) {
         let (complaints, notes) = governor::check::examine(file);
-        return publish(file, &complaints, notes, out);
+        return judge_file(file, &complaints, notes, out);
+    }
+    if policy::file::is_policy(file) {
+        let (complaints, notes) = match policy::file::load(file, Clock::at(clock::micros())) {
+            Ok(rules) => (Vec::new(), rules.notes),
+            Err(complaints) => (complaints, Vec::new()),
+        };
+        return judge_file(file, &complaints, notes, out);
     }
     let flags = RunFlags { config: Some(file.to_owned()), ..RunFlags::default() };
     let findings = examine(&flags, NoUpstream::IsNoted);
-    publish(file, &findings.complaints, findings.notes, out)
+    judge_file(file, &findings.complaints, findings.notes, out)
 }
 
-/// Writes what was found in a file. True if it is valid.
-fn publish(
+/// Says what was found in one file. True if it is valid.
+fn judge_file(
     file: &Path,
     complaints: &[Complaint],
     notes: Vec<Complaint>,
@@ -387,6 +396,24 @@ mod tests {
             assert!(line.starts_with(&start), "{line}");
         }
         assert!(check(&[slow], &mut Vec::new()).unwrap(), "a note is no error");
+    }
+
+    #[test]
+    fn check_tells_a_policy_from_a_configuration_by_what_is_in_it() {
+        let folder = Folder::new();
+        let rule = "[[rule]]\nname = \"r\"\naction = \"deny\"\n";
+        let good = folder.write("rules.toml", rule);
+        let empty = folder.write("policy-empty.toml", "");
+        let bad = folder.write("policy.toml", "[[rule]]\nname = \"r\"\naction = \"den\"\n");
+        let mixed = folder.write("mixed.toml", &format!("workers = 2\n{rule}"));
+        let mut out = Vec::new();
+        assert!(!check(&[good.clone(), empty.clone(), bad.clone(), mixed], &mut out).unwrap());
+        let out = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(lines[0], format!("{}: valid", good.display()));
+        assert_eq!(lines[1], format!("{}: valid", empty.display()));
+        assert!(lines[2].starts_with(&format!("{}:3:10: 'den' is not", bad.display())), "{out}");
+        assert!(lines[3].contains("mixed.toml:2:3: 'rule' is not a key; rules stand"), "{out}");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! session's input, and it is dispatched again when the reason is gone: order matters more than
 //! speed (INV-12).
 
+pub mod bound;
 pub mod cluster;
 pub mod departure;
 pub mod detour;
@@ -381,7 +382,9 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         Role::Part { .. } => gather::settled(worker, waiter, &settled),
         Role::Probe => detour::proven(worker, waiter, &settled),
         Role::Errand => errand::answered(worker, waiter, settled),
-        Role::Plain | Role::Script | Role::Library => deliver(worker, waiter, settled),
+        Role::Plain | Role::Sized | Role::Script | Role::Library => {
+            deliver(worker, waiter, settled);
+        }
         Role::Info { is_joined } => match info::retold(worker, &settled, is_joined) {
             Some(bytes) => {
                 let kind = bytes.first().copied().unwrap_or(b'$');

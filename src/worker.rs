@@ -22,7 +22,11 @@ use crate::command::keys::KeyPosition;
 use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
+<<<<<<< HEAD
 use crate::governor::Governor;
+=======
+use crate::policy::bounds::sizes::Sizes;
+>>>>>>> rules
 use crate::policy::{self, Policy};
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;
@@ -93,6 +97,8 @@ pub struct Worker {
     pub topology: arc_swap::Cache<Published, Arc<Topology>>,
     /// The policy in force, revalidated with each command: one compare.
     pub policy: arc_swap::Cache<policy::Published, Arc<Policy>>,
+    /// What is known of the sizes of keys.
+    pub sizes: Sizes,
     /// When another node was published last.
     pub succeeded_at: Micros,
     /// When the batch in hand began.
@@ -320,6 +326,7 @@ impl Worker {
             shared,
             topology,
             policy,
+            sizes: Sizes::default(),
             succeeded_at: 0,
             now: clock::micros(),
             scratch: vec![0; SCRATCH_BYTES],

@@ -43,7 +43,8 @@ pub(crate) fn one_of(subject: &str, word: &str, known: &[&str]) -> Fault {
         Some(known) => format!("did you mean '{known}'?"),
         None => format!("write {}", known.join(" or ")),
     };
-    Fault::new(format!("'{word}' is not a {subject}"), hint)
+    let article = if subject.starts_with(['a', 'e', 'i', 'o']) { "an" } else { "a" };
+    Fault::new(format!("'{word}' is not {article} {subject}"), hint)
 }
 
 // === impl Place ===

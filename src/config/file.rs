@@ -251,7 +251,7 @@ const WORDS: Words = Words {
 };
 
 /// Every table and key at the top of the file, for whoever must tell this kind of file from others.
-pub(super) const TOP: [&str; 14] = [
+pub(crate) const CONFIGURATION_KEYS: [&str; 14] = [
     "workers",
     "admin",
     "admin_changes",

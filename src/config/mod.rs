@@ -25,6 +25,7 @@ mod watch;
 pub(crate) mod scratch;
 
 pub use self::complaint::{Complaint, Fault, Position};
+pub(crate) use self::file::CONFIGURATION_KEYS;
 pub use self::guards::{Confirm, GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
 pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
 pub use self::watch::{Expect, ScriptSettings, SlowlogSettings, WatchSettings, Watchdog};

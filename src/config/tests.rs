@@ -52,7 +52,7 @@ fn an_upstream_is_all_that_a_sidecar_must_be_told() {
     assert_eq!((&listener.tls, listener.limits), (&None, Limits::default()));
     assert_eq!(settings.workers, Workers::Count(NonZeroUsize::MIN));
     assert_eq!(settings.admin, Some("127.0.0.1:9121".parse().unwrap()));
-    assert_eq!(settings.profile, Profile::Open);
+    assert_eq!((settings.profile, settings.policy), (Profile::Guard, None));
     assert_eq!(settings.log, LogSettings { level: "info".to_owned(), format: LogFormat::Text });
     assert_eq!(settings.memory, MemorySettings::default());
     assert_eq!(settings.drain_timeout, Duration::from_secs(10));
@@ -208,7 +208,7 @@ fn wrong_flags_are_named_with_their_variables_and_all_at_once() {
         listen: vec!["6379".to_owned(), "*:1".to_owned()],
         upstream: wrong("redis-sentinel://h:1"),
         workers: wrong("0"),
-        profile: wrong("guard"),
+        profile: wrong("gaurd"),
         policy: Some("p.toml".into()),
         admin: wrong("on"),
         log: wrong("loud"),
@@ -221,8 +221,7 @@ fn wrong_flags_are_named_with_their_variables_and_all_at_once() {
         "--listen (BREAKWATER_LISTEN): '6379' is not an address to listen on; write 127.0.0.1:6379",
         "--listen (BREAKWATER_LISTEN): '*:1' is not an address to listen on; to listen everywhere write 0.0.0.0:1 or [::]:1",
         "--workers (BREAKWATER_WORKERS): '0' is not a number of workers; write 1 to 256, or auto",
-        "--profile (BREAKWATER_PROFILE): profile 'guard' needs the policy engine, which this build does not have; use 'open'",
-        "--policy (BREAKWATER_POLICY): a policy file needs the policy engine, which this build does not have; leave it out",
+        "--profile (BREAKWATER_PROFILE): 'gaurd' is not a profile; did you mean 'guard'?",
         "--log-format (BREAKWATER_LOG_FORMAT): 'jsn' is not a log format; did you mean 'json'?",
         "--drain-timeout (BREAKWATER_DRAIN_TIMEOUT): drain_timeout is 2h; write 0s to 1h",
     ] {
@@ -237,15 +236,15 @@ fn wrong_flags_are_named_with_their_variables_and_all_at_once() {
             "{start}\nnot in {found:#?}"
         );
     }
-    assert_eq!(found.len(), 10, "{found:#?}");
+    assert_eq!(found.len(), 9, "{found:#?}");
 }
 
 #[test]
 fn complaints_of_form_and_of_meaning_come_together_in_the_order_of_the_file() {
     let found = load(
         "workers = 300\n\
-         profile = \"observe\"\n\
-         policy = \"p.toml\"\n\
+         profile = \"closed\"\n\
+         policy = \"\"\n\
          [[listener]]\n\
          address = \"nowhere\"\n\
          client_max = 0\n\
@@ -261,8 +260,8 @@ fn complaints_of_form_and_of_meaning_come_together_in_the_order_of_the_file() {
     .unwrap_err();
     let expected = [
         "f:1:11: '300' is not a number of workers; write 1 to 256, or auto",
-        "f:2:11: profile 'observe' needs the policy engine, which this build does not have; use 'open'",
-        "f:3:10: a policy file needs the policy engine, which this build does not have; leave it out",
+        "f:2:11: 'closed' is not a profile; write guard or observe or open",
+        "f:3:10: policy is empty; write the path of a file of rules",
         "f:5:11: 'nowhere' is not an address to listen on; write an IP address and a port, as in 127.0.0.1:6379 or [::1]:6379",
         "f:6:14: client_max is 0; write 1 to 1000000",
         "f:7:1: 'adress' is not a key of [listener]; did you mean 'address'?",

@@ -7,7 +7,7 @@
 //! What surprises: the session's command has *waited* meanwhile. It was not taken; it is dispatched
 //! again from the beginning when the last answer is in, and then finds the errand done.
 
-use super::{Dispatched, Settled, deliver, go};
+use super::{Dispatched, Settled, deliver, go, renamed};
 use crate::buffer::Piece;
 use crate::route::frame;
 use crate::session::errand::Answer;
@@ -36,7 +36,7 @@ pub fn go_on(
         let mode = std::mem::take(&mut session.reply_mode);
         let before = worker.capture.replace(Vec::new());
         let sent = frame::with_command(&topology.table, &question, |command, spec| {
-            let bytes = Piece::Borrowed(&question);
+            let bytes = renamed(spec, command, Piece::Borrowed(&question));
             go(worker, topology, session, identity, (spec, Role::Errand), *command, bytes)
         });
         let refused = std::mem::replace(&mut worker.capture, before).unwrap_or_default();

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use super::bound::{self, Bounded};
 use super::{Dispatched, admitted, refuse};
 use crate::buffer::Piece;
 use crate::command::Command;
@@ -54,7 +55,7 @@ pub fn judge(
         return Ruling::Done(super::errand::go_on(worker, topology, session, identity));
     }
     // What is done with it is known below; left over, it would be taken for the next command's.
-    let _errand = session.errand.take();
+    let errand = session.errand.take();
     // Who could not say who they are could never be let in.
     if spec.flags.contains(Flags::NO_AUTH) {
         return Ruling::Goes;
@@ -62,7 +63,8 @@ pub fn judge(
     let policy = Arc::clone(worker.policy.load());
     let mut passed = Vec::new();
     let rule = decide(worker, &policy, session, spec, command, &mut passed);
-    for rule in passed {
+    // What has been asked about was counted when it came.
+    for rule in passed.into_iter().filter(|_| errand.is_none()) {
         rule.tally.note(false);
     }
     if rule.is_none_or(|rule| rule.action != Action::Deny)
@@ -73,6 +75,10 @@ pub fn judge(
     let Some(rule) = rule else {
         return Ruling::Goes;
     };
+    if let Action::Bound(bound) = rule.action {
+        let bounded = Bounded { spec, command, rule, bound, policy: &policy };
+        return bound::weigh(worker, topology, session, identity, &bounded, errand);
+    }
     rule.tally.note(rule.action == Action::Deny);
     match &rule.action {
         Action::Deny => Ruling::Done(deny(worker, session, spec, &policy, rule)),
@@ -153,9 +159,18 @@ impl Judged {
         let topology = Arc::clone(worker.topology.load());
         let refusal = governed(worker, &topology, session, &policy, rule, spec, command);
         let is_paced = passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
-        let is_free = |rule: &Arc<Rule>| matches!(rule.action, Action::Allow | Action::Observe);
+        let mut is_free = |rule: &Arc<Rule>| match rule.action {
+            Action::Allow | Action::Observe => true,
+            Action::Bound(bound) => bound::is_small(worker, session, spec, command, bound),
+            _ => false,
+        };
+        let is_free = !is_paced && rule.is_none_or(&mut is_free);
         self.0.extend(passed.into_iter().chain(rule).cloned());
+<<<<<<< HEAD
         !is_paced && refusal.is_none() && rule.is_none_or(is_free)
+=======
+        is_free
+>>>>>>> rules
     }
 
     /// It goes.

@@ -17,7 +17,6 @@ use crate::refusal::Refusal;
 use crate::session::state::Session;
 use crate::topology::slots::{Member, SlotMap};
 use crate::upstream::dial::Node;
-use crate::upstream::lane::Role;
 use crate::worker::Worker;
 
 /// Who shall serve a command, if that need not be the primary.
@@ -29,7 +28,7 @@ pub fn wish(session: &Session, node: &Node, asked: &Asked) -> Option<ReplicaRead
         ReplicaReads::Primary => return None,
         wish => wish,
     };
-    (asked.is_retry_safe && asked.role == Role::Plain && asked.frames == 1).then_some(wish)
+    (asked.is_retry_safe && asked.role.is_plain() && asked.frames == 1).then_some(wish)
 }
 
 /// The replica of `owner` for a command of `session`; `None`: the primary.

@@ -12,6 +12,7 @@ mod commands;
 mod compile;
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::config::checker::{Checker, Place};
 use crate::config::quantity::{Percent, Size, Time};
 use crate::config::source::{Source, Words};
 use crate::config::table::Table;
-use crate::config::{Complaint, Fault};
+use crate::config::{CONFIGURATION_KEYS, Complaint, Fault};
 use commands::Vocabulary;
 
 /// Longest policy file in bytes: a hundred thousand patterns are a fifth of it.
@@ -91,6 +92,7 @@ struct WrittenRule {
     bytes_per_second: Option<Spanned<Size>>,
     wait: Option<Spanned<Time>>,
     per: Option<Spanned<String>>,
+    key_parts: Option<Spanned<u8>>,
     mode: Option<Spanned<String>>,
     canary: Option<Spanned<Percent>>,
     expires: Option<Spanned<Datetime>>,
@@ -132,6 +134,21 @@ struct Read {
     place: Place,
     /// Its form was right, so what is absent really is.
     is_whole: bool,
+}
+
+/// Whether a file is one of rules and no configuration: it has rules, or is called `policy…`, and has
+/// nothing that only a configuration has.
+#[must_use]
+pub fn is_policy(path: &Path) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let is_named = name.starts_with("policy");
+    let Ok(source) = Source::open(path, FILE_BYTES_MAX, POLICY) else {
+        return is_named;
+    };
+    // Even of a text with errors, the tables that could be read tell what it is meant to be.
+    let (tree, _) = DeTable::parse_recoverable(&source.text);
+    let has = |key: &str| tree.get_ref().contains_key(key);
+    (is_named || has("rule")) && !CONFIGURATION_KEYS.into_iter().any(has)
 }
 
 /// The rules of a file.

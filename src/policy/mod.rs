@@ -9,6 +9,7 @@
 //! What surprises: a rule that only observes, and one whose pace is kept, do not end the search. A
 //! rule on trial must not open what the rule behind it closes.
 
+pub mod bounds;
 pub mod case;
 pub mod catalogue;
 pub mod file;

@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(found(&patterns, b"us*er:x"), [2, 3, 6]);
         assert_eq!(found(&patterns, b"x"), [3]);
         assert_eq!(found(&patterns, b""), [7]);
-        assert_eq!(found(&[], b"x"), []);
+        assert!(found(&[], b"x").is_empty());
     }
 
     #[test]

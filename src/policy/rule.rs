@@ -164,8 +164,8 @@ pub enum Per {
     Client,
     /// Those of one user.
     User,
-    /// Those whose first key begins alike.
-    KeyPrefix,
+    /// Those whose first key begins alike: with the same so many parts that end in a colon.
+    KeyPrefix(u8),
 }
 
 /// Whether a rule is meant.
@@ -288,6 +288,14 @@ fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
 }
 
 // === impl Pace ===
+
+impl Pace {
+    /// A pace at which nothing has come yet.
+    #[must_use]
+    pub fn new(commands: Option<u64>, bytes: Option<u64>, wait: Duration, per: Per) -> Self {
+        Self { commands, bytes, wait, per }
+    }
+}
 
 impl PartialEq for Pace {
     fn eq(&self, other: &Self) -> bool {

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use super::*;
 use crate::command::keys;
 use crate::command::table::Table;
@@ -144,6 +142,7 @@ fn an_operators_permission_counts_although_it_changes_nothing() {
 fn what_only_a_server_knows_is_judged_by_its_categories() {
     use crate::command::flags::{Categories, Flags};
     use crate::command::overlay::LiveSpec;
+    use crate::command::spec::{RequestPolicy, ResponsePolicy};
     let stranger = |name: &str, categories: &[&str]| {
         let categories = categories.iter().filter_map(|name| Categories::from_name(name));
         LiveSpec {
@@ -151,7 +150,13 @@ fn what_only_a_server_knows_is_judged_by_its_categories() {
             arity: -1,
             flags: Flags::default(),
             categories: categories.fold(Categories::default(), Categories::union),
-            ..LiveSpec::default()
+            first_key: 0,
+            last_key: 0,
+            key_step: 0,
+            request_policy: RequestPolicy::Default,
+            response_policy: ResponsePolicy::Default,
+            key_specs: Vec::new(),
+            subcommands: Vec::new(),
         }
     };
     let live = vec![stranger("m.wipe", &["dangerous"]), stranger("m.get", &["read"])];

@@ -9,7 +9,7 @@ use crate::policy::rule::Rule;
 /// Why a rule refused a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denied {
-    /// Full name of the command, lower case.
+    /// Full name of the command, lower case; for a size, in capitals and with its key.
     pub command: String,
     /// The rule.
     pub rule: String,
@@ -47,8 +47,23 @@ impl Denied {
                 )
             }
             Some(size) => format!(
-                "ERR breakwater: '{command}' refused: {size}{cure} (rule {rule}, policy {version})"
+                "ERR breakwater: {command} refused: {size}{cure} (rule {rule}, policy {version})"
             ),
         }
     }
 }
+
+/// A command and its key as a client may be shown them, who has sent both (INV-11): printable, and
+/// not longer than a line.
+#[must_use]
+pub fn with_key(name: &str, key: &[u8]) -> String {
+    let name = name.to_uppercase().replace('|', " ");
+    let (shown, dots) = match key.get(..KEY_BYTES_MAX) {
+        Some(head) if key.len() > head.len() => (head, "..."),
+        _ => (key, ""),
+    };
+    format!("{name} {}{dots}", shown.escape_ascii())
+}
+
+/// Bytes of a key that are shown.
+const KEY_BYTES_MAX: usize = 128;

@@ -15,6 +15,22 @@ pub struct Errand {
     pub due: u32,
     /// What came back, in the order in which it came.
     pub answers: Vec<Answer>,
+    /// What is to be known. Whoever takes the answers looks here first: meanwhile another policy may
+    /// have come into force, whose rule wants to know something else.
+    pub about: About,
+}
+
+/// What an errand is to find out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum About {
+    /// Something that whoever asked makes sure of himself.
+    #[default]
+    Anything,
+    /// How much the command would read, of the deployment of this epoch.
+    Size {
+        /// Which deployment.
+        epoch: u64,
+    },
 }
 
 /// What came back for a question.

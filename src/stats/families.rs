@@ -72,6 +72,10 @@ breakwater_scripts_unread_total          Scripts that were too long to be looked
 breakwater_script_kills_total            Scripts that did not end, by what became of them.
 breakwater_replica_reads_total           Commands of a cluster that were sent to a replica.
 breakwater_writes_guarded_total          Writes refused for two masters or missing replicas.
+breakwater_bound_probes_total            Questions how much a command would read.
+breakwater_bound_refused_total           Commands refused because they would read too much.
+breakwater_bound_unmeasured_total        Commands that went although their size could not be told.
+breakwater_bound_slipped_total           Commands that went and turned out to be too large.
 breakwater_script_loads_total            Sources sent to the node in front of an EVALSHA.
 breakwater_script_loads_refused_total    Such sources that the node refused.
 breakwater_libraries_restored_total      Libraries of functions loaded again into an empty node.
@@ -263,6 +267,10 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_pushes_dropped_total", |it| &it.pushes_dropped),
         plain("breakwater_replica_reads_total", |it| &it.replica_reads),
         plain("breakwater_writes_guarded_total", |it| &it.writes_guarded),
+        plain("breakwater_bound_probes_total", |it| &it.bound_probes),
+        plain("breakwater_bound_refused_total", |it| &it.bound_refused),
+        plain("breakwater_bound_unmeasured_total", |it| &it.bound_unmeasured),
+        plain("breakwater_bound_slipped_total", |it| &it.bound_slipped),
         plain("breakwater_script_loads_total", |it| &it.script_loads),
         plain("breakwater_script_loads_refused_total", |it| &it.script_loads_refused),
         plain("breakwater_panics_total", |it| &it.panics),

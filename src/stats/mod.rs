@@ -113,6 +113,14 @@ pub struct WorkerStats {
     pub replica_reads: Counter,
     /// Writes that were held back to protect what is there.
     pub writes_guarded: Counter,
+    /// Questions how much a command would read.
+    pub bound_probes: Counter,
+    /// Commands refused because they would read too much.
+    pub bound_refused: Counter,
+    /// Commands that went although nobody could say how much they would read.
+    pub bound_unmeasured: Counter,
+    /// Commands that went and turned out to have read too much.
+    pub bound_slipped: Counter,
     /// Panics that were caught at the edge of a session or a lane.
     pub panics: Counter,
     /// From the arrival of a command to the moment it was handed to the kernel, in µs.
@@ -229,6 +237,10 @@ impl WorkerStats {
             writes_guarded: Counter::default(),
             script_loads: Counter::default(),
             script_loads_refused: Counter::default(),
+            bound_probes: Counter::default(),
+            bound_refused: Counter::default(),
+            bound_unmeasured: Counter::default(),
+            bound_slipped: Counter::default(),
             panics: Counter::default(),
             queue_time: Histogram::new(),
             upstream_time: Histogram::new(),

@@ -119,6 +119,8 @@ pub enum Patience {
 pub enum Role {
     /// Nothing.
     Plain,
+    /// Its first line may tell how much is kept under a key; else nothing.
+    Sized,
     /// It says whether a command was queued in a transaction.
     Queued,
     /// It changes what its session's pinned connection holds; `is_held` if it must be whole,

@@ -89,7 +89,7 @@ fn without_state(progress: Progress, waiter: &Waiter, exec_is_sent: bool) -> Rem
         Progress::Unsent | Progress::Partly => Remedy::StateLost,
         // What was only queued runs with its EXEC or not at all.
         Progress::Sent if waiter.role == Role::Queued && !exec_is_sent => Remedy::StateLost,
-        Progress::Sent if waiter.is_retry_safe && waiter.role == Role::Plain => Remedy::ReadLost,
+        Progress::Sent if waiter.is_retry_safe && waiter.role.is_plain() => Remedy::ReadLost,
         Progress::Sent => Remedy::OutcomeUnknown,
     }
 }

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use crate::clock::Micros;
-use crate::dispatch::{self, Settled, detour, gather};
+use crate::dispatch::{self, Settled, bound, detour, gather};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
@@ -147,6 +147,7 @@ fn whole(
     if first.is_many() {
         return one_of_many(worker, lane, bytes, kind);
     }
+    let sized = (first.role == Role::Sized && !lane.streaming).then_some(*first);
     let follows = matches!(first.role, Role::Script | Role::Library) || first.is_bound();
     if frames > 1 && lane.block.0 + 1 < frames {
         return keep_for_block(worker, lane, bytes);
@@ -154,6 +155,9 @@ fn whole(
     let is_error = kind == b'-' || (frames > 1 && lane.block.1.starts_with(b"-"));
     if is_error && is_taken(worker, lane, bytes) {
         return Ok(());
+    }
+    if let Some(waiter) = sized {
+        bound::observe(worker, &waiter, bytes);
     }
     let handed_at = handed_at(worker, lane, end, bytes);
     let (earlier, bytes) = if lane.streaming && Lane::is_worth_sharing(bytes.len()) {
@@ -359,6 +363,9 @@ fn pass_on(
         lane.streamed += piece.len() as u64;
         gather::piece_of_part(worker, &waiter.one(lane.block.0), piece);
         return Ok(());
+    }
+    if waiter.role == Role::Sized && !lane.streaming {
+        bound::observe(worker, &waiter, piece);
     }
     if !lane.block.1.is_empty() {
         let before = std::mem::take(&mut lane.block.1);

@@ -17,6 +17,13 @@ impl Role {
     pub fn of(command: CommandId) -> Role {
         ROLES.get(command.stats_index()).copied().unwrap_or(Role::Plain)
     }
+
+    /// Whether the client gets the reply as it is, and nothing depends on it.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(self) -> bool {
+        matches!(self, Role::Plain | Role::Sized)
+    }
 }
 
 static ROLES: [Role; STATS_COUNT] = {
@@ -31,6 +38,19 @@ static ROLES: [Role; STATS_COUNT] = {
     roles[builtin_id("function|delete").index()] = Role::Library;
     roles[builtin_id("function|flush").index()] = Role::Library;
     roles[builtin_id("function|restore").index()] = Role::Library;
+    roles[builtin_id("hgetall").index()] = Role::Sized;
+    roles[builtin_id("hkeys").index()] = Role::Sized;
+    roles[builtin_id("hvals").index()] = Role::Sized;
+    roles[builtin_id("smembers").index()] = Role::Sized;
+    roles[builtin_id("lrange").index()] = Role::Sized;
+    roles[builtin_id("zrange").index()] = Role::Sized;
+    roles[builtin_id("zrevrange").index()] = Role::Sized;
+    roles[builtin_id("zrangebyscore").index()] = Role::Sized;
+    roles[builtin_id("zrevrangebyscore").index()] = Role::Sized;
+    roles[builtin_id("zrangebylex").index()] = Role::Sized;
+    roles[builtin_id("zrevrangebylex").index()] = Role::Sized;
+    roles[builtin_id("xrange").index()] = Role::Sized;
+    roles[builtin_id("xrevrange").index()] = Role::Sized;
     roles[builtin_id("info").index()] = Role::Info { is_joined: true };
     roles
 };
@@ -45,7 +65,7 @@ mod tests {
         let table = Table::builtin();
         let with_role: Vec<_> =
             table.specs().filter(|spec| Role::of(spec.id) != Role::Plain).collect();
-        assert_eq!(with_role.len(), 11);
+        assert_eq!(with_role.len(), 24);
         for spec in with_role {
             assert_eq!(spec.class, crate::command::spec::Class::Shared, "{}", spec.name);
         }

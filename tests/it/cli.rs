@@ -5,7 +5,7 @@
 
 use std::process::Output;
 
-use crate::support::process::free_port;
+use crate::support::process::{Folder, free_port};
 use crate::support::proxy::binary;
 use crate::support::{Proxy, RedisServer, bulk};
 
@@ -16,6 +16,13 @@ fn run(arguments: &[&str]) -> Output {
 fn text(output: &Output) -> String {
     let both = [&output.stdout[..], &output.stderr[..]].concat();
     String::from_utf8_lossy(&both).into_owned()
+}
+
+/// A policy file, there as long as its folder is.
+fn policy(text: &str) -> (Folder, String) {
+    let folder = Folder::new();
+    let path = folder.write("policy.toml", text).display().to_string();
+    (folder, path)
 }
 
 #[test]
@@ -61,7 +68,11 @@ fn settings_that_cannot_be_served_end_with_1_and_name_the_cure() {
     for (arguments, hint) in [
         (&["run"][..], "--upstream redis://HOST:6379"),
         (&["run", "--upstream", "http://h"], "redis://"),
-        (&["run", upstream[0], upstream[1], "--profile", "guard"], "guard"),
+        (&["run", upstream[0], upstream[1], "--profile", "gaurd"], "guard"),
+        (
+            &["run", upstream[0], upstream[1], "--policy", "/no/such/policy.toml"],
+            "/no/such/policy.toml",
+        ),
         (&["run", upstream[0], upstream[1], "--workers", "many"], "many"),
         (&["run", upstream[0], upstream[1], "--listen", "nowhere"], "nowhere"),
         (
@@ -77,13 +88,29 @@ fn settings_that_cannot_be_served_end_with_1_and_name_the_cure() {
 }
 
 #[test]
-fn the_guard_profile_is_an_error_and_never_silently_open() {
-    let output = run(&["run", "--upstream", "redis://127.0.0.1:1", "--profile", "guard"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("open"), "what can be used instead: {}", text(&output));
+fn the_start_says_how_much_of_which_policy_is_enforced() {
     let redis = RedisServer::start();
-    let proxy = Proxy::before(&redis.url()).ready();
-    assert!(proxy.log().contains("open"), "the default is said at start: {}", proxy.log());
+    let (_folder, policy) = policy("[[rule]]\nname = \"r\"\naction = \"allow\"\n");
+    for (profile, words) in [
+        ("guard", "profile 'guard': the policy is enforced"),
+        ("observe", "profile 'observe': rules are counted"),
+        ("open", "profile 'open': no command is refused by policy"),
+    ] {
+        let (url, flags) = (redis.url(), ["--profile", profile, "--policy", &policy]);
+        let proxy = Proxy::start(&[&["--upstream", &url], &flags[..]].concat()).ready();
+        assert!(proxy.log().contains(words), "{words}: {}", proxy.log());
+        assert_eq!(proxy.log().contains("own=1"), profile != "open", "{}", proxy.log());
+    }
+}
+
+#[test]
+fn a_broken_policy_prevents_the_start_with_every_complaint() {
+    let (_folder, policy) = policy("[[rule]]\nname = \"r\"\naction = \"denny\"\nlimit = true\n");
+    let output = run(&["run", "--upstream", "redis://127.0.0.1:1", "--policy", &policy]);
+    assert_eq!(output.status.code(), Some(1));
+    for complaint in [":3:10: 'denny' is not an action; did you mean 'deny'?", ":4:9: 'limit'"] {
+        assert!(text(&output).contains(complaint), "{complaint}: {}", text(&output));
+    }
 }
 
 #[test]

@@ -4,8 +4,9 @@
 
 use breakwater::cli::RunFlags;
 use breakwater::config::{
-    Auth, Endpoint, ListenAddress, MemorySettings, Settings, UpstreamSettings,
+    Auth, Endpoint, ListenAddress, MemorySettings, Profile, Settings, UpstreamSettings,
 };
+use breakwater::policy;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -15,8 +16,18 @@ fn examples() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).expect("the folder config exists");
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.retain(|path| !path.ends_with("policy.toml"));
     files.sort();
     files
+}
+
+#[test]
+fn the_example_of_a_policy_loads_without_a_warning() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/policy.toml");
+    let output = breakwater().arg("check").arg(&path).output().expect("the binary runs");
+    assert_eq!(text(&output.stdout), format!("{}: valid\n", path.display()));
+    let policy = policy::load(Profile::Guard, Some(&path), 1, 0).expect("it is right");
+    assert_eq!((policy.operators(), policy.notes.len()), (9, 0));
 }
 
 fn load(name: &str) -> Settings {
@@ -130,7 +141,7 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
     let (output, shown) = check(
         "bad",
         "wrokers = 2\n\
-         profile = \"guard\"\n\
+         profile = \"gard\"\n\
          [[listener]]\n\
          address = \"6379\"\n\
          [upstream]\n\
@@ -141,7 +152,7 @@ fn check_prints_every_complaint_with_file_line_and_column_and_exits_with_one() {
     assert_eq!(output.status.code(), Some(1));
     let expected = [
         "f:1:1: 'wrokers' is not a key; did you mean 'workers'?",
-        "f:2:11: profile 'guard' needs the policy engine, which this build does not have; use 'open'",
+        "f:2:11: 'gard' is not a profile; did you mean 'guard'?",
         "f:4:11: '6379' is not an address to listen on; write 127.0.0.1:6379",
         "f:6:7: the upstream's URL names no master behind its Sentinels; write the name of `sentinel monitor`, \
          as in redis-sentinel://HOST:26379/mymaster",

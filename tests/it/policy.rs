@@ -4,6 +4,8 @@
 //! and in transactions. Every other suite runs with `--profile open`. What surprises: whether something *ran* is asked
 //! of the server itself (`INFO commandstats`), never concluded from what a client was told.
 
+mod bounds;
+mod catalogue;
 mod denials;
 mod guide;
 

@@ -54,7 +54,7 @@ const ACTIONS: [&str; 6] = ["allow", "observe", "bound", "rewrite", "deny", "pac
 
 /// Complains about the parameters of other actions.
 fn only_its_own(checker: &mut Checker, written: &WrittenRule, action: &str) {
-    let parameters: [(&str, Option<Range<usize>>, &[&str]); 15] = [
+    let parameters: [(&str, Option<Range<usize>>, &[&str]); 16] = [
         ("limit", at(written.limit.as_ref()), &["bound"]),
         ("preflight", at(written.preflight.as_ref()), &["bound"]),
         ("to", at(written.to.as_ref()), &["rewrite"]),
@@ -68,6 +68,7 @@ fn only_its_own(checker: &mut Checker, written: &WrittenRule, action: &str) {
         ("bytes_per_second", at(written.bytes_per_second.as_ref()), &["pace"]),
         ("wait", at(written.wait.as_ref()), &["pace"]),
         ("per", at(written.per.as_ref()), &["pace"]),
+        ("key_parts", at(written.key_parts.as_ref()), &["pace"]),
         ("mode", at(written.mode.as_ref()), &RESTRICTING),
         ("canary", at(written.canary.as_ref()), &RESTRICTING),
     ];
@@ -208,19 +209,23 @@ fn pace(checker: &mut Checker, written: &WrittenRule, word: &Spanned<String>) ->
     let sizes = Size(1)..=Size(1 << 40);
     let bytes = bytes.as_ref().map(|rate| checker.size("bytes_per_second", rate, sizes) as u64);
     let wait = ranged(checker, "wait", written.wait.as_ref(), ZERO, ZERO..=MINUTE);
-    let per = word_of(
-        checker,
-        "per",
-        written.per.as_ref(),
-        &[
-            ("rule", Per::Rule),
-            ("client", Per::Client),
-            ("user", Per::User),
-            ("key_prefix", Per::KeyPrefix),
-        ],
-    );
-    Pace { commands, bytes, wait: wait.0, per: per.unwrap_or_default() }
+    let parts = ranged(checker, "key_parts", written.key_parts.as_ref(), 1, 1..=KEY_PARTS_MAX);
+    let words = [
+        ("rule", Per::Rule),
+        ("client", Per::Client),
+        ("user", Per::User),
+        ("key_prefix", Per::KeyPrefix(parts)),
+    ];
+    let per = word_of(checker, "per", written.per.as_ref(), &words).unwrap_or_default();
+    if let Some(place) = written.key_parts.as_ref().filter(|_| per != Per::KeyPrefix(parts)) {
+        let what = "'key_parts' means nothing here";
+        checker.complain(place, what, "it belongs to per = \"key_prefix\"");
+    }
+    Pace::new(commands, bytes, wait.0, per)
 }
+
+/// More parts than keys have.
+const KEY_PARTS_MAX: u8 = 8;
 
 /// More than any server answers.
 const RATE_MAX: u64 = 100_000_000;

@@ -1,7 +1,8 @@
 //! Which commands a rule speaks of, from their names.
 //!
 //! Owns the spelling: `GET`, `CONFIG SET` or `CONFIG|SET`, a container for all its subcommands,
-//! `@category`, and `server:NAME` for what only the operator's own server has. Never asks a server.
+//! `@category`, and `server:` before a name or a category for what only the operator's own server has.
+//! Never asks a server.
 //!
 //! What surprises: an unknown name is an error, because a misspelt command in a rule that denies would
 //! leave the door open and say nothing. A name with a dot is taken for a module's.
@@ -58,7 +59,15 @@ impl Vocabulary {
 
     fn add(&self, commands: &mut Commands, name: &str) -> Result<(), Fault> {
         if let Some(category) = name.strip_prefix('@') {
-            return self.add_category(commands, category);
+            let category = category_of(category)?;
+            commands.categories.push(category);
+            let specs = self.table.specs().filter(|spec| spec.categories.contains(category));
+            specs.for_each(|spec| include(commands, spec));
+            return Ok(());
+        }
+        if let Some(category) = name.strip_prefix("server:@") {
+            commands.categories.push(category_of(category)?);
+            return Ok(());
         }
         if let Some(name) = name.strip_prefix("server:") {
             commands.strangers.push(name.to_ascii_lowercase().replacen(' ', "|", 1).into());
@@ -74,21 +83,6 @@ impl Vocabulary {
             // A newer server's subcommands of it, which no table of ours has.
             commands.strangers.push(format!("{}|", meant.name).into());
         }
-        Ok(())
-    }
-
-    fn add_category(&self, commands: &mut Commands, name: &str) -> Result<(), Fault> {
-        let Some(category) = Categories::from_name(&name.to_ascii_lowercase()) else {
-            let known: Vec<&str> = Categories::all().collect();
-            let hint = match nearest(name, &known) {
-                Some(known) => format!("did you mean '@{known}'?"),
-                None => format!("known: {}", known.join(", ")),
-            };
-            return Err(Fault::new(format!("'@{name}' is not a category"), hint));
-        };
-        commands.categories.push(category);
-        let specs = self.table.specs().filter(|spec| spec.categories.contains(category));
-        specs.for_each(|spec| include(commands, spec));
         Ok(())
     }
 
@@ -109,6 +103,19 @@ impl Vocabulary {
         let hint = format!("{meant}if only your server has it, write \"server:{name}\"");
         Err(Fault::new(what, hint))
     }
+}
+
+/// A category by its name without `@`.
+fn category_of(name: &str) -> Result<Categories, Fault> {
+    let fault = || {
+        let known: Vec<&str> = Categories::all().collect();
+        let hint = match nearest(name, &known) {
+            Some(known) => format!("did you mean '@{known}'?"),
+            None => format!("known: {}", known.join(", ")),
+        };
+        Fault::new(format!("'@{name}' is not a category"), hint)
+    };
+    Categories::from_name(&name.to_ascii_lowercase()).ok_or_else(fault)
 }
 
 fn include(commands: &mut Commands, spec: &Spec) {

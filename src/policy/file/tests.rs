@@ -99,8 +99,14 @@ fn commands_are_named_in_several_ways() {
     assert!(
         scripting.contains(&"eval".to_owned()) && scripting.contains(&"script|load".to_owned())
     );
+<<<<<<< HEAD
     let own = of("\"FT.SEARCH\", \"server:WIPE ALL\"");
     assert_eq!(own.commands.strangers, ["ft.search".into(), "wipe|all".into()]);
+=======
+    let own = of("\"FT.SEARCH\", \"server:WIPE ALL\", \"server:@admin\"");
+    assert_eq!(own.commands.categories.len(), 1);
+    assert_eq!(own.commands.strangers.concat(), "ft.searchwipe|all");
+>>>>>>> rules
     assert_eq!(names(&own.commands), [""; 0]);
 }
 
@@ -131,13 +137,12 @@ fn every_action_has_its_parameters() {
         "action = \"pace\"\ncommands_per_second = 10\nbytes_per_second = \"1MiB\"\n\
          wait = \"50ms\"\nper = \"user\"\n",
     );
-    let expected = Pace {
-        commands: Some(10),
-        bytes: Some(1 << 20),
-        wait: Duration::from_millis(50),
-        per: Per::User,
-    };
+    let expected = Pace::new(Some(10), Some(1 << 20), Duration::from_millis(50), Per::User);
     assert_eq!(pace, Action::Pace(Arc::new(expected)));
+    let lines =
+        "action = \"pace\"\ncommands_per_second = 10\nper = \"key_prefix\"\nkey_parts = 2\n";
+    let expected = Pace::new(Some(10), None, Duration::ZERO, Per::KeyPrefix(2));
+    assert_eq!(action(lines), Action::Pace(Arc::new(expected)));
 }
 
 #[test]
@@ -148,7 +153,7 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
          action = \"denny\"\n\
          [[rule]]\n\
          name = \"b c\"\n\
-         commands = [\"FLUSHAL\", \"CONFIG\", \"@danger\", 7]\n\
+         commands = [\"FLUSHAL\", \"CONFIG\", \"@dangeros\", 7]\n\
          action = \"deny\"\n\
          limit = 5\n\
          [[rule]]\n\
@@ -169,11 +174,11 @@ fn everything_that_is_wrong_is_said_at_once_with_its_place() {
         found,
         [
             "p:2:1: 'nmae' is not a key of [rule]; did you mean 'name'?",
-            "p:3:10: 'denny' is not a action; did you mean 'deny'?",
+            "p:3:10: 'denny' is not an action; did you mean 'deny'?",
             "p:5:8: 'b c' cannot be the name of a rule; use letters, digits, '.', '_' and '-', at most 64",
             "p:6:13: 'FLUSHAL' is not a command; did you mean 'flushall'? if only your server has it, write \"server:FLUSHAL\"",
-            "p:6:35: '@danger' is not a category; did you mean '@dangerous'?",
-            "p:6:46: 'commands' is an integer; write a text, in quotes",
+            "p:6:34: '@dangeros' is not a category; did you mean '@dangerous'?",
+            "p:6:47: 'commands' is an integer; write a text, in quotes",
             "p:8:9: 'limit' means nothing with action = \"deny\"; it belongs to bound",
             "p:11:10: '101' is not a percentage; write 0 to 100",
             "p:13:8: 'keys' is an empty list, which nothing matches; leave 'keys' out if it shall not matter",
@@ -228,6 +233,10 @@ fn what_could_never_match_or_never_act_is_an_error() {
         (
             "action = \"pace\"\ncommands_per_second = 0",
             "p:4:23: commands_per_second is 0; write 1 to 100000000",
+        ),
+        (
+            "action = \"pace\"\ncommands_per_second = 5\nkey_parts = 2",
+            "p:5:13: 'key_parts' means nothing here; it belongs to per = \"key_prefix\"",
         ),
         (
             "action = \"deny\"\ncommands = [\"PING\", \"FLUSHALL\"]\nkeys = [\"a*\"]",

@@ -1,0 +1,264 @@
+//! Carrying out `bound`: a command goes if what it would read is small enough.
+//!
+//! Owns the order of the steps (what the arguments tell, what is remembered, what must be asked)
+//! and the words of the refusal. Never knows how a command is measured
+//! ([`crate::policy::bounds::questions`] does). What surprises: a size that nobody can tell lets the
+//! command go. A user who may not ask HLEN, or a server that does not know it, would otherwise lose
+//! HGETALL for good; it is counted, and the documentation says so.
+
+use super::errand;
+use super::judge::Ruling;
+use super::{Dispatched, abort_transaction, refuse};
+use crate::command::Command;
+use crate::command::spec::Spec;
+use crate::policy::Policy;
+use crate::policy::bounds::questions::{self, Plan};
+use crate::policy::bounds::sizes::{Awaited, Subject, Weight};
+use crate::policy::rule::{Bound, Rule};
+use crate::refusal::Refusal;
+use crate::refusal::denied::{self, Denied};
+use crate::resp::write::Protocol;
+use crate::session::errand::{About, Answer, Errand};
+use crate::session::state::Session;
+use crate::stats::labels::Outcome;
+use crate::topology::Topology;
+use crate::upstream::identity::Identity;
+use crate::upstream::lane::Waiter;
+use crate::worker::Worker;
+
+/// A command that a rule bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounded<'a> {
+    /// What it is.
+    pub spec: &'a Spec,
+    /// Its words.
+    pub command: Command<'a>,
+    /// The rule.
+    pub rule: &'a Rule,
+    /// How much it allows.
+    pub bound: Bound,
+    /// The policy that it is part of.
+    pub policy: &'a Policy,
+}
+
+/// What is to be done with a bounded command.
+enum Step {
+    /// It goes; what its reply tells is to be noted if it can be.
+    Go(Option<Subject>),
+    /// These must be answered first.
+    Ask(Vec<Vec<u8>>),
+    /// It is too large: in words.
+    Refuse(String),
+    /// It could not be asked for; the whole error that says why.
+    Fail(Vec<u8>),
+}
+
+/// Lets a command go, refuses it, or has its size asked for. `errand` is what was asked before.
+pub fn weigh(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    identity: Identity,
+    bounded: &Bounded<'_>,
+    errand: Option<Box<Errand>>,
+) -> Ruling {
+    worker.sizes.follow(topology.epoch);
+    let keys = std::mem::take(&mut worker.keys);
+    let plan = questions::plan(bounded.spec, bounded.command, &keys);
+    let errand = errand.filter(|errand| errand.about == About::Size { epoch: topology.epoch });
+    let step = plan.map_or(Step::Go(None), |plan| {
+        let subject = worker.sizes.subject(&plan, identity.number(), session.db);
+        let step = step(worker, &plan, subject, bounded.bound, errand.as_deref());
+        if let Step::Go(Some(subject)) = step {
+            await_reply(worker, session, &plan, subject, bounded.bound.limit);
+        }
+        step
+    });
+    worker.keys = keys;
+    match step {
+        Step::Go(_) => {
+            bounded.rule.tally.note(false);
+            Ruling::Goes
+        }
+        Step::Ask(asked) => {
+            worker.stats.bound_probes.add(asked.len() as u64);
+            let about = About::Size { epoch: topology.epoch };
+            session.errand = Some(Box::new(Errand { about, ..Errand::new(asked) }));
+            Ruling::Done(errand::go_on(worker, topology, session, identity))
+        }
+        Step::Refuse(size) => {
+            bounded.rule.tally.note(true);
+            worker.stats.bound_refused.increment();
+            Ruling::Done(too_large(worker, session, bounded, size))
+        }
+        Step::Fail(line) => Ruling::Done(fail(worker, session, bounded.spec, &line)),
+    }
+}
+
+/// Whether a command goes without being asked about, as far as can be told at this moment; for
+/// transactions that arrive whole.
+#[must_use]
+pub fn is_small(
+    worker: &mut Worker,
+    session: &Session,
+    spec: &Spec,
+    command: Command<'_>,
+    bound: Bound,
+) -> bool {
+    let Some(identity) = session.identity else {
+        return false;
+    };
+    let Worker { keys, sizes, topology, now, .. } = worker;
+    sizes.follow(topology.load().epoch);
+    let Some(plan) = questions::plan(spec, command, keys) else {
+        return true;
+    };
+    if plan.ceiling().is_some_and(|ceiling| ceiling <= bound.limit) {
+        return true;
+    }
+    let subject = sizes.subject(&plan, identity.number(), session.db);
+    !bound.is_always
+        && plan.known().is_none()
+        && plan.count() <= QUESTIONS_MAX
+        && sizes.weigh(subject, bound.limit, *now, |total| plan.size(total)) == Weight::Small
+}
+
+/// What follows from the arguments, from what is known, and from what was answered.
+fn step(
+    worker: &mut Worker,
+    plan: &Plan<'_>,
+    subject: Subject,
+    bound: Bound,
+    errand: Option<&Errand>,
+) -> Step {
+    let limit = bound.limit;
+    let words = |size: u64| format!("{size} {} > limit {limit}", plan.unit.noun());
+    let learns = plan.is_told_by_reply.then_some(subject);
+    if plan.ceiling().is_some_and(|ceiling| ceiling <= limit) {
+        return Step::Go(learns);
+    }
+    if let Some(size) = plan.known() {
+        return Step::Refuse(words(size));
+    }
+    let count = plan.count();
+    if count > QUESTIONS_MAX {
+        return Step::Refuse(format!(
+            "it takes {count} questions (at most {QUESTIONS_MAX}) to tell its size"
+        ));
+    }
+    if let Some(errand) = errand {
+        if let Some(line) = errand.failure() {
+            return Step::Fail(line.to_vec());
+        }
+        let Some(total) = told(plan, errand) else {
+            worker.stats.bound_unmeasured.increment();
+            return Step::Go(None);
+        };
+        worker.sizes.note(subject, total, worker.now);
+        let size = plan.size(total);
+        return if size > limit { Step::Refuse(words(size)) } else { Step::Go(learns) };
+    }
+    let weight = match bound.is_always {
+        true => Weight::Unknown,
+        false => worker.sizes.weigh(subject, limit, worker.now, |total| plan.size(total)),
+    };
+    match weight {
+        Weight::Small => Step::Go(learns),
+        Weight::Large(size) => Step::Refuse(words(size)),
+        Weight::Unknown => Step::Ask(plan.questions()),
+    }
+}
+
+/// What all answers are together; `None` if one of them tells nothing.
+fn told(plan: &Plan<'_>, errand: &Errand) -> Option<u64> {
+    let mut numbers = Vec::with_capacity(errand.answers.len());
+    for answer in &errand.answers {
+        let Answer::Reply(reply) = answer else {
+            return None;
+        };
+        numbers.push(questions::number(reply)?);
+    }
+    (numbers.len() == plan.count()).then(|| plan.total(numbers.into_iter()))
+}
+
+/// The reply of a command that goes will tell its size.
+fn await_reply(
+    worker: &mut Worker,
+    session: &Session,
+    plan: &Plan<'_>,
+    subject: Subject,
+    limit: u64,
+) {
+    worker.sizes.await_reply(Awaited {
+        session: session.id,
+        slot: session.replies.next(),
+        subject,
+        is_in_pairs: plan.is_in_pairs && session.protocol == Protocol::Resp2,
+        limit,
+    });
+}
+
+/// Takes the size of a reply from its first bytes, before its client gets them.
+#[cold]
+pub fn observe(worker: &mut Worker, waiter: &Waiter, reply: &[u8]) {
+    let Some(awaited) = worker.sizes.awaited(waiter.session, waiter.slot) else {
+        return;
+    };
+    let Some(count) = length(reply) else {
+        return;
+    };
+    let is_halved = awaited.is_in_pairs && reply.starts_with(b"*");
+    let size = if is_halved { count / 2 } else { count };
+    if size > awaited.limit {
+        worker.stats.bound_slipped.increment();
+    }
+    worker.sizes.note(awaited.subject, size, worker.now);
+}
+
+/// The number in a reply's first line, if it is one of those that count elements.
+fn length(reply: &[u8]) -> Option<u64> {
+    let line = reply.get(..LENGTH_LINE_MAX.min(reply.len()))?;
+    let end = memchr::memchr(b'\r', line)?;
+    let number = match line.get(..end)? {
+        [b'*' | b'%' | b'~', digits @ ..] => crate::resp::parse_integer(digits)?,
+        [b'_'] => 0,
+        _ => return None,
+    };
+    Some(u64::try_from(number).unwrap_or(0))
+}
+
+/// Says that a command would read too much.
+fn too_large(
+    worker: &mut Worker,
+    session: &mut Session,
+    bounded: &Bounded<'_>,
+    size: String,
+) -> Dispatched {
+    let Bounded { spec, command, rule, policy, .. } = *bounded;
+    let plan = questions::plan(spec, command, &worker.keys);
+    let key = plan.and_then(|plan| plan.sources().next());
+    let cure = plan.map_or("", |plan| plan.unit.cure());
+    let mut denied = Denied::by(rule, policy.version, &spec.name);
+    denied.command = denied::with_key(&spec.name, key.unwrap_or_default());
+    denied.size = Some(size);
+    if denied.message.is_empty() {
+        cure.clone_into(&mut denied.message);
+    }
+    refuse(worker, session, spec, &Refusal::Denied(Box::new(denied)))
+}
+
+/// Answers a command as its question was answered: it would have had the same fate.
+fn fail(worker: &mut Worker, session: &mut Session, spec: &Spec, line: &[u8]) -> Dispatched {
+    worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
+    abort_transaction(session);
+    worker.answer(session, |out| out.extend_from_slice(line));
+    Dispatched::Done
+}
+
+/// Most questions about one command; each is a command for the server, too.
+const QUESTIONS_MAX: usize = 256;
+/// The first line of an aggregate is shorter.
+const LENGTH_LINE_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests;
