@@ -22,11 +22,8 @@ use crate::command::keys::KeyPosition;
 use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
-<<<<<<< HEAD
 use crate::governor::Governor;
-=======
 use crate::policy::bounds::sizes::Sizes;
->>>>>>> rules
 use crate::policy::{self, Policy};
 use crate::pubsub::tally::Tally;
 use crate::resp::request::RequestScanner;

@@ -166,11 +166,7 @@ impl Judged {
         };
         let is_free = !is_paced && rule.is_none_or(&mut is_free);
         self.0.extend(passed.into_iter().chain(rule).cloned());
-<<<<<<< HEAD
-        !is_paced && refusal.is_none() && rule.is_none_or(is_free)
-=======
-        is_free
->>>>>>> rules
+        is_free && refusal.is_none()
     }
 
     /// It goes.

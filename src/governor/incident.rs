@@ -20,6 +20,8 @@ pub struct Incident {
     busy_from: Option<Micros>,
     /// The script of ours that must be the one that runs, and since when that is known.
     suspect: Option<(Arc<Script>, Micros)>,
+    /// Until when several scripts of ours might have been the one that runs.
+    unclear_until: Micros,
     /// Something was sent: nothing else is, whatever became of it.
     is_spent: bool,
 }
@@ -70,6 +72,7 @@ impl Incident {
             [script] if script.handed_at < last => {
                 // Sent into a node that was busy by then, it has to prove itself from here on.
                 let from = if script.handed_at < first { first } else { seen.now };
+                let from = from.max(self.unclear_until);
                 let (suspect, from) = self.suspect.get_or_insert((Arc::clone(script), from));
                 if !Arc::ptr_eq(suspect, script) {
                     (*suspect, *from) = (Arc::clone(script), seen.now);
@@ -87,7 +90,11 @@ impl Incident {
                     return Act::KillAny;
                 }
             }
-            // None, or which of several runs cannot be told.
+            // Which of several runs cannot be told, and each has to prove itself anew.
+            [_, _, ..] => {
+                self.suspect = None;
+                self.unclear_until = seen.now;
+            }
             _ => {}
         }
         Act::Wait
@@ -127,7 +134,8 @@ mod tests {
             let own: Vec<Arc<Script>> = own.iter().map(|script| Arc::clone(script)).collect();
             let now = now * MILLISECOND;
             self.first = last.map(|last| self.first.unwrap_or(last));
-            let busy = self.first.zip(last).map(|(first, last)| (first * MILLISECOND, last * MILLISECOND));
+            let busy =
+                self.first.zip(last).map(|(first, last)| (first * MILLISECOND, last * MILLISECOND));
             let seen = Seen { now, busy, own: &own, jitter: 0.5 };
             match self.incident.look(&seen, &self.settings) {
                 Act::Wait => "wait",
@@ -187,7 +195,7 @@ mod tests {
         }
         drop(other);
         assert_eq!(node.look(9_100, Some(9_100), &[one.script()]), "wait");
-        assert_eq!(node.look(9_600, Some(9_600), &[one.script()]), "own");
+        assert_eq!(node.look(9_500, Some(9_600), &[one.script()]), "own");
     }
 
     #[test]

@@ -153,7 +153,8 @@ impl Health {
     #[must_use]
     pub fn holds_scripts(&self, now: Micros) -> bool {
         let unbusy_at = self.unbusy_at.load(Ordering::Relaxed);
-        self.busy_at.load(Ordering::Relaxed) > 0 || (unbusy_at > 0 && now < unbusy_at + BUSY_SETTLES)
+        self.busy_at.load(Ordering::Relaxed) > 0
+            || (unbusy_at > 0 && now < unbusy_at + BUSY_SETTLES)
     }
 
     /// A script of ours takes long there: it is worth a look.

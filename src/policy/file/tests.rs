@@ -99,14 +99,9 @@ fn commands_are_named_in_several_ways() {
     assert!(
         scripting.contains(&"eval".to_owned()) && scripting.contains(&"script|load".to_owned())
     );
-<<<<<<< HEAD
-    let own = of("\"FT.SEARCH\", \"server:WIPE ALL\"");
-    assert_eq!(own.commands.strangers, ["ft.search".into(), "wipe|all".into()]);
-=======
     let own = of("\"FT.SEARCH\", \"server:WIPE ALL\", \"server:@admin\"");
     assert_eq!(own.commands.categories.len(), 1);
     assert_eq!(own.commands.strangers.concat(), "ft.searchwipe|all");
->>>>>>> rules
     assert_eq!(names(&own.commands), [""; 0]);
 }
 
