@@ -8,6 +8,7 @@ mod bounds;
 mod catalogue;
 mod denials;
 mod guide;
+mod scripts;
 
 use crate::support::RedisServer;
 
