@@ -19,6 +19,7 @@
 //! * [`dispatch`] is the screen: where each command goes and where each reply goes, and how what is
 //!   redirected, or has no node to go to, waits and goes again;
 //! * [`policy`] decides what may be asked, by whom, and how it is asked if not as it came;
+//! * [`governor`] reads scripts before they run, and ends those that do not;
 //! * [`route`] turns keys into slots, cuts a command at their borders, and makes its replies one;
 //! * [`upstream`] is the lanes to a node, and what a lost one owes;
 //! * [`pubsub`] is who gets which messages, and what Redis counts wrongly because of us;

@@ -201,13 +201,16 @@ fn judge(
     // What has no keys, or makes no sense, leaves the list empty.
     let _ = keys::keys(spec, &command, &mut worker.keys);
     let case = Case { spec, command, keys: &worker.keys, caller, now: worker.now };
-    // What only observes has nothing to say before the command runs.
-    let rule = policy.judge(&case, &mut |_| {})?;
+    let mut passed = None;
+    let decides = policy.judge(&case, &mut |rule| passed = passed.or(Some(rule)));
+    // Where nothing is enforced every restriction lets pass, and what it would do is counted.
+    let is_enforced = policy.profile == Profile::Guard;
+    let rule = if is_enforced { decides } else { passed }?;
     let is_known = call.is_whole || rule.shape.is_empty();
     if rule.action != Action::Deny || !is_known {
         return None;
     }
-    rule.tally.note(true);
+    rule.tally.note(is_enforced);
     let denied = Denied::by(rule, policy.version, &spec.name);
     Some(ScriptRefusal::Calls { line: call.line, denied: Box::new(denied) })
 }

@@ -20,6 +20,8 @@ pub struct Incident {
     busy_from: Option<Micros>,
     /// The script of ours that must be the one that runs, and since when that is known.
     suspect: Option<(Arc<Script>, Micros)>,
+    /// Until when several scripts of ours might have been the one that runs.
+    unclear_until: Micros,
     /// Something was sent: nothing else is, whatever became of it.
     is_spent: bool,
 }
@@ -29,8 +31,8 @@ pub struct Incident {
 pub struct Seen<'a> {
     /// When.
     pub now: Micros,
-    /// When the node has last said that it is busy; `None`: it has served since.
-    pub busy_at: Option<Micros>,
+    /// When the node has first and last said that it is busy; `None`: it has served since.
+    pub busy: Option<(Micros, Micros)>,
     /// Scripts of ours without a reply.
     pub own: &'a [Arc<Script>],
     /// Between 0 and 1, drawn once for this process: how much longer it waits than it must.
@@ -53,7 +55,7 @@ pub enum Act {
 impl Incident {
     /// Takes in what was seen.
     pub fn look(&mut self, seen: &Seen<'_>, settings: &ScriptSettings) -> Act {
-        let Some(busy_at) = seen.busy_at else {
+        let Some((first, last)) = seen.busy else {
             *self = Self::default();
             return Act::Wait;
         };
@@ -67,9 +69,11 @@ impl Incident {
         }
         match seen.own {
             // What was handed over later than the node said so may not have been read yet.
-            [script] if script.handed_at < busy_at => {
-                let (suspect, from) =
-                    self.suspect.get_or_insert_with(|| (Arc::clone(script), seen.now));
+            [script] if script.handed_at < last => {
+                // Sent into a node that was busy by then, it has to prove itself from here on.
+                let from = if script.handed_at < first { first } else { seen.now };
+                let from = from.max(self.unclear_until);
+                let (suspect, from) = self.suspect.get_or_insert((Arc::clone(script), from));
                 if !Arc::ptr_eq(suspect, script) {
                     (*suspect, *from) = (Arc::clone(script), seen.now);
                 }
@@ -86,7 +90,11 @@ impl Incident {
                     return Act::KillAny;
                 }
             }
-            // None, or which of several runs cannot be told.
+            // Which of several runs cannot be told, and each has to prove itself anew.
+            [_, _, ..] => {
+                self.suspect = None;
+                self.unclear_until = seen.now;
+            }
             _ => {}
         }
         Act::Wait
@@ -111,19 +119,24 @@ mod tests {
     struct Node {
         incident: Incident,
         settings: ScriptSettings,
+        /// When it said first that it is busy.
+        first: Option<u64>,
     }
 
     impl Node {
         fn new(watchdog: Watchdog) -> Self {
             let settings = ScriptSettings { watchdog, ..ScriptSettings::default() };
-            Self { incident: Incident::default(), settings }
+            Self { incident: Incident::default(), settings, first: None }
         }
 
-        /// A look at `now` milliseconds; the node has said that it is busy at `busy_at`.
-        fn look(&mut self, now: u64, busy_at: Option<u64>, own: &[&Arc<Script>]) -> &'static str {
+        /// A look at `now` milliseconds; the node has said last that it is busy at `last`.
+        fn look(&mut self, now: u64, last: Option<u64>, own: &[&Arc<Script>]) -> &'static str {
             let own: Vec<Arc<Script>> = own.iter().map(|script| Arc::clone(script)).collect();
-            let (now, busy_at) = (now * MILLISECOND, busy_at.map(|at| at * MILLISECOND));
-            let seen = Seen { now, busy_at, own: &own, jitter: 0.5 };
+            let now = now * MILLISECOND;
+            self.first = last.map(|last| self.first.unwrap_or(last));
+            let busy =
+                self.first.zip(last).map(|(first, last)| (first * MILLISECOND, last * MILLISECOND));
+            let seen = Seen { now, busy, own: &own, jitter: 0.5 };
             match self.incident.look(&seen, &self.settings) {
                 Act::Wait => "wait",
                 Act::KillOwn(_) => "own",
@@ -136,6 +149,7 @@ mod tests {
     fn our_own_script_is_killed_once_and_not_before_its_time() {
         let sign = Script::at(0);
         let mut node = Node::new(Watchdog::Own);
+        // What counts is when it was busy first, not when that was looked at.
         assert_eq!(node.look(400, None, &[sign.script()]), "wait", "nobody is kept waiting yet");
         assert_eq!(node.look(1_000, Some(1_000), &[sign.script()]), "wait");
         assert_eq!(node.look(1_499, Some(1_400), &[sign.script()]), "wait");
@@ -181,7 +195,7 @@ mod tests {
         }
         drop(other);
         assert_eq!(node.look(9_100, Some(9_100), &[one.script()]), "wait");
-        assert_eq!(node.look(9_600, Some(9_600), &[one.script()]), "own");
+        assert_eq!(node.look(9_500, Some(9_600), &[one.script()]), "own");
     }
 
     #[test]

@@ -75,19 +75,21 @@ impl Library {
             return None;
         }
         let key = self.key(source);
-        if let Some(read) = self.lock().find(|shelf| shelf.by_text.get(&key).cloned()) {
-            return Some(read.map_or_else(|known| known, |old| self.lock().put(key, old)));
+        let known = self.lock().find(key);
+        if known.is_some() {
+            return known;
         }
         // Not under the lock: reading takes as long as the script is.
         let read = Arc::new(Read::new(source));
-        Some(self.lock().put(key, read))
+        self.lock().put(key, &read);
+        Some(read)
     }
 
     /// What is in the script of that name, if somebody has sent it.
     #[must_use]
     pub fn named(&self, sha: &Sha) -> Option<Arc<Read>> {
-        let found = self.lock().find(|shelf| shelf.by_sha.get(sha).cloned())?;
-        Some(found.unwrap_or_else(|old| old))
+        let shelves = self.lock();
+        [&shelves.young, &shelves.old].iter().find_map(|shelf| shelf.by_sha.get(sha).cloned())
     }
 
     fn key(&self, source: &[u8]) -> u128 {
@@ -109,22 +111,22 @@ impl Library {
 // === impl Shelves ===
 
 impl Shelves {
-    /// `Ok` from the younger generation, `Err` from the older one.
-    #[expect(clippy::type_complexity, reason = "which of two places it came from")]
-    fn find(
-        &self,
-        find: impl Fn(&Shelf) -> Option<Arc<Read>>,
-    ) -> Option<Result<Arc<Read>, Arc<Read>>> {
-        find(&self.young).map(Ok).or_else(|| find(&self.old).map(Err))
+    /// What is known of a script, which joins the younger generation by being asked for.
+    fn find(&mut self, key: u128) -> Option<Arc<Read>> {
+        if let Some(read) = self.young.by_text.get(&key) {
+            return Some(Arc::clone(read));
+        }
+        let read = Arc::clone(self.old.by_text.get(&key)?);
+        self.put(key, &read);
+        Some(read)
     }
 
-    fn put(&mut self, key: u128, read: Arc<Read>) -> Arc<Read> {
+    fn put(&mut self, key: u128, read: &Arc<Read>) {
         if self.young.by_text.len() >= SHELF_SCRIPTS {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.by_text.insert(key, Arc::clone(&read));
-        self.young.by_sha.insert(read.sha, Arc::clone(&read));
-        read
+        self.young.by_text.insert(key, Arc::clone(read));
+        self.young.by_sha.insert(read.sha, Arc::clone(read));
     }
 }
 

@@ -49,13 +49,13 @@ pub async fn follow(shared: Arc<Shared>) -> Infallible {
             incident.is_on() && nodes.iter().any(|node| node.name == *name)
         });
         for node in &nodes {
-            let busy_at = node.health.busy_at();
-            if busy_at.is_none() && !incidents.contains_key(&node.name) {
+            let busy = node.health.busy();
+            if busy.is_none() && !incidents.contains_key(&node.name) {
                 continue;
             }
             let incident = incidents.entry(node.name.clone()).or_default();
             let own = node.running.own();
-            let seen = Seen { now: clock::micros(), busy_at, own: &own, jitter };
+            let seen = Seen { now: clock::micros(), busy, own: &own, jitter };
             let settings = shared.watch.load().scripts;
             match incident.look(&seen, &settings) {
                 Act::Wait => {}

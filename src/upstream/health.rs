@@ -44,6 +44,8 @@ pub struct Health {
     away_since: AtomicU64,
     /// When it said last that a script keeps it busy; 0: it has served since.
     busy_at: AtomicU64,
+    /// When it said so first without having served since.
+    busy_from: AtomicU64,
     /// When it served again after that.
     unbusy_at: AtomicU64,
     /// How many of the control plane look after it. A node that nobody does is probed by commands.
@@ -100,6 +102,7 @@ impl Default for Health {
             is_in_question: AtomicBool::new(true),
             away_since: AtomicU64::default(),
             busy_at: AtomicU64::default(),
+            busy_from: AtomicU64::default(),
             unbusy_at: AtomicU64::default(),
             probers: AtomicU32::default(),
             inner: Mutex::default(),
@@ -137,10 +140,11 @@ impl Health {
         self.is_open.load(Ordering::Relaxed)
     }
 
-    /// When it said last that a script keeps it busy; `None`: it has served since.
+    /// When it said first and last that a script keeps it busy; `None`: it has served since.
     #[must_use]
-    pub fn busy_at(&self) -> Option<Micros> {
-        Some(self.busy_at.load(Ordering::Relaxed)).filter(|&at| at > 0)
+    pub fn busy(&self) -> Option<(Micros, Micros)> {
+        let last = self.busy_at.load(Ordering::Relaxed);
+        (last > 0).then(|| (self.busy_from.load(Ordering::Relaxed), last))
     }
 
     /// Whether no script is to be sent to it: one keeps it busy, or did so a moment ago, and what was
@@ -149,7 +153,8 @@ impl Health {
     #[must_use]
     pub fn holds_scripts(&self, now: Micros) -> bool {
         let unbusy_at = self.unbusy_at.load(Ordering::Relaxed);
-        self.busy_at().is_some() || (unbusy_at > 0 && now < unbusy_at + BUSY_SETTLES)
+        self.busy_at.load(Ordering::Relaxed) > 0
+            || (unbusy_at > 0 && now < unbusy_at + BUSY_SETTLES)
     }
 
     /// A script of ours takes long there: it is worth a look.
@@ -315,7 +320,9 @@ impl Health {
             _ => return,
         };
         if class == Some(ErrorClass::Busy) {
-            self.busy_at.store(now.max(1), Ordering::Relaxed);
+            if self.busy_at.swap(now.max(1), Ordering::Relaxed) == 0 {
+                self.busy_from.store(now, Ordering::Relaxed);
+            }
         } else if matches!(signal, Signal::Beat(_)) && self.busy_at.swap(0, Ordering::Relaxed) > 0 {
             self.unbusy_at.store(now.max(1), Ordering::Relaxed);
         }

@@ -13,6 +13,7 @@ mod knowing;
 mod pace;
 mod reload;
 mod rewrite;
+mod scripts;
 
 use crate::support::RedisServer;
 

@@ -1,3 +1,8 @@
+//! Words of Lua, well-formed and hostile.
+//!
+//! Owns the proof that the lexer agrees with Lua where Lua would compile, and that nothing else makes it panic or
+//! slow. Expectations follow Lua 5.1's own reader, which the servers embed.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,8 @@
+//! Scripts with and without what the lint looks for.
+//!
+//! Owns the tables of both: each loop without end has a sister that looks like it and ends. A script that is refused
+//! although it ends is worse than one that is missed, because the watchdog catches the latter.
+
 use super::*;
 
 /// What is found: the line and column of each loop without end.

@@ -227,8 +227,15 @@ impl Lint<'_> {
         if threshold.is_some_and(|limit| limit == 0 || limit > BUSY_MOST) {
             let text = "busy-reply-threshold is off or above 5 s: a script that hangs keeps the \
                         server mute that long before it can be killed (S3.4)";
-            let repair = self.set("busy-reply-threshold 5000");
+            let repair = self.set("busy-reply-threshold 1000");
             self.warn("config_busy_threshold", text.to_owned(), repair);
+        } else if let Some(limit) = threshold.filter(|&limit| limit > BUSY_GOOD) {
+            let text = format!(
+                "busy-reply-threshold is {limit} ms: so long a script that hangs keeps everybody \
+                 waiting before anybody can kill it (S3.4); 500 to 1000 is enough for most"
+            );
+            let repair = self.set("busy-reply-threshold 1000");
+            self.note("config_busy_threshold", text, repair);
         }
     }
 
@@ -335,6 +342,8 @@ const SAVE_AGE: u64 = 3_600;
 const BACKLOG_DEFAULT: i64 = 1 << 20;
 /// Idle connections that are worth a word.
 const IDLE_MANY: usize = 50;
+/// Milliseconds that a script may keep everybody waiting before it can be killed.
+const BUSY_GOOD: i64 = 1_000;
 /// Redis's own threshold, in milliseconds.
 const BUSY_MOST: i64 = 5_000;
 /// Keys without which nothing can be said about their kind.

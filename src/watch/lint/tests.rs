@@ -14,8 +14,8 @@ const GOOD: [(&str, &str); 16] = [
     ("repl-backlog-size", "268435456"),
     ("min-replicas-to-write", "1"),
     ("timeout", "3600"),
-    ("busy-reply-threshold", "5000"),
-    ("lua-time-limit", "5000"),
+    ("busy-reply-threshold", "1000"),
+    ("lua-time-limit", "1000"),
     ("maxmemory-policy", "volatile-lru"),
     ("activedefrag", "yes"),
     (
@@ -77,6 +77,10 @@ fn parameters_of_diagnosis_and_of_clusters_are_judged() {
     for limit in ["0", "5001"] {
         let busy = [("busy-reply-threshold", limit)];
         assert_eq!(found(&busy, ""), [("config_busy_threshold", Warning)]);
+    }
+    for limit in ["1001", "5000"] {
+        let slow = [("busy-reply-threshold", limit)];
+        assert_eq!(found(&slow, ""), [("config_busy_threshold", Note)]);
     }
     assert_eq!(found(&[("activedefrag", "no")], ""), [("config_activedefrag", Note)]);
     for slow in [
