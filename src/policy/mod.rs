@@ -113,8 +113,7 @@ impl Policy {
         if profile == Profile::Open {
             return Self { version, profile, ..Self::default() };
         }
-        let mut plans: Vec<Plan> =
-            Plan::all(profile, &rules);
+        let mut plans: Vec<Plan> = Plan::all(profile, &rules);
         for id in GOVERNED {
             if let Some(plan) = plans.get_mut(id.stats_index()) {
                 // A script is judged by what is in it, whatever else rules say.
