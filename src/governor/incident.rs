@@ -44,8 +44,8 @@ pub struct Seen<'a> {
 pub enum Act {
     /// Nothing.
     Wait,
-    /// This script of ours is to be killed.
-    KillOwn(Arc<Script>),
+    /// This script of ours is to be killed at that time: soon, so that a connection can be made.
+    KillOwn(Arc<Script>, Micros),
     /// Whatever runs is to be killed.
     KillAny,
 }
@@ -77,10 +77,10 @@ impl Incident {
                 if !Arc::ptr_eq(suspect, script) {
                     (*suspect, *from) = (Arc::clone(script), seen.now);
                 }
-                let waited = seen.now.saturating_sub(*from);
-                if waited >= crate::clock::to_micros(settings.kill_after) {
+                let at = *from + crate::clock::to_micros(settings.kill_after);
+                if seen.now + LEAD >= at {
                     self.is_spent = true;
-                    return Act::KillOwn(Arc::clone(script));
+                    return Act::KillOwn(Arc::clone(script), at);
                 }
             }
             [] if settings.watchdog == Watchdog::Any => {
@@ -107,6 +107,8 @@ impl Incident {
     }
 }
 
+/// How long before its time a kill is prepared: a busy node answers slowly.
+const LEAD: Micros = 100 * MILLISECOND;
 /// How long a script of somebody else has, where this proxy may kill it: its own proxy is first.
 const OTHERS_AFTER: Micros = 3 * SECOND;
 /// How much longer at most, so that not all proxies try at once.
@@ -139,7 +141,7 @@ mod tests {
             let seen = Seen { now, busy, own: &own, jitter: 0.5 };
             match self.incident.look(&seen, &self.settings) {
                 Act::Wait => "wait",
-                Act::KillOwn(_) => "own",
+                Act::KillOwn(..) => "own",
                 Act::KillAny => "any",
             }
         }
@@ -152,8 +154,8 @@ mod tests {
         // What counts is when it was busy first, not when that was looked at.
         assert_eq!(node.look(400, None, &[sign.script()]), "wait", "nobody is kept waiting yet");
         assert_eq!(node.look(1_000, Some(1_000), &[sign.script()]), "wait");
-        assert_eq!(node.look(1_499, Some(1_400), &[sign.script()]), "wait");
-        assert_eq!(node.look(1_500, Some(1_500), &[sign.script()]), "own");
+        assert_eq!(node.look(1_399, Some(1_300), &[sign.script()]), "wait");
+        assert_eq!(node.look(1_400, Some(1_400), &[sign.script()]), "own");
         for now in [1_501, 2_000, 9_000] {
             assert_eq!(node.look(now, Some(now), &[sign.script()]), "wait", "only once");
         }
@@ -167,7 +169,7 @@ mod tests {
         assert_eq!(node.look(1_250, Some(1_100), &[sign.script()]), "wait");
         // The node says that it is busy after it was handed over: from there on it counts.
         assert_eq!(node.look(1_300, Some(1_300), &[sign.script()]), "wait");
-        assert_eq!(node.look(1_700, Some(1_700), &[sign.script()]), "wait");
+        assert_eq!(node.look(1_690, Some(1_690), &[sign.script()]), "wait");
         assert_eq!(node.look(1_800, Some(1_800), &[sign.script()]), "own");
     }
 

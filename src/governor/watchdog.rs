@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::incident::{Act, Incident, Seen};
 use super::running::{Script, Stopper};
-use crate::clock;
+use crate::clock::{self, Micros};
 use crate::config::Profile;
 use crate::events;
 use crate::findings::Finding;
@@ -59,8 +59,8 @@ pub async fn follow(shared: Arc<Shared>) -> Infallible {
             let settings = shared.watch.load().scripts;
             match incident.look(&seen, &settings) {
                 Act::Wait => {}
-                Act::KillOwn(script) => begin(&shared, node, Some(script), &alarms),
-                Act::KillAny => begin(&shared, node, None, &alarms),
+                Act::KillOwn(script, at) => begin(&shared, node, Some(script), at, &alarms),
+                Act::KillAny => begin(&shared, node, None, seen.now, &alarms),
             }
         }
         alarms.borrow_mut().retain(|name, _| incidents.get(name).is_some_and(Incident::is_on));
@@ -75,7 +75,13 @@ pub async fn follow(shared: Arc<Shared>) -> Infallible {
 }
 
 /// Sends the one command in a task of its own: other nodes must not wait for it.
-fn begin(shared: &Arc<Shared>, node: &Arc<Node>, script: Option<Arc<Script>>, alarms: &Alarms) {
+fn begin(
+    shared: &Arc<Shared>,
+    node: &Arc<Node>,
+    script: Option<Arc<Script>>,
+    at: Micros,
+    alarms: &Alarms,
+) {
     let what = match &script {
         Some(script) => name_of(script),
         None => "a script of somebody else".into(),
@@ -86,7 +92,7 @@ fn begin(shared: &Arc<Shared>, node: &Arc<Node>, script: Option<Arc<Script>>, al
     }
     let (shared, node, alarms) = (Arc::clone(shared), Arc::clone(node), Rc::clone(alarms));
     tokio::task::spawn_local(async move {
-        let killing = kill(&shared, &node, script.as_deref());
+        let killing = kill(&shared, &node, script.as_deref(), at);
         let result = match timeout(KILL_WITHIN, killing).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => Killed::Failed(error.text),
@@ -109,9 +115,15 @@ enum Killed {
     Failed(String),
 }
 
-/// Asks the node what it is busy with, and kills it if that may still be what was meant.
-async fn kill(shared: &Shared, node: &Node, script: Option<&Script>) -> Result<Killed, DialError> {
+/// Asks the node at that time what it is busy with, and kills it if that may still be what was meant.
+async fn kill(
+    shared: &Shared,
+    node: &Node,
+    script: Option<&Script>,
+    at: Micros,
+) -> Result<Killed, DialError> {
     let mut exchange = watch::connect(node, shared, "breakwater:kill").await?;
+    sleep(Duration::from_micros(at.saturating_sub(clock::micros()))).await;
     let replies = pulse::ask_all(&mut exchange, &[&[b"PING"]]).await?;
     let Some(stopper) = replies.first().and_then(stopper_named) else {
         return Ok(Killed::Over);
