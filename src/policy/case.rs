@@ -5,7 +5,10 @@
 //! that the command declares, destinations included; a pattern of KEYS or SCAN is none, nor is a
 //! channel.
 
+use std::hash::BuildHasher;
 use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
 
 use super::rule::Rule;
 use crate::clock::Micros;
@@ -65,12 +68,7 @@ impl Caller<'_> {
     /// others for another rule.
     #[must_use]
     pub fn is_in(&self, rule: &Rule) -> bool {
-        use std::hash::{BuildHasher, Hash, Hasher};
-        if rule.canary >= 100 {
-            return true;
-        }
-        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-        (&*rule.name, self.id).hash(&mut hasher);
-        hasher.finish() % 100 < u64::from(rule.canary)
+        let share = || FixedState::default().hash_one((&*rule.name, self.id)) % 100;
+        rule.canary >= 100 || share() < u64::from(rule.canary)
     }
 }

@@ -182,7 +182,7 @@ impl Report {
         let mut rows: Vec<Row> =
             self.lock().iter().map(|(kind, counts)| row(kind, counts)).collect();
         let rank = |row: &Row| (row.would_refuse, row.refused, row.biggest, row.last);
-        rows.sort_unstable_by(|one, other| rank(other).cmp(&rank(one)));
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(rank(row)));
         rows.truncate(ROWS_MAX);
         rows
     }

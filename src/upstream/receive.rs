@@ -180,12 +180,9 @@ fn whole(
     let waiter = lane.finish_first(&mut worker.pool).ok_or(Anomaly::Unexpected)?;
     note_times(worker, handed_at, &waiter);
     lane.settling = Some(waiter.session);
-    if before.is_empty() {
-        dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
-    } else {
-        let bytes = [&before, bytes].concat();
-        dispatch::settle(worker, &waiter, Settled::Reply { bytes: &bytes, kind, earlier });
-    }
+    let joined = (!before.is_empty()).then(|| [&before, bytes].concat());
+    let bytes = joined.as_deref().unwrap_or(bytes);
+    dispatch::settle(worker, &waiter, Settled::Reply { bytes, kind, earlier });
     lane.settling = None;
     Ok(())
 }

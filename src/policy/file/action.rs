@@ -54,9 +54,12 @@ pub(super) fn action(
 /// Every name of an action.
 const ACTIONS: [&str; 6] = ["allow", "observe", "bound", "rewrite", "deny", "pace"];
 
+/// The name of a parameter, where it is written, and the actions that it belongs to.
+type Parameter<'a> = (&'a str, Option<Range<usize>>, &'a [&'a str]);
+
 /// Complains about the parameters of other actions.
 fn only_its_own(checker: &mut Checker, written: &WrittenRule, action: &str) {
-    let parameters: [(&str, Option<Range<usize>>, &[&str]); 16] = [
+    let parameters: [Parameter<'_>; 16] = [
         ("limit", at(written.limit.as_ref()), &["bound"]),
         ("preflight", at(written.preflight.as_ref()), &["bound"]),
         ("to", at(written.to.as_ref()), &["rewrite"]),
