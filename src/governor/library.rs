@@ -6,7 +6,7 @@
 //! would cost more than everything else that is done about it.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -93,13 +93,8 @@ impl Library {
     }
 
     fn key(&self, source: &[u8]) -> u128 {
-        let hash = |hasher: &RandomState| {
-            let mut state = hasher.build_hasher();
-            source.hash(&mut state);
-            u128::from(std::hash::Hasher::finish(&state))
-        };
         let [first, second] = &self.hashers;
-        hash(first) << 64 | hash(second)
+        u128::from(first.hash_one(source)) << 64 | u128::from(second.hash_one(source))
     }
 
     /// Every change is whole before the next begins, also where a holder panicked.
