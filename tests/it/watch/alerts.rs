@@ -100,7 +100,7 @@ fn every_rule_is_whole_and_speaks_of_metrics_that_exist() {
         assert!(!rule.summary.is_empty() && !rule.incident.is_empty(), "{rule:#?}");
         assert!(["info", "warning", "critical"].contains(&rule.severity.as_str()), "{rule:#?}");
         // One incident that forty sidecars see is one alert.
-        let aggregates = ["max by (", "min by (", "max(", "(max by (", "count by ("];
+        let aggregates = ["max by (", "min by (", "max(", "min(", "(max by (", "count by ("];
         assert!(aggregates.iter().any(|it| rule.expression.starts_with(it)), "{rule:#?}");
         let opened = rule.expression.matches('(').count();
         assert_eq!(opened, rule.expression.matches(')').count(), "{rule:#?}");
