@@ -319,8 +319,10 @@ fn fail(worker: &mut Worker, session: &mut Session, spec: &Spec, line: &[u8]) ->
     Dispatched::Done
 }
 
-/// Most questions about one command; each is a command for the server, too.
-const QUESTIONS_MAX: usize = 256;
+/// Most questions about one command. Each is a command for the server, too, but one that looks at a
+/// length: all of them cost less than reading as many keys of a few elements, which is what such a
+/// command mostly does. Together they are at most five times as long as the command itself.
+const QUESTIONS_MAX: usize = 2_048;
 /// The first line of an aggregate is shorter.
 const LENGTH_LINE_MAX: usize = 32;
 

@@ -31,6 +31,7 @@ pub fn go_on(
         // one when nothing of the session is under way.
         return Dispatched::Wait;
     }
+    // Each answer wakes the session, so the next ones follow.
     while let Some(question) = next(session) {
         // The reply that the client does not want to see is that of its own command.
         let mode = std::mem::take(&mut session.reply_mode);
@@ -65,9 +66,10 @@ pub fn go_on(
     Dispatched::Wait
 }
 
-/// The next question to be sent.
+/// The next question to be sent, if not too many are under way.
 fn next(session: &mut Session) -> Option<Vec<u8>> {
-    session.errand.as_mut()?.questions.pop_front()
+    let errand = session.errand.as_mut().filter(|errand| errand.due < DUE_MAX)?;
+    errand.questions.pop_front()
 }
 
 /// What became of a question.
@@ -89,5 +91,7 @@ pub fn answered(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     deliver(worker, waiter, settled);
 }
 
+/// Most questions of a session under way at once: others have commands for the same connection.
+const DUE_MAX: u32 = 256;
 /// What an upstream says that does not know the question.
 const UNKNOWN: &[u8] = b"-ERR unknown command\r\n";

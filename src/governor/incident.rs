@@ -7,6 +7,8 @@
 //! that runs. One that only waited behind another client's would have been told BUSY by then: a busy
 //! node reads all its connections, and answers each command at once.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::running::Script;
@@ -22,9 +24,14 @@ pub struct Incident {
     suspect: Option<(Arc<Script>, Micros)>,
     /// Until when several scripts of ours might have been the one that runs.
     unclear_until: Micros,
-    /// Something was sent: nothing else is, whatever became of it.
-    is_spent: bool,
+    /// Its one KILL.
+    shot: Shot,
 }
+
+/// The one KILL of an incident, shared with the task that is to write it. A task that outlives its
+/// incident says so to nobody.
+#[derive(Clone, Debug, Default)]
+pub struct Shot(Rc<Cell<Micros>>);
 
 /// What a look has seen.
 #[derive(Debug)]
@@ -64,7 +71,7 @@ impl Incident {
             *self = Self::default();
         }
         let busy_from = *self.busy_from.get_or_insert(seen.now);
-        if self.is_spent || settings.watchdog == Watchdog::Off {
+        if !self.shot.is_free(seen.now) || settings.watchdog == Watchdog::Off {
             return Act::Wait;
         }
         match seen.own {
@@ -79,14 +86,14 @@ impl Incident {
                 }
                 let at = *from + crate::clock::to_micros(settings.kill_after);
                 if seen.now + LEAD >= at {
-                    self.is_spent = true;
+                    self.shot.take();
                     return Act::KillOwn(Arc::clone(script), at);
                 }
             }
             [] if settings.watchdog == Watchdog::Any => {
                 let patience = OTHERS_AFTER + (OTHERS_JITTER as f64 * seen.jitter) as Micros;
                 if seen.now.saturating_sub(busy_from) >= patience {
-                    self.is_spent = true;
+                    self.shot.take();
                     return Act::KillAny;
                 }
             }
@@ -100,6 +107,12 @@ impl Incident {
         Act::Wait
     }
 
+    /// What whoever acts reports to.
+    #[must_use]
+    pub fn shot(&self) -> Shot {
+        self.shot.clone()
+    }
+
     /// Whether the node was busy at the last look.
     #[must_use]
     pub fn is_on(&self) -> bool {
@@ -107,6 +120,26 @@ impl Incident {
     }
 }
 
+// === impl Shot ===
+
+impl Shot {
+    /// Nothing was written after all: it may be tried again, but not at once.
+    pub fn give_back(&self, now: Micros) {
+        self.0.set(now + AGAIN_AFTER);
+    }
+
+    /// Once something was written nothing else is, whatever became of it.
+    fn take(&self) {
+        self.0.set(Micros::MAX);
+    }
+
+    fn is_free(&self, now: Micros) -> bool {
+        self.0.get() <= now
+    }
+}
+
+/// How long after a KILL that could not be written the next one is tried.
+const AGAIN_AFTER: Micros = SECOND;
 /// How long before its time a kill is prepared: a busy node answers slowly.
 const LEAD: Micros = 100 * MILLISECOND;
 /// How long a script of somebody else has, where this proxy may kill it: its own proxy is first.
@@ -159,6 +192,30 @@ mod tests {
         for now in [1_501, 2_000, 9_000] {
             assert_eq!(node.look(now, Some(now), &[sign.script()]), "wait", "only once");
         }
+    }
+
+    #[test]
+    fn what_was_never_written_is_tried_again_after_a_second() {
+        let sign = Script::at(0);
+        let mut node = Node::new(Watchdog::Own);
+        assert_eq!(node.look(1_000, Some(1_000), &[sign.script()]), "wait");
+        assert_eq!(node.look(1_400, Some(1_400), &[sign.script()]), "own");
+        assert_eq!(node.look(2_600, Some(2_600), &[sign.script()]), "wait", "it is under way");
+        let shot = node.incident.shot();
+        shot.give_back(2_600 * MILLISECOND);
+        assert_eq!(node.look(3_599, Some(3_599), &[sign.script()]), "wait");
+        assert_eq!(node.look(3_600, Some(3_600), &[sign.script()]), "own");
+        assert_eq!(
+            node.look(9_000, Some(9_000), &[sign.script()]),
+            "wait",
+            "it is under way again"
+        );
+        // The next incident has a shot of its own, which a late task of this one does not touch.
+        assert_eq!(node.look(9_100, None, &[]), "wait");
+        assert_eq!(node.look(10_000, Some(10_000), &[sign.script()]), "wait");
+        assert_eq!(node.look(10_500, Some(10_500), &[sign.script()]), "own");
+        shot.give_back(0);
+        assert_eq!(node.look(20_000, Some(20_000), &[sign.script()]), "wait");
     }
 
     #[test]

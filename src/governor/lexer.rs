@@ -35,6 +35,9 @@ pub enum Kind<'a> {
     Symbol(&'static str),
     /// What Lua would refuse to compile, and why.
     Broken(&'static str),
+    /// What begins like a number and is none. What is one the server's C library decides, so nobody
+    /// should rely on its being refused.
+    NoNumber,
 }
 
 /// Reads a script from its beginning. A copy reads on from where it was made.
@@ -198,7 +201,7 @@ impl<'a> Lexer<'a> {
         let digits = self.source.get(start..self.at).unwrap_or_default();
         match is_number(digits) {
             true => Kind::Number(digits),
-            false => Kind::Broken("this is no number"),
+            false => Kind::NoNumber,
         }
     }
 
@@ -319,10 +322,14 @@ fn is_number(digits: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(digits) else {
         return false;
     };
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => !hex.is_empty() && hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        None => text.parse::<f64>().is_ok(),
-    }
+    let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) else {
+        return text.parse::<f64>().is_ok();
+    };
+    // With an exponent of two, as strtod has it: a sign or a point would end the word before.
+    let (digits, exponent) = hex.split_once(['p', 'P']).unwrap_or((hex, "0"));
+    let is_all =
+        |part: &str, fits: fn(&u8) -> bool| !part.is_empty() && part.bytes().all(|it| fits(&it));
+    is_all(digits, u8::is_ascii_hexdigit) && is_all(exponent, u8::is_ascii_digit)
 }
 
 /// Longer ones first, where one begins as another.

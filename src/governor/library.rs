@@ -132,10 +132,15 @@ impl Read {
         let lint = lint(source);
         let endless = lint.endless().map(|it| format!("line {}: {}", it.position.line, it.text));
         let mut calls: Vec<Literal> = Vec::new();
+        let mut room = CALLS_BYTES_MAX;
         for call in &lint.calls {
             let literal = Literal::of(call);
+            let Some(left) = room.checked_sub(literal.frame.len()) else {
+                break;
+            };
             if !calls.iter().any(|it| it.frame == literal.frame && it.is_whole == call.is_whole) {
                 calls.push(literal);
+                room = left;
             }
         }
         Self { sha: sha1(source), endless, calls, quiet_for: AtomicU64::default() }
@@ -153,6 +158,9 @@ impl Literal {
     }
 }
 
+/// Bytes of a script's calls that are kept, as many as a few hundred different calls have. A script that
+/// hides one behind as many others could as well have computed its name.
+const CALLS_BYTES_MAX: usize = 16 << 10;
 /// Scripts of a generation. A program has a few dozen.
 const SHELF_SCRIPTS: usize = 2_048;
 
@@ -171,6 +179,21 @@ mod tests {
         assert_eq!(read.calls.len(), 1, "the same call counts once");
         assert!(library.named(&[7; 20]).is_none());
         assert!(library.read(&vec![b' '; SCRIPT_BYTES_MAX + 1]).is_none());
+    }
+
+    #[test]
+    fn of_a_huge_script_little_is_kept() {
+        let library = Library::default();
+        let bytes = |read: &Read| read.calls.iter().map(|it| it.frame.capacity()).sum::<usize>();
+        let long = "x".repeat(SCRIPT_BYTES_MAX - 100);
+        let one = library.read(format!("redis.call('SET', 'k', '{long}')").as_bytes()).unwrap();
+        assert!(bytes(&one) < 100 && !one.calls[0].is_whole, "{}", bytes(&one));
+        assert!(library.read(format!("redis.call '{long}'").as_bytes()).unwrap().calls.is_empty());
+        let call = |number: usize| format!("redis.call('SET', 'k{number:0200}', '{number}')\n");
+        let many: String = (0..900).map(call).collect();
+        let many = library.read(many.as_bytes()).unwrap();
+        assert!(bytes(&many) <= 2 * CALLS_BYTES_MAX, "{}", bytes(&many));
+        assert!(many.calls.len() > 50, "{}", many.calls.len());
     }
 
     #[test]

@@ -47,6 +47,9 @@ pub enum Fault {
     Endless,
     /// The server will not compile it, and say so itself.
     Syntax,
+    /// It will probably not compile this number; a loop without end beside it is none the better for
+    /// that.
+    Number,
     /// Slow, and worth a word.
     Slow,
 }
@@ -62,7 +65,11 @@ pub fn lint(source: &[u8]) -> Lint {
     while let Some(token) = lexer.next() {
         match &token.kind {
             Kind::Broken(what) => lint.add(Fault::Syntax, token.position, (*what).into()),
-            Kind::Name(name) if !is_field => {
+            Kind::NoNumber => {
+                lint.add(Fault::Number, token.position, "this is no number".into());
+            }
+            // Of fields only one matters: coroutine.yield leaves a loop.
+            Kind::Name(name) if !is_field || *name == b"yield" => {
                 if let Err(what) = blocks.word(name, token.position, &lexer, &mut lint) {
                     lint.add(Fault::Syntax, token.position, what.into());
                 }

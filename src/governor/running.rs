@@ -55,6 +55,11 @@ pub struct Sign(Arc<Script>);
 
 /// Looks whether the first waiter of a lane waits for a script that takes long, and tells the watchdog.
 pub fn look(worker: &Worker, lane: &mut Lane) {
+    if lane.paused_at.is_some() && !lane.overdraft {
+        // Its reply may have come: it is not read, for a client that does not read.
+        lane.running = None;
+        return;
+    }
     if lane.running.is_some() {
         return;
     }
@@ -218,3 +223,31 @@ const EVALSHA_RO: CommandId = builtin_id("evalsha_ro");
 const EXEC: CommandId = builtin_id("exec");
 const FCALL: CommandId = builtin_id("fcall");
 const FCALL_RO: CommandId = builtin_id("fcall_ro");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::rig::Rig;
+
+    #[test]
+    fn a_lane_that_is_not_read_says_nothing_of_its_script() {
+        let mut rig = Rig::new();
+        let ann = rig.client();
+        rig.say(ann, b"*3\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n$1\r\n0\r\n");
+        rig.focus_on(ann).hand_over_all();
+        rig.worker.now += 2 * LONG;
+        let id = rig.lane_id();
+        let mut lane = rig.worker.lanes.lend(id).unwrap();
+        look(&rig.worker, &mut lane);
+        assert_eq!(lane.node.running.own().len(), 1);
+        lane.paused_at = Some(rig.worker.now);
+        look(&rig.worker, &mut lane);
+        assert!(lane.node.running.own().is_empty(), "its reply may lie in the socket");
+        look(&rig.worker, &mut lane);
+        assert!(lane.running.is_none() && lane.node.running.own().is_empty());
+        lane.overdraft = true;
+        look(&rig.worker, &mut lane);
+        assert_eq!(lane.node.running.own().len(), 1, "it is read again");
+        rig.worker.lanes.restore(id, lane);
+    }
+}

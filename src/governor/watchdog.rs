@@ -2,13 +2,13 @@
 //!
 //! Owns the task of the control plane that looks at each node, acts on what [`super::incident`] decides,
 //! and tells people what it cannot repair. Never kills without having asked the node in the moment
-//! before, on the same connection, whether it is still busy, and with what. One connection and one
-//! question an incident.
+//! before, on the same connection, whether it is still busy, and with what. One KILL an incident; what
+//! could not be written is tried again after a second.
 //!
 //! What surprises: a script that has written cannot be killed by anybody. The node is then taken for
 //! lost, so that commands fail at once and not after their deadlines, and an alarm names the script.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
-use super::incident::{Act, Incident, Seen};
+use super::incident::{Act, Incident, Seen, Shot};
 use super::running::{Script, Stopper};
 use crate::clock::{self, Micros};
 use crate::config::Profile;
@@ -57,11 +57,12 @@ pub async fn follow(shared: Arc<Shared>) -> Infallible {
             let own = node.running.own();
             let seen = Seen { now: clock::micros(), busy, own: &own, jitter };
             let settings = shared.watch.load().scripts;
-            match incident.look(&seen, &settings) {
-                Act::Wait => {}
-                Act::KillOwn(script, at) => begin(&shared, node, Some(script), at, &alarms),
-                Act::KillAny => begin(&shared, node, None, seen.now, &alarms),
-            }
+            let (script, at) = match incident.look(&seen, &settings) {
+                Act::Wait => continue,
+                Act::KillOwn(script, at) => (Some(script), at),
+                Act::KillAny => (None, seen.now),
+            };
+            begin(&shared, node, (script, at), incident.shot(), &alarms);
         }
         alarms.borrow_mut().retain(|name, _| incidents.get(name).is_some_and(Incident::is_on));
         let count = alarms.borrow().len();
@@ -78,8 +79,8 @@ pub async fn follow(shared: Arc<Shared>) -> Infallible {
 fn begin(
     shared: &Arc<Shared>,
     node: &Arc<Node>,
-    script: Option<Arc<Script>>,
-    at: Micros,
+    (script, at): (Option<Arc<Script>>, Micros),
+    shot: Shot,
     alarms: &Alarms,
 ) {
     let what = match &script {
@@ -92,12 +93,16 @@ fn begin(
     }
     let (shared, node, alarms) = (Arc::clone(shared), Arc::clone(node), Rc::clone(alarms));
     tokio::task::spawn_local(async move {
-        let killing = kill(&shared, &node, script.as_deref(), at);
+        let is_written = Cell::new(false);
+        let killing = kill(&shared, &node, script.as_deref(), at, &is_written);
         let result = match timeout(KILL_WITHIN, killing).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => Killed::Failed(error.text),
             Err(_) => Killed::Failed(format!("no answer within {KILL_WITHIN:?}")),
         };
+        if !is_written.get() {
+            shot.give_back(clock::micros());
+        }
         conclude(&shared, &node, script.as_deref(), &what, result, &alarms);
     });
 }
@@ -116,11 +121,13 @@ enum Killed {
 }
 
 /// Asks the node at that time what it is busy with, and kills it if that may still be what was meant.
+/// `is_written` tells whether KILL may be on its way, also if this is given up.
 async fn kill(
     shared: &Shared,
     node: &Node,
     script: Option<&Script>,
     at: Micros,
+    is_written: &Cell<bool>,
 ) -> Result<Killed, DialError> {
     let mut exchange = watch::connect(node, shared, "breakwater:kill").await?;
     sleep(Duration::from_micros(at.saturating_sub(clock::micros()))).await;
@@ -144,6 +151,7 @@ async fn kill(
     if script.is_some_and(|script| script.is_over() || !script.stopped_by.fits(stopper)) {
         return Ok(Killed::Over);
     }
+    is_written.set(true);
     let replies = pulse::converse(&mut exchange, &command, 1).await?;
     Ok(replies.first().map_or(Killed::Over, result_of))
 }

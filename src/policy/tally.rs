@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::offence::{Deed, Offence};
+use crate::clock::{MILLISECOND, Micros};
 
 /// What one rule has met.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Tally {
     refused: AtomicU64,
     /// Those that it would have refused, were it enforced for that client.
     spared: AtomicU64,
+    /// When somebody was last looked at who is let pass.
+    looked_at: AtomicU64,
     offenders: Mutex<Offenders>,
 }
 
@@ -46,6 +49,16 @@ impl Tally {
             Deed::Spared => self.spared.fetch_add(1, Ordering::Relaxed),
             Deed::Passed => 0,
         };
+    }
+
+    /// Whether whoever was let pass is to be looked at: ten a second are enough to show, and a lock for
+    /// each would be felt on the way of commands that are sent all the time.
+    #[must_use]
+    pub fn is_due(&self, now: Micros) -> bool {
+        let last = self.looked_at.load(Ordering::Relaxed);
+        let is_due = last == 0 || now.saturating_sub(last) >= LOOK_EVERY;
+        let (relaxed, now) = (Ordering::Relaxed, now.max(1));
+        is_due && self.looked_at.compare_exchange(last, now, relaxed, relaxed).is_ok()
     }
 
     /// Notes who that was.
@@ -86,9 +99,20 @@ impl Tally {
     }
 }
 
+/// How often a rule that lets pass looks at whom.
+const LOOK_EVERY: Micros = 100 * MILLISECOND;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_passes_is_looked_at_ten_times_a_second() {
+        let tally = Tally::default();
+        let looks = (0..1_000).filter(|it| tally.is_due(7 + it * MILLISECOND)).count();
+        assert_eq!(looks, 10);
+        assert!(!tally.is_due(0), "a clock that goes back stops nobody");
+    }
 
     #[test]
     fn the_last_and_the_biggest_offender_are_kept_apart() {

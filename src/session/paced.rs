@@ -71,7 +71,9 @@ impl Paced {
 
     /// The reply of a slot has come, so long as this.
     pub fn charge_reply(&mut self, slot: Sequence, bytes: u64, now: Micros) {
-        while let Some(place) = self.owed.iter().position(|(owed, _)| *owed == slot) {
+        // They stand in their order, and most replies come in it.
+        let place = self.owed.partition_point(|(owed, _)| *owed < slot);
+        while self.owed.get(place).is_some_and(|(owed, _)| *owed == slot) {
             if let Some((_, bucket)) = self.owed.remove(place) {
                 bucket.charge(now, bytes);
             }

@@ -413,6 +413,8 @@ fn check_giant(worker: &mut Worker, lane: &mut Lane) {
     let full = bound / 4 * 3;
     if owed >= full && !lane.overdraft && lane.paused_at.is_none() {
         lane.paused_at = Some(worker.now);
+        // From here on silence says nothing of whether a script still runs.
+        lane.running = None;
     }
 }
 

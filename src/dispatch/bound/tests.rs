@@ -184,7 +184,23 @@ fn too_many_questions_are_not_asked() {
     let keys: Vec<String> = (0..QUESTIONS_MAX + 1).map(|number| format!("k{number}")).collect();
     rig.say(ann, &words(&format!("SUNION {}", keys.join(" "))));
     let told = told(&mut rig, ann);
-    assert!(told.contains("SUNION k0 refused: it takes 257 questions (at most 256)"), "{told}");
+    assert!(told.contains("SUNION k0 refused: it takes 2049 questions (at most 2048)"), "{told}");
+}
+
+#[test]
+fn many_small_keys_are_asked_about_by_and_by_and_go() {
+    let (mut rig, ann) = rig(&["sunion"], false);
+    let keys: Vec<String> = (0..600).map(|number| format!("{{k}}{number}")).collect();
+    let union = words(&format!("SUNION {}", keys.join(" ")));
+    rig.say(ann, &union);
+    let mut asked = 0;
+    while asked < 600 {
+        let waves = String::from_utf8(queued(&mut rig, ann)).unwrap().matches("SCARD").count();
+        assert!((1..=256).contains(&waves), "{waves} at once after {asked}");
+        asked += waves;
+        answer(&mut rig, ann, ":0\r\n".repeat(waves).as_bytes());
+    }
+    assert_eq!(queued(&mut rig, ann), union);
 }
 
 #[test]

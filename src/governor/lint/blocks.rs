@@ -2,7 +2,7 @@
 //!
 //! Owns that stack. A loop leaves it with its `end` (or `until`), and if nothing in it has ended it
 //! by then and its condition cannot, it is a finding. What ends a loop: a `break` of its own, a
-//! `return` or a raised error in the same function.
+//! `return`, a raised error or a `yield` in the same function.
 //!
 //! What surprises: a `break` belongs to the innermost loop and a `return` to the innermost function, so
 //! neither helps a loop around those.
@@ -81,7 +81,8 @@ impl Blocks {
             b"break" => self.innermost_loop(),
             b"return" => self.leave_function(),
             // They raise an error, which ends the script unless it is caught within the loop.
-            b"error" | b"assert" if constant::is_called(lexer) => self.leave_function(),
+            // A coroutine that yields may never be resumed.
+            b"error" | b"assert" | b"yield" if constant::is_called(lexer) => self.leave_function(),
             _ => {}
         }
         Ok(())

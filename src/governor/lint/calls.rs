@@ -2,7 +2,9 @@
 //!
 //! Owns the reading of `redis.call('SET', …)` and its kin, also through a local name for it
 //! (`local call = redis.call`, a common habit). Never looks at what is computed: of such a call only
-//! the words in front of the first computed one are known, which [`Call::is_whole`] tells.
+//! the words in front of the first computed (or very long) one are known, which [`Call::is_whole`] tells.
+
+use std::borrow::Cow;
 
 use super::super::lexer::{Kind, Lexer};
 use crate::config::Position;
@@ -89,6 +91,9 @@ fn arguments(ahead: &mut Lexer<'_>, position: Position) -> Option<Call> {
     let mut words = Vec::new();
     match ahead.next()?.kind {
         Kind::Text(name) => {
+            if name.len() > WORD_BYTES_MAX {
+                return None;
+            }
             let words = vec![name.into_owned()];
             return Some(Call { words, is_whole: true, position });
         }
@@ -97,18 +102,21 @@ fn arguments(ahead: &mut Lexer<'_>, position: Position) -> Option<Call> {
     }
     let mut is_whole = false;
     while words.len() < WORDS_MAX {
-        let word = match ahead.next()?.kind {
-            Kind::Text(text) => text.into_owned(),
-            Kind::Number(digits) => digits.to_vec(),
+        let word: Cow<'_, [u8]> = match ahead.next()?.kind {
+            Kind::Text(text) => text,
+            Kind::Number(digits) => Cow::Borrowed(digits),
             _ => break,
         };
+        if word.len() > WORD_BYTES_MAX {
+            break;
+        }
         // Behind it something may go on that makes it a part of an expression.
         let Some(next) = ahead.next() else { break };
         is_whole = next.kind.is_symbol(")");
         if !is_whole && !next.kind.is_symbol(",") {
             break;
         }
-        words.push(word);
+        words.push(word.into_owned());
         if is_whole {
             break;
         }
@@ -119,5 +127,7 @@ fn arguments(ahead: &mut Lexer<'_>, position: Position) -> Option<Call> {
 const CALLS: [&[u8]; 2] = [b"call", b"pcall"];
 /// Names that are followed; a script has one or two.
 const ALIASES_MAX: usize = 16;
+/// Longest word that is kept: a longer one counts as computed. Names and most keys are far shorter.
+const WORD_BYTES_MAX: usize = 256;
 /// Words of a call that are read.
 const WORDS_MAX: usize = 16;

@@ -58,6 +58,8 @@ fn loops_that_nothing_ends_are_found() {
         "while true do local function f() error('x') end end",
         "while true do repeat break until x end",
         "while true do t.error('x') end",
+        "while true do x = coroutine.yield end",
+        "while true do coroutine.wrap(function() coroutine.yield() end)() end",
         "while true do local error = 1 end",
         "while true do t.break_ = 1 end",
         "#!lua name=lib\nredis.register_function('f', function() while true do end end)",
@@ -83,6 +85,9 @@ fn loops_that_can_end_are_left_alone() {
         "while true do error{err='x'} end",
         "while true do assert(x) end",
         "while true do for i = 1, 3 do error 'x' end end",
+        "while true do coroutine.yield(x) end",
+        "local yield = coroutine.yield; for i = 1, math.huge do yield(i) end",
+        "coroutine.wrap(function() repeat coroutine.yield() until false end)()",
         "while x do end",
         "while x() do end",
         "while true and x do end",
@@ -133,16 +138,24 @@ fn what_the_server_will_not_compile_is_left_to_it() {
         "while true do end end",
         "while true do end until x",
         "while true do end x = 'abc",
-        "while true do end x = 3y",
         "while 1do end",
         "repeat end",
     ] {
         let lint = lint(source.as_bytes());
-        assert!(lint.findings.iter().any(|finding| finding.fault == Fault::Syntax), "{source}");
+        let is_said = |it: &Finding| matches!(it.fault, Fault::Syntax | Fault::Number);
+        assert!(lint.findings.iter().any(is_said), "{source}");
         assert_eq!(lint.endless(), None, "{source}");
     }
     let deep = format!("{}while true do end{}", "do ".repeat(300), " end".repeat(300));
     assert_eq!(lint(deep.as_bytes()).endless(), None, "Lua has a bound of its own");
+}
+
+#[test]
+fn no_number_excuses_a_loop_without_end() {
+    for number in ["0x1p4", "0x1P04", "3y", "0x1p", "1..2"] {
+        let script = format!("local x = {number}; while true do end");
+        assert!(lint(script.as_bytes()).endless().is_some(), "{script}");
+    }
 }
 
 #[test]

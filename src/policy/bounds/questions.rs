@@ -82,6 +82,8 @@ enum Kind {
     String,
     /// Strings that are read whole, together.
     Strings,
+    /// Sketches, which have a greatest size; each argument is the key of one.
+    Sketches,
     /// Two strings that are compared byte by byte.
     Product,
     /// Part of a string.
@@ -157,6 +159,8 @@ fn read<'a>(kind: Kind, command: &Command<'a>) -> Option<Reading<'a>> {
         Kind::Sort => all(ANY_LIST),
         Kind::SortedSets => all(ANY_SET),
         Kind::String | Kind::Strings => all(STRLEN),
+        // Whatever is longer is no sketch, and the server says so before it reads on.
+        Kind::Sketches => within(STRLEN, Reach::AtMost(SKETCH_BYTES * (command.len() as u64 - 1))),
         Kind::Product => within(STRLEN, Reach::Product),
         Kind::StringRange => within(STRLEN, span(command, 2)?),
         Kind::Dump => all(BYTES),
@@ -351,18 +355,26 @@ impl<'a> Plan<'a> {
         questions
     }
 
-    /// What makes two plans ask the same: all but the keys.
+    /// What makes two plans ask the same: all but the keys. A range without an end on one side is
+    /// another question than one with two: that the last minute of each log is short says nothing of
+    /// the whole log.
     pub fn hash_kind(&self, hasher: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
-        (self.verbs, self.reach == Reach::Product).hash(hasher);
+        let open = self.range.map(|(from, to)| (is_infinite(from), is_infinite(to)));
+        (self.verbs, self.reach == Reach::Product, open).hash(hasher);
     }
 
-    /// What makes two plans have the same answer.
-    pub fn hash_whole(&self, hasher: &mut impl std::hash::Hasher) {
+    /// What makes two plans ask the same of the same keys, with whatever range.
+    pub fn hash_keys(&self, hasher: &mut impl std::hash::Hasher) {
         use std::hash::Hash;
         self.hash_kind(hasher);
-        self.range.hash(hasher);
         self.sources().for_each(|key| key.hash(hasher));
+    }
+
+    /// What two plans of the same keys must share to have the same answer; `None`: nothing else.
+    #[must_use]
+    pub fn range(&self) -> Option<(&'a [u8], &'a [u8])> {
+        self.range
     }
 }
 
@@ -380,6 +392,13 @@ pub fn number(reply: &[u8]) -> Option<u64> {
     }
 }
 
+/// Whether an end of a range, by score or by name, lies behind everything.
+fn is_infinite(end: &[u8]) -> bool {
+    let number = end.strip_prefix(b"(").unwrap_or(end);
+    let number = number.strip_prefix(b"-").or(number.strip_prefix(b"+")).unwrap_or(number);
+    matches!(end, b"-" | b"+") || number.get(..3).is_some_and(|it| it.eq_ignore_ascii_case(b"inf"))
+}
+
 fn clamped(number: i128) -> u64 {
     u64::try_from(number.max(0)).unwrap_or(u64::MAX)
 }
@@ -392,7 +411,7 @@ fn unit(kind: Kind) -> Unit {
         Kind::RandomSet | Kind::RandomSorted => Unit::Drawn("members"),
         Kind::Stream => Unit::Entries,
         Kind::String | Kind::StringRange => Unit::Bytes,
-        Kind::Strings => Unit::Together,
+        Kind::Strings | Kind::Sketches => Unit::Together,
         Kind::Dump => Unit::Dumped,
         Kind::Product => Unit::Comparisons,
         Kind::Geo(_) => Unit::Places,
@@ -458,8 +477,8 @@ const MEASURED: [(&str, Kind); 61] = [
     ("zinterstore", Kind::SortedSets),
     ("zdiffstore", Kind::SortedSets),
     ("zintercard", Kind::SortedSets),
-    ("pfcount", Kind::Strings),
-    ("pfmerge", Kind::Strings),
+    ("pfcount", Kind::Sketches),
+    ("pfmerge", Kind::Sketches),
     ("bitop", Kind::Strings),
     ("lcs", Kind::Product),
     ("get", Kind::String),
@@ -498,6 +517,8 @@ const ANY_LIST: &[&[&str]] = &[&["LLEN"], &["SCARD"], &["ZCARD"]];
 const EVERYTHING: &[&[&str]] = &[&["HLEN"], &["SCARD"], &["LLEN"], &["ZCARD"], &["XLEN"]];
 /// An estimate, of a few samples.
 const BYTES: &[&[&str]] = &[&["MEMORY", "USAGE"]];
+/// A sketch with all its registers and its header.
+const SKETCH_BYTES: u64 = 12_304;
 /// How many samples MEMORY USAGE takes unless told otherwise.
 const SAMPLES: u64 = 5;
 

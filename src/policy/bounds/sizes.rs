@@ -38,6 +38,8 @@ pub struct Sizes {
 pub struct Subject {
     /// These very keys, asked about in this way, by this user, in this database.
     whole: u64,
+    /// The same, whatever part of them is meant.
+    keys: u64,
     /// All keys like them.
     kind: u64,
 }
@@ -120,16 +122,20 @@ impl Sizes {
     /// the server would not tell him.
     #[must_use]
     pub fn subject(&self, plan: &Plan<'_>, user: u16, db: u32) -> Subject {
-        let mut whole = self.hasher.build_hasher();
-        (user, db).hash(&mut whole);
-        plan.hash_whole(&mut whole);
+        use std::hash::Hasher;
+        let mut keys = self.hasher.build_hasher();
+        (user, db).hash(&mut keys);
+        plan.hash_keys(&mut keys);
+        let mut whole = keys.clone();
+        if let Some(range) = plan.range() {
+            range.hash(&mut whole);
+        }
         let mut kind = self.hasher.build_hasher();
         plan.hash_kind(&mut kind);
         // Of many keys together more is expected than of few.
         plan.sources().count().checked_ilog2().hash(&mut kind);
         plan.sources().take(FOLDED_KEYS_MAX).for_each(|key| pattern::fold(key, &mut kind));
-        use std::hash::Hasher;
-        Subject { whole: whole.finish(), kind: kind.finish() }
+        Subject { whole: whole.finish(), keys: keys.finish(), kind: kind.finish() }
     }
 
     /// What may be concluded about a subject; `size` says how much of a total is meant. Whoever is told
@@ -214,9 +220,10 @@ impl Sizes {
 
     /// A size has come to be known.
     pub fn note(&mut self, subject: Subject, total: u64, now: Micros) {
-        let known = self.known.get(subject.whole);
-        // The same key again is no further evidence for its kind.
+        let known = self.known.get(subject.keys);
+        // The same key again is no further evidence for its kind, and neither is another part of it.
         let is_news = known.is_none_or(|(_, at)| now.saturating_sub(at) > BELIEVED_FOR);
+        self.known.put(subject.keys, total, now);
         self.known.put(subject.whole, total, now);
         let (mut kin, _) = self.kinds.get(subject.kind).unwrap_or_default();
         kin.largest = kin.largest.max(total);

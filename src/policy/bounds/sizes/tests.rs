@@ -63,6 +63,23 @@ fn what_is_large_is_refused_and_asked_about_once_a_second() {
 }
 
 #[test]
+fn narrow_ranges_prove_nothing_of_wide_ones_nor_many_of_one_key() {
+    let mut sizes = Sizes::default();
+    for number in 0..2 * SEEN_MIN {
+        note(&mut sizes, &format!("ZRANGEBYSCORE log:7 {number} {number}"), 1, START);
+    }
+    assert_eq!(weigh(&mut sizes, "ZRANGEBYSCORE log:8 1 1", START), Weight::Unknown, "one key");
+    for number in 0..SEEN_MIN {
+        note(&mut sizes, &format!("ZRANGEBYSCORE log:{number} 1 1"), 1, START);
+    }
+    assert_eq!(weigh(&mut sizes, "ZRANGEBYSCORE log:777 5 6", START), Weight::Small);
+    for open in ["-inf 5", "5 +inf", "(-INF inf", "-infinity (5"] {
+        let line = format!("ZRANGEBYSCORE log:777 {open}");
+        assert_eq!(weigh(&mut sizes, &line, START), Weight::Unknown, "{line}");
+    }
+}
+
+#[test]
 fn a_look_changes_nothing_unless_the_command_goes() {
     let mut sizes = Sizes::default();
     note(&mut sizes, "HGETALL h", LIMIT + 1, START);
