@@ -11,19 +11,20 @@ use super::bound::{self, Bounded};
 use super::{Dispatched, admitted, offender, pacing, refuse, rewrite};
 use crate::buffer::Piece;
 use crate::command::Command;
-use crate::command::flags::Flags;
 use crate::command::keys;
-use crate::command::spec::Spec;
+use crate::command::spec::{CommandId, Spec, builtin_id};
 use crate::governor::admit;
 use crate::policy::offence::Deed;
 use crate::policy::rule::{Action, Rule};
-use crate::policy::{Caller, Case, Policy};
+use crate::policy::{Caller, Case, Policy, is_spared};
 use crate::refusal::Refusal;
 use crate::refusal::denied::Denied;
 use crate::refusal::script::ScriptRefusal;
 use crate::route::frame;
 use crate::session::errand::Errand;
+use crate::session::pin::Abort;
 use crate::session::state::Session;
+use crate::session::transaction;
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
 use crate::worker::Worker;
@@ -81,8 +82,7 @@ fn weigh(
     }
     // What is done with it is known below; left over, it would be taken for the next command's.
     let errand = session.errand.take();
-    // Who could not say who they are could never be let in.
-    if spec.flags.contains(Flags::NO_AUTH) {
+    if is_spared(spec) {
         return Ruling::Goes;
     }
     let policy = Arc::clone(worker.policy.load());
@@ -139,7 +139,7 @@ fn carry_out(
     };
     let deed = if refusal.is_some() { Deed::Refused } else { Deed::Passed };
     let ruling = match (refusal, rule.map(|rule| (rule, &rule.action))) {
-        (Some(refusal), _) => Ruling::Done(refuse(worker, session, spec, &refusal)),
+        (Some(refusal), _) => Ruling::Done(turn_away(worker, session, spec, &refusal)),
         (None, Some((rule, Action::Rewrite(rewrite)))) => {
             let by = (rule, policy.version, rewrite);
             rewrite::carry_out(worker, topology, session, identity, what, by)
@@ -150,6 +150,24 @@ fn carry_out(
         offender::met(worker, session, spec, command, (rule, deed), None);
     }
     ruling
+}
+
+/// Refuses a command so that nothing is left half begun: a transaction ends with its EXEC, and what
+/// was sent behind its MULTI does not run without it.
+fn turn_away(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    refusal: &Refusal,
+) -> Dispatched {
+    let is_open = session.in_transaction();
+    if is_open && spec.id == EXEC {
+        let abort = Abort::Denied(refusal.text());
+        return transaction::end_with(worker, session, spec, abort);
+    }
+    let done = refuse(worker, session, spec, refusal);
+    session.was_refused = !is_open && matches!(spec.id, MULTI | WATCH);
+    done
 }
 
 /// The rule that decides, if there is one.
@@ -217,13 +235,17 @@ impl Judged {
         spec: &Spec,
         command: Command<'_>,
     ) -> bool {
+        if is_spared(spec) {
+            return true;
+        }
         let policy = Arc::clone(worker.policy.load());
         let mut passed = Vec::new();
         let rule = decide(worker, &policy, session, spec, command, &mut passed);
         let topology = Arc::clone(worker.topology.load());
         let by = (&*policy, rule);
         let refusal = governed(worker, &topology, session, by, (spec, command));
-        let is_paced = passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
+        let is_paced = !pacing::is_exempt(spec.id)
+            && passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
         let mut is_free = |rule: &Arc<Rule>| match rule.action {
             Action::Allow | Action::Observe => true,
             Action::Bound(bound) => bound::is_small(worker, session, spec, command, bound),
@@ -256,3 +278,10 @@ pub fn instead(
     debug_assert!(done.is_some(), "a rewritten command is known");
     done.unwrap_or(Dispatched::Wait)
 }
+
+const EXEC: CommandId = builtin_id("exec");
+const MULTI: CommandId = builtin_id("multi");
+const WATCH: CommandId = builtin_id("watch");
+
+#[cfg(test)]
+mod tests;

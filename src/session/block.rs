@@ -73,6 +73,11 @@ pub fn find(
         let (spec, used) = next(topology, scanner, rest, &limits)?;
         length += used;
         commands += 1;
+        let (frame, spans) = scanner.arguments(rest, used);
+        let command = Command::new(frame, spans);
+        if worker.policy.load().looks_at(spec.id, command.len()) {
+            judged.lets_pass(worker, session, spec, command).then_some(())?;
+        }
         match spec.id {
             MULTI if commands == 1 => {}
             EXEC | DISCARD if commands > 1 => {
@@ -88,11 +93,6 @@ pub fn find(
             }
             _ => {
                 is_bulk |= shares(spec, scanner, rest, used)? == Lane::Bulk;
-                let (frame, spans) = scanner.arguments(rest, used);
-                let command = Command::new(frame, spans);
-                if worker.policy.load().looks_at(spec.id, command.len()) {
-                    judged.lets_pass(worker, session, spec, command).then_some(())?;
-                }
                 is_retry_safe &= spec.is_retry_safe();
                 if topology.slots.is_some() {
                     slot = slot_with(slot, spec, scanner, rest, used)?;

@@ -221,6 +221,8 @@ fn feed_large(
         return Fed { used: 0, needed: 0, is_stuck: true };
     }
     session.doubtful = session.doubtful.saturating_sub(length);
+    // Nothing is held behind it.
+    session.was_refused = false;
     Fed { used: length, ..Fed::default() }
 }
 
