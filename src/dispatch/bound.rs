@@ -67,10 +67,8 @@ pub fn weigh(
     let keys = std::mem::take(&mut worker.keys);
     let plan = questions::plan(bounded.spec, bounded.command, &keys);
     let (epoch, slot) = (topology.epoch, session.replies.next());
-    let errand = errand.filter(|errand| {
-        matches!(errand.about, About::Size { epoch: of, used_for } 
-            if of == epoch && used_for.is_none_or(|used_for| used_for == slot))
-    });
+    let about = About::Size { epoch };
+    let errand = errand.filter(|errand| errand.about == about);
     let step = plan.map_or(Step::Go(None), |plan| {
         let subject = worker.sizes.subject(&plan, identity.number(), session.db);
         let step = step(worker, &plan, subject, bounded.bound, errand.as_deref());
@@ -85,16 +83,12 @@ pub fn weigh(
         Step::Go(_) => {
             met(worker, session, bounded, Deed::Passed, None);
             // If there is no room for it now, it need not be asked about again.
-            session.errand = errand.map(|mut errand| {
-                errand.about = About::Size { epoch, used_for: Some(slot) };
-                errand
-            });
+            session.errand = errand;
             Ruling::Goes
         }
         Step::Ask(asked) => {
             worker.stats.bound_probes.add(asked.len() as u64);
-            let about = About::Size { epoch, used_for: None };
-            session.errand = Some(Box::new(Errand { about, ..Errand::new(asked) }));
+            session.errand = Some(Box::new(Errand { about, ..Errand::new(asked, slot) }));
             // Questions have keys of their own, and go where those are.
             let keys = std::mem::take(&mut worker.keys);
             let done = errand::go_on(worker, topology, session, identity);

@@ -55,6 +55,8 @@ pub fn judge(
     command: Command<'_>,
 ) -> Ruling {
     let slot = session.replies.next();
+    // One whose command was answered otherwise is nobody's.
+    let _ = session.errand.take_if(|errand| !errand.is_for(slot));
     let ruling = weigh(worker, topology, session, identity, spec, command);
     if let (Ruling::Done(Dispatched::Wait), Some(paced)) = (&ruling, &mut session.paced) {
         // Questions on its behalf have reply slots of their own.

@@ -88,6 +88,9 @@ pub fn held(worker: &mut Worker, topology: &Topology, session: &mut Session) -> 
         let input = buffer.get(*start..).unwrap_or_default();
         feed(worker, topology, session, scanner, input)
     };
+    // Nothing is asked, and no page kept, for a command that has been answered.
+    let slot = session.replies.next();
+    let _ = session.errand.take_if(|errand| !errand.is_for(slot));
     partial.start += fed.used;
     partial.needed = fed.needed;
     let is_done = partial.start >= partial.buffer.len() || session.closing.is_some();

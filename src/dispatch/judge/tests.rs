@@ -145,3 +145,48 @@ fn what_was_sent_behind_a_refused_multi_or_watch_does_not_run() {
         assert_eq!(rig.queued(), line("GET b"));
     }
 }
+
+/// Somebody else answers for the client's command, as before AUTH; then all is as it was.
+fn refuse_next(rig: &mut Rig, client: SessionId) {
+    let identity = rig.worker.sessions.get_mut(client).unwrap().identity.take();
+    rig.resume(client);
+    let session = rig.worker.sessions.get_mut(client).unwrap();
+    session.identity = identity;
+    assert!(session.errand.is_none(), "it holds nothing more");
+}
+
+#[test]
+fn what_was_asked_for_one_command_is_not_taken_for_another_s() {
+    let text = rule("big", "\"HGETALL\"", "action = \"bound\"\nlimit = 10");
+    let (mut rig, ann) = under(Rig::new(), Profile::Guard, &text);
+    rig.open_lane_of(ann).take(ann);
+    rig.say(ann, &line("HGETALL h"));
+    assert_eq!(rig.queued(), line("HLEN h"));
+    rig.hand_over_all();
+    refuse_next(&mut rig, ann);
+    rig.say(ann, &line("HGETALL g"));
+    assert_eq!(rig.queued(), line("HLEN g"));
+    rig.hand_over_all();
+    rig.answer(b":11\r\n").unwrap();
+    rig.resume(ann);
+    assert_eq!(told(&mut rig, ann), NOAUTH, "g is not as large as h");
+    rig.answer(b":1\r\n").unwrap();
+    rig.resume(ann);
+    assert_eq!(rig.focus_on(ann).queued(), line("HGETALL g"));
+}
+
+#[test]
+fn pages_of_one_command_are_not_the_answer_to_another() {
+    let text = rule("pages", "\"KEYS\"", "action = \"rewrite\"\nto = \"scan\"");
+    let (mut rig, ann) = under(Rig::new(), Profile::Guard, &text);
+    rig.open_lane_of(ann).take(ann);
+    rig.say(ann, &line("KEYS *"));
+    rig.hand_over_all();
+    refuse_next(&mut rig, ann);
+    rig.answer(b"*2\r\n$1\r\n0\r\n*0\r\n").unwrap();
+    rig.say(ann, &line("GET a"));
+    assert_eq!(rig.focus_on(ann).queued(), line("GET a"));
+    assert_eq!(told(&mut rig, ann), NOAUTH);
+}
+
+const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
