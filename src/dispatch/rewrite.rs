@@ -60,7 +60,9 @@ pub fn carry_out(
             } else {
                 Rewritten::Clamped
             };
-            worker.stats.rewritten(counted).increment();
+            if !session.is_counted() {
+                worker.stats.rewritten(counted).increment();
+            }
             Ruling::Instead(bytes)
         }
         Plan::Parts(size) => {

@@ -48,7 +48,7 @@ pub fn begins(input: &[u8]) -> bool {
 }
 
 /// The block at the beginning of `input`, whose first command is MULTI, if all of it is here and
-/// may share a connection with others.
+/// may share a connection with others; and what rules have met in it, to be counted when it goes.
 #[must_use]
 pub fn find(
     worker: &mut Worker,
@@ -56,7 +56,7 @@ pub fn find(
     session: &Session,
     scanner: &mut RequestScanner,
     input: &[u8],
-) -> Option<Block> {
+) -> Option<(Block, Judged)> {
     if session.pin.is_some() || session.is_muted() || session.identity.is_none() {
         return None;
     }
@@ -81,15 +81,9 @@ pub fn find(
         match spec.id {
             MULTI if commands == 1 => {}
             EXEC | DISCARD if commands > 1 => {
-                judged.note();
-                return Some(Block {
-                    length,
-                    commands,
-                    last: spec.id,
-                    is_bulk,
-                    is_retry_safe,
-                    slot,
-                });
+                let last = spec.id;
+                let block = Block { length, commands, last, is_bulk, is_retry_safe, slot };
+                return Some((block, judged));
             }
             _ => {
                 is_bulk |= shares(spec, scanner, rest, used)? == Lane::Bulk;

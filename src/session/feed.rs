@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::buffer::{LARGE_BYTES, Piece};
 use crate::command::Command;
+use crate::dispatch::judge::Judged;
 use crate::dispatch::{self, Dispatched};
 use crate::resp::request::{ProtocolError, RequestScanner, Scanned};
 use crate::session::block::{self, Block};
@@ -132,9 +133,14 @@ fn feed(
         match scanner.scan(rest, &limits, session.identity.is_some()) {
             Ok(Scanned::Command { length }) => {
                 let (frame, spans) = scanner.arguments(rest, length);
-                let (done, length) = if let Some(block) = block(worker, topology, session, rest) {
+                let (done, length) = if let Some((block, judged)) =
+                    block(worker, topology, session, rest)
+                {
                     let frame = Piece::Borrowed(rest.get(..block.length).unwrap_or_default());
                     let done = dispatch::dispatch_block(worker, topology, session, &block, frame);
+                    if done == Dispatched::Done {
+                        judged.note(worker);
+                    }
                     (done, block.length)
                 } else {
                     let command = Command::new(frame, spans);
@@ -178,7 +184,7 @@ fn block(
     topology: &Topology,
     session: &Session,
     input: &[u8],
-) -> Option<Block> {
+) -> Option<(Block, Judged)> {
     if !block::begins(input) {
         return None;
     }

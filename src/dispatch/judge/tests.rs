@@ -190,3 +190,52 @@ fn pages_of_one_command_are_not_the_answer_to_another() {
 }
 
 const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
+
+/// How often the only rule has met a command, and would have refused one.
+fn counted(rig: &Rig) -> (u64, u64) {
+    let policy = rig.worker.shared.policy.load();
+    let tally = &policy.rules()[0].tally;
+    (tally.hits(), tally.spared())
+}
+
+#[test]
+fn a_command_that_waits_is_counted_once() {
+    let text = rule("noted", "\"MULTI\"", "action = \"observe\"");
+    let (mut rig, ann) = under(Rig::new(), Profile::Guard, &text);
+    rig.open_lane_of(ann).take(ann);
+    rig.say(ann, &lines(&["GET a", "MULTI"]));
+    for _ in 0..3 {
+        rig.resume(ann);
+    }
+    assert_eq!(rig.queued(), line("GET a"), "MULTI waits");
+    assert_eq!(counted(&rig).0, 1);
+    rig.hand_over_all();
+    rig.answer(b"$-1\r\n").unwrap();
+    rig.resume(ann);
+    rig.focus_on(ann).hand_over_all();
+    rig.answer(b"+OK\r\n").unwrap();
+    assert_eq!((told(&mut rig, ann).as_str(), counted(&rig).0), ("$-1\r\n+OK\r\n", 1));
+    rig.say(ann, &line("MULTI"));
+    assert_eq!(counted(&rig).0, 2, "another one");
+}
+
+#[test]
+fn a_transaction_that_arrives_whole_is_reported_when_it_goes() {
+    let text = rule("no", "\"GET\"", "action = \"deny\"");
+    let (mut rig, ann) = under(Rig::new(), Profile::Observe, &text);
+    rig.open_lane_of(ann).take(ann);
+    rig.say(ann, &lines(&["SET a 1", "SELECT 1", "MULTI", "GET b", "SET c 1", "GET d", "EXEC"]));
+    for _ in 0..3 {
+        rig.resume(ann);
+    }
+    assert_eq!((rig.queued(), counted(&rig)), (line("SET a 1"), (0, 0)), "it waits");
+    rig.hand_over_all();
+    rig.answer(b"+OK\r\n").unwrap();
+    rig.resume(ann);
+    assert!(rig.focus_on(ann).queued().ends_with(&line("EXEC")));
+    assert_eq!(counted(&rig), (2, 2));
+    let rows = rig.worker.shared.ledger.report.rows();
+    assert_eq!(rows.iter().map(|row| row.would_refuse).sum::<u64>(), 2, "{rows:?}");
+    let sighted = rig.worker.shared.policy.load().rules()[0].tally.offenders();
+    assert_eq!(sighted.last.map(|it| it.command), Some("get".to_owned()));
+}
