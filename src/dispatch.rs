@@ -271,7 +271,7 @@ fn resolve<'t>(
         Ok(spec) if spec.accepts(command.len()) => Ok(spec),
         Ok(spec) if spec.is_barred() => guards::admit(worker, topology, session, spec, command),
         Ok(spec) if session.in_transaction() && &*spec.name == "exec" => {
-            Err(transaction::end_with_wrong_arity(worker, session, spec))
+            Err(transaction::end_with(worker, session, spec, Abort::WrongArity))
         }
         Ok(spec) => Err(refuse_with(worker, session, Some(spec), |line| {
             errors::wrong_arity(line, spec);
@@ -306,7 +306,7 @@ pub fn dispatch_block(
         ..Asked::of(spec)
     };
     if session.doubtful > 0 && (topology.slots.is_none() || session.doubts(block.place())) {
-        let refusal = Refusal::NotInverted { node: topology.node.name.clone() };
+        let refusal = doubt::why(topology, session);
         return not_executed_block(worker, session, spec, block.commands, &refusal);
     }
     let is_bulk = block.is_bulk;

@@ -17,7 +17,6 @@ use crate::cli::{self, ExplainFlags};
 use crate::clock;
 use crate::command::Command;
 use crate::command::errors;
-use crate::command::flags::Flags;
 use crate::command::keys::{self, KeyPosition};
 use crate::command::spec::{Class, Lane, Spec};
 use crate::command::table::Table;
@@ -302,8 +301,11 @@ fn print_rule(
         writeln!(out, "rule: none ({which})")?;
         return Ok(true);
     }
-    if spec.flags.contains(Flags::NO_AUTH) {
-        writeln!(out, "rule: none is asked about a command that lets clients in ({which})")?;
+    if policy::is_spared(spec) {
+        writeln!(
+            out,
+            "rule: none is asked about a command that lets clients in or lets go ({which})"
+        )?;
         return Ok(true);
     }
     let case = Case { spec, command: *command, keys, caller: around.caller, now: clock::micros() };

@@ -46,6 +46,8 @@ pub struct Bounded<'a> {
 enum Step {
     /// It goes; what its reply tells is to be noted if it can be.
     Go(Option<Subject>),
+    /// It goes, because its size cannot be told.
+    Blind,
     /// These must be answered first.
     Ask(Vec<Vec<u8>>),
     /// It is too large: how much, and in words.
@@ -67,10 +69,8 @@ pub fn weigh(
     let keys = std::mem::take(&mut worker.keys);
     let plan = questions::plan(bounded.spec, bounded.command, &keys);
     let (epoch, slot) = (topology.epoch, session.replies.next());
-    let errand = errand.filter(|errand| {
-        matches!(errand.about, About::Size { epoch: of, used_for } 
-            if of == epoch && used_for.is_none_or(|used_for| used_for == slot))
-    });
+    let about = About::Size { epoch };
+    let errand = errand.filter(|errand| errand.about == about);
     let step = plan.map_or(Step::Go(None), |plan| {
         let subject = worker.sizes.subject(&plan, identity.number(), session.db);
         let step = step(worker, &plan, subject, bounded.bound, errand.as_deref());
@@ -82,19 +82,18 @@ pub fn weigh(
     });
     worker.keys = keys;
     match step {
-        Step::Go(_) => {
+        Step::Go(_) | Step::Blind => {
+            if matches!(step, Step::Blind) && !session.is_counted() {
+                worker.stats.bound_unmeasured.increment();
+            }
             met(worker, session, bounded, Deed::Passed, None);
             // If there is no room for it now, it need not be asked about again.
-            session.errand = errand.map(|mut errand| {
-                errand.about = About::Size { epoch, used_for: Some(slot) };
-                errand
-            });
+            session.errand = errand;
             Ruling::Goes
         }
         Step::Ask(asked) => {
             worker.stats.bound_probes.add(asked.len() as u64);
-            let about = About::Size { epoch, used_for: None };
-            session.errand = Some(Box::new(Errand { about, ..Errand::new(asked) }));
+            session.errand = Some(Box::new(Errand { about, ..Errand::new(asked, slot) }));
             // Questions have keys of their own, and go where those are.
             let keys = std::mem::take(&mut worker.keys);
             let done = errand::go_on(worker, topology, session, identity);
@@ -144,13 +143,13 @@ pub fn is_small(
 
 /// What a rule would have done that only observes, as far as is known without asking: what the
 /// arguments say, and what replies have told within the last minute. The reply to this command will
-/// tell, too.
+/// tell, too, if it `is_single`: that of one in a whole transaction comes among others.
 pub fn watch(
     worker: &mut Worker,
     topology: &Topology,
     session: &Session,
     (identity, spec, command): (Identity, &Spec, Command<'_>),
-    bound: Bound,
+    (bound, is_single): (Bound, bool),
 ) -> (Deed, Option<(u64, offence::Unit)>) {
     worker.sizes.follow(topology.epoch);
     let Worker { keys, sizes, now, .. } = worker;
@@ -162,7 +161,7 @@ pub fn watch(
     let subject = sizes.subject(&plan, identity.number(), session.db);
     let awaited = awaited(session, &plan, subject, u64::MAX);
     // A rule that is enforced awaits it with its own limit.
-    if plan.is_told_by_reply && !sizes.awaits(awaited.session, awaited.slot) {
+    if is_single && plan.is_told_by_reply && !sizes.awaits(awaited.session, awaited.slot) {
         sizes.await_reply(awaited);
     }
     let last = || sizes.last(subject, *now).map(|total| plan.size(total));
@@ -207,8 +206,7 @@ fn step(
             return Step::Fail(line.to_vec());
         }
         let Some(total) = told(plan, errand) else {
-            worker.stats.bound_unmeasured.increment();
-            return Step::Go(None);
+            return Step::Blind;
         };
         worker.sizes.note(subject, total, worker.now);
         let size = plan.size(total);

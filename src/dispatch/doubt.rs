@@ -27,12 +27,17 @@ pub fn refuse_doubtful(
     session: &mut Session,
     spec: &Spec,
 ) -> Dispatched {
-    let refusal = if session.lacks_transaction {
+    let refusal = why(topology, session);
+    not_executed(worker, session, spec, &refusal)
+}
+
+/// Why what the session sent before its client could know is not executed.
+pub fn why(topology: &Topology, session: &Session) -> Refusal {
+    if session.lacks_transaction {
         Refusal::NoTransaction
     } else {
         Refusal::NotInverted { node: topology.node.name.clone() }
-    };
-    not_executed(worker, session, spec, &refusal)
+    }
 }
 
 /// As [`not_executed`], for all commands of a block.

@@ -59,6 +59,10 @@ pub fn go_on(
             None => errand.answers.push(Answer::Reply(UNKNOWN.to_vec())),
         }
     }
+    let slot = session.replies.next();
+    if let Some(errand) = &mut session.errand {
+        errand.slots.end = slot;
+    }
     if session.errand.as_ref().is_some_and(|errand| errand.is_done()) {
         // No reply will wake it.
         worker.detouring.alarm(session.id, worker.now);
@@ -76,7 +80,8 @@ fn next(session: &mut Session) -> Option<Vec<u8>> {
 pub fn answered(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     let session = worker.sessions.get_mut(waiter.session);
     let session = session.filter(|session| session.replies.is_waiting(waiter.slot));
-    if let Some(errand) = session.and_then(|session| session.errand.as_mut()) {
+    let errand = session.and_then(|session| session.errand.as_mut());
+    if let Some(errand) = errand.filter(|errand| errand.slots.contains(&waiter.slot)) {
         errand.due = errand.due.saturating_sub(1);
         errand.answers.push(match &settled {
             Settled::Reply { bytes, earlier: 0, .. } => Answer::Reply(bytes.to_vec()),

@@ -11,19 +11,19 @@ use super::bound::{self, Bounded};
 use super::{Dispatched, admitted, offender, pacing, refuse, rewrite};
 use crate::buffer::Piece;
 use crate::command::Command;
-use crate::command::flags::Flags;
 use crate::command::keys;
-use crate::command::spec::Spec;
+use crate::command::spec::{CommandId, Spec, builtin_id};
 use crate::governor::admit;
-use crate::policy::offence::Deed;
+use crate::policy::offence::{Deed, Offence, Unit};
 use crate::policy::rule::{Action, Rule};
-use crate::policy::{Caller, Case, Policy};
+use crate::policy::{Caller, Case, Policy, is_spared};
 use crate::refusal::Refusal;
 use crate::refusal::denied::Denied;
-use crate::refusal::script::ScriptRefusal;
 use crate::route::frame;
 use crate::session::errand::Errand;
+use crate::session::pin::Abort;
 use crate::session::state::Session;
+use crate::session::transaction;
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
 use crate::worker::Worker;
@@ -39,9 +39,13 @@ pub enum Ruling {
     Instead(Vec<u8>),
 }
 
-/// The rules that have judged the commands of a transaction which arrived whole.
+/// What rules have met in a transaction which arrived whole. Nothing of it is counted before all of
+/// it goes: what does not is judged piece by piece, and what waits is judged again.
 #[derive(Debug, Default)]
-pub struct Judged(Vec<Arc<Rule>>);
+pub struct Judged {
+    met: Vec<(Arc<Rule>, Deed, Option<Offence>)>,
+    scripts: Vec<admit::Finding>,
+}
 
 /// Judges a command of which some rule speaks, or for which an errand was run.
 #[cold]
@@ -54,10 +58,20 @@ pub fn judge(
     command: Command<'_>,
 ) -> Ruling {
     let slot = session.replies.next();
+    // One whose command was answered otherwise is nobody's.
+    let _ = session.errand.take_if(|errand| !errand.is_for(slot));
     let ruling = weigh(worker, topology, session, identity, spec, command);
-    if let (Ruling::Done(Dispatched::Wait), Some(paced)) = (&ruling, &mut session.paced) {
-        // Questions on its behalf have reply slots of their own.
-        paced.stays(slot, session.replies.next());
+    // Questions on its behalf have reply slots of their own.
+    let next = session.replies.next();
+    match &ruling {
+        Ruling::Goes | Ruling::Instead(_) => session.counted = Some(next),
+        Ruling::Done(Dispatched::Wait) => {
+            session.counted = session.counted.map(|it| if it == slot { next } else { it });
+            if let Some(paced) = &mut session.paced {
+                paced.stays(slot, next);
+            }
+        }
+        Ruling::Done(Dispatched::Done) => {}
     }
     ruling
 }
@@ -81,8 +95,7 @@ fn weigh(
     }
     // What is done with it is known below; left over, it would be taken for the next command's.
     let errand = session.errand.take();
-    // Who could not say who they are could never be let in.
-    if spec.flags.contains(Flags::NO_AUTH) {
+    if is_spared(spec) {
         return Ruling::Goes;
     }
     let policy = Arc::clone(worker.policy.load());
@@ -100,17 +113,30 @@ fn weigh(
         return ruling;
     }
     for rule in passed {
-        let (deed, size) = match rule.action {
-            Action::Deny => (Deed::Spared, None),
-            Action::Bound(bound) if matches!(ruling, Ruling::Goes) => {
-                bound::watch(worker, topology, session, (identity, spec, command), bound)
-            }
-            // Whether a pace would have refused it, only a look at its rate could say.
-            _ => (Deed::Passed, None),
-        };
+        let how = (matches!(ruling, Ruling::Goes), true);
+        let (deed, size) = spared(worker, topology, session, (identity, spec, command), rule, how);
         offender::met(worker, session, spec, command, (rule, deed), size);
     }
     ruling
+}
+
+/// What a rule would have done that let the search go on, and how much the command would have been.
+fn spared(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &Session,
+    what: (Identity, &Spec, Command<'_>),
+    rule: &Rule,
+    (goes, is_single): (bool, bool),
+) -> (Deed, Option<(u64, Unit)>) {
+    match rule.action {
+        Action::Deny => (Deed::Spared, None),
+        Action::Bound(bound) if goes => {
+            bound::watch(worker, topology, session, what, (bound, is_single))
+        }
+        // Whether a pace would have refused it, only a look at its rate could say.
+        _ => (Deed::Passed, None),
+    }
 }
 
 /// Does what the deciding rule says, and notes that it has met the command.
@@ -134,12 +160,18 @@ fn carry_out(
         Some(rule) if rule.action == Action::Deny => {
             Some(Refusal::Denied(Box::new(Denied::by(rule, policy.version, &spec.name))))
         }
-        _ => governed(worker, topology, session, (policy, rule), what)
-            .map(|refusal| Refusal::Script(Box::new(refusal))),
+        _ => {
+            let finding = governed(worker, topology, session, (policy, rule), what);
+            if let Some(finding) = finding.as_ref().filter(|_| !session.is_counted()) {
+                finding.count();
+            }
+            let refusal = finding.and_then(admit::Finding::refusal);
+            refusal.map(|refusal| Refusal::Script(Box::new(refusal)))
+        }
     };
     let deed = if refusal.is_some() { Deed::Refused } else { Deed::Passed };
     let ruling = match (refusal, rule.map(|rule| (rule, &rule.action))) {
-        (Some(refusal), _) => Ruling::Done(refuse(worker, session, spec, &refusal)),
+        (Some(refusal), _) => Ruling::Done(turn_away(worker, session, spec, &refusal)),
         (None, Some((rule, Action::Rewrite(rewrite)))) => {
             let by = (rule, policy.version, rewrite);
             rewrite::carry_out(worker, topology, session, identity, what, by)
@@ -150,6 +182,24 @@ fn carry_out(
         offender::met(worker, session, spec, command, (rule, deed), None);
     }
     ruling
+}
+
+/// Refuses a command so that nothing is left half begun: a transaction ends with its EXEC, and what
+/// was sent behind its MULTI does not run without it.
+fn turn_away(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    refusal: &Refusal,
+) -> Dispatched {
+    let is_open = session.in_transaction();
+    if is_open && spec.id == EXEC {
+        let abort = Abort::Denied(refusal.text());
+        return transaction::end_with(worker, session, spec, abort);
+    }
+    let done = refuse(worker, session, spec, refusal);
+    session.was_refused = !is_open && matches!(spec.id, MULTI | WATCH);
+    done
 }
 
 /// The rule that decides, if there is one.
@@ -174,14 +224,14 @@ fn decide<'p>(
     as_caller(session, |caller| judge(caller))
 }
 
-/// Why the script that a command runs or brings is not sent, if it is not.
+/// What speaks against the script that a command runs or brings.
 fn governed(
     worker: &mut Worker,
     topology: &Topology,
     session: &Session,
     (policy, rule): (&Policy, Option<&Arc<Rule>>),
     (spec, command): (&Spec, Command<'_>),
-) -> Option<ScriptRefusal> {
+) -> Option<admit::Finding> {
     if !admit::GOVERNED.contains(&spec.id) {
         return None;
     }
@@ -208,7 +258,7 @@ pub fn as_caller<T>(session: &Session, look: impl FnOnce(&Caller<'_>) -> T) -> T
 // === impl Judged ===
 
 impl Judged {
-    /// Whether a command may go as it is. Nothing is counted before the whole transaction may.
+    /// Whether a command may go as it is.
     #[cold]
     pub fn lets_pass(
         &mut self,
@@ -217,26 +267,60 @@ impl Judged {
         spec: &Spec,
         command: Command<'_>,
     ) -> bool {
+        if is_spared(spec) {
+            return true;
+        }
+        let Some(identity) = session.identity else {
+            return false;
+        };
         let policy = Arc::clone(worker.policy.load());
         let mut passed = Vec::new();
         let rule = decide(worker, &policy, session, spec, command, &mut passed);
-        let topology = Arc::clone(worker.topology.load());
-        let by = (&*policy, rule);
-        let refusal = governed(worker, &topology, session, by, (spec, command));
-        let is_paced = passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
+        let is_paced = !pacing::is_exempt(spec.id)
+            && passed.iter().any(|rule| matches!(rule.action, Action::Pace(_)));
         let mut is_free = |rule: &Arc<Rule>| match rule.action {
             Action::Allow | Action::Observe => true,
             Action::Bound(bound) => bound::is_small(worker, session, spec, command, bound),
             _ => false,
         };
-        let is_free = !is_paced && rule.is_none_or(&mut is_free);
-        self.0.extend(passed.into_iter().chain(rule).cloned());
-        is_free && refusal.is_none()
+        if is_paced || !rule.is_none_or(&mut is_free) {
+            return false;
+        }
+        let topology = Arc::clone(worker.topology.load());
+        let what = (identity, spec, command);
+        for rule in passed {
+            let (deed, size) = spared(worker, &topology, session, what, rule, (true, false));
+            self.add(worker, session, what, (rule, deed), size);
+        }
+        if let Some(rule) = rule {
+            self.add(worker, session, what, (rule, Deed::Passed), None);
+        }
+        // Last, because it looks for the keys of what the script calls.
+        let by = (&*policy, rule);
+        let finding = governed(worker, &topology, session, by, (spec, command));
+        let is_sent = finding.as_ref().is_none_or(|finding| !finding.is_enforced);
+        self.scripts.extend(finding);
+        is_sent
+    }
+
+    fn add(
+        &mut self,
+        worker: &Worker,
+        session: &Session,
+        (_, spec, command): (Identity, &Spec, Command<'_>),
+        (rule, deed): (&Arc<Rule>, Deed),
+        size: Option<(u64, Unit)>,
+    ) {
+        let offence = offender::sighted(worker, session, spec, command, (rule, deed), size);
+        self.met.push((Arc::clone(rule), deed, offence));
     }
 
     /// It goes.
-    pub fn note(&self) {
-        self.0.iter().for_each(|rule| rule.tally.note(false));
+    pub fn note(self, worker: &Worker) {
+        for (rule, deed, offence) in self.met {
+            offender::note(worker, (&*rule, deed), offence);
+        }
+        self.scripts.iter().for_each(admit::Finding::count);
     }
 }
 
@@ -256,3 +340,10 @@ pub fn instead(
     debug_assert!(done.is_some(), "a rewritten command is known");
     done.unwrap_or(Dispatched::Wait)
 }
+
+const EXEC: CommandId = builtin_id("exec");
+const MULTI: CommandId = builtin_id("multi");
+const WATCH: CommandId = builtin_id("watch");
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::session::state::Session;
 use crate::worker::Worker;
 
 /// A rule has matched a command whose keys are in `worker.keys`, and this became of it. `size`: how
-/// much it would have read, if that is known.
+/// much it would have read, if that is known. One that waits comes here again and is counted once.
 pub fn met(
     worker: &Worker,
     session: &Session,
@@ -25,17 +25,31 @@ pub fn met(
     (rule, deed): (&Rule, Deed),
     size: Option<(u64, Unit)>,
 ) {
-    rule.tally.count(deed);
+    if !session.is_counted() {
+        let offence = sighted(worker, session, spec, command, (rule, deed), size);
+        note(worker, (rule, deed), offence);
+    }
+}
+
+/// Who it was and what, if that is to be known.
+pub fn sighted(
+    worker: &Worker,
+    session: &Session,
+    spec: &Spec,
+    command: Command<'_>,
+    (rule, deed): (&Rule, Deed),
+    size: Option<(u64, Unit)>,
+) -> Option<Offence> {
     let is_watched = rule.action == Action::Observe && rule.tally.is_due(worker.now);
     if deed == Deed::Passed && !is_watched {
-        return;
+        return None;
     }
     let (size, unit) = size.unwrap_or_else(|| match worker.keys.len() {
         0 | 1 => (command.frame().len() as u64, Unit::Bytes),
         several => (several as u64, Unit::Keys),
     });
     let name = judge::as_caller(session, |caller| shortened(caller.name));
-    let offence = Offence {
+    Some(Offence {
         at: clock::unix_seconds(),
         client: session.client.id,
         address: session.client.address.clone(),
@@ -44,6 +58,14 @@ pub fn met(
         pattern: pattern(worker, spec, command),
         size,
         unit,
+    })
+}
+
+/// Counts what a rule has met, and keeps who it was.
+pub fn note(worker: &Worker, (rule, deed): (&Rule, Deed), offence: Option<Offence>) {
+    rule.tally.count(deed);
+    let Some(offence) = offence else {
+        return;
     };
     if deed == Deed::Passed {
         events::rule_met(&rule.name, &offence);

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::{Dispatched, offender, refuse};
 use crate::command::Command;
-use crate::command::spec::Spec;
+use crate::command::spec::{CommandId, Spec, builtin_id};
 use crate::policy::offence::Deed;
 use crate::policy::pace::{Bucket, Exhausted, Pace, Payer};
 use crate::policy::rule::{Action, Rule};
@@ -32,6 +32,9 @@ pub fn measure(
     policy: &Policy,
     passed: &[&Arc<Rule>],
 ) -> Option<Dispatched> {
+    if is_exempt(spec.id) {
+        return None;
+    }
     let caller = Caller { id: session.client.id, ..Caller::default() };
     let mut paces = passed.iter().filter_map(|rule| match &rule.action {
         Action::Pace(pace) if rule.is_enforced(policy.profile, &caller) => Some((*rule, pace)),
@@ -51,6 +54,13 @@ pub fn measure(
     }
     let is_late = turn(worker, session, !is_known)?;
     is_late.then_some(Dispatched::Wait)
+}
+
+/// Whether a command goes at once, however many there are: what begins and ends a transaction holds
+/// a connection of its own until its end has come, and does nothing by itself.
+#[must_use]
+pub fn is_exempt(id: CommandId) -> bool {
+    matches!(id, MULTI | EXEC | DISCARD | WATCH | UNWATCH)
 }
 
 /// Takes what one rule counts.
@@ -120,3 +130,9 @@ fn too_fast(
     }));
     refuse(worker, session, spec, &refusal)
 }
+
+const MULTI: CommandId = builtin_id("multi");
+const EXEC: CommandId = builtin_id("exec");
+const DISCARD: CommandId = builtin_id("discard");
+const WATCH: CommandId = builtin_id("watch");
+const UNWATCH: CommandId = builtin_id("unwatch");

@@ -60,7 +60,9 @@ pub fn carry_out(
             } else {
                 Rewritten::Clamped
             };
-            worker.stats.rewritten(counted).increment();
+            if !session.is_counted() {
+                worker.stats.rewritten(counted).increment();
+            }
             Ruling::Instead(bytes)
         }
         Plan::Parts(size) => {
@@ -89,7 +91,7 @@ pub fn carry_out(
             let how = (bounded(*paging, worker), footing(topology, source, subject));
             let rule = (Arc::clone(rule), version);
             let pages = Assembly::new(rule, (source, subject), how, worker.now);
-            session.errand = Some(Box::new(Errand::paging(pages)));
+            session.errand = Some(Box::new(Errand::paging(pages, session.replies.next())));
             worker.stats.rewritten(Rewritten::Paged).increment();
             Ruling::Done(go_on(worker, topology, session, identity, (spec, command)))
         }

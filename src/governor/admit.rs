@@ -34,8 +34,19 @@ use crate::worker::Worker;
 pub const GOVERNED: [CommandId; 8] =
     [EVAL, EVAL_RO, EVALSHA, EVALSHA_RO, FCALL, FCALL_RO, SCRIPT_LOAD, FUNCTION_LOAD];
 
-/// Why a script is not sent, if it is not; `rule` is what decided about its command. Nothing is refused
-/// in the profile observe, it is only counted.
+/// What speaks against a script.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The words.
+    refusal: ScriptRefusal,
+    /// The rule that denies what it calls.
+    rule: Option<Arc<Rule>>,
+    /// Whether it is refused for that. Nothing is in the profile observe, it is only counted.
+    pub is_enforced: bool,
+}
+
+/// What speaks against a script, if anything does; `rule` is what decided about its command. Nothing
+/// is counted: a command may have to wait, and is then looked at again.
 pub fn admit(
     worker: &mut Worker,
     topology: &Topology,
@@ -43,10 +54,10 @@ pub fn admit(
     rule: Option<&Rule>,
     caller: &Caller<'_>,
     (spec, command): (&Spec, Command<'_>),
-) -> Option<ScriptRefusal> {
+) -> Option<Finding> {
     let part = part(spec.id)?;
-    let refusal = if let Some(refusal) = held(worker, topology, part, spec, command) {
-        refusal
+    let (refusal, rule) = if let Some(refusal) = held(worker, topology, part, spec, command) {
+        (refusal, None)
     } else {
         let is_vouched_for = rule.is_some_and(|rule| {
             let is_let = matches!(rule.action, Action::Allow | Action::Observe);
@@ -55,9 +66,7 @@ pub fn admit(
         let read = (!is_vouched_for).then(|| read(worker, part, command)).flatten()?;
         fault(worker, topology, policy, caller, &read)?
     };
-    let is_enforced = policy.profile == Profile::Guard;
-    control::script_refused(refusal.fault(), is_enforced);
-    is_enforced.then_some(refusal)
+    Some(Finding { refusal, rule, is_enforced: policy.profile == Profile::Guard })
 }
 
 /// What a command says of a script.
@@ -155,16 +164,16 @@ fn read(worker: &Worker, part: Part, command: Command<'_>) -> Option<Arc<Read>> 
     }
 }
 
-/// What is wrong with a script.
+/// What is wrong with a script, and by which rule.
 fn fault(
     worker: &mut Worker,
     topology: &Topology,
     policy: &Policy,
     caller: &Caller<'_>,
     read: &Read,
-) -> Option<ScriptRefusal> {
+) -> Option<(ScriptRefusal, Option<Arc<Rule>>)> {
     if let Some(text) = &read.endless {
-        return Some(ScriptRefusal::Endless { text: text.clone() });
+        return Some((ScriptRefusal::Endless { text: text.clone() }, None));
     }
     // That no rule speaks of its commands is found out once for each policy and deployment.
     let judged = policy.version << 32 | (topology.epoch & u64::from(u32::MAX));
@@ -177,8 +186,8 @@ fn fault(
             is_quiet &= !policy.speaks_of(spec.id);
             judge(worker, policy, caller, call, (spec, *command))
         });
-        if let Some(refusal) = found.flatten() {
-            return Some(refusal);
+        if let Some((refusal, rule)) = found.flatten() {
+            return Some((refusal, Some(rule)));
         }
     }
     if is_quiet {
@@ -194,7 +203,7 @@ fn judge(
     caller: &Caller<'_>,
     call: &Literal,
     (spec, command): (&Spec, Command<'_>),
-) -> Option<ScriptRefusal> {
+) -> Option<(ScriptRefusal, Arc<Rule>)> {
     if !policy.speaks_of(spec.id) {
         return None;
     }
@@ -210,9 +219,27 @@ fn judge(
     if rule.action != Action::Deny || !is_known {
         return None;
     }
-    rule.tally.note(is_enforced);
     let denied = Denied::by(rule, policy.version, &spec.name);
-    Some(ScriptRefusal::Calls { line: call.line, denied: Box::new(denied) })
+    let refusal = ScriptRefusal::Calls { line: call.line, denied: Box::new(denied) };
+    Some((refusal, Arc::clone(rule)))
+}
+
+// === impl Finding ===
+
+impl Finding {
+    /// Counts it, once for each command.
+    pub fn count(&self) {
+        control::script_refused(self.refusal.fault(), self.is_enforced);
+        if let Some(rule) = &self.rule {
+            rule.tally.note(self.is_enforced);
+        }
+    }
+
+    /// Why the script is not sent, if it is not.
+    #[must_use]
+    pub fn refusal(self) -> Option<ScriptRefusal> {
+        self.is_enforced.then_some(self.refusal)
+    }
 }
 
 // === impl ScriptRefusal ===

@@ -29,7 +29,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Micros;
-use crate::command::spec::CommandId;
+use crate::command::flags::Flags;
+use crate::command::spec::{CommandId, Spec, builtin_id};
 use crate::command::table::BUILTIN_COUNT;
 use crate::config::{Complaint, Profile};
 use crate::governor::admit::GOVERNED;
@@ -103,6 +104,17 @@ pub fn read(path: Option<&Path>, now: Micros) -> Result<file::Rules, Vec<Complai
     written.rules.extend(catalogue::rules());
     Ok(written)
 }
+
+/// Whether no rule is asked about a command. Who could not say who they are could never be let in,
+/// and who could not give up what they have begun would keep it: behind a DISCARD that was refused
+/// the next user of a client's connection would find its commands queued.
+#[must_use]
+pub fn is_spared(spec: &Spec) -> bool {
+    spec.flags.contains(Flags::NO_AUTH) || matches!(spec.id, DISCARD | UNWATCH)
+}
+
+const DISCARD: CommandId = builtin_id("discard");
+const UNWATCH: CommandId = builtin_id("unwatch");
 
 // === impl Policy ===
 

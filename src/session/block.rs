@@ -49,7 +49,7 @@ pub fn begins(input: &[u8]) -> bool {
 }
 
 /// The block at the beginning of `input`, whose first command is MULTI, if all of it is here and
-/// may share a connection with others.
+/// may share a connection with others; and what rules have met in it, to be counted when it goes.
 #[must_use]
 pub fn find(
     worker: &mut Worker,
@@ -57,7 +57,7 @@ pub fn find(
     session: &Session,
     scanner: &mut RequestScanner,
     input: &[u8],
-) -> Option<Block> {
+) -> Option<(Block, Judged)> {
     if session.pin.is_some() || session.is_muted() || session.identity.is_none() {
         return None;
     }
@@ -74,26 +74,20 @@ pub fn find(
         let (spec, used) = next(topology, scanner, rest, &limits)?;
         length += used;
         commands += 1;
+        let (frame, spans) = scanner.arguments(rest, used);
+        let command = Command::new(frame, spans);
+        if worker.policy.load().looks_at(spec.id, command.len()) {
+            judged.lets_pass(worker, session, spec, command).then_some(())?;
+        }
         match spec.id {
             MULTI if commands == 1 => {}
             EXEC | DISCARD if commands > 1 => {
-                judged.note();
-                return Some(Block {
-                    length,
-                    commands,
-                    last: spec.id,
-                    is_bulk,
-                    is_retry_safe,
-                    slot,
-                });
+                let last = spec.id;
+                let block = Block { length, commands, last, is_bulk, is_retry_safe, slot };
+                return Some((block, judged));
             }
             _ => {
                 is_bulk |= shares(spec, scanner, rest, used)? == Lane::Bulk;
-                let (frame, spans) = scanner.arguments(rest, used);
-                let command = Command::new(frame, spans);
-                if worker.policy.load().looks_at(spec.id, command.len()) {
-                    judged.lets_pass(worker, session, spec, command).then_some(())?;
-                }
                 is_retry_safe &= spec.is_retry_safe();
                 if topology.slots.is_some() {
                     slot = slot_with(slot, spec, scanner, rest, used)?;

@@ -5,6 +5,7 @@
 //! replies. Its questions have reply slots like any command, and each is filled with nothing.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::session::assembly::Assembly;
 use crate::session::replies::Sequence;
@@ -16,6 +17,9 @@ pub struct Errand {
     pub questions: VecDeque<Vec<u8>>,
     /// How many have been sent and not answered.
     pub due: u32,
+    /// The reply slots of its questions among them; the last one's successor is what its command would
+    /// get now. So it is never taken for another command's, which comes if its own is refused meanwhile.
+    pub slots: Range<Sequence>,
     /// What came back, in the order in which it came.
     pub answers: Vec<Answer>,
     /// What is to be known. Whoever takes the answers looks here first: meanwhile another policy may
@@ -35,9 +39,6 @@ pub enum About {
     Size {
         /// Of which deployment.
         epoch: u64,
-        /// Set once it has been used: for the command of this reply slot, which may have to wait for
-        /// other reasons, and for no other.
-        used_for: Option<Sequence>,
     },
 }
 
@@ -55,16 +56,22 @@ pub enum Answer {
 // === impl Errand ===
 
 impl Errand {
-    /// An errand with these questions.
+    /// An errand with these questions, for the command that would get `slot`.
     #[must_use]
-    pub fn new(questions: Vec<Vec<u8>>) -> Self {
-        Self { questions: questions.into(), ..Self::default() }
+    pub fn new(questions: Vec<Vec<u8>>, slot: Sequence) -> Self {
+        Self { questions: questions.into(), slots: slot..slot, ..Self::default() }
     }
 
-    /// The errand that fetches the pages of an answer.
+    /// The errand that fetches the pages of such a command's answer.
     #[must_use]
-    pub fn paging(pages: Assembly) -> Self {
-        Self { pages: Some(Box::new(pages)), ..Self::default() }
+    pub fn paging(pages: Assembly, slot: Sequence) -> Self {
+        Self { pages: Some(Box::new(pages)), ..Self::new(Vec::new(), slot) }
+    }
+
+    /// Whether it is for the command that would get `slot`.
+    #[must_use]
+    pub fn is_for(&self, slot: Sequence) -> bool {
+        self.slots.end == slot
     }
 
     /// Bytes that it holds.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::buffer::{LARGE_BYTES, Piece};
 use crate::command::Command;
+use crate::dispatch::judge::Judged;
 use crate::dispatch::{self, Dispatched};
 use crate::resp::request::{ProtocolError, RequestScanner, Scanned};
 use crate::session::block::{self, Block};
@@ -88,6 +89,9 @@ pub fn held(worker: &mut Worker, topology: &Topology, session: &mut Session) -> 
         let input = buffer.get(*start..).unwrap_or_default();
         feed(worker, topology, session, scanner, input)
     };
+    // Nothing is asked, and no page kept, for a command that has been answered.
+    let slot = session.replies.next();
+    let _ = session.errand.take_if(|errand| !errand.is_for(slot));
     partial.start += fed.used;
     partial.needed = fed.needed;
     let is_done = partial.start >= partial.buffer.len() || session.closing.is_some();
@@ -129,9 +133,14 @@ fn feed(
         match scanner.scan(rest, &limits, session.identity.is_some()) {
             Ok(Scanned::Command { length }) => {
                 let (frame, spans) = scanner.arguments(rest, length);
-                let (done, length) = if let Some(block) = block(worker, topology, session, rest) {
+                let (done, length) = if let Some((block, judged)) =
+                    block(worker, topology, session, rest)
+                {
                     let frame = Piece::Borrowed(rest.get(..block.length).unwrap_or_default());
                     let done = dispatch::dispatch_block(worker, topology, session, &block, frame);
+                    if done == Dispatched::Done {
+                        judged.note(worker);
+                    }
                     (done, block.length)
                 } else {
                     let command = Command::new(frame, spans);
@@ -175,7 +184,7 @@ fn block(
     topology: &Topology,
     session: &Session,
     input: &[u8],
-) -> Option<Block> {
+) -> Option<(Block, Judged)> {
     if !block::begins(input) {
         return None;
     }
@@ -221,6 +230,8 @@ fn feed_large(
         return Fed { used: 0, needed: 0, is_stuck: true };
     }
     session.doubtful = session.doubtful.saturating_sub(length);
+    // Nothing is held behind it.
+    session.was_refused = false;
     Fed { used: length, ..Fed::default() }
 }
 

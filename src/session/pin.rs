@@ -82,6 +82,8 @@ pub enum Abort {
     Refused,
     /// EXEC itself had too many arguments.
     WrongArity,
+    /// A rule refuses EXEC itself; its words.
+    Denied(String),
     /// Its keys lie in several slots.
     CrossSlot,
     /// Its connection was lost; the node's name.
@@ -199,6 +201,7 @@ impl Abort {
             Self::WrongArity => "EXECABORT Transaction discarded because of: wrong number of \
                  arguments for 'exec' command"
                 .into(),
+            Self::Denied(why) => format!("EXECABORT Transaction discarded because of: {why}"),
             Self::CrossSlot => "CROSSSLOT Keys in request don't hash to the same slot".into(),
             Self::Lost(node) => format!(
                 "EXECABORT Transaction discarded because of: the connection to {node} was lost"

@@ -88,6 +88,9 @@ pub struct Session {
     pub detours: Option<Box<Detours>>,
     /// What is asked on behalf of its next command, before that may go.
     pub errand: Option<Box<Errand>>,
+    /// The command of this reply slot has been counted by the rules that it meets, and waits: nothing
+    /// but the same command can come in its place.
+    pub counted: Option<Sequence>,
     /// What is known of its commands' pace; `None` until one of them has some.
     pub paced: Option<Box<Paced>>,
     /// Since when its next command, which wants a connection of its own, waits for a node.
@@ -227,6 +230,7 @@ impl Session {
             doubted: Vec::new(),
             detours: None,
             errand: None,
+            counted: None,
             paced: None,
             waits_since: None,
             gathers: None,
@@ -266,6 +270,12 @@ impl Session {
     #[must_use]
     pub fn owed(&self) -> usize {
         self.out.unsent() + self.replies.held()
+    }
+
+    /// Whether its next command was judged before, and counted then.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.counted == Some(self.replies.next())
     }
 
     /// Whether we are what its next command waits for: for pages, for a size, for its pace.

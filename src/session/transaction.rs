@@ -146,10 +146,15 @@ pub fn note_queued(worker: &mut Worker, waiter: &Waiter, settled: &Settled<'_>) 
     }
 }
 
-/// An EXEC with arguments ends the transaction, and says so.
-pub fn end_with_wrong_arity(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispatched {
+/// An EXEC that is refused itself ends the transaction, and says why.
+pub fn end_with(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    abort: Abort,
+) -> Dispatched {
     if let Some(multi) = session.pin.as_mut().and_then(|pin| pin.multi.as_mut()) {
-        multi.aborted = Some(Abort::WrongArity);
+        multi.aborted = Some(abort);
     }
     if session.holds_transaction() {
         return held::end(worker, session, spec);
