@@ -26,6 +26,7 @@ pub mod patience;
 pub mod replicas;
 pub mod rewrite;
 pub mod unavailable;
+pub mod veil;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -33,6 +34,7 @@ use doubt::{is_after_doubt, not_executed_block, refuse_doubtful, write_queued};
 use judge::Ruling;
 use order::Order;
 pub use unavailable::not_executed;
+use veil::Veiled;
 
 use crate::buffer::Piece;
 use crate::clock::Micros;
@@ -52,7 +54,7 @@ use crate::session::pin::Abort;
 use crate::session::state::{Closing, Session};
 use crate::session::{invalidations, local, pinned, pubsub, transaction};
 use crate::stats::WorkerStats;
-use crate::stats::labels::{ClosedReason, ErrorClass, Outcome};
+use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{LaneId, Patience, Role, Waiter};
@@ -177,7 +179,14 @@ fn admitted(
             return refuse_doubtful(worker, topology, session, spec);
         }
         let own = frame.clone();
-        let taken = pinned::dispatch(worker, topology, session, identity, spec, command, own);
+        let taken = match veil::beside(worker, session, spec) {
+            Veiled::Elsewhere => None,
+            Veiled::Refused => {
+                let command = spec.name.to_string();
+                Some(refuse(worker, session, spec, &Refusal::NotInTransaction { command }))
+            }
+            Veiled::No => pinned::dispatch(worker, topology, session, identity, spec, command, own),
+        };
         if let Some(done) = taken {
             return done;
         }
@@ -197,6 +206,7 @@ fn admitted(
             }
             role = info::role(topology, &command);
         }
+        Class::Shared if role == Role::Settings => role = veil::role(worker),
         Class::Shared => {}
         _ => return refuse(worker, session, spec, &not_served(spec)),
     }
@@ -389,6 +399,14 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         Role::Plain | Role::Sized | Role::Script | Role::Library => {
             deliver(worker, waiter, settled);
         }
+        Role::Settings => match &settled {
+            Settled::Reply { bytes, .. } => {
+                let bytes = veil::retold(bytes);
+                let kind = bytes.first().copied().unwrap_or(b'-');
+                deliver(worker, waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });
+            }
+            Settled::Failed { .. } => deliver(worker, waiter, settled),
+        },
         Role::Info { is_joined } => match info::retold(worker, &settled, is_joined) {
             Some(bytes) => {
                 let kind = bytes.first().copied().unwrap_or(b'$');
@@ -419,7 +437,7 @@ pub fn deliver(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
         return;
     }
     let outcome = match &settled {
-        Settled::Reply { bytes, kind, .. } => note_reply(&worker.stats, bytes, *kind),
+        Settled::Reply { bytes, kind, .. } => worker.stats.note_reply(bytes, *kind),
         Settled::Failed { outcome, .. } => *outcome,
     };
     worker.stats.command(waiter.command.stats_index(), outcome).increment();
@@ -472,22 +490,6 @@ pub fn settle_guarded(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>
             session.close(Closing::Now(ClosedReason::Panic));
             session.wake();
         }
-    }
-}
-
-/// Counts a reply of the node by its class.
-fn note_reply(stats: &WorkerStats, bytes: &[u8], kind: u8) -> Outcome {
-    match kind {
-        b'-' => {
-            stats.error_reply(ErrorClass::of(bytes)).increment();
-            Outcome::ErrorReply
-        }
-        b'!' => {
-            let payload = bytes.splitn(2, |&byte| byte == b'\n').nth(1).unwrap_or_default();
-            stats.error_reply(ErrorClass::of(payload)).increment();
-            Outcome::ErrorReply
-        }
-        _ => Outcome::Ok,
     }
 }
 

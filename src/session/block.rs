@@ -12,6 +12,7 @@
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Lane, RequestPolicy, Spec, builtin_id};
 use crate::dispatch::judge::Judged;
+use crate::dispatch::veil;
 use crate::resp::limits::Limits;
 use crate::resp::request::{RequestScanner, Scanned};
 use crate::route::{self, Place};
@@ -127,8 +128,9 @@ fn next<'a>(
 fn shares(spec: &Spec, scanner: &RequestScanner, input: &[u8], length: usize) -> Option<Lane> {
     let (frame, spans) = scanner.arguments(input, length);
     let command = Command::new(frame, spans);
-    // What SCRIPT FLUSH makes us forget must be noted when its EXEC succeeds.
-    let is_shared = spec.class_for(&command) == Class::Shared && spec.id != SCRIPT_FLUSH;
+    // What SCRIPT FLUSH makes us forget must be noted when its EXEC succeeds; passwords are not shown.
+    let is_other = spec.id != SCRIPT_FLUSH && spec.id != veil::CONFIG_GET;
+    let is_shared = spec.class_for(&command) == Class::Shared && is_other;
     is_shared.then(|| spec.lane_for(&command))
 }
 

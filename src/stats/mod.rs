@@ -200,6 +200,23 @@ impl Gauge {
 // === impl WorkerStats ===
 
 impl WorkerStats {
+    /// Counts a reply of the node by its class.
+    #[inline]
+    pub fn note_reply(&self, bytes: &[u8], kind: u8) -> Outcome {
+        match kind {
+            b'-' => {
+                self.error_reply(ErrorClass::of(bytes)).increment();
+                Outcome::ErrorReply
+            }
+            b'!' => {
+                let payload = bytes.splitn(2, |&byte| byte == b'\n').nth(1).unwrap_or_default();
+                self.error_reply(ErrorClass::of(payload)).increment();
+                Outcome::ErrorReply
+            }
+            _ => Outcome::Ok,
+        }
+    }
+
     /// The index to count a command under whose name the table lacks. Every index at or beyond the
     /// number of commands counts the same way.
     pub const OTHER_COMMAND: usize = usize::MAX;

@@ -148,6 +148,8 @@ pub enum Role {
         /// Whether a section of ours is added.
         is_joined: bool,
     },
+    /// It lists settings, and is held until it is whole, because passwords among them are hidden.
+    Settings,
     /// It is one of several replies that become one, or as many of them as the waiter is owed.
     Part {
         /// Number of the (first) part.

@@ -315,7 +315,10 @@ fn may_pass_on(worker: &Worker, lane: &Lane, seen: usize) -> Result<bool, Anomal
     }
     let first = lane.waiters.front();
     let is_rewritten = first.is_some_and(|first| {
-        matches!(first.role, Role::State { is_held: true } | Role::Exec { is_held: true })
+        matches!(
+            first.role,
+            Role::State { is_held: true } | Role::Exec { is_held: true } | Role::Settings
+        )
     });
     if first.is_some_and(|first| first.role == Role::Errand) {
         // It is for us, whole, unless it is larger than anybody could want.

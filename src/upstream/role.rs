@@ -51,6 +51,7 @@ static ROLES: [Role; STATS_COUNT] = {
     roles[builtin_id("zrevrangebylex").index()] = Role::Sized;
     roles[builtin_id("xrange").index()] = Role::Sized;
     roles[builtin_id("xrevrange").index()] = Role::Sized;
+    roles[builtin_id("config|get").index()] = Role::Settings;
     roles[builtin_id("info").index()] = Role::Info { is_joined: true };
     roles
 };
@@ -65,7 +66,7 @@ mod tests {
         let table = Table::builtin();
         let with_role: Vec<_> =
             table.specs().filter(|spec| Role::of(spec.id) != Role::Plain).collect();
-        assert_eq!(with_role.len(), 24);
+        assert_eq!(with_role.len(), 25);
         for spec in with_role {
             assert_eq!(spec.class, crate::command::spec::Class::Shared, "{}", spec.name);
         }

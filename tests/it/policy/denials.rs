@@ -167,6 +167,30 @@ fn a_renamed_command_that_we_are_told_of_is_judged_by_its_real_name() {
 }
 
 #[test]
+fn passwords_are_not_shown_by_config_get() {
+    let redis = RedisServer::start_with(&["--masterauth", "opensesame"]);
+    let proxy = Proxy::guarding(&redis.url(), "").ready();
+    for mut client in [proxy.client(), proxy.client3()] {
+        let told = client.text("CONFIG GET *");
+        assert!(told.contains("masterauth") && told.contains("maxmemory-policy"), "{told}");
+        assert!(!told.contains("opensesame"), "{told}");
+        assert!(client.text("CONFIG GET masterauth").contains("(hidden by breakwater)"));
+        // On a connection of its own, and in both kinds of transactions.
+        assert_eq!(client.ask("WATCH a"), b"+OK\r\n");
+        assert!(client.text("CONFIG GET masterauth").contains("(hidden by breakwater)"));
+        assert_eq!(client.ask("MULTI"), b"+OK\r\n");
+        assert!(client.text("CONFIG GET masterauth").starts_with("-ERR breakwater: 'config|get'"));
+        assert!(client.text("EXEC").starts_with("-EXECABORT "));
+        client.send(["MULTI", "CONFIG GET masterauth", "EXEC"].map(line).concat());
+        let answers = client.frames(3).concat();
+        assert!(!String::from_utf8_lossy(&answers).contains("opensesame"));
+        assert_eq!(client.ask("CONFIG GET nothing").len(), 4, "an empty list");
+    }
+    let proxy = Proxy::before(&redis.url()).ready();
+    assert!(proxy.client().text("CONFIG GET masterauth").contains("opensesame"), "without a guard");
+}
+
+#[test]
 fn with_the_guard_off_all_of_it_runs() {
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis.url()).ready();
