@@ -23,6 +23,8 @@ use crate::command::table::Table;
 use crate::config::{Complaint, Fault, Mode, PresentAs, Profile, Settings, UpstreamSettings};
 use crate::dispatch;
 use crate::dispatch::gather::Spread;
+use crate::governor::Governor;
+use crate::governor::admit::{self, Court};
 use crate::policy::rule::{Action, Rule};
 use crate::policy::{self, Caller, Case, Policy};
 use crate::refusal::Refusal;
@@ -47,6 +49,8 @@ pub struct Surroundings<'a> {
     pub caller: &'a Caller<'a>,
     /// What stands behind.
     pub upstream: Upstream,
+    /// What the proxy that is asked knows of scripts, if one is.
+    pub governor: Option<&'a Governor>,
 }
 
 /// What stands behind, as far as the answer depends on it.
@@ -73,7 +77,7 @@ pub fn run(flags: &ExplainFlags, out: &mut impl Write) -> io::Result<bool> {
         }
     };
     let caller = &Caller::default();
-    let around = Surroundings { table: &table, policy: &policy, caller, upstream };
+    let around = Surroundings { table: &table, policy: &policy, caller, upstream, governor: None };
     let arguments = flags.arguments();
     let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
     explain(&around, &arguments, out)
@@ -318,7 +322,7 @@ fn print_rule(
     }
     let Some(rule) = rule else {
         writeln!(out, "rule: none speaks against it ({which})")?;
-        return Ok(true);
+        return print_script(around, None, (spec, command), out);
     };
     writeln!(out, "rule: {} ({}) ({which})", rule.name, rule.origin.as_str())?;
     writeln!(out, "action: {}, it {}", rule.action.as_str(), rule.action.words())?;
@@ -330,8 +334,29 @@ fn print_rule(
         let denied = Denied::by(rule, version, &spec.name);
         Refusal::Denied(Box::new(denied)).write(&mut line);
         write!(out, "refused: {}", String::from_utf8_lossy(&line))?;
+        return Ok(false);
     }
-    Ok(rule.action != Action::Deny)
+    print_script(around, Some(rule), (spec, command), out)
+}
+
+/// What is said against the script that a command runs or brings. False if it is refused.
+fn print_script(
+    around: &Surroundings<'_>,
+    rule: Option<&Arc<Rule>>,
+    (spec, command): (&Spec, &Command<'_>),
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let Surroundings { table, policy, caller, .. } = *around;
+    let court = Court { table, policy, caller, now: clock::micros() };
+    let rule = rule.map(|rule| &**rule);
+    let Some(verdict) = admit::foresee(&court, around.governor, rule, (spec, *command)) else {
+        return Ok(true);
+    };
+    let mut line = Vec::new();
+    Refusal::Script(Box::new(verdict.refusal)).write(&mut line);
+    let word = if verdict.is_enforced { "refused" } else { "only counted" };
+    write!(out, "{word}: {}", String::from_utf8_lossy(&line))?;
+    Ok(!verdict.is_enforced)
 }
 
 #[cfg(test)]
@@ -347,10 +372,47 @@ mod tests {
     fn explained_by(table: &Table, upstream: Upstream, words: &[Vec<u8>]) -> (bool, String) {
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         let (policy, caller) = (&Policy::default(), &Caller::default());
-        let around = Surroundings { table, policy, caller, upstream };
+        let around = Surroundings { table, policy, caller, upstream, governor: None };
         let mut out = Vec::new();
         let is_served = explain(&around, &words, &mut out).unwrap();
         (is_served, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_script_is_looked_into() {
+        let policy = &policy::load(Profile::Guard, None, 1, 1).unwrap();
+        let (table, caller) = (&Table::builtin(), &Caller::default());
+        let governor = Governor::default();
+        let asked = |words: &[&[u8]]| {
+            let upstream = Upstream::One("h:1".to_owned());
+            let governor = Some(&governor);
+            let around = Surroundings { table, policy, caller, upstream, governor };
+            let mut out = Vec::new();
+            let is_served = explain(&around, words, &mut out).unwrap();
+            (is_served, String::from_utf8(out).unwrap())
+        };
+        for (words, want) in [
+            (
+                &[&b"eval"[..], b"while true do end", b"0"][..],
+                "script refused: line 1: loop without",
+            ),
+            (
+                &[b"eval", b"redis.call('KEYS', ARGV[1])", b"0"],
+                "'keys' is denied by rule guard.keys",
+            ),
+            (&[b"script", b"load", b"redis.call 'FLUSHALL'"], "denied by rule guard.flush"),
+            (&[b"function", b"load", b"#!lua name=x\nwhile 1 do end"], "line 2: loop without end"),
+        ] {
+            let (is_served, text) = asked(words);
+            assert!(!is_served && text.contains("refused: -NOPERM breakwater"), "{text}");
+            assert!(text.contains(want), "{text}");
+        }
+        let source = b"redis.call('KEYS', '*')";
+        let sha = crate::scripts::hex(&crate::scripts::sha1(source));
+        assert!(asked(&[b"evalsha", sha.as_bytes(), b"0"]).0, "nobody has sent it");
+        governor.library.read(source).unwrap();
+        assert!(!asked(&[b"evalsha", sha.as_bytes(), b"0"]).0);
+        assert!(asked(&[b"eval", b"return redis.call('GET', KEYS[1])", b"1", b"k"]).0);
     }
 
     #[test]

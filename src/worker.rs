@@ -160,7 +160,7 @@ pub struct Shared {
     /// Libraries of functions, likewise.
     pub libraries: Libraries,
     /// What scripts hold, and which of them had to be killed.
-    pub governor: Governor,
+    pub governor: Arc<Governor>,
     /// What the scans of a cluster's clients are to visit. Locked by SCAN alone.
     pub scans: Mutex<Rounds>,
     /// What we are called where clients are shown a cluster.
@@ -232,7 +232,7 @@ impl Shared {
             memory,
             scripts: Scripts::new(&memory),
             libraries: Libraries::new(&memory),
-            governor: Governor::default(),
+            governor: Arc::default(),
             scans: Mutex::default(),
             names: Names::default(),
             map_is_old: tokio::sync::Notify::new(),

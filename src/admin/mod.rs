@@ -31,6 +31,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::clock;
 use crate::findings::Board;
+use crate::governor::Governor;
 use crate::net::TcpListener;
 use crate::policy::ledger::Ledger;
 use crate::slowlog::Slowlog;
@@ -56,6 +57,8 @@ pub struct AdminState {
     pub ledger: Arc<Ledger>,
     /// Takes orders about it; they must not wait for a move of the upstream.
     pub policy_orders: Orders,
+    /// What is known of scripts, for those who ask what would become of one.
+    pub governor: Arc<Governor>,
     /// What is amiss behind us.
     pub findings: Arc<Board>,
     /// What `/slowlog` shows.

@@ -93,6 +93,7 @@ pub(super) fn explained(state: &AdminState, query: &str) -> (StatusCode, String)
         policy: &state.policy.load(),
         caller: &caller,
         upstream: Upstream::behind(&topology),
+        governor: Some(&state.governor),
     };
     let arguments: Vec<&[u8]> = query.arguments.iter().map(Vec::as_slice).collect();
     let mut out = Vec::new();

@@ -34,6 +34,7 @@ impl AdminState {
             policy: Default::default(),
             ledger: Arc::default(),
             policy_orders: Orders::new(false).0,
+            governor: Arc::default(),
             findings: Arc::default(),
             slowlog: Arc::default(),
         }

@@ -40,8 +40,8 @@ pub fn sighted(
     (rule, deed): (&Rule, Deed),
     size: Option<(u64, Unit)>,
 ) -> Option<Offence> {
-    let is_watched = rule.action == Action::Observe && rule.tally.is_due(worker.now);
-    if deed == Deed::Passed && !is_watched {
+    let is_watched = || rule.action == Action::Observe && rule.tally.is_due(worker.now);
+    if deed == Deed::Passed && !is_watched() {
         return None;
     }
     let (size, unit) = size.unwrap_or_else(|| match worker.keys.len() {
@@ -82,4 +82,52 @@ fn pattern(worker: &Worker, spec: &Spec, command: Command<'_>) -> String {
         None => command.argument(1).filter(|_| &*spec.name == "keys"),
     };
     first.map_or_else(|| "-".to_owned(), folded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{MILLISECOND, SECOND};
+    use crate::command::table::Table;
+    use crate::command::tests::Request;
+    use crate::policy::rule::{Commands, Mode, Origin};
+    use crate::upstream::rig::Rig;
+
+    #[test]
+    fn who_passes_is_counted_always_and_looked_at_now_and_then() {
+        let rule = Rule {
+            name: "watched".into(),
+            origin: Origin::File,
+            commands: Commands { all: true, ..Commands::default() },
+            keys: None,
+            who: None,
+            shape: Vec::new(),
+            action: Action::Observe,
+            mode: Mode::Enforce,
+            canary: 100,
+            expires: None,
+            message: None,
+            tally: Arc::default(),
+        };
+        let (table, mut rig) = (Table::builtin(), Rig::new());
+        let client = rig.client();
+        let mut meets = |line: &str, now, deed| {
+            rig.worker.now = now;
+            let (request, session) =
+                (Request::words(line), rig.worker.sessions.get(client).unwrap());
+            let spec = table.resolve(&request.command()).unwrap();
+            met(&rig.worker, session, spec, request.command(), (&rule, deed), None);
+            rule.tally.offenders().last.map(|offence| offence.command).unwrap_or_default()
+        };
+        let start = 9 * SECOND;
+        assert_eq!(meets("RENAME a b", start, Deed::Passed), "rename");
+        for _ in 0..9 {
+            assert_eq!(meets("COPY a b", start + 99 * MILLISECOND, Deed::Passed), "rename");
+        }
+        assert_eq!(meets("GET a", start + 99 * MILLISECOND, Deed::Spared), "get", "each of these");
+        assert_eq!(meets("COPY a b", start + 100 * MILLISECOND, Deed::Passed), "copy");
+        assert_eq!(rule.tally.hits(), 12, "counts are exact");
+    }
 }

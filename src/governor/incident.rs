@@ -129,11 +129,12 @@ impl Shot {
     }
 
     /// Once something was written nothing else is, whatever became of it.
-    fn take(&self) {
+    pub(super) fn take(&self) {
         self.0.set(Micros::MAX);
     }
 
-    fn is_free(&self, now: Micros) -> bool {
+    /// Whether something may be written.
+    pub(super) fn is_free(&self, now: Micros) -> bool {
         self.0.get() <= now
     }
 }

@@ -128,7 +128,9 @@ impl Shelves {
 // === impl Read ===
 
 impl Read {
-    fn new(source: &[u8]) -> Self {
+    /// Reads a script, for nobody to remember.
+    #[must_use]
+    pub fn new(source: &[u8]) -> Self {
         let lint = lint(source);
         let endless = lint.endless().map(|it| format!("line {}: {}", it.position.line, it.text));
         let mut calls: Vec<Literal> = Vec::new();

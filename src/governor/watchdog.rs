@@ -237,6 +237,38 @@ const KILL_WITHIN: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::RunFlags;
+    use crate::config::Settings;
+    use crate::policy::Policy;
+    use crate::upstream::rig::Rig;
+
+    #[tokio::test]
+    async fn a_kill_that_was_never_written_is_given_back() {
+        let rig = Rig::with(|settings| {
+            // Nobody listens there.
+            let upstream = Some("redis://127.0.0.1:1".into());
+            let flags = RunFlags { upstream, ..RunFlags::default() };
+            *settings = Settings::load(&flags).unwrap().upstream;
+        });
+        let (shared, alarms, shot) = (&rig.worker.shared, Alarms::default(), Shot::default());
+        shared.policy.store(Arc::new(Policy::new(1, Profile::Guard, Vec::new())));
+        let node = Arc::clone(&shared.topology.load().node);
+        shot.take();
+        let start = clock::micros();
+        assert!(!shot.is_free(Micros::MAX - 1));
+        let killing = async {
+            begin(shared, &node, (None, 0), shot.clone(), &alarms);
+            while alarms.borrow().is_empty() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let tasks = tokio::task::LocalSet::new();
+        timeout(Duration::from_secs(30), tasks.run_until(killing))
+            .await
+            .expect("it says that it failed");
+        assert!(shot.is_free(Micros::MAX - 1), "it is tried again");
+        assert!(!shot.is_free(start), "and not at once");
+    }
 
     #[test]
     fn the_servers_own_words_tell_what_stops_its_script() {

@@ -180,21 +180,37 @@ impl Policy {
         case: &Case<'_>,
         passed: &mut dyn FnMut(&'p Arc<Rule>),
     ) -> Option<&'p Arc<Rule>> {
-        let plan = self.plan(case.spec.id)?;
+        let mut found = None;
+        self.search(case, &mut |rule, decides| {
+            if decides {
+                found = Some(rule);
+            } else {
+                passed(rule);
+            }
+            decides
+        });
+        found
+    }
+
+    /// Shows the rules that match a case to `is_enough`, and whether each would decide, until that says so.
+    pub fn search<'p>(
+        &'p self,
+        case: &Case<'_>,
+        is_enough: &mut dyn FnMut(&'p Arc<Rule>, bool) -> bool,
+    ) {
+        let Some(plan) = self.plan(case.spec.id) else {
+            return;
+        };
         let keyed = self.keyed(plan, case);
         for place in merged(&plan.keyless, &keyed) {
             let Some(rule) = self.rules.get(place as usize) else {
                 continue;
             };
-            if !rule.matches_but_for_keys(case) {
-                continue;
+            if rule.matches_but_for_keys(case) && is_enough(rule, rule.decides(self.profile, case))
+            {
+                return;
             }
-            if rule.decides(self.profile, case) {
-                return Some(rule);
-            }
-            passed(rule);
         }
-        None
     }
 
     /// Places of the rules of a plan that speak of the keys of a case, ascending. Nothing is allocated

@@ -86,6 +86,7 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
             policy: Arc::clone(&shared.policy),
             ledger: Arc::clone(&shared.ledger),
             policy_orders,
+            governor: Arc::clone(&shared.governor),
             findings: Arc::clone(&shared.findings),
             slowlog: Arc::clone(&shared.slowlog),
         });

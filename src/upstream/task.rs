@@ -502,6 +502,28 @@ mod tests {
     use crate::upstream::rig::Rig;
 
     #[test]
+    fn a_lane_that_is_paused_says_no_longer_that_a_script_runs() {
+        let mut rig = Rig::new();
+        let client = rig.client();
+        rig.say(client, b"EVAL large 0\r\n");
+        rig.hand_over_all();
+        rig.worker.now += crate::clock::SECOND;
+        let slot = rig.first_waiter().slot;
+        let id = rig.lane_id();
+        let mut lane = rig.worker.lanes.lend(id).unwrap();
+        crate::governor::running::look(&rig.worker, &mut lane);
+        assert_eq!(lane.node.running.own().len(), 1);
+        let Worker { sessions, pool, .. } = &mut rig.worker;
+        let session = sessions.get_mut(client).unwrap();
+        session.write_blocked = true;
+        let owed = usize::try_from(session.gate.bounds.reply_bytes).unwrap();
+        session.replies.piece(slot, &vec![b'x'; owed], &mut session.out, pool);
+        check_giant(&mut rig.worker, &mut lane);
+        assert!(lane.paused_at.is_some() && lane.node.running.own().is_empty());
+        rig.worker.lanes.restore(id, lane);
+    }
+
+    #[test]
     fn whoever_a_paused_lane_waits_for_now_wakes_it() {
         let mut rig = Rig::new();
         let client = rig.client();

@@ -16,6 +16,7 @@ use super::action::{self, word_of};
 use super::commands::Vocabulary;
 use super::{Clock, Read, WrittenRule};
 use crate::clock::Micros;
+use crate::command::flags::Flags;
 use crate::config::checker::Checker;
 use crate::config::quantity::Size;
 use crate::config::{Fault, KeyPatterns};
@@ -178,7 +179,7 @@ fn shapes(checker: &mut Checker, written: &WrittenRule) -> Vec<Shape> {
     shapes
 }
 
-/// Complains about keys and shapes that none of the rule's commands has.
+/// Complains about commands that are never judged, and about keys and shapes that none of them has.
 fn suits(
     checker: &mut Checker,
     vocabulary: &Vocabulary,
@@ -201,6 +202,10 @@ fn suits(
     if written.keys.is_some() && !vocabulary.specs(commands).any(|spec| spec.has_keys()) {
         let what = "'keys' can never match: none of these commands has keys";
         checker.complain(place, what, "leave 'keys' out");
+    }
+    if vocabulary.specs(commands).all(|spec| spec.flags.contains(Flags::NO_AUTH)) {
+        let what = "no rule is asked about these commands: they let clients in, or out";
+        checker.complain(place, what, "limit who connects by [[listener]] and its users instead");
     }
     for shape in shapes {
         if !vocabulary.specs(commands).any(|spec| shape.suits(spec)) {

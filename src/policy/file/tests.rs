@@ -248,6 +248,10 @@ fn what_could_never_match_or_never_act_is_an_error() {
             "p:4:12: 'keys' can never match: none of these commands has keys; leave 'keys' out",
         ),
         (
+            "action = \"deny\"\ncommands = [\"AUTH\", \"RESET\"]",
+            "p:4:12: no rule is asked about these commands: they let clients in, or out; limit who connects by [[listener]] and its users instead",
+        ),
+        (
             "action = \"deny\"\ncommands = [\"GET\"]\nspan_above = 5",
             "p:4:12: 'span_above' says nothing about any of these commands; leave it out, or see docs/policy.md for what it is for",
         ),

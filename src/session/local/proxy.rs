@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::command::Command;
 use crate::dispatch::judge;
 use crate::explain::{Surroundings, Upstream, explain};
+use crate::governor::Governor;
 use crate::policy::Policy;
 use crate::policy::rule::Rule;
 use crate::resp::write;
@@ -31,7 +32,8 @@ pub(super) fn proxy(
     let about: Vec<&[u8]> = command.arguments().skip(2).collect();
     match (word.to_ascii_lowercase().as_slice(), about.as_slice()) {
         (b"why", [_, ..]) => {
-            let text = why(topology, session, &policy, &about);
+            let governor = &worker.shared.governor;
+            let text = why((topology, governor), session, &policy, &about);
             worker.answer(session, |line| bulks(line, text.split(|byte| *byte == b'\n')));
         }
         (b"policy", []) => {
@@ -57,11 +59,17 @@ pub(super) fn proxy(
 }
 
 /// What would become of a command of this client.
-fn why(topology: &Topology, session: &Session, policy: &Policy, about: &[&[u8]]) -> Vec<u8> {
+fn why(
+    (topology, governor): (&Topology, &Governor),
+    session: &Session,
+    policy: &Policy,
+    about: &[&[u8]],
+) -> Vec<u8> {
     let mut text = Vec::new();
     judge::as_caller(session, |caller| {
         let upstream = Upstream::behind(topology);
-        let around = Surroundings { table: &topology.table, policy, caller, upstream };
+        let (table, governor) = (&topology.table, Some(governor));
+        let around = Surroundings { table, policy, caller, upstream, governor };
         // Writing to memory cannot fail.
         let _ = explain(&around, about, &mut text);
     });
