@@ -27,6 +27,7 @@ use crate::policy::bounds::sizes::Sizes;
 use crate::policy::ledger::Ledger;
 use crate::policy::{self, Policy};
 use crate::pubsub::tally::Tally;
+use crate::refusal::Refusal;
 use crate::resp::request::RequestScanner;
 use crate::route::scan::Rounds;
 use crate::route::split::Split;
@@ -112,9 +113,9 @@ pub struct Worker {
     pub block_scanner: RequestScanner,
     /// Where an answer of ours is spelled before it takes its turn.
     pub line: Vec<u8>,
-    /// Set while an answer of ours is an element of EXEC's reply: it goes here and takes no turn of
-    /// its own.
-    pub capture: Option<Vec<u8>>,
+    /// Set while an answer of ours is an element of EXEC's reply, or answers a question of ours: it
+    /// goes here and takes no turn of its own.
+    pub capture: Option<Capture>,
     /// Bytes of replies held for all sessions, as of the last tick.
     pub reply_bytes: usize,
     /// Bytes of messages given to sessions since then; what has been written meanwhile is still
@@ -299,6 +300,15 @@ impl WorkerHandle {
     }
 }
 
+/// An answer of ours that is not told as it is.
+#[derive(Debug, Default)]
+pub struct Capture {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What it says, if the upstream is to blame: its first word is chosen when a client is told.
+    pub refusal: Option<Refusal>,
+}
+
 // === impl Worker ===
 
 impl Worker {
@@ -374,7 +384,7 @@ impl Worker {
     /// Answers a command of `session` here, in the order of its replies.
     pub fn answer(&mut self, session: &mut Session, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(capture) = &mut self.capture {
-            return write(capture);
+            return write(&mut capture.bytes);
         }
         let slot = session.replies.open();
         session.note_not_run(slot, self.now);

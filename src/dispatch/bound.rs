@@ -7,6 +7,7 @@
 //! HGETALL for good; it is counted, and the documentation says so.
 
 use super::judge::Ruling;
+use super::unavailable::not_executed_since;
 use super::{Dispatched, abort_transaction, refuse};
 use super::{errand, offender};
 use crate::command::Command;
@@ -52,8 +53,8 @@ enum Step {
     Ask(Vec<Vec<u8>>),
     /// It is too large: how much, and in words.
     Refuse(u64, String),
-    /// It could not be asked for; the whole error that says why.
-    Fail(Vec<u8>),
+    /// It could not be asked for; the whole error that says why, and what of it is ours.
+    Fail(Vec<u8>, Option<Refusal>),
 }
 
 /// Lets a command go, refuses it, or has its size asked for. `errand` is what was asked before.
@@ -70,6 +71,7 @@ pub fn weigh(
     let plan = questions::plan(bounded.spec, bounded.command, &keys);
     let (epoch, slot) = (topology.epoch, session.replies.next());
     let about = About::Size { epoch };
+    let since = errand.as_ref().map_or(worker.now, |errand| errand.since);
     let errand = errand.filter(|errand| errand.about == about);
     let step = plan.map_or(Step::Go(None), |plan| {
         let subject = worker.sizes.subject(&plan, identity.number(), session.db);
@@ -93,7 +95,7 @@ pub fn weigh(
         }
         Step::Ask(asked) => {
             worker.stats.bound_probes.add(asked.len() as u64);
-            session.errand = Some(Box::new(Errand { about, ..Errand::new(asked, slot) }));
+            session.errand = Some(Box::new(Errand { about, since, ..Errand::new(asked, slot) }));
             // Questions have keys of their own, and go where those are.
             let keys = std::mem::take(&mut worker.keys);
             let done = errand::go_on(worker, topology, session, identity);
@@ -109,7 +111,11 @@ pub fn weigh(
             worker.stats.bound_refused.increment();
             Ruling::Done(too_large(worker, session, bounded, words))
         }
-        Step::Fail(line) => Ruling::Done(fail(worker, session, bounded.spec, &line)),
+        Step::Fail(_, Some(refusal)) => {
+            let done = not_executed_since(worker, session, bounded.spec, &refusal, since);
+            Ruling::Done(done)
+        }
+        Step::Fail(line, None) => Ruling::Done(fail(worker, session, bounded.spec, &line)),
     }
 }
 
@@ -202,8 +208,8 @@ fn step(
         return Step::Refuse(count as u64, why);
     }
     if let Some(errand) = errand {
-        if let Some(line) = failure(errand) {
-            return Step::Fail(line.to_vec());
+        if let Some((line, refusal)) = failure(errand) {
+            return Step::Fail(line.to_vec(), refusal.cloned());
         }
         let Some(total) = told(plan, errand) else {
             return Step::Blind;
@@ -225,7 +231,7 @@ fn step(
 
 /// Why a question was not answered, where the command would fare no better: its node is away, or is
 /// loading, or busy. That nobody may ask is another matter.
-fn failure(errand: &Errand) -> Option<&[u8]> {
+fn failure(errand: &Errand) -> Option<(&[u8], Option<&Refusal>)> {
     let is_of_state = |reply: &&[u8]| {
         let is_of_command = [&b"-ERR "[..], b"-NOPERM ", b"-WRONGTYPE "];
         reply.starts_with(b"-") && !is_of_command.iter().any(|word| reply.starts_with(word))
@@ -234,7 +240,8 @@ fn failure(errand: &Errand) -> Option<&[u8]> {
         Answer::Reply(reply) => Some(&reply[..]),
         _ => None,
     });
-    errand.failure().or_else(|| replies.into_iter().find(is_of_state))
+    let of_node = |reply| (reply, None);
+    errand.failure().or_else(|| replies.into_iter().find(is_of_state).map(of_node))
 }
 
 /// What all answers are together; `None` if one of them tells nothing.
@@ -309,7 +316,7 @@ fn too_large(
     refuse(worker, session, spec, &Refusal::Denied(Box::new(denied)))
 }
 
-/// Answers a command as its question was answered: it would have had the same fate.
+/// Answers a command as its question was answered by the node: it would have had the same fate.
 fn fail(worker: &mut Worker, session: &mut Session, spec: &Spec, line: &[u8]) -> Dispatched {
     worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
     abort_transaction(session);

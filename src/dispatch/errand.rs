@@ -15,7 +15,7 @@ use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Role, Waiter};
-use crate::worker::Worker;
+use crate::worker::{Capture, Worker};
 
 /// Sends what is still to be asked, as far as it can be sent now. Whoever calls this tells the
 /// command that it is for to wait.
@@ -35,7 +35,7 @@ pub fn go_on(
     while let Some(question) = next(session) {
         // The reply that the client does not want to see is that of its own command.
         let mode = std::mem::take(&mut session.reply_mode);
-        let before = worker.capture.replace(Vec::new());
+        let before = worker.capture.replace(Capture::default());
         let sent = frame::with_command(&topology.table, &question, |command, spec| {
             let bytes = renamed(spec, command, Piece::Borrowed(&question));
             go(worker, topology, session, identity, (spec, Role::Errand), *command, bytes)
@@ -50,12 +50,12 @@ pub fn go_on(
                 errand.questions.push_front(question);
                 break;
             }
-            Some(Dispatched::Done) if refused.is_empty() => errand.due += 1,
-            Some(Dispatched::Done) if refused.starts_with(b"-") => {
-                errand.answers.push(Answer::Failed(refused));
+            Some(Dispatched::Done) if refused.bytes.is_empty() => errand.due += 1,
+            Some(Dispatched::Done) if refused.bytes.starts_with(b"-") => {
+                errand.answers.push(Answer::Failed(refused.bytes, refused.refusal.map(Box::new)));
             }
             // Known without asking: a scan that is over.
-            Some(Dispatched::Done) => errand.answers.push(Answer::Reply(refused)),
+            Some(Dispatched::Done) => errand.answers.push(Answer::Reply(refused.bytes)),
             None => errand.answers.push(Answer::Reply(UNKNOWN.to_vec())),
         }
     }
@@ -89,7 +89,7 @@ pub fn answered(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
             Settled::Failed { refusal, .. } => {
                 let mut line = Vec::new();
                 refusal.write(&mut line);
-                Answer::Failed(line)
+                Answer::Failed(line, Some(Box::new(refusal.clone())))
             }
         });
     }

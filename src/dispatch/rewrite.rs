@@ -209,7 +209,7 @@ fn page(pages: &mut Assembly, answer: Answer) -> Result<bool, Failure> {
     match answer {
         Answer::Reply(bytes) => pages.take(&bytes),
         Answer::TooLarge(_) => Err(Failure::Bytes(pages.paging().max_bytes)),
-        Answer::Failed(line) => Err(Failure::Told(line)),
+        Answer::Failed(line, _) => Err(Failure::Told(line)),
     }
 }
 

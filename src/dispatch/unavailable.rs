@@ -26,9 +26,27 @@ pub fn not_executed(
     spec: &Spec,
     refusal: &Refusal,
 ) -> Dispatched {
+    let taken_at = worker.now;
+    not_executed_since(worker, session, spec, refusal, taken_at)
+}
+
+/// As [`not_executed`], of a command that was first seen at `taken_at`.
+pub fn not_executed_since(
+    worker: &mut Worker,
+    session: &mut Session,
+    spec: &Spec,
+    refusal: &Refusal,
+    taken_at: Micros,
+) -> Dispatched {
     worker.stats.command(spec.id.stats_index(), Outcome::NotExecuted).increment();
     abort_transaction(session);
-    let when = (session.replies.next(), worker.now);
+    if let Some(capture) = &mut worker.capture {
+        // Nobody is told yet.
+        refusal.write(&mut capture.bytes);
+        capture.refusal = Some(refusal.clone());
+        return Dispatched::Done;
+    }
+    let when = (session.replies.next(), taken_at);
     let word = choose(session, worker.topology.load(), refusal, when);
     worker.answer(session, |line| refusal.write_as(word, line));
     Dispatched::Done

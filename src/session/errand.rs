@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::clock::Micros;
+use crate::refusal::Refusal;
 use crate::session::assembly::Assembly;
 use crate::session::replies::Sequence;
 
@@ -20,6 +22,8 @@ pub struct Errand {
     /// The reply slots of its questions among them; the last one's successor is what its command would
     /// get now. So it is never taken for another command's, which comes if its own is refused meanwhile.
     pub slots: Range<Sequence>,
+    /// When its command was first seen.
+    pub since: Micros,
     /// What came back, in the order in which it came.
     pub answers: Vec<Answer>,
     /// What is to be known. Whoever takes the answers looks here first: meanwhile another policy may
@@ -49,8 +53,9 @@ pub enum Answer {
     Reply(Vec<u8>),
     /// A reply of so many bytes, too many to be held.
     TooLarge(u64),
-    /// There will be no reply; the whole error that says why.
-    Failed(Vec<u8>),
+    /// There will be no reply; the whole error that says why, and what of it is ours: its first word
+    /// depends on who is told.
+    Failed(Vec<u8>, Option<Box<Refusal>>),
 }
 
 // === impl Errand ===
@@ -88,9 +93,9 @@ impl Errand {
 
     /// Why there is no answer to one of its questions.
     #[must_use]
-    pub fn failure(&self) -> Option<&[u8]> {
+    pub fn failure(&self) -> Option<(&[u8], Option<&Refusal>)> {
         self.answers.iter().find_map(|answer| match answer {
-            Answer::Failed(line) => Some(&line[..]),
+            Answer::Failed(line, refusal) => Some((&line[..], refusal.as_deref())),
             _ => None,
         })
     }

@@ -19,7 +19,7 @@ use crate::session::pin::Pending;
 use crate::session::state::Session;
 use crate::session::{confirm, local, tracking, wait};
 use crate::topology::Topology;
-use crate::worker::Worker;
+use crate::worker::{Capture, Worker};
 
 /// The bytes that the client gets in the place of the node's; `None` if those are right as they
 /// are.
@@ -122,7 +122,7 @@ fn answer(
     let Ok(spec) = topology.table.resolve(&command) else {
         return Vec::new();
     };
-    worker.capture = Some(Vec::new());
+    worker.capture = Some(Capture::default());
     local::answer(worker, topology, session, spec, command);
-    worker.capture.take().unwrap_or_default()
+    worker.capture.take().unwrap_or_default().bytes
 }

@@ -6,11 +6,15 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::clock::SECOND;
 use crate::command::table::{BUILTIN_COUNT, Table};
 use crate::config::Profile;
 use crate::policy::rule::{Action, Commands, Mode, Origin};
 use crate::resp::write;
 use crate::session::state::SessionId;
+use crate::stats::labels::DialFailure;
+use crate::upstream::dial::DialError;
+use crate::upstream::health::chart::Signal;
 use crate::upstream::rig::Rig;
 
 const HLEN: &[u8] = b"*2\r\n$4\r\nHLEN\r\n$1\r\nh\r\n";
@@ -18,7 +22,10 @@ const REFUSED: &str = "-ERR breakwater: HGETALL h refused: 11 fields > limit 10;
 
 /// A worker whose policy bounds these commands by ten.
 fn rig(names: &[&str], is_always: bool) -> (Rig, SessionId) {
-    let mut rig = Rig::new();
+    bounding(Rig::new(), names, is_always)
+}
+
+fn bounding(mut rig: Rig, names: &[&str], is_always: bool) -> (Rig, SessionId) {
     let table = Table::builtin();
     let mut commands = Commands { builtin: vec![false; BUILTIN_COUNT], ..Commands::default() };
     for name in names {
@@ -238,5 +245,32 @@ fn first_lines_count_elements_or_tell_nothing() {
         (b"", None),
     ] {
         assert_eq!(length(reply), want, "{}", reply.escape_ascii());
+    }
+}
+
+#[test]
+fn a_question_that_nobody_can_be_asked_fails_with_the_operator_s_word() {
+    use crate::config::UnavailableError::{Err, Loading};
+    for (word, want) in [(Err, "-ERR breakwater: not executed"), (Loading, "-LOADING breakwater: ")]
+    {
+        // On its way to the node, and before it could be sent at all.
+        for is_sent in [true, false] {
+            let rig = Rig::with(|upstream| upstream.unavailable_error = word);
+            let (mut rig, ann) = bounding(rig, &["hgetall"], false);
+            if is_sent {
+                rig.say(ann, &words("HGETALL h"));
+                rig.focus_on(ann).fail_dial();
+                rig.resume(ann);
+            } else {
+                let error = DialError::new(DialFailure::Refused, "refused".into());
+                let node = Arc::clone(&rig.worker.topology.load().node);
+                let hour = rig.worker.now + 3600 * SECOND;
+                node.note(Signal::DialFailed { error: &error, is_probe: false }, hour);
+                rig.say(ann, &words("HGETALL h"));
+            }
+            let told = told(&mut rig, ann);
+            assert!(told.starts_with(want) && told.lines().count() == 1, "{is_sent} {told}");
+            assert_eq!(rig.closing(ann).is_some(), word == Loading, "{is_sent}");
+        }
     }
 }

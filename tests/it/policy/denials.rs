@@ -199,3 +199,36 @@ fn with_the_guard_off_all_of_it_runs() {
     assert_eq!(client.ask("KEYS *"), b"*1\r\n$8\r\norders:1\r\n");
     assert_eq!(client.ask("FLUSHALL"), b"+OK\r\n");
 }
+
+#[test]
+fn a_transaction_whose_exec_is_denied_is_over_for_everybody() {
+    let redis = RedisServer::start();
+    let rule =
+        "[[rule]]\nname = \"no-exec\"\ncommands = [\"EXEC\", \"DISCARD\"]\naction = \"deny\"\n";
+    let proxy = Proxy::guarding(&redis.url(), rule).ready();
+    let (mut ann, mut bob) = (proxy.client(), proxy.client());
+    let block = ["MULTI", "SET a 1", "EXEC"].map(line);
+    for is_whole in [true, false] {
+        let answers = if is_whole {
+            ann.send(block.concat());
+            ann.frames(3)
+        } else {
+            let mut answer = |piece: &Vec<u8>| {
+                ann.send(piece);
+                ann.frame()
+            };
+            block.iter().map(&mut answer).collect()
+        };
+        assert_eq!(answers[..2], [b"+OK\r\n".to_vec(), b"+QUEUED\r\n".to_vec()]);
+        let told = String::from_utf8_lossy(&answers[2]);
+        let want =
+            "-EXECABORT Transaction discarded because of: NOPERM breakwater: 'exec' is denied";
+        assert!(told.starts_with(want), "{told}");
+        // Whoever borrows the connection next finds no transaction open on it.
+        assert_eq!(bob.ask("WATCH k"), b"+OK\r\n");
+        assert_eq!(bob.ask("GET a"), b"$-1\r\n");
+        assert_eq!(bob.ask("UNWATCH"), b"+OK\r\n");
+    }
+    assert_eq!(ann.ask("MULTI"), b"+OK\r\n");
+    assert_eq!(ann.ask("DISCARD"), b"+OK\r\n", "who gives up may always do so");
+}
