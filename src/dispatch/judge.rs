@@ -236,9 +236,13 @@ fn governed(
         return None;
     }
     let rule = rule.map(|rule| &**rule);
-    as_caller(session, |caller| {
+    // The keys of what it calls are looked for in the same room.
+    let keys = std::mem::take(&mut worker.keys);
+    let finding = as_caller(session, |caller| {
         admit::admit(worker, topology, policy, rule, caller, (spec, command))
-    })
+    });
+    worker.keys = keys;
+    finding
 }
 
 /// Looks at a client as rules see it. Its names are locked meanwhile.
