@@ -86,31 +86,16 @@ fn pattern(worker: &Worker, spec: &Spec, command: Command<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::clock::{MILLISECOND, SECOND};
     use crate::command::table::Table;
     use crate::command::tests::Request;
-    use crate::policy::rule::{Commands, Mode, Origin};
     use crate::upstream::rig::Rig;
 
     #[test]
     fn who_passes_is_counted_always_and_looked_at_now_and_then() {
-        let rule = Rule {
-            name: "watched".into(),
-            origin: Origin::File,
-            commands: Commands { all: true, ..Commands::default() },
-            keys: None,
-            who: None,
-            shape: Vec::new(),
-            action: Action::Observe,
-            mode: Mode::Enforce,
-            canary: 100,
-            expires: None,
-            message: None,
-            tally: Arc::default(),
-        };
+        let rule = Rule::sample("watched", Action::Observe);
         let (table, mut rig) = (Table::builtin(), Rig::new());
         let client = rig.client();
         let mut meets = |line: &str, now, deed| {

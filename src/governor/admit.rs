@@ -380,7 +380,7 @@ mod tests {
     use super::*;
     use crate::command::table::BUILTIN_COUNT;
     use crate::command::tests::Request;
-    use crate::policy::rule::{Commands, Mode, Shape};
+    use crate::policy::rule::{Commands, Shape};
 
     use crate::upstream::rig::Rig;
 
@@ -389,18 +389,10 @@ mod tests {
         let id = Table::builtin().find("keys").unwrap().id;
         let builtin = (0..BUILTIN_COUNT).map(|index| index == id.index()).collect();
         Arc::new(Rule {
-            name: name.into(),
             origin,
             commands: Commands { builtin, ..Commands::default() },
-            keys: None,
-            who: None,
             shape: shape.to_vec(),
-            action: Action::Deny,
-            mode: Mode::Enforce,
-            canary: 100,
-            expires: None,
-            message: None,
-            tally: Arc::default(),
+            ..Rule::sample(name, Action::Deny)
         })
     }
 

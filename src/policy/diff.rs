@@ -134,23 +134,9 @@ const NAMES_MAX: usize = 20;
 mod tests {
     use super::*;
     use crate::policy::pace::{Pace, Payer, Per};
-    use crate::policy::rule::{Commands, Mode, Origin};
 
     fn rule(name: &str, message: &str) -> Arc<Rule> {
-        Arc::new(Rule {
-            name: name.into(),
-            origin: Origin::File,
-            commands: Commands { all: true, ..Commands::default() },
-            keys: None,
-            who: None,
-            shape: Vec::new(),
-            action: Action::Deny,
-            mode: Mode::Enforce,
-            canary: 100,
-            expires: None,
-            message: Some(message.into()),
-            tally: Arc::default(),
-        })
+        Arc::new(Rule { message: Some(message.into()), ..Rule::sample(name, Action::Deny) })
     }
 
     #[test]

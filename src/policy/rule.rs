@@ -268,6 +268,27 @@ fn holds(network: IpAddr, length: u8, address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
+impl Rule {
+    /// A rule of a file for all commands, enforced without conditions: tests change what they are about.
+    pub(crate) fn sample(name: &str, action: Action) -> Self {
+        Self {
+            name: name.into(),
+            origin: Origin::File,
+            commands: Commands { all: true, ..Commands::default() },
+            keys: None,
+            who: None,
+            shape: Vec::new(),
+            action,
+            mode: Mode::Enforce,
+            canary: 100,
+            expires: None,
+            message: None,
+            tally: Arc::default(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

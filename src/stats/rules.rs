@@ -70,24 +70,11 @@ mod tests {
     use super::*;
     use crate::config::Profile;
     use crate::policy::offence::Deed;
-    use crate::policy::rule::{Action, Commands, Mode, Rule};
+    use crate::policy::rule::{Action, Rule};
     use std::sync::Arc;
 
     fn policy(names: impl Iterator<Item = String>) -> Policy {
-        let rule = |name: String| Rule {
-            name: name.into(),
-            origin: Origin::File,
-            commands: Commands { all: true, ..Commands::default() },
-            keys: None,
-            who: None,
-            shape: Vec::new(),
-            action: Action::Deny,
-            mode: Mode::Enforce,
-            canary: 100,
-            expires: None,
-            message: None,
-            tally: Arc::default(),
-        };
+        let rule = |name: String| Rule::sample(&name, Action::Deny);
         Policy::new(7, Profile::Guard, names.map(rule).map(Arc::new).collect())
     }
 

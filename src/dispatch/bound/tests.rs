@@ -9,7 +9,7 @@ use super::*;
 use crate::clock::SECOND;
 use crate::command::table::{BUILTIN_COUNT, Table};
 use crate::config::Profile;
-use crate::policy::rule::{Action, Commands, Mode, Origin};
+use crate::policy::rule::{Action, Commands};
 use crate::resp::write;
 use crate::session::state::SessionId;
 use crate::stats::labels::DialFailure;
@@ -31,20 +31,8 @@ fn bounding(mut rig: Rig, names: &[&str], is_always: bool) -> (Rig, SessionId) {
     for name in names {
         commands.builtin[table.find(name).unwrap().id.index()] = true;
     }
-    let rule = Rule {
-        name: "big".into(),
-        origin: Origin::File,
-        commands,
-        keys: None,
-        who: None,
-        shape: Vec::new(),
-        action: Action::Bound(Bound { limit: 10, is_always }),
-        mode: Mode::Enforce,
-        canary: 100,
-        expires: None,
-        message: None,
-        tally: Arc::default(),
-    };
+    let rule =
+        Rule { commands, ..Rule::sample("big", Action::Bound(Bound { limit: 10, is_always })) };
     let policy = Policy::new(7, Profile::Guard, vec![Arc::new(rule)]);
     rig.worker.shared.policy.store(Arc::new(policy));
     let client = rig.client();

@@ -12,7 +12,7 @@ use crate::config::Profile;
 use crate::dispatch::departure;
 use crate::policy::Policy;
 use crate::policy::pace::{Exhausted, Pace, Payer, Per};
-use crate::policy::rule::{Action, Commands, Mode, Origin};
+use crate::policy::rule::{Action, Commands, Mode};
 use crate::resp::write;
 use crate::session::state::SessionId;
 use crate::topology::slots::SlotMap;
@@ -37,18 +37,8 @@ fn rule(name: &str, commands: &[&str], action: Action) -> Arc<Rule> {
         builtin[id(command).index()] = true;
     }
     Arc::new(Rule {
-        name: name.into(),
-        origin: Origin::File,
         commands: Commands { builtin, ..Commands::default() },
-        keys: None,
-        who: None,
-        shape: Vec::new(),
-        action,
-        mode: Mode::Enforce,
-        canary: 100,
-        expires: None,
-        message: None,
-        tally: Arc::default(),
+        ..Rule::sample(name, action)
     })
 }
 

@@ -9,23 +9,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::rule::{Action, Commands, Mode, Origin, Rewrite};
+use crate::policy::rule::{Action, Commands, Rewrite};
 
 fn assembly(source: Source, max_bytes: usize, max_elements: u64) -> Assembly {
     let paging = Paging { page: 10, every: Duration::ZERO, max_bytes, max_elements };
     let rule = Rule {
-        name: "pages".into(),
-        origin: Origin::File,
         commands: Commands::default(),
-        keys: None,
-        who: None,
-        shape: Vec::new(),
-        action: Action::Rewrite(Rewrite::Scan(paging)),
-        mode: Mode::Enforce,
-        canary: 100,
-        expires: None,
-        message: None,
-        tally: Arc::default(),
+        ..Rule::sample("pages", Action::Rewrite(Rewrite::Scan(paging)))
     };
     let footing = Footing { epoch: 1, recoveries: 0, owner: None };
     Assembly::new((Arc::new(rule), 1), (source, b"s*"), (paging, footing), 0)
