@@ -4,9 +4,9 @@
 //! what needs no server, and sends the rest over a few shared, pipelined connections. The way of a command:
 //!
 //! ```text
-//! client ─► server ─► session ─► command ─► dispatch ─► route ─► upstream ─► Redis
-//!                        ▲          detours ◄──┴── not here, not now ──┤
-//!                        └───── reply slots, in order ◄────────────────┘
+//! client ─► server ─► session ─► command ─► policy ─► dispatch ─► route ─► upstream ─► Redis
+//!                        ▲                    detours ◄──┴── not here, not now ──┤
+//!                        └───── reply slots, in order ◄──────────────────────────┘
 //! control plane (own thread): topology · reload · metrics · admin
 //! ```
 //!
