@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::buffer::{LARGE_BYTES, Piece};
 use crate::command::Command;
 use crate::dispatch::judge::Judged;
-use crate::dispatch::{self, Dispatched};
+use crate::dispatch::{self, Dispatched, runs};
 use crate::resp::request::{ProtocolError, RequestScanner, Scanned};
 use crate::session::block::{self, Block};
 use crate::session::state::{Closing, Partial, Session};
@@ -125,11 +125,16 @@ fn feed(
     let mut fed = Fed::default();
     let limits = topology.limits(&session.gate.limits);
     while fed.used < input.len() {
+        let rest = input.get(fed.used..).unwrap_or_default();
+        let run = runs::take(worker, topology, session, (scanner, &limits), rest);
+        if run > 0 {
+            fed.used += run;
+            continue;
+        }
         if !session.admits() {
             fed.is_stuck = true;
             break;
         }
-        let rest = input.get(fed.used..).unwrap_or_default();
         match scanner.scan(rest, &limits, session.identity.is_some()) {
             Ok(Scanned::Command { length }) => {
                 let (frame, spans) = scanner.arguments(rest, length);

@@ -266,6 +266,31 @@ impl Session {
             && self.admission.admits(self.replies.pending(), self.owed(), &self.gate.bounds)
     }
 
+    /// How many more commands may be taken, as far as their replies are like the last ones.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.admission.room(self.replies.pending(), self.owed(), &self.gate.bounds)
+    }
+
+    /// Whether nothing that it has said before decides what its next commands mean, or when they go.
+    #[must_use]
+    pub fn sends_runs(&self) -> bool {
+        self.pin.is_none()
+            && self.detours.is_none()
+            && self.errand.is_none()
+            && self.subscriptions.is_none()
+            && self.doubtful == 0
+            && self.closing.is_none()
+            && !self.suspended
+            && !self.is_muted()
+    }
+
+    /// Whether the replies from `slot` on can be delivered as they come.
+    #[must_use]
+    pub fn takes_runs(&self, slot: Sequence) -> bool {
+        self.paced.is_none() && self.replies.is_in_order(slot)
+    }
+
     /// Bytes of replies that it holds in memory.
     #[must_use]
     pub fn owed(&self) -> usize {
@@ -344,6 +369,13 @@ impl Session {
     /// Fills `slot` with a whole reply.
     pub fn complete(&mut self, pool: &mut ChunkPool, slot: Sequence, reply: &[u8]) {
         self.replies.complete(slot, reply, &mut self.out, pool);
+    }
+
+    /// Fills the next `count` slots, which [`Self::takes_runs`], with the replies that `bytes` are.
+    pub fn complete_run(&mut self, pool: &mut ChunkPool, count: u32, bytes: &[u8]) {
+        self.in_flight = self.in_flight.saturating_sub(count);
+        self.replies.pass(count);
+        self.out.append(pool, bytes);
     }
 
     /// Adds a frame that answers nothing: between two replies, never inside one. A client that does

@@ -308,6 +308,18 @@ impl Waiter {
         matches!(self.role, Role::Exec { .. })
     }
 
+    /// Whether its reply is one, is shown to its client as it is, and does nothing else.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.role == Role::Plain
+            && self.frames == 1
+            && self.preludes_due == 0
+            && !self.is_detour
+            && !self.is_muted
+            && self.recount == Recount::No
+    }
+
     /// The waiter of one of the parts that this one waits for.
     #[must_use]
     pub fn one(&self, index: u32) -> Self {

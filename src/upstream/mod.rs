@@ -23,6 +23,7 @@ pub mod receive;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod role;
+mod runs;
 pub mod subscriber;
 pub mod succession;
 pub mod sync;

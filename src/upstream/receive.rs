@@ -19,6 +19,7 @@ use crate::slowlog;
 use crate::stats::labels::ErrorClass;
 use crate::upstream::health::chart::{self, Signal};
 use crate::upstream::lane::{Lane, Role, Waiter};
+use crate::upstream::runs;
 use crate::worker::Worker;
 
 /// Why a lane must be closed.
@@ -78,6 +79,13 @@ fn frames(
 ) -> Result<usize, Anomaly> {
     let mut used = 0;
     loop {
+        if lane.scanned == 0 {
+            let run = runs::settle(worker, lane, buffer.get(used..).unwrap_or_default());
+            used += run;
+            if run > 0 {
+                continue;
+            }
+        }
         let rest = buffer.get(used..).unwrap_or_default();
         let fresh = rest.get(lane.scanned..).unwrap_or_default();
         if fresh.is_empty() {
