@@ -285,6 +285,12 @@ impl Touched {
         }
     }
 
+    /// Whether that session is on it, and nobody else.
+    #[must_use]
+    pub fn is_only(&self, id: SessionId) -> bool {
+        self.0 == [id]
+    }
+
     /// Whether nobody is on it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

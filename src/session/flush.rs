@@ -1,10 +1,10 @@
 //! Writing to clients, whoever has something for them.
 //!
-//! Owns the moment when a session's bytes go to its socket: at the end of the batch that made them,
-//! from the task that made them. Never waits: what the kernel refuses stays with the session, whose
+//! Owns how a session's bytes go to its socket: from the task that made them, or, if a lane brought
+//! them, at the end of the turn (`upstream::flush`). Never waits: what the kernel refuses stays with the session, whose
 //! own task writes on when the socket has room.
 //!
-//! What surprises: the lane's task writes to the clients' sockets. Waking fifty session tasks to
+//! What surprises: it is not the session's task that writes what came from a node. Waking fifty session tasks to
 //! write fifty replies would cost fifty turns of the scheduler and keep no promise better.
 
 use std::io::IoSlice;
@@ -25,6 +25,16 @@ pub fn touched(worker: &mut Worker) {
         one(worker, id);
     }
     worker.touched.reuse(list);
+}
+
+/// As [`touched`], at the end of a turn of the session `id`: what it alone is owed. If others are as
+/// well, a lane has been read in this turn of the event loop, and all of it goes at its end.
+pub fn own(worker: &mut Worker, id: SessionId) {
+    if worker.touched.is_only(id) {
+        touched(worker);
+    } else if !worker.touched.is_empty() {
+        worker.unflushed.mark_replies();
+    }
 }
 
 /// Writes what one session is owed.

@@ -1,8 +1,9 @@
-//! Writing to nodes: one task a worker, once a turn, for all lanes.
+//! The end of a turn: one task a worker, which writes to nodes and then to clients.
 //!
-//! Owns the moment when queued commands are handed to the kernel. Never reads, never settles. Sessions queue
-//! commands on lanes and mark them; this task runs behind every session that was ready in the same turn and
-//! writes each marked lane once.
+//! Owns the moment when queued commands are handed to the kernel, and that of the replies that lanes have read.
+//! Never reads, never settles. Sessions queue commands on lanes and mark them; this task runs behind every session
+//! that was ready in the same turn, writes each marked lane once, and then each client once: while it writes to
+//! the clients the nodes are at work already.
 //!
 //! What surprises: this is a task of its own and not a part of the lane's. The lane's task is woken by its socket,
 //! in the middle of the sessions that are ready; a write there would be one of two in the same turn (measured:
@@ -14,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::buffer::SLICES;
 use crate::clock;
+use crate::session;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
 use crate::worker::{SharedWorker, Worker};
 
@@ -23,14 +25,21 @@ pub struct Unflushed {
     lanes: Vec<LaneId>,
     /// Commands queued since the last flush.
     commands: usize,
+    /// Whether clients are owed what a lane has read.
+    has_replies: bool,
     waker: Option<Waker>,
 }
 
-/// Writes what sessions queue, for as long as the worker lives.
+/// Writes what sessions queue, and what lanes have for them, for as long as the worker lives.
 pub async fn run(worker: SharedWorker) {
     loop {
         poll_fn(|cx| worker.borrow_mut().unflushed.poll_any(cx)).await;
-        all(&mut worker.borrow_mut());
+        let mut worker = worker.borrow_mut();
+        if worker.unflushed.commands > 0 {
+            all(&mut worker);
+        }
+        worker.unflushed.has_replies = false;
+        session::flush::touched(&mut worker);
     }
 }
 
@@ -106,18 +115,32 @@ impl Unflushed {
 
     /// As [`Self::mark`], for so many commands.
     pub fn mark_many(&mut self, lane: LaneId, is_first: bool, commands: usize) {
-        let is_marked = self.commands > 0;
+        self.ring();
         self.commands += commands;
         if is_first {
             self.lanes.push(lane);
         }
-        if !is_marked && let Some(waker) = &self.waker {
+    }
+
+    /// Clients are owed replies, which can wait until the turn ends.
+    pub fn mark_replies(&mut self) {
+        self.ring();
+        self.has_replies = true;
+    }
+
+    /// Wakes the task if it has nothing to do yet.
+    fn ring(&self) {
+        if let Some(waker) = self.waker.as_ref().filter(|_| !self.is_due()) {
             waker.wake_by_ref();
         }
     }
 
+    fn is_due(&self) -> bool {
+        self.commands > 0 || self.has_replies
+    }
+
     fn poll_any(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.commands > 0 {
+        if self.is_due() {
             return Poll::Ready(());
         }
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
