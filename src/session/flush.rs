@@ -87,3 +87,27 @@ pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
     }
     total
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::rig::Rig;
+
+    #[test]
+    fn what_a_lane_brought_waits_for_the_end_of_the_turn_and_what_is_one_s_own_does_not() {
+        let mut rig = Rig::new();
+        let (ann, bob) = (rig.client(), rig.client());
+        let mark = |rig: &mut Rig, client| {
+            let Worker { sessions, touched, .. } = &mut rig.worker;
+            touched.mark(sessions.get_mut(client).unwrap());
+        };
+        mark(&mut rig, ann);
+        own(&mut rig.worker, ann);
+        assert!(rig.worker.touched.is_empty() && !rig.worker.unflushed.is_due());
+        mark(&mut rig, bob);
+        mark(&mut rig, ann);
+        own(&mut rig.worker, ann);
+        assert!(rig.worker.unflushed.is_due());
+        assert_eq!(rig.worker.touched.take(), [bob, ann]);
+    }
+}

@@ -135,7 +135,9 @@ impl Unflushed {
         }
     }
 
-    fn is_due(&self) -> bool {
+    /// Whether something is to be written.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
         self.commands > 0 || self.has_replies
     }
 
