@@ -231,7 +231,7 @@ fn move_by_half(cluster: &Cluster, tag: &str, slot: u16, from: usize, to: usize)
 
 #[test]
 fn half_moved_slots_are_named_and_the_printed_repairs_bring_every_key_back() {
-    let cluster = Cluster::start(3, 0);
+    let cluster = Cluster::start_unhurried();
     let proxy = Proxy::before(&cluster.url()).ready();
     let (closed, closed_slot) = ("{closed}", slot_of(&cluster, "{closed}"));
     assert_eq!(slot_of(&cluster, TAG), TAG_SLOT);
