@@ -5,24 +5,54 @@
 //! own task writes on when the socket has room.
 //!
 //! What surprises: the lane's task writes to the clients' sockets. Waking fifty session tasks to
-//! write fifty replies would cost fifty turns of the scheduler and keep no promise better.
+//! write fifty replies would cost fifty turns of the scheduler and keep no promise better. Only who
+//! waits for more is written to at the end of the event loop's turn, behind all lanes of that turn:
+//! before a cluster each lane has a part of a pipeline's replies, and would write its own.
 
 use std::io::IoSlice;
 use std::task::{Context, Poll, Waker};
 
-use crate::buffer::SLICES;
+use crate::buffer::{LARGE_BYTES, SLICES};
 use crate::session::state::{Closing, Session, SessionId};
 use crate::stats::labels::ClosedReason;
 use crate::worker::Worker;
 
 /// Writes for every session on the worker's list, and wakes those that can go on.
 pub fn touched(worker: &mut Worker) {
+    each(worker, |_| false);
+}
+
+/// As [`touched`], but those who wait for more replies have their turn with [`put_off`], which
+/// follows in the same turn of the event loop.
+pub fn answered(worker: &mut Worker) {
+    each(worker, |session| {
+        // Much is written at once: it would pile up here.
+        session.replies.pending() > 0 && session.out.unsent() < PUT_OFF_BYTES_MAX
+    });
+    if worker.touched.has_later() {
+        worker.unflushed.expect_clients();
+    }
+}
+
+/// Writes for those who were put off.
+pub fn put_off(worker: &mut Worker) {
+    if worker.touched.has_later() {
+        worker.touched.call_in();
+        touched(worker);
+    }
+}
+
+/// Writes for every session on the worker's list but those that `waits` names, which stay marked.
+fn each(worker: &mut Worker, waits: impl Fn(&Session) -> bool) {
     if worker.touched.is_empty() {
         return;
     }
     let list = worker.touched.take();
     for &id in &list {
-        one(worker, id);
+        match worker.sessions.get(id) {
+            Some(session) if waits(session) => worker.touched.put_off(id),
+            _ => one(worker, id),
+        }
     }
     worker.touched.reuse(list);
 }
@@ -77,3 +107,6 @@ pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
     }
     total
 }
+
+/// What may be put off for one session.
+const PUT_OFF_BYTES_MAX: usize = LARGE_BYTES;
