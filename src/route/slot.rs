@@ -4,9 +4,8 @@
 //! distribution model" and "Hash tags".
 //!
 //! What surprises: an empty tag (`{}x`) is no tag, and only the *first* brace counts: `{{a}}`
-//! hashes `{a`.
-
-use crc16::{State, XMODEM};
+//! hashes `{a`. The sum is our own, eight bytes at a time: in a pipeline of GETs the usual one, where
+//! each byte waits for the byte before it, was the costliest step of the way there (decision 0025).
 
 /// Slots of a cluster.
 pub const SLOTS: u16 = 16_384;
@@ -14,7 +13,66 @@ pub const SLOTS: u16 = 16_384;
 /// The slot of `key`, from 0 to 16,383.
 #[must_use]
 pub fn slot(key: &[u8]) -> u16 {
-    State::<XMODEM>::calculate(hash_tag(key)) % SLOTS
+    crc16(hash_tag(key)) % SLOTS
+}
+
+/// CRC16 of the variant XMODEM.
+fn crc16(bytes: &[u8]) -> u16 {
+    let (blocks, rest) = bytes.as_chunks();
+    let mut sum = 0_u16;
+    for &[a, b, c, d, e, f, g, h] in blocks {
+        let [high, low] = sum.to_be_bytes();
+        // Eight looks into tables that do not wait for each other.
+        sum = behind(7, a ^ high)
+            ^ behind(6, b ^ low)
+            ^ behind(5, c)
+            ^ behind(4, d)
+            ^ behind(3, e)
+            ^ behind(2, f)
+            ^ behind(1, g)
+            ^ behind(0, h);
+    }
+    for &byte in rest {
+        let [high, low] = sum.to_be_bytes();
+        sum = behind(0, byte ^ high) ^ u16::from(low) << 8;
+    }
+    sum
+}
+
+/// What a byte adds to the sum with so many others behind it.
+#[inline]
+fn behind(others: usize, byte: u8) -> u16 {
+    TABLES[others][usize::from(byte)]
+}
+
+/// [`behind`] for every byte, with none to seven others.
+static TABLES: [[u16; 256]; 8] = tables();
+
+const fn tables() -> [[u16; 256]; 8] {
+    let mut tables = [[0; 256]; 8];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut sum = (byte as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            sum = if sum & 0x8000 == 0 { sum << 1 } else { sum << 1 ^ POLYNOMIAL };
+            bit += 1;
+        }
+        tables[0][byte] = sum;
+        byte += 1;
+    }
+    let mut others = 1;
+    while others < 8 {
+        byte = 0;
+        while byte < 256 {
+            // One more zero behind it.
+            let sum = tables[others - 1][byte];
+            tables[others][byte] = sum << 8 ^ tables[0][(sum >> 8) as usize];
+            byte += 1;
+        }
+        others += 1;
+    }
+    tables
 }
 
 /// The part of the key that is hashed.
@@ -29,9 +87,14 @@ fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
+/// x¹⁶ + x¹² + x⁵ + 1.
+const POLYNOMIAL: u16 = 0x1021;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::crc16::{State, XMODEM};
+    use proptest::prelude::*;
 
     #[test]
     fn keys_fall_into_the_slots_of_redis() {
@@ -54,6 +117,12 @@ mod tests {
         ];
         for (key, want) in table {
             assert_eq!(hash_tag(key), want);
+        }
+    }
+    proptest! {
+        #[test]
+        fn the_sum_is_that_of_others(bytes in prop::collection::vec(any::<u8>(), 0..70)) {
+            prop_assert_eq!(crc16(&bytes), State::<XMODEM>::calculate(&bytes));
         }
     }
 }
