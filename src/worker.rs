@@ -34,6 +34,7 @@ use crate::route::split::Split;
 use crate::scripts::Scripts;
 use crate::scripts::libraries::Libraries;
 use crate::session::assembly::Permits;
+use crate::session::gather::Rooms;
 use crate::session::local::cluster::Names;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
@@ -73,6 +74,8 @@ pub struct Worker {
     pub keys: Vec<KeyPosition>,
     /// Room for its parts, if it is cut.
     pub split: Split,
+    /// Memory for what comes of them.
+    pub rooms: Rooms,
     /// Whether nodes can be reached, and when to try again.
     pub reaches: Reaches,
     /// Lanes whose tasks are still to be started.
@@ -349,6 +352,7 @@ impl Worker {
             assemblies: Permits::default(),
             keys: Vec::new(),
             split: Split::default(),
+            rooms: Rooms::default(),
             reaches: Reaches::default(),
             to_dial: Vec::new(),
             tasks_wanted: Rc::default(),
