@@ -110,3 +110,58 @@ pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
 
 /// What may be put off for one session.
 const PUT_OFF_BYTES_MAX: usize = LARGE_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::rig::Rig;
+
+    /// What the client is owed, and whether the kernel was offered it.
+    fn owed(rig: &Rig, client: SessionId) -> (usize, bool) {
+        let session = rig.worker.sessions.get(client).unwrap();
+        (session.out.unsent(), session.write_blocked)
+    }
+
+    #[test]
+    fn who_waits_for_another_lane_is_written_to_behind_it() {
+        let mut rig = Rig::before_cluster(3);
+        let [ann, bob] = [rig.client(), rig.client()];
+        // `b` lies with the first node, `a` with the last.
+        rig.say(ann, b"GET b\r\nGET a\r\n");
+        rig.say(bob, b"GET b\r\n");
+        rig.focus_on_node(0).hand_over_all();
+        rig.answer(b"$1\r\nx\r\n$1\r\ny\r\n").unwrap();
+        answered(&mut rig.worker);
+        assert_eq!((owed(&rig, ann), owed(&rig, bob)), ((7, false), (7, true)));
+        rig.focus_on_node(2).hand_over_all();
+        rig.answer(b"$1\r\nz\r\n").unwrap();
+        answered(&mut rig.worker);
+        put_off(&mut rig.worker);
+        assert_eq!(owed(&rig, ann), (14, true));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_reply_that_does_not_come() {
+        let mut rig = Rig::before_cluster(3);
+        let ann = rig.client();
+        rig.say(ann, b"GET b\r\nGET a\r\n");
+        rig.focus_on_node(0).hand_over_all();
+        rig.answer(b"$1\r\nx\r\n").unwrap();
+        answered(&mut rig.worker);
+        put_off(&mut rig.worker);
+        assert_eq!(owed(&rig, ann), (7, true));
+        assert!(!rig.worker.touched.has_later());
+    }
+
+    #[test]
+    fn what_is_much_is_written_at_once() {
+        let mut rig = Rig::before_cluster(3);
+        let ann = rig.client();
+        rig.say(ann, b"GET b\r\nGET a\r\n");
+        rig.focus_on_node(0).hand_over_all();
+        let value = "x".repeat(PUT_OFF_BYTES_MAX);
+        rig.answer(format!("${}\r\n{value}\r\n", value.len()).as_bytes()).unwrap();
+        answered(&mut rig.worker);
+        assert!(owed(&rig, ann).1);
+    }
+}

@@ -410,6 +410,39 @@ mod tests {
         assert_eq!((rig.sent(), rig.replies.held()), (b"a1a2-no".to_vec(), 0));
     }
 
+    #[test]
+    fn who_always_has_something_in_flight_holds_no_more_than_what_is_held() {
+        let mut rig = Rig::new(2);
+        let reply = |slot: u64| format!("{slot},").repeat(8);
+        rig.complete(1, reply(1).as_bytes());
+        for head in (0..1_000).step_by(2) {
+            rig.replies.open();
+            rig.replies.open();
+            // One overtakes those that go now, so that never all are there.
+            rig.complete(head + 3, reply(head + 3).as_bytes());
+            rig.complete(head, reply(head).as_bytes());
+            let kept = rig.replies.small.len();
+            assert!(kept < 2 * SMALL_KEPT_BYTES, "{kept} at {head}");
+            assert_eq!(rig.replies.held(), reply(head + 3).len());
+        }
+        let want: String = (0..1_000).map(reply).collect();
+        assert_eq!(rig.sent(), want.into_bytes());
+    }
+
+    #[test]
+    fn small_and_large_replies_overtake_others_alike() {
+        let mut rig = Rig::new(4);
+        let large = vec![b'x'; SMALL_BYTES_MAX + 1];
+        rig.complete(3, b"d");
+        rig.complete(2, &large);
+        rig.complete(1, b"b");
+        assert_eq!(rig.replies.held(), large.len() + 2);
+        rig.complete(0, b"a");
+        assert_eq!(rig.sent(), [b"ab", &large[..], b"d"].concat());
+        rig.replies.shrink();
+        assert_eq!((rig.replies.held(), rig.replies.small.capacity()), (0, 0));
+    }
+
     proptest! {
         #[test]
         fn any_order_of_completion_gives_the_order_of_the_commands(
