@@ -4,8 +4,12 @@
 //! distribution model" and "Hash tags".
 //!
 //! What surprises: an empty tag (`{}x`) is no tag, and only the *first* brace counts: `{{a}}`
-//! hashes `{a`. The sum is our own, eight bytes at a time: in a pipeline of GETs the usual one, where
-//! each byte waits for the byte before it, was the costliest step of the way there (decision 0025).
+//! hashes `{a`. And the sum is the crate's for single bytes alone: in a pipeline of GETs its way, where each
+//! byte waits for the byte before it, was the costliest step between a client and its node.
+
+use std::sync::LazyLock;
+
+use crc16::{State, XMODEM};
 
 /// Slots of a cluster.
 pub const SLOTS: u16 = 16_384;
@@ -18,11 +22,13 @@ pub fn slot(key: &[u8]) -> u16 {
 
 /// CRC16 of the variant XMODEM.
 fn crc16(bytes: &[u8]) -> u16 {
-    let (blocks, rest) = bytes.as_chunks();
+    let tables: &Tables = &TABLES;
+    let behind = |others: usize, byte: u8| tables[others][usize::from(byte)];
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
     let mut sum = 0_u16;
     for &[a, b, c, d, e, f, g, h] in blocks {
         let [high, low] = sum.to_be_bytes();
-        // Eight looks into tables that do not wait for each other.
+        // Eight looks that do not wait for each other.
         sum = behind(7, a ^ high)
             ^ behind(6, b ^ low)
             ^ behind(5, c)
@@ -34,46 +40,21 @@ fn crc16(bytes: &[u8]) -> u16 {
     }
     for &byte in rest {
         let [high, low] = sum.to_be_bytes();
-        sum = behind(0, byte ^ high) ^ u16::from(low) << 8;
+        sum = behind(0, byte ^ high) ^ (u16::from(low) << 8);
     }
     sum
 }
 
-/// What a byte adds to the sum with so many others behind it.
-#[inline]
-fn behind(others: usize, byte: u8) -> u16 {
-    TABLES[others][usize::from(byte)]
-}
-
-/// [`behind`] for every byte, with none to seven others.
-static TABLES: [[u16; 256]; 8] = tables();
-
-const fn tables() -> [[u16; 256]; 8] {
-    let mut tables = [[0; 256]; 8];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut sum = (byte as u16) << 8;
-        let mut bit = 0;
-        while bit < 8 {
-            sum = if sum & 0x8000 == 0 { sum << 1 } else { sum << 1 ^ POLYNOMIAL };
-            bit += 1;
-        }
-        tables[0][byte] = sum;
-        byte += 1;
-    }
-    let mut others = 1;
-    while others < 8 {
-        byte = 0;
-        while byte < 256 {
-            // One more zero behind it.
-            let sum = tables[others - 1][byte];
-            tables[others][byte] = sum << 8 ^ tables[0][(sum >> 8) as usize];
-            byte += 1;
-        }
-        others += 1;
-    }
-    tables
-}
+/// What each byte adds to a sum with none to seven others behind it.
+static TABLES: LazyLock<Tables> = LazyLock::new(|| {
+    // A sum of sums is the sum of both, so one byte and zeros tell what that byte adds.
+    let add = |others, byte: usize| {
+        let mut block = [0; BLOCK];
+        block[0] = byte as u8;
+        State::<XMODEM>::calculate(block.get(..=others).unwrap_or_default())
+    };
+    std::array::from_fn(|others| std::array::from_fn(|byte| add(others, byte)))
+});
 
 /// The part of the key that is hashed.
 fn hash_tag(key: &[u8]) -> &[u8] {
@@ -87,13 +68,14 @@ fn hash_tag(key: &[u8]) -> &[u8] {
     }
 }
 
-/// x¹⁶ + x¹² + x⁵ + 1.
-const POLYNOMIAL: u16 = 0x1021;
+/// Bytes that are summed at a time.
+const BLOCK: usize = 8;
+/// By the number of bytes behind, and by the byte.
+type Tables = [[u16; 256]; BLOCK];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ::crc16::{State, XMODEM};
     use proptest::prelude::*;
 
     #[test]
