@@ -140,11 +140,9 @@ pub(super) fn send_parts<'a>(
         bytes.clear();
         // A command has at most 16,384 parts, one a slot.
         let first = room.parts.len() as u16;
-        for part in run {
-            let start = bytes.len() as u32;
-            split.write(part, spec, &command, &mut bytes);
-            room.parts.push(Part::new(node.id, part.keys.clone(), start..bytes.len() as u32));
-        }
+        split.write(run, (spec, &command), &mut bytes, |part, request| {
+            room.parts.push(Part::new(node.id, part.keys.clone(), request));
+        });
         let role = Role::Part { place: first, is_bound: false };
         let own = Waiter { role, frames: run.len() as u32, ..whole };
         match way {
