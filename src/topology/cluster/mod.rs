@@ -33,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, sleep};
+use tracing::debug;
 
 use super::Topology;
 use super::facts::Learnt;
@@ -233,6 +234,7 @@ impl Follower {
             }
         };
         control::map_refreshed(trigger, outcome);
+        debug!(?trigger, ?outcome, version = self.map().version, "slot map refreshed");
         // Nothing usable came: whoever wanted it still does. The pace sees to it that this does not
         // become a storm.
         let has_failed = !matches!(outcome, RefreshOutcome::Changed | RefreshOutcome::Same);
@@ -272,9 +274,17 @@ impl Follower {
         };
         if !third.is_empty() && self.pace.may_spend(clock::micros()) {
             answers.extend(self.ask(&third, trigger).await);
+            asked.extend(third);
         }
         answers.iter().for_each(|answer| self.rounds.survey.note(&answer.view, &map));
-        Picture::compose(&answers, &map, &mut self.directory, began)
+        // Who was asked and is silent is as good as away, though its connection still stands.
+        let spoke: HashSet<NodeId> = answers.iter().map(|answer| answer.from).collect();
+        let contacts = &self.contacts;
+        let is_away = |id: NodeId| {
+            let can_tell = contacts.get(&id).is_some_and(Acquaintance::can_tell);
+            !can_tell || (asked.contains(&id) && !spoke.contains(&id))
+        };
+        Picture::compose(&answers, &map, &mut self.directory, began, is_away)
     }
 
     /// So many nodes that could tell something, at random, and none of `besides`.
