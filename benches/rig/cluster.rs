@@ -54,7 +54,7 @@ impl Cluster {
         let mut worker = worker(topology());
         let client = connect(&mut worker);
         let mut cluster = Self { worker, client, lanes: Vec::new() };
-        cluster.feed(&gets(24));
+        cluster.feed(&gets(16));
         cluster.lanes = std::mem::take(&mut cluster.worker.to_dial);
         assert_eq!(cluster.lanes.len(), NODES.len(), "the first commands ask for all lanes");
         for &lane in &cluster.lanes {
@@ -63,7 +63,7 @@ impl Cluster {
         let replies = bulk(64).repeat(64);
         cluster.answer(&replies);
         // The window starts small and doubles; a benchmark measures what comes after.
-        let commands = gets(24);
+        let commands = gets(16);
         for _ in 0..200 {
             cluster.round(&commands, &replies);
         }
