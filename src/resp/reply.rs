@@ -101,6 +101,10 @@ impl ReplyScanner {
     /// [`ReplyError`]; the scanner is useless afterwards, and so is the connection.
     pub fn scan(&mut self, input: &[u8]) -> Result<Progress, ReplyError> {
         if self.depth == 0 {
+            if let Some(consumed) = usual(input) {
+                self.kind = input.first().copied();
+                return Ok(Progress { consumed, complete: true });
+            }
             // Only what the next reply reads is reset: the deeper levels are written before they are read.
             self.open[0] = 1;
             self.depth = 1;

@@ -1,9 +1,8 @@
-//! The end of a turn: one task a worker, which writes to nodes and then to clients.
+//! Writing to nodes: one task a worker, once a turn, for all lanes.
 //!
-//! Owns the moment when queued commands are handed to the kernel, and that of the replies that lanes have read.
-//! Never reads, never settles. Sessions queue commands on lanes and mark them; this task runs behind every session
-//! that was ready in the same turn, writes each marked lane once, and then each client once: while it writes to
-//! the clients the nodes are at work already.
+//! Owns the moment when queued commands are handed to the kernel. Never reads, never settles. Sessions queue
+//! commands on lanes and mark them; this task runs behind every session that was ready in the same turn and
+//! writes each marked lane once.
 //!
 //! What surprises: this is a task of its own and not a part of the lane's. The lane's task is woken by its socket,
 //! in the middle of the sessions that are ready; a write there would be one of two in the same turn (measured:
@@ -15,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::buffer::SLICES;
 use crate::clock;
-use crate::session;
+use crate::session::flush as clients;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
 use crate::worker::{SharedWorker, Worker};
 
@@ -25,27 +24,27 @@ pub struct Unflushed {
     lanes: Vec<LaneId>,
     /// Commands queued since the last flush.
     commands: usize,
-    /// Whether clients are owed what a lane has read.
-    has_replies: bool,
+    /// Whether clients are to be written to as well, behind all lanes of the turn.
+    expects_clients: bool,
     waker: Option<Waker>,
 }
 
-/// Writes what sessions queue, and what lanes have for them, for as long as the worker lives.
+/// Writes what sessions queue, and to the clients that were put off, for as long as the worker lives.
 pub async fn run(worker: SharedWorker) {
     loop {
         poll_fn(|cx| worker.borrow_mut().unflushed.poll_any(cx)).await;
         let mut worker = worker.borrow_mut();
+        worker.now = clock::micros();
         if worker.unflushed.commands > 0 {
             all(&mut worker);
         }
-        worker.unflushed.has_replies = false;
-        session::flush::touched(&mut worker);
+        worker.unflushed.expects_clients = false;
+        clients::put_off(&mut worker);
     }
 }
 
 /// Offers the kernel what is queued on every marked lane.
 fn all(worker: &mut Worker) {
-    worker.now = clock::micros();
     worker.stats.turns.increment();
     let mut lanes = std::mem::take(&mut worker.unflushed.lanes);
     worker.stats.lane_commands.add(worker.unflushed.commands as u64);
@@ -115,34 +114,31 @@ impl Unflushed {
 
     /// As [`Self::mark`], for so many commands.
     pub fn mark_many(&mut self, lane: LaneId, is_first: bool, commands: usize) {
-        self.ring();
+        if self.commands == 0 {
+            self.wake();
+        }
         self.commands += commands;
         if is_first {
             self.lanes.push(lane);
         }
     }
 
-    /// Clients are owed replies, which can wait until the turn ends.
-    pub fn mark_replies(&mut self) {
-        self.ring();
-        self.has_replies = true;
+    /// Clients wait for the end of this turn.
+    pub fn expect_clients(&mut self) {
+        if !self.expects_clients {
+            self.expects_clients = true;
+            self.wake();
+        }
     }
 
-    /// Wakes the task if it has nothing to do yet.
-    fn ring(&self) {
-        if let Some(waker) = self.waker.as_ref().filter(|_| !self.is_due()) {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
     }
 
-    /// Whether something is to be written.
-    #[must_use]
-    pub fn is_due(&self) -> bool {
-        self.commands > 0 || self.has_replies
-    }
-
     fn poll_any(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.is_due() {
+        if self.commands > 0 || self.expects_clients {
             return Poll::Ready(());
         }
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

@@ -31,7 +31,7 @@ use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
 use crate::upstream::pinned::wake_next;
 use crate::upstream::{flush as lane_flush, loss, pool, receive};
-use crate::worker::{SCRATCH_BYTES, SharedWorker, Worker};
+use crate::worker::{SharedWorker, Worker};
 
 /// Why a lane's connection ended.
 #[derive(Debug)]
@@ -273,9 +273,7 @@ fn poll_lane(
     let is_over = lane.retired && lane.is_idle();
     worker.lanes.restore(id, lane);
     departure::due(&mut worker);
-    if !worker.touched.is_empty() {
-        worker.unflushed.mark_replies();
-    }
+    flush::answered(&mut worker);
     match result {
         Err(end) => Poll::Ready(end),
         Ok(()) if is_over => Poll::Ready(End::Retired),
@@ -311,38 +309,37 @@ fn turn(
         if is_paused(worker, lane) {
             return Ok(());
         }
-        match receive_once(worker, lane, read, cx)? {
-            0 => return Ok(()),
-            // There is more to read: a long reply must not pile up here.
-            SCRATCH_BYTES.. => flush::touched(worker),
-            _ => {}
+        if !receive_once(worker, lane, read, cx)? {
+            return Ok(());
         }
+        // Replies go out as they come: a long one must not pile up here.
+        flush::answered(worker);
         check_giant(worker, lane);
     }
     cx.waker().wake_by_ref();
     Ok(())
 }
 
-/// One read, settled. Returns how much was read; 0: there is nothing more at the moment.
+/// One read, settled. Returns whether there may be more.
 fn receive_once(
     worker: &mut Worker,
     lane: &mut Lane,
     read: &mut ReadHalf,
     cx: &mut Context<'_>,
-) -> Result<usize, End> {
+) -> Result<bool, End> {
     if lane.streaming && lane.scanner.bulk_left() >= GIANT_READ_BYTES as u64 {
         return receive_giant(worker, lane, read, cx);
     }
     let mut scratch = std::mem::take(&mut worker.scratch);
     let result = read.poll_read(cx, &mut scratch);
     let outcome = match result {
-        Poll::Pending => Ok(0),
+        Poll::Pending => Ok(false),
         Poll::Ready(Err(error)) => Err(End::io(&error)),
         Poll::Ready(Ok(0)) => Err(End::closed()),
         Poll::Ready(Ok(count)) => {
             worker.now = crate::clock::micros();
             let bytes = scratch.get(..count).unwrap_or_default();
-            receive::receive(worker, lane, bytes, None).map(|()| count).map_err(End::from)
+            receive::receive(worker, lane, bytes, None).map(|()| true).map_err(End::from)
         }
     };
     worker.scratch = scratch;
@@ -355,17 +352,17 @@ fn receive_giant(
     lane: &mut Lane,
     read: &mut ReadHalf,
     cx: &mut Context<'_>,
-) -> Result<usize, End> {
+) -> Result<bool, End> {
     let mut buffer = BytesMut::zeroed(GIANT_READ_BYTES);
     match read.poll_read(cx, &mut buffer) {
-        Poll::Pending => Ok(0),
+        Poll::Pending => Ok(false),
         Poll::Ready(Err(error)) => Err(End::io(&error)),
         Poll::Ready(Ok(0)) => Err(End::closed()),
         Poll::Ready(Ok(count)) => {
             worker.now = crate::clock::micros();
             buffer.truncate(count);
             let bytes: Bytes = buffer.freeze();
-            receive::receive(worker, lane, &bytes, Some(&bytes)).map(|()| count).map_err(End::from)
+            receive::receive(worker, lane, &bytes, Some(&bytes)).map(|()| true).map_err(End::from)
         }
     }
 }
@@ -436,7 +433,7 @@ pub(crate) fn panicked(worker: &mut Worker, lane: &mut Lane) -> End {
     worker.stats.panics.increment();
     worker.capture = None;
     if worker.scratch.is_empty() {
-        worker.scratch = vec![0; SCRATCH_BYTES];
+        worker.scratch = vec![0; crate::worker::SCRATCH_BYTES];
     }
     if let Some(session) = lane.settling.take().and_then(|id| worker.sessions.get_mut(id)) {
         session.close(Closing::Now(ClosedReason::Panic));
