@@ -20,6 +20,7 @@ mod publish;
 mod rounds;
 pub mod shards;
 mod standing;
+mod succession;
 pub mod survey;
 pub mod verify;
 pub mod view;
@@ -86,6 +87,8 @@ struct Follower {
     learnt_of: Option<NodeId>,
     /// The node that is being asked for its facts.
     learning: Option<(Arc<Node>, oneshot::Receiver<Learnt>)>,
+    /// Who says that it has taken over from a lost primary: it is asked first.
+    heir: Option<NodeId>,
     /// When all nodes were asked last, because some did not know the others.
     assembled_at: Micros,
     rounds: Rounds,
@@ -127,6 +130,7 @@ impl Follower {
             glance: interval(GLANCE),
             learnt_of: topology.facts.is_some().then_some(topology.node.id),
             learning: None,
+            heir: None,
             assembled_at: 0,
             rounds: Rounds::default(),
             shared,
@@ -159,7 +163,7 @@ impl Follower {
                 self.go_round().await;
             }
             _ = self.glance.tick(), if self.is_anxious() => {
-                self.expect_successors();
+                self.expect_successors().await;
                 self.glance().await;
             }
             // Without a node that could be asked there is no point in being due.
@@ -253,7 +257,8 @@ impl Follower {
         trigger: RefreshTrigger,
         at_once: usize,
     ) -> Result<Picture, Unusable> {
-        let mut asked = self.pick(&[], at_once);
+        let heir = self.heir.take().filter(|id| self.contacts.contains_key(id));
+        let mut asked = heir.map_or_else(|| self.pick(&[], at_once), |heir| vec![heir]);
         let mut answers = self.ask(&asked, trigger).await;
         let map = self.map();
         // One node that was reset and left alone must not make us ask everybody each time.
