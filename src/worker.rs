@@ -192,8 +192,11 @@ pub struct Shared {
 pub struct Touched {
     /// To be looked at by the end of the task's turn.
     now: Vec<SessionId>,
-    /// Put off to the end of the event loop's turn: other lanes may have more for them.
-    later: Vec<SessionId>,
+    /// Put off to the end of this turn of the event loop: other lanes may have more for them. They
+    /// stay marked.
+    pub later: Vec<SessionId>,
+    /// Put off once more, to the end of the next turn.
+    pub due: Vec<SessionId>,
 }
 
 /// How other threads reach a worker.
@@ -293,26 +296,10 @@ impl Touched {
         }
     }
 
-    /// Puts a session off, which was on the list that was taken and stays marked.
-    pub fn put_off(&mut self, session: SessionId) {
-        self.later.push(session);
-    }
-
-    /// Those that were put off are on the list again.
-    pub fn call_in(&mut self) {
-        self.now.append(&mut self.later);
-    }
-
     /// Whether nobody is on it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.now.is_empty()
-    }
-
-    /// Whether somebody was put off.
-    #[must_use]
-    pub fn has_later(&self) -> bool {
-        !self.later.is_empty()
     }
 }
 

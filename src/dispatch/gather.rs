@@ -412,26 +412,26 @@ pub fn held_max(worker: &Worker) -> usize {
 
 /// One of the replies to a lane's first waiter, which waits for those of several parts.
 pub fn one_of_many(worker: &mut Worker, lane: &mut Lane, bytes: &[u8], kind: u8) {
-    let Some(first) = lane.waiters.front().copied() else {
+    let Some(first) = lane.waiters.front() else {
         return;
     };
-    let index = lane.block.0;
-    let own = first.one(index);
+    let (start, own) = (first.start(), first.one(lane.block.0));
     lane.block.0 += 1;
     lane.settling = Some(own.session);
-    let is_redirect = kind == b'-' && leave(worker, lane, &first, own, bytes);
+    let is_redirect = kind == b'-' && leave(worker, lane, start, own, bytes);
     if !is_redirect {
-        let earlier = std::mem::take(&mut lane.streamed);
-        super::settle(worker, &own, Settled::Reply { bytes, kind, earlier });
+        // What went out among others is no detour and has no other role.
+        settled(worker, &own, &Settled::Reply { bytes, kind, earlier: lane.streamed });
     }
     lane.streaming = false;
     lane.streamed = 0;
     lane.settling = None;
 }
 
-/// The part that a node redirects goes on by itself. Returns whether it does.
+/// The part that a node redirects goes on by itself; `first` is where the bytes of all parts begin. Returns whether it
+/// does.
 #[cold]
-fn leave(worker: &mut Worker, lane: &Lane, first: &Waiter, own: Waiter, reply: &[u8]) -> bool {
+fn leave(worker: &mut Worker, lane: &Lane, first: u64, own: Waiter, reply: &[u8]) -> bool {
     let Role::Part { place, is_bound: false } = own.role else {
         return false;
     };
@@ -445,8 +445,7 @@ fn leave(worker: &mut Worker, lane: &Lane, first: &Waiter, own: Waiter, reply: &
     }) else {
         return false;
     };
-    let start = first.start() + u64::from(request.start);
-    let end = first.start() + u64::from(request.end);
+    let (start, end) = (first + u64::from(request.start), first + u64::from(request.end));
     let Some(frame) = lane.send.piece(start, end).map(detour::owned) else {
         return false;
     };

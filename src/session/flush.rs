@@ -6,8 +6,9 @@
 //!
 //! What surprises: the lane's task writes to the clients' sockets. Waking fifty session tasks to
 //! write fifty replies would cost fifty turns of the scheduler and keep no promise better. Only who
-//! waits for more is written to at the end of the event loop's turn, behind all lanes of that turn:
-//! before a cluster each lane has a part of a pipeline's replies, and would write its own.
+//! waits for more replies is written to behind all lanes that are readable in this turn of the event
+//! loop and the next one: before a cluster each lane has a part of a pipeline's replies, and would
+//! write its own.
 
 use std::io::IoSlice;
 use std::task::{Context, Poll, Waker};
@@ -19,42 +20,59 @@ use crate::worker::Worker;
 
 /// Writes for every session on the worker's list, and wakes those that can go on.
 pub fn touched(worker: &mut Worker) {
-    each(worker, |_| false);
-}
-
-/// As [`touched`], but those who wait for more replies have their turn with [`put_off`], which
-/// follows in the same turn of the event loop.
-pub fn answered(worker: &mut Worker) {
-    each(worker, |session| {
-        // Much is written at once: it would pile up here.
-        session.replies.pending() > 0 && session.out.unsent() < PUT_OFF_BYTES_MAX
-    });
-    if worker.touched.has_later() {
-        worker.unflushed.expect_clients();
-    }
-}
-
-/// Writes for those who were put off.
-pub fn put_off(worker: &mut Worker) {
-    if worker.touched.has_later() {
-        worker.touched.call_in();
-        touched(worker);
-    }
-}
-
-/// Writes for every session on the worker's list but those that `waits` names, which stay marked.
-fn each(worker: &mut Worker, waits: impl Fn(&Session) -> bool) {
     if worker.touched.is_empty() {
         return;
     }
     let list = worker.touched.take();
     for &id in &list {
-        match worker.sessions.get(id) {
-            Some(session) if waits(session) => worker.touched.put_off(id),
-            _ => one(worker, id),
+        one(worker, id);
+    }
+    worker.touched.reuse(list);
+}
+
+/// As [`touched`], but those who wait for more replies have their turn with [`put_off`].
+pub fn answered(worker: &mut Worker) {
+    if worker.touched.is_empty() {
+        return;
+    }
+    let list = worker.touched.take();
+    for &id in &list {
+        if waits(worker, id) {
+            worker.touched.later.push(id);
+        } else {
+            one(worker, id);
         }
     }
     worker.touched.reuse(list);
+    if !worker.touched.later.is_empty() {
+        worker.unflushed.expect_clients();
+    }
+}
+
+/// Writes for those who were put off, at the end of a turn of the event loop. Who still waits for
+/// more has until the end of the next one, which takes what is readable by now and does not wait.
+/// Returns whether there are such.
+pub fn put_off(worker: &mut Worker) -> bool {
+    let mut due = std::mem::take(&mut worker.touched.due);
+    due.drain(..).for_each(|id| one(worker, id));
+    let mut later = std::mem::take(&mut worker.touched.later);
+    for id in later.drain(..) {
+        if waits(worker, id) {
+            due.push(id);
+        } else {
+            one(worker, id);
+        }
+    }
+    worker.touched.later = later;
+    worker.touched.due = due;
+    !worker.touched.due.is_empty()
+}
+
+/// Whether more may come for a session soon. Much is written at once: it would pile up here.
+fn waits(worker: &Worker, id: SessionId) -> bool {
+    worker.sessions.get(id).is_some_and(|session| {
+        session.replies.pending() > 0 && session.out.unsent() < PUT_OFF_BYTES_MAX
+    })
 }
 
 /// Writes what one session is owed.
@@ -133,10 +151,11 @@ mod tests {
         rig.answer(b"$1\r\nx\r\n$1\r\ny\r\n").unwrap();
         answered(&mut rig.worker);
         assert_eq!((owed(&rig, ann), owed(&rig, bob)), ((7, false), (7, true)));
+        assert!(put_off(&mut rig.worker) && !owed(&rig, ann).1);
         rig.focus_on_node(2).hand_over_all();
         rig.answer(b"$1\r\nz\r\n").unwrap();
         answered(&mut rig.worker);
-        put_off(&mut rig.worker);
+        assert!(!put_off(&mut rig.worker));
         assert_eq!(owed(&rig, ann), (14, true));
     }
 
@@ -148,9 +167,22 @@ mod tests {
         rig.focus_on_node(0).hand_over_all();
         rig.answer(b"$1\r\nx\r\n").unwrap();
         answered(&mut rig.worker);
-        put_off(&mut rig.worker);
+        assert!(put_off(&mut rig.worker) && !put_off(&mut rig.worker));
         assert_eq!(owed(&rig, ann), (7, true));
-        assert!(!rig.worker.touched.has_later());
+    }
+
+    #[test]
+    fn whose_replies_are_all_there_waits_for_no_other_turn() {
+        let mut rig = Rig::before_cluster(3);
+        let ann = rig.client();
+        rig.say(ann, b"GET b\r\nGET a\r\n");
+        for node in [0, 2] {
+            rig.focus_on_node(node).hand_over_all();
+            rig.answer(b"$1\r\nx\r\n").unwrap();
+            answered(&mut rig.worker);
+        }
+        assert!(!owed(&rig, ann).1 && !put_off(&mut rig.worker));
+        assert_eq!(owed(&rig, ann), (14, true));
     }
 
     #[test]

@@ -120,16 +120,23 @@ impl Replies {
             out.append(pool, reply);
             self.advance(out, pool);
         } else if self.is_waiting(slot) {
-            let filled = match std::mem::take(self.slot_mut(slot)) {
-                Slot::Partial(mut bytes) => {
-                    bytes.extend_from_slice(reply);
-                    Slot::Whole(bytes)
-                }
-                _ => self.keep(reply),
-            };
-            self.held += reply.len();
-            *self.slot_mut(slot) = filled;
+            self.overtake(slot, reply);
         }
+    }
+
+    /// Keeps a reply that is not due yet.
+    // Never: what comes in its turn would save the registers of this.
+    #[inline(never)]
+    fn overtake(&mut self, slot: Sequence, reply: &[u8]) {
+        let filled = match std::mem::take(self.slot_mut(slot)) {
+            Slot::Partial(mut bytes) => {
+                bytes.extend_from_slice(reply);
+                Slot::Whole(bytes)
+            }
+            _ => self.keep(reply),
+        };
+        self.held += reply.len();
+        *self.slot_mut(slot) = filled;
     }
 
     /// A copy of a whole reply.

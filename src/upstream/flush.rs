@@ -33,14 +33,21 @@ pub struct Unflushed {
 pub async fn run(worker: SharedWorker) {
     loop {
         poll_fn(|cx| worker.borrow_mut().unflushed.poll_any(cx)).await;
-        let mut worker = worker.borrow_mut();
-        worker.now = clock::micros();
-        if worker.unflushed.commands > 0 {
-            all(&mut worker);
+        while end_turn(&mut worker.borrow_mut()) {
+            // Sockets are looked at once more, whoever has become ready has a turn, then it goes on.
+            tokio::task::yield_now().await;
         }
-        worker.unflushed.expects_clients = false;
-        clients::put_off(&mut worker);
     }
+}
+
+/// Returns whether there are clients whose turn is the end of the next turn.
+fn end_turn(worker: &mut Worker) -> bool {
+    worker.now = clock::micros();
+    if worker.unflushed.commands > 0 {
+        all(worker);
+    }
+    worker.unflushed.expects_clients = false;
+    clients::put_off(worker)
 }
 
 /// Offers the kernel what is queued on every marked lane.
