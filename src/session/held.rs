@@ -58,7 +58,8 @@ pub fn home(
     };
     match &*spec.name {
         "multi" => return Err(begin(worker, session, spec)),
-        "wait" | "waitaof" | "monitor" | "subscribe" | "client|tracking" | "client|caching" => {
+        "wait" | "waitaof" | "monitor" | "subscribe" | "client|tracking" | "client|caching"
+        | "sync" | "psync" | "replconf" => {
             let refusal = Refusal::NotServed { command: spec.name.to_string(), why: ONE_NODE };
             return Err(dispatch::refuse(worker, session, spec, &refusal));
         }
