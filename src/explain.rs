@@ -457,7 +457,9 @@ mod tests {
 
     #[test]
     fn what_keeps_state_or_waits_has_a_connection_of_its_own() {
-        for words in [&["multi"][..], &["blpop", "k", "0"], &["client", "tracking", "on"]] {
+        for words in
+            [&["multi"][..], &["blpop", "k", "0"], &["sync"], &["client", "tracking", "on"]]
+        {
             let (is_served, text) = explained(words);
             assert!(is_served && text.contains("on a connection of its client's own"), "{text}");
         }
@@ -465,10 +467,8 @@ mod tests {
 
     #[test]
     fn what_is_not_served_says_why() {
-        for words in [&["sync"][..], &["psync", "?", "-1"]] {
-            let (is_served, text) = explained(words);
-            assert!(!is_served && text.contains("is not served: "), "{text}");
-        }
+        let (is_served, text) = explained(&["script", "debug", "yes"]);
+        assert!(!is_served && text.contains("is not served: "), "{text}");
         assert!(!explained(&["nosuch"]).0);
         assert!(!explained(&["get"]).0);
     }

@@ -163,7 +163,7 @@ fn begin(
             return done;
         }
     };
-    if session.in_flight > 0 || !may_stream(worker, session, lane, &pending) {
+    if session.in_flight > 0 || !replication::may_begin(worker, session, lane, &pending) {
         return Dispatched::Wait;
     }
     let is_watch = matches!(pending, Pending::Watch);
@@ -213,18 +213,6 @@ fn plan(
         _ if spec.blocks(&command) => (Pending::Blocking, Need::Lasting),
         _ => (confirm::plan(topology, spec, frame), Need::Brief),
     })
-}
-
-/// Whether nothing else is due on the connection of a stream: of its bytes no reply could be told.
-fn may_stream(worker: &Worker, session: &mut Session, lane: LaneId, pending: &Pending) -> bool {
-    if *pending != Pending::Stream || worker.lanes.get(lane).is_none_or(Lane::is_idle) {
-        return true;
-    }
-    // It is kept meanwhile; what is due (its name) wakes the session.
-    if let Some(pin) = &mut session.pin {
-        pin.introduces = true;
-    }
-    false
 }
 
 /// Sends a command that is a barrier.

@@ -9,16 +9,19 @@
 //! one, so a slow reader stops the reading of its own lane as it does in the middle of a giant
 //! reply, and no deadline, no PING and no later command can come between.
 
+use std::sync::atomic::Ordering;
+
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{CommandId, Spec, builtin_id};
 use crate::dispatch::{self, Dispatched};
 use crate::refusal::Refusal;
 use crate::resp::write;
+use crate::session::pin::Pending;
 use crate::session::state::{Closing, Session};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
-use crate::upstream::lane::{Lane, Role, Waiter};
+use crate::upstream::lane::{Lane, LaneId, Role, Waiter};
 use crate::upstream::pool;
 use crate::upstream::receive::Anomaly;
 use crate::worker::Worker;
@@ -58,6 +61,20 @@ pub fn refuse_queueing(worker: &mut Worker, session: &mut Session, spec: &Spec) 
     dispatch::refuse_with(worker, session, Some(spec), |line| {
         write::error(line, "ERR Command not allowed inside a transaction");
     })
+}
+
+/// Whether nothing else is due on the connection of a stream: among its bytes no reply could be
+/// told.
+#[must_use]
+pub fn may_begin(worker: &Worker, session: &mut Session, lane: LaneId, pending: &Pending) -> bool {
+    if *pending != Pending::Stream || worker.lanes.get(lane).is_none_or(Lane::is_idle) {
+        return true;
+    }
+    // It is kept meanwhile; what is due (its name) wakes the session.
+    if let Some(pin) = &mut session.pin {
+        pin.introduces = true;
+    }
+    false
 }
 
 /// A command of a session that may not be dispatched: it waits, or it is part of the stream.
@@ -143,7 +160,7 @@ pub fn flow(worker: &mut Worker, lane: &mut Lane, input: &[u8]) -> Result<(), An
 fn begin(worker: &mut Worker, waiter: &Waiter) {
     worker.stats.command(waiter.command.stats_index(), Outcome::Ok).increment();
     if let Some(session) = worker.sessions.get_mut(waiter.session) {
-        session.client.is_replica.store(true, std::sync::atomic::Ordering::Relaxed);
+        session.client.is_replica.store(true, Ordering::Relaxed);
         if let Some(pin) = &mut session.pin {
             pin.pending = None;
             pin.is_dirty = true;

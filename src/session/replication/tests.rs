@@ -220,3 +220,57 @@ fn inside_a_transaction_it_is_refused_in_the_words_of_redis() {
         assert_eq!(rig.queued(), b"*1\r\n$7\r\nDISCARD\r\n");
     }
 }
+
+#[test]
+fn a_cluster_has_no_single_stream_and_says_where_to_go() {
+    for said in [ASK, CAPA, b"*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n"] {
+        let mut rig = Rig::before_cluster(2);
+        let ann = rig.client();
+        rig.say(ann, said);
+        let told = String::from_utf8(rig.take(ann)).unwrap();
+        assert!(told.starts_with("-ERR breakwater: '"), "{told}");
+        assert!(told.ends_with("connect to the node itself\r\n"), "{told}");
+    }
+}
+
+#[test]
+fn a_reader_that_takes_its_time_is_not_closed_for_it() {
+    let mut rig = Rig::new();
+    let (ann, bob) = (reader(&mut rig), rig.client());
+    rig.answer(b"unread").unwrap();
+    rig.worker.now = 3600 * crate::clock::SECOND;
+    for client in [ann, bob] {
+        let Worker { sessions, pool, .. } = &mut rig.worker;
+        let session = sessions.get_mut(client).unwrap();
+        session.out.append(pool, b"unread");
+        session.stalled_since = Some(0);
+    }
+    crate::server::tick::look_at_sessions(&mut rig.worker);
+    assert_eq!(rig.closing(ann), None);
+    assert_eq!(rig.closing(bob), Some(Closing::Now(ClosedReason::Stalled)));
+    assert_eq!(rig.worker.stats.replicas.get(), 1);
+}
+
+#[test]
+fn a_stream_does_not_hold_up_the_end_of_the_process() {
+    let mut rig = Rig::new();
+    let (flowing, waiting) = (reader(&mut rig), asked(&mut rig));
+    crate::server::tick::drain(&mut rig.worker);
+    for client in [flowing, waiting] {
+        assert_eq!(rig.closing(client), Some(Closing::Now(ClosedReason::Drain)));
+    }
+}
+
+#[test]
+fn messages_never_come_between_the_bytes_of_a_stream() {
+    let mut rig = Rig::new();
+    let ann = rig.client();
+    rig.worker.sessions.get_mut(ann).unwrap().protocol = write::Protocol::Resp3;
+    rig.worker.sessions.get_mut(ann).unwrap().subscriptions = Some(Box::default());
+    rig.say(ann, ASK);
+    let told = String::from_utf8(rig.take(ann)).unwrap();
+    assert!(
+        told.starts_with("-ERR breakwater: 'sync' is not served: this client has sub"),
+        "{told}"
+    );
+}
