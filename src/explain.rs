@@ -35,6 +35,7 @@ use crate::resp::write;
 use crate::route::slot::slot;
 use crate::route::split::Split;
 use crate::route::{self, Place};
+use crate::session::held;
 use crate::session::local::cluster;
 use crate::topology::slots::{NodeId, SlotMap};
 use crate::topology::{self, Topology};
@@ -238,7 +239,9 @@ impl Upstream {
             Self::Cluster(present_as, map) => (*present_as, map),
         };
         let mut line = Vec::new();
-        if let Some(refusal) = cluster::refusal(spec).filter(|_| present_as == PresentAs::Cluster) {
+        let pinned = (spec.class == Class::Pinned).then(|| held::refusal(spec)).flatten();
+        let hidden = cluster::refusal(spec).filter(|_| present_as == PresentAs::Cluster);
+        if let Some(refusal) = pinned.or(hidden) {
             refusal.write(&mut line);
             return Err(line);
         }
@@ -431,6 +434,10 @@ mod tests {
             ("cluster countkeysinslot 7", "goes to: the owner of slot 7, "),
             ("cluster slots", "goes to: nowhere"),
             ("cluster meet h 1", "refused: -NOPERM breakwater: 'cluster|meet' changes the cluster"),
+            (
+                "sync",
+                "refused: -ERR breakwater: 'sync' is not served: it is about the connection to",
+            ),
             ("rename foo bar", "refused: -CROSSSLOT Keys in request don't hash to the same slot"),
         ] {
             let url = Some("redis-cluster://h".to_owned());

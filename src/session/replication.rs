@@ -32,6 +32,12 @@ pub fn asks_for_stream(spec: &Spec) -> bool {
     matches!(spec.id, SYNC | PSYNC)
 }
 
+/// Whether the command asks for the stream, or introduces who will.
+#[must_use]
+pub fn is_about_it(spec: &Spec) -> bool {
+    asks_for_stream(spec) || spec.id == REPLCONF
+}
+
 /// Why a command that reads the stream, or introduces a reader, cannot go now.
 #[must_use]
 pub fn objection(session: &Session, spec: &Spec, command: &Command<'_>) -> Option<Refusal> {
