@@ -11,6 +11,8 @@ import unittest
 from pathlib import Path
 
 sys.dont_write_bytecode = True
+# As `__main__` does: servers are started by the same code as those of the load tests.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benches" / "load"))
 
 import source  # noqa: E402
 import stage  # noqa: E402
