@@ -17,6 +17,7 @@ use crate::dispatch::judge::Judged;
 use crate::dispatch::{self, Dispatched, runs};
 use crate::resp::request::{ProtocolError, RequestScanner, Scanned};
 use crate::session::block::{self, Block};
+use crate::session::replication;
 use crate::session::state::{Closing, Partial, Session};
 use crate::stats::labels::ClosedReason;
 use crate::topology::Topology;
@@ -166,6 +167,13 @@ fn feed(
             }
             Ok(Scanned::Nothing { length }) => {
                 scanner.reset();
+                let silence = rest.get(..length).unwrap_or_default();
+                if session.is_replica()
+                    && replication::pass(worker, session, silence) == Dispatched::Wait
+                {
+                    fed.is_stuck = true;
+                    break;
+                }
                 fed.used += length;
                 session.doubtful = session.doubtful.saturating_sub(length);
             }

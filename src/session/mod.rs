@@ -28,6 +28,7 @@ pub mod pubsub;
 pub mod quiet;
 pub mod registry;
 pub mod remaining;
+pub mod replication;
 pub mod replies;
 pub mod state;
 pub mod subscriptions;

@@ -263,7 +263,9 @@ impl Session {
     pub fn admits(&self) -> bool {
         self.closing.is_none()
             && !self.suspended
-            && self.admission.admits(self.replies.pending(), self.owed(), &self.gate.bounds)
+            && (self.admission.admits(self.replies.pending(), self.owed(), &self.gate.bounds)
+                // Its reply never ends, and what it says of its progress must not wait for that.
+                || self.is_replica())
     }
 
     /// How many more commands may be taken, as far as their replies are like the last ones.
@@ -418,7 +420,13 @@ impl Session {
         self.pin.as_ref().is_some_and(|pin| pin.is_barred())
     }
 
-    /// Whether it waits for what other clients do.
+    /// Whether it reads the replication stream.
+    #[must_use]
+    pub fn is_replica(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.is_replica)
+    }
+
+    /// Whether it waits for what other clients do, or hears of it without end.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.pin.as_ref().is_some_and(|pin| pin.is_blocked())

@@ -60,6 +60,7 @@ breakwater_subscription_gaps_total       Times that messages may have been misse
 breakwater_subscriptions_moved_total     Subscriptions that the upstream ended and we renewed.
 breakwater_lanes_retired_total           Lanes closed in order: idle, too old or replaced.
 breakwater_pinned_connections            Upstream connections that belong to one client each.
+breakwater_replication_streams           Clients that read the replication stream of a server.
 breakwater_pinned_waiting                Clients that wait for such a connection.
 breakwater_pinned_opened_total           Connections of one client that became ready to use.
 breakwater_pinned_refused_total          Commands refused after waiting for such a connection.
@@ -330,13 +331,14 @@ fn byte_counters() -> [Series<u64>; 4] {
 }
 
 /// Every gauge that workers hold.
-pub(super) fn gauges() -> [Series<i64>; 9] {
+pub(super) fn gauges() -> [Series<i64>; 10] {
     [
         gauge("breakwater_clients", |it| it.clients.get()),
         gauge("breakwater_lanes", |it| it.lanes.get()),
         gauge("breakwater_subscriber_links", |it| it.subscriber_links.get()),
         gauge("breakwater_subscriptions", |it| it.subscriptions.get()),
         gauge("breakwater_pinned_connections", |it| it.pinned.get()),
+        gauge("breakwater_replication_streams", |it| it.replicas.get()),
         gauge("breakwater_pinned_waiting", |it| it.pinned_waiting.get()),
         gauge("breakwater_commands_in_flight", |it| it.commands_in_flight.get()),
         gauge("breakwater_reply_buffered_bytes", |it| it.reply_buffered_bytes.get()),

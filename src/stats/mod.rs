@@ -48,6 +48,8 @@ pub struct WorkerStats {
     pub turn_sessions: Counter,
     /// Connections of one session each, resting and dialling ones included; set by the tick.
     pub pinned: Gauge,
+    /// Sessions that read the replication stream; set by the tick.
+    pub replicas: Gauge,
     /// Sessions that wait for one; set by the tick.
     pub pinned_waiting: Gauge,
     /// Commands refused because there was none in time.
@@ -241,6 +243,7 @@ impl WorkerStats {
             lanes: Gauge::default(),
             lanes_opened: Counter::default(),
             pinned: Gauge::default(),
+            replicas: Gauge::default(),
             pinned_waiting: Gauge::default(),
             pinned_refused: Counter::default(),
             pinned_opened: Counter::default(),

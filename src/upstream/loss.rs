@@ -21,6 +21,7 @@ use crate::refusal::{Ran, Refusal};
 use crate::resp::reply::ReplyScanner;
 use crate::route;
 use crate::scripts::follow;
+use crate::session::replication;
 use crate::session::state::{Closing, Session, SessionId};
 use crate::stats::labels::{ClosedReason, Outcome, Resent};
 use crate::upstream::dial::{DialError, Node};
@@ -292,9 +293,11 @@ pub fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
 
 /// The connection is given up with commands on it: whoever still waits is told the truth.
 pub fn abandon(worker: &mut Worker, lane: &mut Lane) {
+    // A stream ends with its client, and nobody is to be told.
+    let is_told = !replication::flows(lane);
     let (waiters, sent) = lane.abandon();
     for waiter in waiters {
-        if !is_wanted(worker, &waiter) {
+        if !is_told || !is_wanted(worker, &waiter) {
             worker.stats.tombstones_consumed.increment();
             continue;
         }
@@ -324,6 +327,9 @@ fn apply(
             worker.stats.resent(reason).increment();
             waiter.resent += u8::from(progress != Progress::Unsent);
             return again(worker, lane, old, waiter);
+        }
+        Remedy::CloseClient if waiter.role == Role::Stream => {
+            return replication::ended(worker, &waiter);
         }
         Remedy::CloseClient => {
             if let Some(session) = worker.sessions.get_mut(waiter.session) {

@@ -14,7 +14,7 @@ use crate::dispatch::{self, Settled, bound, detour, gather};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
-use crate::session::held;
+use crate::session::{held, replication};
 use crate::slowlog;
 use crate::stats::labels::ErrorClass;
 use crate::upstream::health::chart::{self, Signal};
@@ -53,6 +53,9 @@ pub fn receive(
     lane.running = None;
     lane.answers += 1;
     lane.node.heard(worker.now);
+    if lane.pinned.is_some() && replication::is_stream(lane, input.first()) {
+        return replication::flow(worker, lane, input);
+    }
     if lane.carry.is_empty() {
         let used = frames(worker, lane, input, shared)?;
         lane.carry.extend_from_slice(input.get(used..).unwrap_or_default());

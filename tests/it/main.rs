@@ -29,6 +29,7 @@ mod policy;
 mod pubsub;
 mod readonly;
 mod reload;
+mod replication;
 mod retries;
 mod scripts;
 mod sentinel;
