@@ -220,9 +220,8 @@ mod tests {
     fn of_several_keyspaces_the_strictest_holds() {
         use ReplicaReads::{PreferReplica, Primary, Replica};
         let second = Duration::from_secs(1);
-        let confirm = |replicas| {
-            Some(Confirm { replicas, within: second, keys: KeyPatterns::default() })
-        };
+        let confirm =
+            |replicas| Some(Confirm { replicas, within: second, keys: KeyPatterns::default() });
         let all = of(vec![
             Keyspace {
                 read_from: Some(PreferReplica),

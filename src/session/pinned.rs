@@ -64,7 +64,10 @@ pub fn dispatch(
     if session.in_transaction() {
         return Some(transaction::dispatch(worker, topology, session, spec, command, frame));
     }
-    if spec.is_barred() && guards::confirms(worker, topology, spec, &command) {
+    let is_barred = spec.is_barred();
+    if session.confirm.is_some()
+        || (is_barred && guards::confirms(worker, topology, spec, &command))
+    {
         return Some(begin(worker, topology, session, identity, spec, command, frame));
     }
     match spec.class_for(&command) {
@@ -166,7 +169,7 @@ fn begin(
         }
         "client|caching" => (Pending::Once { leaves_state: false }, Need::Brief),
         _ if spec.blocks(&command) => (Pending::Blocking, Need::Lasting),
-        _ => (confirm::plan(topology, spec, &mut frame), Need::Brief),
+        _ => (confirm::plan(topology, session, spec, &mut frame), Need::Brief),
     };
     let own = own_lane(worker, topology, session, identity);
     let lane = match own.and_then(|lane| match lane {
@@ -177,7 +180,9 @@ fn begin(
         Err(refused) => {
             // What follows was sent for a transaction; Redis never refuses a MULTI and runs the
             // rest.
-            let done = order::unless_replaced(worker, (topology, &node), session, spec, refused);
+            let home = (topology, &*node);
+            let what = (spec, command.frame());
+            let done = order::unless_replaced(worker, home, session, what, refused);
             session.was_refused =
                 done == Dispatched::Done && matches!(pending, Pending::Multi | Pending::Watch);
             return done;
