@@ -124,6 +124,7 @@ breakwater_policy_rules                  Rules of the policy in force, by who ma
 breakwater_policy_reloads_total          Policy files that were judged, by what became of them.
 breakwater_policy_last_reload_successful 0 if the newest policy file was refused.
 breakwater_policy_hits_total             Commands that rules matched, by rule and what became of them.
+breakwater_keyspace_commands_total       Commands of keyspaces, by keyspace and what became of them.
 breakwater_config_last_reload_successful 0 if the newest configuration was refused.
 breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
 breakwater_build_info                    Always 1; the label is the version that runs.
