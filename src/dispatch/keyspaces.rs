@@ -38,7 +38,7 @@ use crate::topology::Topology;
 use crate::topology::slots::SlotMap;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
-use crate::upstream::lane::Role;
+use crate::upstream::lane::{Role, Waiter};
 use crate::upstream::pool::{self, NoLane};
 use crate::worker::Worker;
 
@@ -397,12 +397,7 @@ pub fn stand_in(
     detour: &Detour,
     primary: &Node,
 ) -> Option<Arc<Node>> {
-    let waiter = &detour.waiter;
-    let is_plain = match waiter.role {
-        Role::Part { is_bound, .. } => !is_bound,
-        role => role.is_plain() || role == Role::Script,
-    };
-    if !is_plain || !waiter.is_retry_safe || waiter.frames != 1 {
+    if !may_be_served_elsewhere(&detour.waiter) {
         return None;
     }
     let (node, fate, first) =
@@ -411,6 +406,25 @@ pub fn stand_in(
     worker.stats.replica_reads.increment();
     worker.stats.replica_reads_primary_away.increment();
     Some(node)
+}
+
+/// Whether a replica could serve the command of a waiter in the place of `primary`, which is lost.
+#[cold]
+pub fn is_served(worker: &Worker, primary: &Node, waiter: &Waiter, frame: &[u8]) -> bool {
+    let session = worker.sessions.get(waiter.session);
+    may_be_served_elsewhere(waiter)
+        && session.is_some_and(|session| {
+            let topology = worker.shared.topology.load();
+            has_stand_in(worker, &topology, session, primary, frame)
+        })
+}
+
+fn may_be_served_elsewhere(waiter: &Waiter) -> bool {
+    let is_plain = match waiter.role {
+        Role::Part { is_bound, .. } => !is_bound,
+        role => role.is_plain() || role == Role::Script,
+    };
+    is_plain && waiter.is_retry_safe && waiter.frames == 1
 }
 
 /// Whether a replica could serve the command of `frame`, or a part of it, in the place of `primary`.

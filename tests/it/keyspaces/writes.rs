@@ -79,7 +79,7 @@ fn writes_wait_for_replicas_in_step_and_are_confirmed_as_their_keyspace_says() {
     until("it is confirmed", || client.text("SET paid:1 v") == "+OK\r\n");
     nodes[1].pause();
     until("the write is refused", || {
-        let reply = client.text("SET orders:1 w");
+        let reply = client.text("SET orders:0 v");
         reply.starts_with("-ERR breakwater: not executed: 0 of 1 replicas of 127.0.0.1:")
             && reply.contains("as keyspace orders wants")
     });
