@@ -68,6 +68,8 @@ pub fn judge(
     };
     let ruling = match ruling {
         Ruling::Goes => {
+            // Rules have counted it; should it wait now, they have done so.
+            session.counted = Some(session.replies.next());
             let own = keyspaces::take(worker, topology, session, identity, (spec, command));
             own.map_or(Ruling::Goes, Ruling::Done)
         }

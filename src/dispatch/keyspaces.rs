@@ -63,6 +63,8 @@ pub fn hold_back(
 ) -> Option<Dispatched> {
     let policy = Arc::clone(worker.policy.load());
     let keyspaces = policy.keyspaces().filter(|_| spec.may_write())?;
+    // INV-12: of GET k and SET k on two connections the SET may run first, and the GET would tell of
+    // it. What names no key waits as well: FLUSHALL is about all of them.
     if session.reading.is_apart(&session.replies) {
         return Some(Dispatched::Wait);
     }
@@ -106,6 +108,7 @@ pub fn goes_whole(
     };
     let found = keys_of(spec, command);
     let terms = keyspaces.terms(named(command, &found));
+    // What is to be confirmed goes whole: a transaction never is, whichever way it comes.
     let is_free = terms.is_none_or(|terms| terms.readonly.is_none() && terms.guard.is_none());
     is_free && !session.reading.is_apart(&session.replies)
 }
@@ -131,6 +134,7 @@ fn out_of_step<'k>(
     };
     match &topology.slots {
         None => lacks(&topology.node),
+        // A slot that nobody owns is refused where its owner is looked for, in better words.
         Some(slots) => keys.find_map(|key| lacks(&slots.owner(slot(key))?.node)),
     }
 }
@@ -156,6 +160,7 @@ pub fn take(
         session.confirm = None;
         return done;
     }
+    // A keyspace may be about writes alone; then reads go as if there were none.
     let is_said = terms.read_from.is_some() || terms.reads_while_away;
     if !is_said || !is_readable(session, spec, &command) {
         return None;
@@ -182,6 +187,7 @@ fn to_confirm(
     if spec.class_for(command) != Class::Shared {
         return None;
     }
+    // Both may speak of the same key; the client is told of success when the stricter has its way.
     let is_meant = guards::confirms(worker, topology, spec, command);
     let general = topology.node.settings.guards.confirm.as_ref().filter(|_| is_meant);
     stricter(Some(own), general).cloned()
@@ -195,6 +201,7 @@ fn confirmed(
     identity: Identity,
     (spec, command): (&Spec, Command<'_>),
 ) -> Option<Dispatched> {
+    // The same two questions that stand in front of every command on a connection of its own.
     if is_after_doubt(session, Class::Shared) {
         return Some(refuse_doubtful(worker, topology, session, spec));
     }
@@ -210,6 +217,8 @@ fn confirmed(
 /// Whether a command may be served by another node than all others of its client are.
 fn is_readable(session: &Session, spec: &Spec, command: &Command<'_>) -> bool {
     let role = Role::of(spec.id);
+    // What holds a connection of its own reads there: what is watched, and what a transaction reads,
+    // must be of one moment. A subscriber in RESP2 may read nothing at all, which is told elsewhere.
     // A cursor means something to the node that gave it out, and to no other.
     let has_cursor = spec.name.ends_with("scan");
     spec.is_retry_safe()
@@ -241,11 +250,13 @@ fn read_of_one(
             return Some(no_replica(worker, session, spec, (terms, &topology.node)));
         }
     };
+    // INV-12: its own write is under way at the primary, and the replica has not heard of it.
     if !session.reading.is_all_in_flight(&session.replies) {
         return unless_away(terms, &topology.node);
     }
     // Its reads in flight at the primary may be overtaken: reads change nothing for each other.
     let is_bulk = wants_bulk(session, spec, &command);
+    // One node's commands go without that word, which the row of lanes to several wants to know.
     session.stream.get_or_insert(is_bulk);
     let kind = (is_bulk, false);
     match pool::lane_to(worker, topology, session, identity, &node, kind) {
@@ -283,6 +294,8 @@ fn read_of_slot(
     let owner = slots.owner(slot)?;
     let copies = replicas::of(slots, owner);
     let (node, is_elsewhere) = match choose(worker, session, terms, &owner.node, copies) {
+        // INV-12, as before one node; but the owner must be asked here, because the client's own
+        // READONLY would send it to a replica.
         Source::Replica(..) if !session.reading.is_all_in_flight(&session.replies) => {
             if unless_away(terms, &owner.node).is_some() {
                 return Some(Dispatched::Wait);
@@ -325,6 +338,8 @@ fn choose<'n>(
     copies: impl Iterator<Item = (&'n Arc<Node>, bool)> + Clone,
 ) -> Source {
     let is_wanted = !matches!(terms.read_from, None | Some(ReplicaReads::Primary));
+    // Without that word a replica that has lost its primary is not asked, however the primary is:
+    // whoever prefers replicas has not said that what they read may be as old as an outage is long.
     let is_away = terms.reads_while_away && primary.health.is_away();
     if !is_wanted && !is_away {
         return Source::Primary;
@@ -446,6 +461,7 @@ fn stand_in_for(
     primary: &Node,
     (frame, slot): (&[u8], Option<u16>),
 ) -> Option<(Arc<Node>, Fate, Arc<crate::policy::keyspace::Keyspace>)> {
+    // Nearly always the end of it: a detour goes to a node that is well.
     if !primary.health.is_away() {
         return None;
     }

@@ -81,14 +81,14 @@ pub fn unless_replaced(
     worker: &mut Worker,
     (topology, node): (&Topology, &Node),
     session: &mut Session,
-    (spec, frame): (&Spec, &[u8]),
+    (spec, frame): (&Spec, &Piece<'_>),
     refused: NoLane,
 ) -> Dispatched {
     if refused == NoLane::Wait {
         return Dispatched::Wait;
     }
     let since = *session.waits_since.get_or_insert(worker.now);
-    let may_wait = patience::may_wait(worker, topology, session, node, (frame, since));
+    let may_wait = patience::may_wait(worker, topology, session, node, (frame.bytes(), since));
     // Nothing is executed for somebody who has gone (INV-3).
     let has_waited = worker.now.saturating_sub(since) >= GONE_AFTER;
     if may_wait && !(has_waited && session.has_left()) {

@@ -17,6 +17,7 @@ use crate::arena::Key;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, CommandId, Spec, builtin_id};
+use crate::dispatch::order::unless_replaced;
 use crate::dispatch::{self, Asked, Dispatched, Settled, guards, order};
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
@@ -180,9 +181,7 @@ fn begin(
         Err(refused) => {
             // What follows was sent for a transaction; Redis never refuses a MULTI and runs the
             // rest.
-            let home = (topology, &*node);
-            let what = (spec, command.frame());
-            let done = order::unless_replaced(worker, home, session, what, refused);
+            let done = unless_replaced(worker, (topology, &node), session, (spec, &frame), refused);
             session.was_refused =
                 done == Dispatched::Done && matches!(pending, Pending::Multi | Pending::Watch);
             return done;

@@ -43,6 +43,7 @@ pub async fn follow(shared: Arc<Shared>) -> Infallible {
         let wishes = policy.keyspaces().map(|it| it.wishes()).unwrap_or_default();
         drop(policy);
         topology.node.deployment.wish(wishes);
+        // A cluster's follower knows the replicas already and compares them itself.
         let Some(lag) = wishes.lag.filter(|_| topology.slots.is_none()) else {
             follower = None;
             publish(&shared, &topology, &[]);
@@ -111,7 +112,8 @@ impl Follower {
         }
     }
 
-    /// Follows the newest list, and compares everybody on it with the primary.
+    /// Follows the newest list, and compares everybody on it with the primary. An older list is what
+    /// a connection left behind that is gone by now; it says nothing that is not known.
     fn look(&mut self, lag: Micros, now: Micros) {
         let roll = self.primary.roll.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(roll) = roll.filter(|roll| roll.at > self.told_at) {

@@ -86,7 +86,8 @@ pub(super) fn keyspace(checker: &mut Checker, read: &Read<WrittenKeyspace>) -> K
     keyspace
 }
 
-/// Whether reads go to a replica while the primary cannot serve them.
+/// Whether reads go to a replica while the primary cannot serve them. Not unless somebody says so: an
+/// application may prefer an error to what is a minute old.
 fn away(checker: &mut Checker, written: &WrittenKeyspace) -> bool {
     let words = [("fail", false), ("replica", true)];
     let written = written.when_primary_away.as_ref();
@@ -111,7 +112,8 @@ fn confirm(checker: &mut Checker, written: &Spanned<Table<WrittenConfirm>>) -> C
     }
 }
 
-/// Complains about settings that contradict each other, or mean nothing beside the others.
+/// Complains about settings that contradict each other, or mean nothing beside the others. Whoever
+/// writes `max_lag` alone believes that replicas are read, and finds out when the primary is dead.
 fn in_harmony(checker: &mut Checker, written: &WrittenKeyspace, keyspace: &Keyspace) {
     if let Some(place) = &written.max_lag
         && !keyspace.may_leave_primary()
@@ -143,7 +145,8 @@ fn in_harmony(checker: &mut Checker, written: &WrittenKeyspace, keyspace: &Keysp
     }
 }
 
-/// Whether nothing is written but which keys it is about.
+/// Whether nothing is written but which keys it is about. Taken apart whole, so that a key which is
+/// added cannot be forgotten here.
 fn says_nothing(written: &WrittenKeyspace) -> bool {
     let WrittenKeyspace {
         name: _,
