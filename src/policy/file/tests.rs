@@ -352,7 +352,7 @@ fn what_is_wrong_with_a_keyspace_is_told_with_its_place() {
         ),
         ("when_primary_away = \"wait\"", "p:4:21: 'wait' is not an answer to a primary that is…"),
         ("mode = \"reed\"", "p:4:8: 'reed' is not a mode; …"),
-        ("wait = \"2m\"", "p:4:8: wait is 2m; write 0 to 1m"),
+        ("wait = \"2m\"", "p:4:8: wait is 2m; write 0s to 1m"),
         ("max_lag = \"1s\"\nmode = \"readonly\"", "p:4:11: 'max_lag' means nothing here: no…"),
         (
             "wait = \"1s\"\nclient_timeout = \"1s\"",
