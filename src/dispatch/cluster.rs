@@ -17,6 +17,7 @@ use super::{Asked, Dispatched, not_executed, send, wants_bulk};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::Spec;
+use crate::config::ReplicaReads;
 use crate::dispatch::replicas;
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
@@ -83,9 +84,28 @@ pub fn to_slot(
     if !is_settled(slots, session, slot) {
         return Dispatched::Wait;
     }
+    let wish = replicas::wish(session, &order.topology.node, &order.asked);
+    if wish.is_none()
+        && let Some(owner) = slots.owner_id(slot)
+        && let Some(lane) =
+            pool::lane_at_hand(worker, order.topology, session, owner, order.is_bulk)
+    {
+        return send(worker, session, lane, order.asked, order.frame);
+    }
+    elsewhere(worker, slots, session, (slot, wish), order)
+}
+
+/// As [`to_slot`], where a replica may serve the command, or the lane to the owner is not at hand.
+fn elsewhere(
+    worker: &mut Worker,
+    slots: &SlotMap,
+    session: &mut Session,
+    (slot, wish): (u16, Option<ReplicaReads>),
+    order: Order<'_>,
+) -> Dispatched {
     let owner = slots.owner(slot);
     if let Some(owner) = owner
-        && let Some(wish) = replicas::wish(session, &owner.node, &order.asked)
+        && let Some(wish) = wish
     {
         match replicas::choose(worker, slots, session, owner, wish) {
             Ok(Some(node)) => return to(worker, session, &node, (order, true)),

@@ -30,14 +30,14 @@ use crate::route::scan::{NoStep, Picture, Step, Visit};
 use crate::route::split::{NoSplit, Part as SlotPart, Split};
 use crate::scripts::follow;
 use crate::session::detour::Answer as Last;
-use crate::session::gather::{Answer, Gather, Means, Part};
+use crate::session::gather::{Gather, Means, Part, Room};
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::topology::slots::{Health, MemberRole, SlotMap};
 use crate::upstream::dial::Node;
 use crate::upstream::lane::{Lane, LaneId, LaneKey, Role, Waiter};
 use crate::upstream::pool::{self, NoLane};
-use crate::worker::Worker;
+use crate::worker::{SCRATCH_BYTES, Worker};
 
 /// Where a command without keys goes that is not for anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum Spread {
 }
 
 /// The lane to a node, or why there is none now.
-pub(super) type Way = (Arc<Node>, Result<LaneId, Refusal>);
+pub(super) type Way<'a> = (&'a Arc<Node>, Result<LaneId, Refusal>);
 
 // === impl Spread ===
 
@@ -101,13 +101,13 @@ pub fn split(
 }
 
 /// Sends each part to the owner of its slot, or to the one node that there is.
-pub(super) fn send_parts(
+pub(super) fn send_parts<'a>(
     worker: &mut Worker,
-    slots: Option<&SlotMap>,
+    slots: Option<&'a SlotMap>,
     session: &mut Session,
     (spec, command): (&Spec, Command<'_>),
     split: &Split,
-    order: &Order<'_>,
+    order: &Order<'a>,
 ) -> Dispatched {
     if let Some(slots) = slots {
         let has_moved = |part: &SlotPart| slots.slot(part.slot).since > session.map_version;
@@ -132,24 +132,23 @@ pub(super) fn send_parts(
         return not_executed(worker, session, spec, &refusal);
     }
     let whole = waiter(worker.now, session, order.asked);
-    let mut parts = Vec::with_capacity(split.parts().len());
+    let mut room = worker.rooms.take();
+    room.order.extend_from_slice(split.order());
     let mut bytes = std::mem::take(&mut worker.line);
     let runs = split.parts().chunk_by(|a, b| a.node == b.node);
     for (run, (node, way)) in runs.zip(&ways) {
         bytes.clear();
         // A command has at most 16,384 parts, one a slot.
-        let first = parts.len() as u16;
-        for part in run {
-            let start = bytes.len() as u32;
-            split.write(part, spec, &command, &mut bytes);
-            parts.push(Part::new(node.id, part.keys.clone(), start..bytes.len() as u32));
-        }
+        let first = room.parts.len() as u16;
+        split.write(run, (spec, &command), &mut bytes, |part, request| {
+            room.parts.push(Part::new(node.id, part.keys.clone(), request));
+        });
         let role = Role::Part { place: first, is_bound: false };
         let own = Waiter { role, frames: run.len() as u32, ..whole };
         match way {
             Ok(lane) => queue(worker, *lane, piece(&mut bytes), own),
             Err(refusal) => {
-                let run = parts.get(usize::from(first)..).unwrap_or_default();
+                let run = room.parts.get(usize::from(first)..).unwrap_or_default();
                 let homes = split.parts().iter().skip(usize::from(first));
                 let homes = homes.map(|part| slots.map(|_| part.slot));
                 park(worker, session, (own, refusal), (run, homes), (&bytes, order));
@@ -158,17 +157,22 @@ pub(super) fn send_parts(
     }
     worker.line = bytes;
     let means = Means::Merge(Merge::of(spec));
-    keep(worker, session, (whole, means), nodes, (parts, split.order().to_vec()));
+    // Parts with keys are called by these, not by their nodes.
+    keep(worker, session, (whole, means), Vec::new(), room);
     Dispatched::Done
 }
 
 /// The nodes of the parts, each once and in their order.
-fn nodes_of(slots: Option<&SlotMap>, split: &Split, order: &Order<'_>) -> Option<Vec<Arc<Node>>> {
+fn nodes_of<'a>(
+    slots: Option<&'a SlotMap>,
+    split: &Split,
+    order: &Order<'a>,
+) -> Option<Vec<&'a Arc<Node>>> {
     let Some(slots) = slots else {
-        return Some(vec![Arc::clone(&order.topology.node)]);
+        return Some(vec![&order.topology.node]);
     };
     let runs = split.parts().chunk_by(|a, b| a.node == b.node).filter_map(|run| run.first());
-    runs.map(|part| Some(Arc::clone(&slots.members.get(part.node)?.node))).collect()
+    runs.map(|part| Some(&slots.members.get(part.node)?.node)).collect()
 }
 
 /// Nothing is known of who serves these keys.
@@ -207,7 +211,7 @@ pub fn spread(
                 is_replica && member.health != Health::Failed
             });
             let all = slots.shards().chain(replicas);
-            let nodes: Vec<Arc<Node>> = all.map(|member| Arc::clone(&member.node)).collect();
+            let nodes: Vec<&Arc<Node>> = all.map(|member| &member.node).collect();
             let means = Means::Merge(Merge::of(spec));
             everywhere(worker, slots, session, (spec, means), &nodes, order)
         }
@@ -221,7 +225,7 @@ fn everywhere(
     slots: &SlotMap,
     session: &mut Session,
     (spec, means): (&Spec, Means),
-    nodes: &[Arc<Node>],
+    nodes: &[&Arc<Node>],
     order: &Order<'_>,
 ) -> Dispatched {
     let Some(mut ways) = ways(worker, session, nodes, order) else {
@@ -239,18 +243,18 @@ fn everywhere(
         return not_executed(worker, session, spec, refusal);
     }
     let whole = waiter(worker.now, session, order.asked);
-    let mut parts = Vec::with_capacity(ways.len());
+    let mut room = worker.rooms.take();
     for (place, (node, way)) in ways.iter().enumerate() {
         let part = Part::new(node.id, 0..0, 0..0);
-        parts.push(if is_replica(node) { part.dispensable() } else { part });
+        room.parts.push(if is_replica(node) { part.dispensable() } else { part });
         // There are fewer nodes than their numbers have room for.
         let own = Waiter { role: Role::Part { place: place as u16, is_bound: true }, ..whole };
         if let Ok(lane) = way {
             queue(worker, *lane, order.frame.clone(), own);
         }
     }
-    let nodes = ways.into_iter().map(|(node, _)| node).collect();
-    keep(worker, session, (whole, means), nodes, (parts, Vec::new()));
+    let nodes = ways.into_iter().map(|(node, _)| Arc::clone(node)).collect();
+    keep(worker, session, (whole, means), nodes, room);
     Dispatched::Done
 }
 
@@ -292,7 +296,7 @@ fn scan(
             write::bulk(&mut bytes, visit.cursor.to_string().as_bytes());
             bytes.extend_from_slice(command.raw(2..command.len()));
             let order = Order { frame: Piece::Shared(bytes.into()), ..order.clone() };
-            let nodes = [Arc::clone(&member.node)];
+            let nodes = [&member.node];
             everywhere(worker, slots, session, (spec, Means::Page(visit)), &nodes, &order)
         }
         Err(NoStep::NoNodes) => no_map(worker, session, spec, order),
@@ -303,22 +307,22 @@ fn scan(
 }
 
 /// The lanes to all nodes; `None` if one of them must be waited for.
-fn ways(
+fn ways<'a>(
     worker: &mut Worker,
     session: &mut Session,
-    nodes: &[Arc<Node>],
+    nodes: &[&'a Arc<Node>],
     order: &Order<'_>,
-) -> Option<Vec<Way>> {
+) -> Option<Vec<Way<'a>>> {
     let mut ways = Vec::with_capacity(nodes.len());
     let kind = (order.is_bulk, false);
-    for node in nodes {
+    for &node in nodes {
         let lane = pool::lane_to(worker, order.topology, session, order.identity, node, kind);
         let way = match lane {
             Ok(lane) => Ok(lane),
             Err(NoLane::Wait) => return None,
             Err(NoLane::Refused(refusal)) => Err(refusal),
         };
-        ways.push((Arc::clone(node), way));
+        ways.push((node, way));
     }
     Some(ways)
 }
@@ -327,7 +331,7 @@ fn ways(
 fn hopeless(
     worker: &Worker,
     session: &Session,
-    ways: &[Way],
+    ways: &[Way<'_>],
     order: &Order<'_>,
 ) -> Option<Refusal> {
     let (topology, frame) = (order.topology, order.frame.bytes());
@@ -394,11 +398,10 @@ fn keep(
     session: &mut Session,
     (whole, means): (Waiter, Means),
     nodes: Vec<Arc<Node>>,
-    (parts, order): (Vec<Part>, Vec<u32>),
+    room: Room,
 ) {
     let most = held_max(worker);
-    let gather = Gather::new(whole, (means, session.protocol), nodes, (parts, order), most);
-    session.gathers.get_or_insert_default().push(gather);
+    session.gathers.push(Gather::new(whole, (means, session.protocol), nodes, room, most));
     session.in_flight += 1;
     session.end_of_command();
 }
@@ -437,7 +440,7 @@ fn leave(worker: &mut Worker, lane: &Lane, first: &Waiter, own: Waiter, reply: &
     let gather = worker
         .sessions
         .get_mut(own.session)
-        .and_then(|session| session.gathers.as_mut()?.get_mut(own.slot))
+        .and_then(|session| session.gathers.get_mut(own.slot))
         .filter(|gather| gather.wants(place, 1) && !gather.is_away(place));
     let Some((gather, request)) = gather.and_then(|gather| {
         gather.part(place).map(|part| part.request.clone()).map(|request| (gather, request))
@@ -463,7 +466,7 @@ pub fn piece_of_part(worker: &mut Worker, own: &Waiter, bytes: &[u8]) {
         return;
     };
     let session = worker.sessions.get_mut(own.session);
-    let gather = session.and_then(|session| session.gathers.as_mut()?.get_mut(own.slot));
+    let gather = session.and_then(|session| session.gathers.get_mut(own.slot));
     if let Some(gather) = gather {
         gather.piece(place, bytes);
     }
@@ -475,9 +478,9 @@ pub fn settled(worker: &mut Worker, own: &Waiter, settled: &Settled<'_>) {
     let Role::Part { place, .. } = own.role else {
         return;
     };
-    let session = worker.sessions.get_mut(own.session);
-    let gathers = session.and_then(|session| session.gathers.as_mut());
-    let Some(gather) = gathers.and_then(|gathers| gathers.get_mut(own.slot)) else {
+    let gathers = worker.sessions.get_mut(own.session).map(|session| &mut session.gathers);
+    let gather = gathers.and_then(|gathers| gathers.get_mut(own.slot));
+    let Some(gather) = gather else {
         // A tombstone: the client has gone, or was told already.
         worker.stats.tombstones_consumed.increment();
         return;
@@ -486,39 +489,39 @@ pub fn settled(worker: &mut Worker, own: &Waiter, settled: &Settled<'_>) {
         Settled::Reply { bytes, .. } => gather.reply(place, bytes),
         Settled::Failed { refusal, outcome } => gather.fail(place, own.frames, refusal, *outcome),
     }
-    finish(worker, own);
+    if !gather.is_complete() {
+        return;
+    }
+    let session = worker.sessions.get_mut(own.session);
+    if let Some(gather) = session.and_then(|session| session.gathers.take(own.slot)) {
+        finish(worker, gather);
+    }
 }
 
-/// The answer, if all parts are settled.
-fn finish(worker: &mut Worker, own: &Waiter) {
-    let Some(session) = worker.sessions.get_mut(own.session) else {
-        return;
-    };
-    let Some(gathers) = &mut session.gathers else {
-        return;
-    };
-    let Some(gather) = gathers.take_complete(own.slot) else {
-        return;
-    };
-    if gathers.is_empty() {
-        session.gathers = None;
-    }
+/// All parts are settled: the client gets its answer.
+fn finish(worker: &mut Worker, gather: Gather) {
     let topology = Arc::clone(worker.topology.load());
     let Some(spec) = topology.table.spec(gather.waiter.command) else {
         return;
     };
     let chance = worker.now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
-    let answer = gather.answer(spec, chance, |visit, reply| page(worker, &topology, visit, reply));
+    let mut bytes = std::mem::take(&mut worker.line);
+    bytes.clear();
+    let page = |visit, reply: &[u8]| page(worker, &topology, visit, reply);
+    let answer = gather.answer(spec, chance, page, &mut bytes);
     let waiter = gather.waiter;
-    match answer {
-        Answer::Reply(bytes) => {
+    worker.rooms.give(gather.into_room());
+    let settled = match answer {
+        Ok(()) => {
             let kind = bytes.first().copied().unwrap_or(b'+');
-            settle_role(worker, &waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });
+            Settled::Reply { bytes: &bytes, kind, earlier: 0 }
         }
-        Answer::Refusal(refusal, outcome) => {
-            settle_role(worker, &waiter, Settled::Failed { refusal, outcome });
-        }
-    }
+        Err((refusal, outcome)) => Settled::Failed { refusal, outcome },
+    };
+    settle_role(worker, &waiter, settled);
+    // A long answer must not stay allocated for good.
+    bytes.shrink_to(SCRATCH_BYTES);
+    worker.line = bytes;
 }
 
 /// A node's page of a scan, with our cursor in the place of its own.

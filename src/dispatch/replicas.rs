@@ -19,7 +19,7 @@ use crate::topology::slots::{Member, SlotMap};
 use crate::upstream::dial::Node;
 use crate::worker::Worker;
 
-/// Who shall serve a command, if that need not be the primary.
+/// Who shall serve a command, if that need not be the primary. All nodes of a deployment have the settings of `node`.
 #[inline]
 pub fn wish(session: &Session, node: &Node, asked: &Asked) -> Option<ReplicaReads> {
     let configured = node.settings.cluster.as_ref()?.replica_reads;

@@ -255,6 +255,7 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
         if now.saturating_sub(session.active_at) >= SECOND && session.replies.pending() == 0 {
             session.replies.shrink();
             session.out.shrink();
+            session.gathers.shrink();
         }
     }
     worker.reply_bytes = total;
@@ -275,6 +276,7 @@ fn give_back(worker: &mut Worker, in_flight: u64) {
     worker.burst_bytes = worker.burst_bytes.max(held);
     if in_flight == 0 && worker.reply_bytes == 0 {
         worker.pool.shrink();
+        worker.rooms.shrink();
     }
     if worker.burst_bytes >= BURST_BYTES && held < worker.burst_bytes / 4 {
         worker.burst_bytes = held;

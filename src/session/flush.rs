@@ -5,24 +5,54 @@
 //! own task writes on when the socket has room.
 //!
 //! What surprises: the lane's task writes to the clients' sockets. Waking fifty session tasks to
-//! write fifty replies would cost fifty turns of the scheduler and keep no promise better.
+//! write fifty replies would cost fifty turns of the scheduler and keep no promise better. Only who
+//! waits for more is written to at the end of the event loop's turn, behind all lanes of that turn:
+//! before a cluster each lane has a part of a pipeline's replies, and would write its own.
 
 use std::io::IoSlice;
 use std::task::{Context, Poll, Waker};
 
-use crate::buffer::SLICES;
+use crate::buffer::{LARGE_BYTES, SLICES};
 use crate::session::state::{Closing, Session, SessionId};
 use crate::stats::labels::ClosedReason;
 use crate::worker::Worker;
 
 /// Writes for every session on the worker's list, and wakes those that can go on.
 pub fn touched(worker: &mut Worker) {
+    each(worker, |_| false);
+}
+
+/// As [`touched`], but those who wait for more replies have their turn with [`put_off`], which
+/// follows in the same turn of the event loop.
+pub fn answered(worker: &mut Worker) {
+    each(worker, |session| {
+        // Much is written at once: it would pile up here.
+        session.replies.pending() > 0 && session.out.unsent() < PUT_OFF_BYTES_MAX
+    });
+    if worker.touched.has_later() {
+        worker.unflushed.expect_clients();
+    }
+}
+
+/// Writes for those who were put off.
+pub fn put_off(worker: &mut Worker) {
+    if worker.touched.has_later() {
+        worker.touched.call_in();
+        touched(worker);
+    }
+}
+
+/// Writes for every session on the worker's list but those that `waits` names, which stay marked.
+fn each(worker: &mut Worker, waits: impl Fn(&Session) -> bool) {
     if worker.touched.is_empty() {
         return;
     }
     let list = worker.touched.take();
     for &id in &list {
-        one(worker, id);
+        match worker.sessions.get(id) {
+            Some(session) if waits(session) => worker.touched.put_off(id),
+            _ => one(worker, id),
+        }
     }
     worker.touched.reuse(list);
 }
@@ -76,4 +106,62 @@ pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
         }
     }
     total
+}
+
+/// What may be put off for one session.
+const PUT_OFF_BYTES_MAX: usize = LARGE_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::rig::Rig;
+
+    /// What the client is owed, and whether the kernel was offered it.
+    fn owed(rig: &Rig, client: SessionId) -> (usize, bool) {
+        let session = rig.worker.sessions.get(client).unwrap();
+        (session.out.unsent(), session.write_blocked)
+    }
+
+    #[test]
+    fn who_waits_for_another_lane_is_written_to_behind_it() {
+        let mut rig = Rig::before_cluster(3);
+        let [ann, bob] = [rig.client(), rig.client()];
+        // `b` lies with the first node, `a` with the last.
+        rig.say(ann, b"GET b\r\nGET a\r\n");
+        rig.say(bob, b"GET b\r\n");
+        rig.focus_on_node(0).hand_over_all();
+        rig.answer(b"$1\r\nx\r\n$1\r\ny\r\n").unwrap();
+        answered(&mut rig.worker);
+        assert_eq!((owed(&rig, ann), owed(&rig, bob)), ((7, false), (7, true)));
+        rig.focus_on_node(2).hand_over_all();
+        rig.answer(b"$1\r\nz\r\n").unwrap();
+        answered(&mut rig.worker);
+        put_off(&mut rig.worker);
+        assert_eq!(owed(&rig, ann), (14, true));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_reply_that_does_not_come() {
+        let mut rig = Rig::before_cluster(3);
+        let ann = rig.client();
+        rig.say(ann, b"GET b\r\nGET a\r\n");
+        rig.focus_on_node(0).hand_over_all();
+        rig.answer(b"$1\r\nx\r\n").unwrap();
+        answered(&mut rig.worker);
+        put_off(&mut rig.worker);
+        assert_eq!(owed(&rig, ann), (7, true));
+        assert!(!rig.worker.touched.has_later());
+    }
+
+    #[test]
+    fn what_is_much_is_written_at_once() {
+        let mut rig = Rig::before_cluster(3);
+        let ann = rig.client();
+        rig.say(ann, b"GET b\r\nGET a\r\n");
+        rig.focus_on_node(0).hand_over_all();
+        let value = "x".repeat(PUT_OFF_BYTES_MAX);
+        rig.answer(format!("${}\r\n{value}\r\n", value.len()).as_bytes()).unwrap();
+        answered(&mut rig.worker);
+        assert!(owed(&rig, ann).1);
+    }
 }

@@ -97,7 +97,7 @@ fn poll_session(
             lane.wake();
         }
     }
-    flush::touched(&mut worker);
+    flush::answered(&mut worker);
     match over.or_else(|| worker.sessions.get(id).and_then(Session::is_over)) {
         Some(reason) => Poll::Ready(reason),
         None => Poll::Pending,

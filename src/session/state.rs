@@ -101,8 +101,8 @@ pub struct Session {
     pub confirm: Option<Box<Confirm>>,
     /// Since when its next command, which wants a connection of its own, waits for a node.
     pub waits_since: Option<Micros>,
-    /// Its commands that went to several places; `None` without any.
-    pub gathers: Option<Box<Gathers>>,
+    /// Its commands that went to several places.
+    pub gathers: Gathers,
     /// Lanes that are not read because it does not take its replies.
     pub paused: Vec<LaneId>,
     /// What it keeps on a connection of its own, if it has or had one.
@@ -241,7 +241,7 @@ impl Session {
             reading: Reading::default(),
             confirm: None,
             waits_since: None,
-            gathers: None,
+            gathers: Gathers::default(),
             paused: Vec::new(),
             pin: None,
             asks_pin: false,
@@ -295,15 +295,13 @@ impl Session {
     /// Bytes of replies that are held until others come with which they become one.
     #[must_use]
     pub fn gathered(&self) -> usize {
-        let parts = self.gathers.as_ref().map_or(0, |gathers| gathers.held());
-        parts + self.errand.as_ref().map_or(0, |errand| errand.held())
+        self.gathers.held() + self.errand.as_ref().map_or(0, |errand| errand.held())
     }
 
     /// Whether one of `count` parts from `place` on of the command of that slot wants its reply.
     #[must_use]
     pub fn wants_part(&self, slot: Sequence, place: u16, count: u32) -> bool {
-        let gather = self.gathers.as_ref().and_then(|gathers| gathers.get(slot));
-        gather.is_some_and(|gather| gather.wants(place, count))
+        self.gathers.get(slot).is_some_and(|gather| gather.wants(place, count))
     }
 
     /// Bounds of its admission.

@@ -394,7 +394,7 @@ fn error_of(reply: &[u8]) -> Option<ErrorClass> {
 }
 
 /// What a reply to ROLE says; `None` if it is none (an ACL may forbid it).
-fn read_role(reply: &Bytes) -> Option<Role> {
+pub fn read_role(reply: &Bytes) -> Option<Role> {
     let (frame, _) = resp2::decode::decode_bytes(reply).ok()??;
     let BytesFrame::Array(parts) = frame else {
         return None;

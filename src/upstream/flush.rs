@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::buffer::SLICES;
 use crate::clock;
+use crate::session::flush as clients;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
 use crate::worker::{SharedWorker, Worker};
 
@@ -23,20 +24,27 @@ pub struct Unflushed {
     lanes: Vec<LaneId>,
     /// Commands queued since the last flush.
     commands: usize,
+    /// Whether clients are to be written to as well, behind all lanes of the turn.
+    expects_clients: bool,
     waker: Option<Waker>,
 }
 
-/// Writes what sessions queue, for as long as the worker lives.
+/// Writes what sessions queue, and to the clients that were put off, for as long as the worker lives.
 pub async fn run(worker: SharedWorker) {
     loop {
         poll_fn(|cx| worker.borrow_mut().unflushed.poll_any(cx)).await;
-        all(&mut worker.borrow_mut());
+        let mut worker = worker.borrow_mut();
+        worker.now = clock::micros();
+        if worker.unflushed.commands > 0 {
+            all(&mut worker);
+        }
+        worker.unflushed.expects_clients = false;
+        clients::put_off(&mut worker);
     }
 }
 
 /// Offers the kernel what is queued on every marked lane.
 fn all(worker: &mut Worker) {
-    worker.now = clock::micros();
     worker.stats.turns.increment();
     let mut lanes = std::mem::take(&mut worker.unflushed.lanes);
     worker.stats.lane_commands.add(worker.unflushed.commands as u64);
@@ -105,15 +113,27 @@ impl Unflushed {
         if is_first {
             self.lanes.push(lane);
         }
-        if self.commands == 1
-            && let Some(waker) = &self.waker
-        {
+        if self.commands == 1 {
+            self.wake();
+        }
+    }
+
+    /// Clients wait for the end of this turn.
+    pub fn expect_clients(&mut self) {
+        if !self.expects_clients {
+            self.expects_clients = true;
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
     }
 
     fn poll_any(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.commands > 0 {
+        if self.commands > 0 || self.expects_clients {
             return Poll::Ready(());
         }
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

@@ -265,8 +265,7 @@ fn apart(worker: &mut Worker, waiters: VecDeque<Waiter>, answered: u32) -> VecDe
     let mut all = VecDeque::with_capacity(waiters.len());
     for (place, waiter) in waiters.into_iter().enumerate() {
         let session = worker.sessions.get_mut(waiter.session);
-        let gathers = session.and_then(|session| session.gathers.as_mut());
-        let gather = gathers.and_then(|gathers| gathers.get_mut(waiter.slot));
+        let gather = session.and_then(|session| session.gathers.get_mut(waiter.slot));
         match (gather, waiter.role) {
             (Some(gather), Role::Part { .. }) if waiter.frames > 1 => {
                 let from = if place == 0 { answered } else { 0 };
