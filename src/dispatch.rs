@@ -19,6 +19,7 @@ pub mod errand;
 pub mod gather;
 pub mod guards;
 pub mod judge;
+pub mod keyspaces;
 pub mod offender;
 pub mod order;
 pub mod pacing;

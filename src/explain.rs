@@ -8,6 +8,7 @@
 //! (modules), or fewer (an older version); a running proxy learns that when it connects. And a rule about who asks is
 //! tried for nobody in particular there, while `PROXY WHY` tries it for the very client that asks.
 
+mod keyspace;
 mod running;
 
 use std::io::{self, Write};
@@ -171,7 +172,9 @@ fn known(
     // What has no keys, or makes no sense, leaves the list empty.
     let _ = keys::keys(spec, command, &mut keys);
     print_keys(command, &keys, out)?;
-    if !print_rule(around, spec, command, &keys, out)? {
+    if !print_rule(around, spec, command, &keys, out)?
+        || !keyspace::print(around, spec, (command, &keys), out)?
+    {
         return Ok(false);
     }
     let target = match around.upstream.target(spec, command) {

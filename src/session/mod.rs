@@ -26,6 +26,7 @@ pub mod pin;
 pub mod pinned;
 pub mod pubsub;
 pub mod quiet;
+pub mod reading;
 pub mod registry;
 pub mod remaining;
 pub mod replication;

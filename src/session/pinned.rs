@@ -17,6 +17,7 @@ use crate::arena::Key;
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::{Class, Spec};
+use crate::dispatch::order::unless_replaced;
 use crate::dispatch::{self, Asked, Dispatched, Settled, guards, order};
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
@@ -65,7 +66,10 @@ pub fn dispatch(
     if session.in_transaction() {
         return Some(transaction::dispatch(worker, topology, session, spec, command, frame));
     }
-    if spec.is_barred() && guards::confirms(worker, topology, spec, &command) {
+    let is_barred = spec.is_barred();
+    if session.confirm.is_some()
+        || (is_barred && guards::confirms(worker, topology, spec, &command))
+    {
         return Some(begin(worker, topology, session, identity, spec, command, frame));
     }
     match spec.class_for(&command) {
@@ -157,7 +161,7 @@ fn begin(
         Err(refused) => {
             // What follows was sent for a transaction; Redis never refuses a MULTI and runs the
             // rest.
-            let done = order::unless_replaced(worker, (topology, &node), session, spec, refused);
+            let done = unless_replaced(worker, (topology, &node), session, (spec, &frame), refused);
             session.was_refused =
                 done == Dispatched::Done && matches!(pending, Pending::Multi | Pending::Watch);
             return done;
@@ -211,7 +215,7 @@ fn plan(
         }
         "client|caching" => (Pending::Once { leaves_state: false }, Need::Brief),
         _ if spec.blocks(&command) => (Pending::Blocking, Need::Lasting),
-        _ => (confirm::plan(topology, spec, frame), Need::Brief),
+        _ => (confirm::plan(topology, session, spec, frame), Need::Brief),
     })
 }
 

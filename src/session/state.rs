@@ -16,6 +16,7 @@ use std::task::Waker;
 use crate::arena::Key;
 use crate::buffer::{ChunkPool, SendBuffer};
 use crate::clock::Micros;
+use crate::config::Confirm;
 use crate::net::WriteHalf;
 use crate::resp::request::RequestScanner;
 use crate::resp::write::Protocol;
@@ -28,6 +29,7 @@ use crate::session::gather::Gathers;
 use crate::session::paced::Paced;
 use crate::session::pin::Pin;
 use crate::session::quiet::Quiet;
+use crate::session::reading::Reading;
 use crate::session::registry::Client;
 use crate::session::replies::{Replies, Sequence};
 use crate::session::subscriptions::Subscriptions;
@@ -93,6 +95,10 @@ pub struct Session {
     pub counted: Option<Sequence>,
     /// What is known of its commands' pace; `None` until one of them has some.
     pub paced: Option<Box<Paced>>,
+    /// Which of its commands in flight only read, while there are keyspaces.
+    pub reading: Reading,
+    /// By whom the command in hand is to be confirmed, as its keyspace says.
+    pub confirm: Option<Box<Confirm>>,
     /// Since when its next command, which wants a connection of its own, waits for a node.
     pub waits_since: Option<Micros>,
     /// Its commands that went to several places.
@@ -232,6 +238,8 @@ impl Session {
             errand: None,
             counted: None,
             paced: None,
+            reading: Reading::default(),
+            confirm: None,
             waits_since: None,
             gathers: Gathers::default(),
             paused: Vec::new(),

@@ -73,7 +73,8 @@ breakwater_script_bytes                  Bytes that remembered scripts take.
 breakwater_scripts_refused_total         Scripts that were not sent, by what is wrong with them.
 breakwater_scripts_unread_total          Scripts that were too long to be looked into.
 breakwater_script_kills_total            Scripts that did not end, by what became of them.
-breakwater_replica_reads_total           Commands of a cluster that were sent to a replica.
+breakwater_replica_reads_total           Commands that were sent to a replica.
+breakwater_replica_reads_primary_away_total Of those, what a keyspace sent there because the primary was away.
 breakwater_writes_guarded_total          Writes refused for two masters or missing replicas.
 breakwater_bound_probes_total            Questions how much a command would read.
 breakwater_bound_refused_total           Commands refused because they would read too much.
@@ -124,6 +125,7 @@ breakwater_policy_rules                  Rules of the policy in force, by who ma
 breakwater_policy_reloads_total          Policy files that were judged, by what became of them.
 breakwater_policy_last_reload_successful 0 if the newest policy file was refused.
 breakwater_policy_hits_total             Commands that rules matched, by rule and what became of them.
+breakwater_keyspace_commands_total       Commands of keyspaces, by keyspace and what became of them.
 breakwater_config_last_reload_successful 0 if the newest configuration was refused.
 breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
 breakwater_build_info                    Always 1; the label is the version that runs.
@@ -287,6 +289,7 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_tombstones_consumed_total", |it| &it.tombstones_consumed),
         plain("breakwater_pushes_dropped_total", |it| &it.pushes_dropped),
         plain("breakwater_replica_reads_total", |it| &it.replica_reads),
+        plain("breakwater_replica_reads_primary_away_total", |it| &it.replica_reads_primary_away),
         plain("breakwater_writes_guarded_total", |it| &it.writes_guarded),
         plain("breakwater_bound_probes_total", |it| &it.bound_probes),
         plain("breakwater_bound_refused_total", |it| &it.bound_refused),

@@ -116,6 +116,8 @@ pub struct WorkerStats {
     pub script_loads_refused: Counter,
     /// Commands that were sent to a replica.
     pub replica_reads: Counter,
+    /// Those of them that a keyspace sent there because the primary was away.
+    pub replica_reads_primary_away: Counter,
     /// Writes that were held back to protect what is there.
     pub writes_guarded: Counter,
     /// Questions how much a command would read.
@@ -261,6 +263,7 @@ impl WorkerStats {
             subscription_gaps: Counter::default(),
             subscriptions_moved: Counter::default(),
             replica_reads: Counter::default(),
+            replica_reads_primary_away: Counter::default(),
             writes_guarded: Counter::default(),
             pages: Counter::default(),
             script_loads: Counter::default(),

@@ -11,6 +11,7 @@ pub mod deployment;
 pub mod dial;
 pub mod exchange;
 pub mod flush;
+pub mod freshness;
 pub mod health;
 pub mod identity;
 pub mod lane;

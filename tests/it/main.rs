@@ -23,6 +23,7 @@ mod health;
 mod info;
 mod interleavings;
 mod keyspace;
+mod keyspaces;
 mod listeners;
 mod memory;
 mod policy;
