@@ -74,7 +74,7 @@ pub fn of<'m>(
 /// allocation a command.
 pub fn pick<'m>(
     client: u64,
-    in_step: impl Iterator<Item = (&'m Arc<Node>, bool)> + Clone,
+    mut in_step: impl Iterator<Item = (&'m Arc<Node>, bool)> + Clone,
 ) -> Option<&'m Arc<Node>> {
     let place = |count: usize| usize::try_from(client).unwrap_or(0) % count;
     let near = in_step.clone().filter(|(_, is_near)| *is_near);
