@@ -54,7 +54,7 @@ pub(super) fn keyspace(checker: &mut Checker, read: &Read<WrittenKeyspace>) -> K
     let client_timeout = written.client_timeout.as_ref();
     let keyspace = Keyspace {
         name: name_of(checker, "keyspace", (written.name.as_ref(), &read.place)),
-        keys: keys.unwrap_or_else(KeyPatterns::default),
+        keys: keys.unwrap_or_default(),
         read_from: word_of(
             checker,
             "source of reads",
