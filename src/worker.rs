@@ -225,6 +225,8 @@ pub enum Message {
 pub struct Faults {
     /// Panic when the n-th reply from now is settled.
     pub panic_in_settle: Option<u32>,
+    /// Everything goes the long way.
+    pub no_runs: bool,
 }
 
 // === impl Shared ===

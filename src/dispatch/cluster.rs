@@ -81,10 +81,7 @@ pub fn to_slot(
     slot: u16,
     order: Order<'_>,
 ) -> Dispatched {
-    if session.in_flight == 0 {
-        session.map_version = slots.version;
-    } else if slots.changed > session.map_version && slots.slot(slot).since > session.map_version {
-        // INV-12 a: what was sent to its former owner comes first.
+    if !is_settled(slots, session, slot) {
         return Dispatched::Wait;
     }
     let wish = replicas::wish(session, &order.topology.node, &order.asked);
@@ -131,6 +128,17 @@ fn elsewhere(
     }
 }
 
+/// Whether a command for that slot may be dispatched by this map; if not, what was sent to the slot's
+/// former owner comes first (INV-12 a).
+#[inline]
+pub fn is_settled(slots: &SlotMap, session: &mut Session, slot: u16) -> bool {
+    if session.in_flight == 0 {
+        session.map_version = slots.version;
+        return true;
+    }
+    slots.changed <= session.map_version || slots.slot(slot).since <= session.map_version
+}
+
 /// Who gets a command without a key: the node that gets all of them, or another primary while that
 /// one is known to be down; the control plane may take a second to agree, and until then commands
 /// that anybody could answer would wait.
@@ -153,8 +161,9 @@ fn to_node(
     to(worker, session, node, (order, false))
 }
 
+/// Sends a command to this node; as a reader where that is a replica.
 #[inline]
-fn to(
+pub fn to(
     worker: &mut Worker,
     session: &mut Session,
     node: &Arc<Node>,

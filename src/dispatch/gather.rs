@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::cluster;
 use super::order::Order;
 use super::{Dispatched, Settled, not_executed, refuse_with, settle_role, waiter};
-use super::{batches, detour, patience};
+use super::{batches, detour, keyspaces, patience};
 use crate::buffer::{LARGE_BYTES, Piece};
 use crate::clock::{Micros, SECOND};
 use crate::command::Command;
@@ -128,7 +128,7 @@ pub(super) fn send_parts<'a>(
     let Some(ways) = ways else {
         return Dispatched::Wait;
     };
-    if let Some(refusal) = hopeless(worker, order.topology, session, &ways) {
+    if let Some(refusal) = hopeless(worker, session, &ways, order) {
         return not_executed(worker, session, spec, &refusal);
     }
     let whole = waiter(worker.now, session, order.asked);
@@ -330,14 +330,16 @@ fn ways<'a>(
 /// Why nothing is sent: a node has been down for longer than it is waited for.
 fn hopeless(
     worker: &Worker,
-    topology: &Topology,
     session: &Session,
     ways: &[Way<'_>],
+    order: &Order<'_>,
 ) -> Option<Refusal> {
+    let (topology, frame) = (order.topology, order.frame.bytes());
     ways.iter().find_map(|(node, way)| {
         let refusal = way.as_ref().err()?;
         worker.shared.map_is_old.notify_one();
-        let may_wait = patience::may_wait(worker, topology, session, node, worker.now);
+        let may_wait = patience::may_wait(worker, topology, session, node, (frame, worker.now))
+            || keyspaces::has_stand_in(worker, topology, session, node, frame);
         (!may_wait).then(|| refusal.clone())
     })
 }

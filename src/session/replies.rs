@@ -94,6 +94,18 @@ impl Replies {
         slot == self.head && self.head_started
     }
 
+    /// Whether the replies from `slot` on can go to the client as they come: it is due, nothing of it
+    /// has been delivered, and no later one is held.
+    #[must_use]
+    pub fn is_in_order(&self, slot: Sequence) -> bool {
+        self.is_due(slot) && !self.head_started && self.early.is_empty()
+    }
+
+    /// The replies of the next `count` slots, which are in order, have gone to the client whole.
+    pub fn pass(&mut self, count: u32) {
+        self.head += u64::from(count);
+    }
+
     /// Fills the slot with a whole reply (or with the rest of one that [`Self::piece`] began) and
     /// delivers what is due. An empty reply is how a muted command (CLIENT REPLY OFF) passes. A
     /// filled slot is left alone.

@@ -116,12 +116,17 @@ pub fn write(lane: &mut Lane, cx: &mut Context<'_>, now: clock::Micros) -> io::R
 impl Unflushed {
     /// A command has been queued on `lane`; `is_first` if the kernel had taken all before it.
     pub fn mark(&mut self, lane: LaneId, is_first: bool) {
-        self.commands += 1;
+        self.mark_many(lane, is_first, 1);
+    }
+
+    /// As [`Self::mark`], for so many commands.
+    pub fn mark_many(&mut self, lane: LaneId, is_first: bool, commands: usize) {
+        if self.commands == 0 {
+            self.wake();
+        }
+        self.commands += commands;
         if is_first {
             self.lanes.push(lane);
-        }
-        if self.commands == 1 {
-            self.wake();
         }
     }
 

@@ -220,10 +220,15 @@ fn no_room(lane: &mut Lane, session: &Session, now: Micros) -> Result<LaneId, No
     if lane.node.no_room(lane.waiters.len(), now).map_err(NoLane::Refused)? && has_bytes {
         return Ok(lane.id);
     }
+    await_room(lane, session);
+    Err(NoLane::Wait)
+}
+
+/// The session is woken when the queue has room again.
+pub fn await_room(lane: &mut Lane, session: &Session) {
     if !lane.backlog.contains(&session.id) {
         lane.backlog.push(session.id);
     }
-    Err(NoLane::Wait)
 }
 
 fn find_or_open(worker: &mut Worker, node: &Arc<Node>, key: LaneKey) -> Result<LaneId, NoLane> {

@@ -21,7 +21,8 @@ use crate::admin::orders::{Order, Verdict, Wish};
 use crate::clock::{self, Micros};
 use crate::config::{Complaint, Profile, Settings, content_hash};
 use crate::events;
-use crate::policy::diff::{Diff, carried_over};
+use crate::policy::diff::{Diff, carried_over, keyspaces_carried_over};
+use crate::policy::keyspace::Keyspace;
 use crate::policy::ledger;
 use crate::policy::rule::Rule;
 use crate::policy::{self, Policy, emergency};
@@ -61,6 +62,7 @@ pub struct Keeper {
 struct Standing {
     profile: Profile,
     rules: Arc<[Arc<Rule>]>,
+    keyspaces: Arc<[Arc<Keyspace>]>,
     /// What is allowed in the file but deserves a warning.
     notes: Arc<[Complaint]>,
     source: Option<String>,
@@ -113,6 +115,7 @@ impl Keeper {
         let standing = Standing {
             profile,
             rules: read.rules.into(),
+            keyspaces: read.keyspaces.into(),
             notes: read.notes.into(),
             source: shown(path.as_deref()),
             hash,
@@ -284,7 +287,8 @@ impl Keeper {
         let Some(before) = self.before.clone() else {
             return Verdict::Wrong("this process has had no other policy".to_owned());
         };
-        let (_, diff) = carried_over(&self.standing.rules, &before.rules);
+        let (_, mut diff) = carried_over(&self.standing.rules, &before.rules);
+        let _ = keyspaces_carried_over(&self.standing.keyspaces, &before.keyspaces, &mut diff);
         let Some(policy) = self.laid_out(&before).await else {
             return Verdict::Wrong("the policy could not be laid out".to_owned());
         };
@@ -447,12 +451,14 @@ impl Errand {
             Ok(read) => read,
             Err(complaints) => return Look::Refused(hash, complaints),
         };
-        let (rules, diff) = carried_over(&standing.rules, &read.rules);
+        let (rules, mut diff) = carried_over(&standing.rules, &read.rules);
+        let keyspaces =
+            keyspaces_carried_over(&standing.keyspaces, &read.keyspaces, &mut diff).into();
         if diff.is_empty() && profile == standing.profile {
             return Look::Same(hash);
         }
         let (source, notes) = (shown(path.as_deref()), read.notes.into());
-        let newer = Standing { profile, rules: rules.into(), notes, source, hash };
+        let newer = Standing { profile, rules: rules.into(), keyspaces, notes, source, hash };
         let policy = lay_out(version, &newer, &emergencies);
         Look::Other(Box::new((newer, diff, policy)))
     }
@@ -461,7 +467,8 @@ impl Errand {
 /// The policy of these rules, emergencies first.
 fn lay_out(version: u64, standing: &Standing, emergencies: &[Arc<Rule>]) -> Policy {
     let rules = emergencies.iter().chain(standing.rules.iter()).map(Arc::clone).collect();
-    let mut policy = Policy::new(version, standing.profile, rules);
+    let policy = Policy::new(version, standing.profile, rules);
+    let mut policy = policy.with_keyspaces(standing.keyspaces.to_vec());
     policy.notes = standing.notes.to_vec();
     policy
 }
