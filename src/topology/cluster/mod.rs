@@ -269,17 +269,9 @@ impl Follower {
             answers.extend(self.ask(&everybody, trigger).await);
             asked.extend(everybody);
         }
-        // Whom the others speak against is heard itself. Its own word may be that it serves the
-        // slot (then the others are behind), or that it does not.
-        let witness = picture::witness(&answers, &map).filter(|id| self.contacts.contains_key(id));
-        let third = match witness {
-            Some(witness) => vec![witness],
-            None if picture::is_divided(&answers) => self.pick(&asked, 1),
-            None => Vec::new(),
-        };
-        if !third.is_empty() && self.pace.may_spend(clock::micros()) {
-            answers.extend(self.ask(&third, trigger).await);
-            asked.extend(third);
+        for third in self.still_to_be_heard(&answers, &asked, &map) {
+            answers.extend(self.ask(&[third], trigger).await);
+            asked.push(third);
         }
         answers.iter().for_each(|answer| self.rounds.survey.note(&answer.view, &map));
         // Who was asked and is silent is as good as away, though its connection still stands.
@@ -290,6 +282,26 @@ impl Follower {
             !can_tell || (asked.contains(&id) && !spoke.contains(&id))
         };
         Picture::compose(&answers, &map, &mut self.directory, began, is_away)
+    }
+
+    /// Who is asked as well before `answers` are weighed.
+    fn still_to_be_heard(
+        &mut self,
+        answers: &[Answer],
+        asked: &[NodeId],
+        map: &SlotMap,
+    ) -> Vec<NodeId> {
+        let can_tell = |id: &NodeId| self.contacts.get(id).is_some_and(Acquaintance::can_tell);
+        // Whom the others speak against is heard itself. Its own word may be that it serves the
+        // slot (then the others are behind), or that it does not.
+        let third = match picture::witness(answers, map).filter(|id| self.contacts.contains_key(id))
+        {
+            None if picture::is_divided(answers) => self.pick(asked, 1).pop(),
+            witness => witness,
+        };
+        let third = third.filter(|_| self.pace.may_spend(clock::micros()));
+        let forgotten = picture::forgotten(answers, map).filter(can_tell);
+        third.into_iter().chain(forgotten.filter(|id| !asked.contains(id))).collect()
     }
 
     /// So many nodes that could tell something, at random, and none of `besides`.

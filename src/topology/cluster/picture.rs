@@ -240,6 +240,17 @@ pub fn witness(answers: &[Answer], map: &SlotMap) -> Option<NodeId> {
         .next()
 }
 
+/// An owner of slots that none of the answers knows: it was forgotten by those who were asked, and may be there all the
+/// same. If it says so itself, it stays; taken at their word its slots would be nobody's.
+#[must_use]
+pub fn forgotten(answers: &[Answer], map: &SlotMap) -> Option<NodeId> {
+    let known: HashSet<&str> =
+        answers.iter().flat_map(|answer| &answer.view.nodes).map(|seen| &*seen.id).collect();
+    let owns = |id| map.slots().iter().any(|slot| slot.owner == Some(id));
+    let mut unknown = map.members.primaries().filter(|it| !known.contains(&*it.cluster_id));
+    unknown.find(|it| owns(it.node.id)).map(|it| it.node.id)
+}
+
 /// Whether two of the answers give a slot to different nodes.
 #[must_use]
 pub fn is_divided(answers: &[Answer]) -> bool {

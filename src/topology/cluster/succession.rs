@@ -49,8 +49,9 @@ impl Follower {
             let Some(it) = self.contacts.get_mut(&primary.node.id) else {
                 continue;
             };
-            let is_up = it.contact.is_up();
-            it.lost_at = if is_up { None } else { it.lost_at.or(Some(now)) };
+            // Whom we have just heard of, and are about to dial, is not lost.
+            let is_lost = !it.contact.is_up() && (it.was_up || it.was_down);
+            it.lost_at = if is_lost { it.lost_at.or(Some(now)) } else { None };
             if it.lost_at.is_some_and(|at| now.saturating_sub(at) < SUCCESSOR_WITHIN) {
                 lost.push(primary.node.id);
             }

@@ -172,6 +172,21 @@ fn a_map_with_holes_replaces_no_whole_one() {
 }
 
 #[test]
+fn an_owner_that_was_forgotten_is_heard_and_stays() {
+    let mut story = Story::of_three();
+    // b and a have forgotten one another.
+    let a = || answer("a", "a 1 0-4999; c 3 10000-16383");
+    assert_eq!(forgotten(&[a()], &story.map), Some(story.id("b")));
+    let both = [a(), answer("b", "b 2 5000-9999; c 3 10000-16383")];
+    assert_eq!(forgotten(&both, &story.map), None);
+    story.told(20, &both).unwrap();
+    assert_eq!((story.owner(5000), story.map.uncovered()), (Some("b"), 0));
+    // Who owns nothing is missed by nobody.
+    story.told(30, &[answer("b", "a 4 0-9999; b 2; c 3 10000-16383")]).unwrap();
+    assert_eq!(forgotten(&[answer("c", "a 4 0-9999; c 3 10000-16383")], &story.map), None);
+}
+
+#[test]
 fn a_redirect_is_older_or_younger_than_a_question() {
     let mut story = Story::of_three();
     story.moved(7, "b", 25);
