@@ -5,7 +5,6 @@
 //! by name. Never publishes. What surprises: a rule that only moved counts as changed nowhere, but
 //! the order is compared too, because the first match decides.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::rule::{Action, Rule};
@@ -27,7 +26,7 @@ pub struct Diff {
 /// The newer rules, with each that is the same as an older one replaced by that, and how they differ.
 #[must_use]
 pub fn carried_over(older: &[Arc<Rule>], newer: &[Arc<Rule>]) -> (Vec<Arc<Rule>>, Diff) {
-    let mut left: HashMap<&str, (usize, &Arc<Rule>)> =
+    let mut left: foldhash::HashMap<&str, (usize, &Arc<Rule>)> =
         older.iter().enumerate().map(|(place, rule)| (&*rule.name, (place, rule))).collect();
     let mut diff = Diff::default();
     let mut furthest = 0;

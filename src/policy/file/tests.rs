@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::command::table::Table;
+use crate::config::KeyPatterns;
 use crate::policy::pace::{Pace, Per};
 use crate::policy::rule::{Action, Bound, Mode, Paging, Rewrite, Shape, Who};
 
@@ -61,7 +62,7 @@ fn a_rule_is_what_it_says() {
          message = \"use HSCAN\"\n",
     );
     assert_eq!(names(&rule.commands), ["hgetall", "memory|usage"]);
-    assert_eq!(rule.keys.as_ref().unwrap().0, ["user:*", "cart:[0-9]*"]);
+    assert_eq!(rule.keys, Some(KeyPatterns::from_iter(["user:*", "cart:[0-9]*"])));
     let networks = vec![
         (IpAddr::from([10, 0, 0, 0]), 8),
         (IpAddr::from([192, 168, 0, 0]), 16),
