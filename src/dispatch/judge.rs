@@ -112,9 +112,16 @@ fn weigh(
     if matches!(ruling, Ruling::Done(Dispatched::Wait)) {
         return ruling;
     }
+    let is_sent = !matches!(ruling, Ruling::Done(_));
     for rule in passed {
         let how = (matches!(ruling, Ruling::Goes), true);
-        let (deed, size) = spared(worker, topology, session, (identity, spec, command), rule, how);
+        let (deed, size) = match &rule.action {
+            Action::Pace(pace) => {
+                let by = (&*policy, &**rule, &**pace);
+                (pacing::try_out(worker, session, what, by, is_sent), None)
+            }
+            _ => spared(worker, topology, session, (identity, spec, command), rule, how),
+        };
         offender::met(worker, session, spec, command, (rule, deed), size);
     }
     ruling
@@ -134,7 +141,6 @@ fn spared(
         Action::Bound(bound) if goes => {
             bound::watch(worker, topology, session, what, (bound, is_single))
         }
-        // Whether a pace would have refused it, only a look at its rate could say.
         _ => (Deed::Passed, None),
     }
 }
