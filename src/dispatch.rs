@@ -25,6 +25,7 @@ pub mod pacing;
 pub mod patience;
 pub mod replicas;
 pub mod rewrite;
+pub mod turns;
 pub mod unavailable;
 pub mod veil;
 
