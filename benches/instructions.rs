@@ -21,20 +21,26 @@ use breakwater::resp::reply::ReplyScanner;
 use breakwater::resp::request::RequestScanner;
 use breakwater::route::slot;
 
-/// A workload by its name in the file: what it does so many times, and how many GETs each time is.
+/// A workload by its name in the file: what it does so many times, and how many GETs (or keys of an MGET) each time
+/// is.
 struct Workload {
     name: &'static str,
     run: fn(usize),
     gets: usize,
 }
 
-const WORKLOADS: [Workload; 6] = [
+const WORKLOADS: [Workload; 11] = [
     Workload { name: "scan-request", run: scan_request, gets: 1 },
     Workload { name: "scan-reply", run: scan_reply, gets: 1 },
     Workload { name: "look-up", run: look_up, gets: 1 },
     Workload { name: "slot", run: find_slot, gets: 1 },
     Workload { name: "round-p1", run: |rounds| round(rounds, 1), gets: 1 },
     Workload { name: "round-p64", run: |rounds| round(rounds, 64), gets: 64 },
+    Workload { name: "cluster-p1", run: |rounds| cluster_gets(rounds, 1), gets: 1 },
+    Workload { name: "cluster-p16", run: |rounds| cluster_gets(rounds, 16), gets: 16 },
+    Workload { name: "cluster-p64", run: |rounds| cluster_gets(rounds, 64), gets: 64 },
+    Workload { name: "cluster-mget10", run: |rounds| cluster_mget(rounds, 10), gets: 10 },
+    Workload { name: "cluster-mget100", run: |rounds| cluster_mget(rounds, 100), gets: 100 },
 ];
 
 /// Where the ceilings are, one `name instructions` a line.
@@ -85,7 +91,7 @@ fn compare(is_blessed: bool) -> anyhow::Result<bool> {
     }
     let ceilings = std::fs::read_to_string(CEILINGS).unwrap_or_default();
     let (mut all_below, mut blessed) = (true, String::from(HEAD));
-    println!("{:<14} {:>12} {:>10} {:>8}", "instructions", "per GET", "ceiling", "");
+    println!("{:<15} {:>12} {:>10} {:>8}", "instructions", "per GET", "ceiling", "");
     for workload in &WORKLOADS {
         let [less, more] = ROUNDS.map(|rounds| count(workload.name, rounds));
         let gets = (ROUNDS[1] - ROUNDS[0]) * workload.gets;
@@ -99,7 +105,7 @@ fn compare(is_blessed: bool) -> anyhow::Result<bool> {
         };
         all_below &= verdict != "TOO MANY" && verdict != "no ceiling";
         let shown = ceiling.map_or("-".into(), |ceiling| format!("{ceiling:.0}"));
-        println!("{:<14} {each:>12.1} {shown:>10} {verdict}", workload.name);
+        println!("{:<15} {each:>12.1} {shown:>10} {verdict}", workload.name);
         blessed += &format!("{} {each:.0}\n", workload.name);
     }
     if is_blessed {
@@ -170,6 +176,23 @@ fn round(rounds: usize, pipeline: usize) {
     let replies = rig::bulk(64).repeat(pipeline);
     for _ in 0..rounds {
         black_box(rig.round(black_box(&commands), black_box(&replies)));
+    }
+}
+
+fn cluster_gets(rounds: usize, pipeline: usize) {
+    let mut cluster = rig::cluster::Cluster::new();
+    let (commands, replies) = (rig::cluster::gets(pipeline), rig::bulk(64).repeat(pipeline));
+    for _ in 0..rounds {
+        black_box(cluster.round(black_box(&commands), black_box(&replies)));
+    }
+}
+
+fn cluster_mget(rounds: usize, width: usize) {
+    let mut cluster = rig::cluster::Cluster::new();
+    let (command, replies) = (rig::cluster::mget(width), rig::cluster::parts(width));
+    assert!(cluster.round(&command, &replies) > width * 64, "two keys lie in one slot");
+    for _ in 0..rounds {
+        black_box(cluster.round(black_box(&command), black_box(&replies)));
     }
 }
 

@@ -19,12 +19,14 @@ pub mod errand;
 pub mod gather;
 pub mod guards;
 pub mod judge;
+pub mod keyspaces;
 pub mod offender;
 pub mod order;
 pub mod pacing;
 pub mod patience;
 pub mod replicas;
 pub mod rewrite;
+pub mod runs;
 pub mod turns;
 pub mod unavailable;
 pub mod veil;
@@ -53,7 +55,7 @@ use crate::session::block::Block;
 use crate::session::detour::Detours;
 use crate::session::pin::Abort;
 use crate::session::state::{Closing, Session};
-use crate::session::{invalidations, local, pinned, pubsub, transaction};
+use crate::session::{invalidations, local, pinned, pubsub, replication, transaction};
 use crate::stats::WorkerStats;
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
@@ -120,7 +122,7 @@ pub fn dispatch(
 ) -> Dispatched {
     // 0. What the session said last decides what this means, and is not answered yet (INV-12).
     if session.is_barred() || (session.detours.is_some() && topology.slots.is_none()) {
-        return Dispatched::Wait;
+        return replication::barred(worker, topology, session, command, frame);
     }
     // 1. What nobody knows is answered here, in Redis's words.
     let spec = match resolve(worker, topology, session, command) {
@@ -419,7 +421,9 @@ fn settle_role(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
             transaction::note_queued(worker, waiter, &settled);
             deliver(worker, waiter, settled);
         }
-        Role::State { .. } | Role::Exec { .. } => pinned::settle(worker, waiter, settled),
+        Role::State { .. } | Role::Exec { .. } | Role::Stream => {
+            pinned::settle(worker, waiter, settled);
+        }
         Role::Whisper => pinned::note_whisper(worker, waiter, &settled),
         Role::Beat => {}
     }

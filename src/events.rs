@@ -67,6 +67,9 @@ pub fn started(settings: &Settings, policy: &Policy, workers: usize) {
         }
         Profile::Guard => info!(rules, own, "profile 'guard': the policy is enforced"),
     }
+    if let Some(keyspaces) = policy.keyspaces() {
+        info!(keyspaces = keyspaces.all().len(), "keyspaces count in every profile");
+    }
     for listener in &settings.listeners {
         info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
     }

@@ -8,6 +8,7 @@
 //! (modules), or fewer (an older version); a running proxy learns that when it connects. And a rule about who asks is
 //! tried for nobody in particular there, while `PROXY WHY` tries it for the very client that asks.
 
+mod keyspace;
 mod running;
 
 use std::io::{self, Write};
@@ -35,6 +36,7 @@ use crate::resp::write;
 use crate::route::slot::slot;
 use crate::route::split::Split;
 use crate::route::{self, Place};
+use crate::session::held;
 use crate::session::local::cluster;
 use crate::topology::slots::{NodeId, SlotMap};
 use crate::topology::{self, Topology};
@@ -170,7 +172,9 @@ fn known(
     // What has no keys, or makes no sense, leaves the list empty.
     let _ = keys::keys(spec, command, &mut keys);
     print_keys(command, &keys, out)?;
-    if !print_rule(around, spec, command, &keys, out)? {
+    if !print_rule(around, spec, command, &keys, out)?
+        || !keyspace::print(around, spec, (command, &keys), out)?
+    {
         return Ok(false);
     }
     let target = match around.upstream.target(spec, command) {
@@ -238,7 +242,9 @@ impl Upstream {
             Self::Cluster(present_as, map) => (*present_as, map),
         };
         let mut line = Vec::new();
-        if let Some(refusal) = cluster::refusal(spec).filter(|_| present_as == PresentAs::Cluster) {
+        let pinned = (spec.class == Class::Pinned).then(|| held::refusal(spec)).flatten();
+        let hidden = cluster::refusal(spec).filter(|_| present_as == PresentAs::Cluster);
+        if let Some(refusal) = pinned.or(hidden) {
             refusal.write(&mut line);
             return Err(line);
         }
@@ -431,6 +437,10 @@ mod tests {
             ("cluster countkeysinslot 7", "goes to: the owner of slot 7, "),
             ("cluster slots", "goes to: nowhere"),
             ("cluster meet h 1", "refused: -NOPERM breakwater: 'cluster|meet' changes the cluster"),
+            (
+                "sync",
+                "refused: -ERR breakwater: 'sync' is not served: it is about the connection to",
+            ),
             ("rename foo bar", "refused: -CROSSSLOT Keys in request don't hash to the same slot"),
         ] {
             let url = Some("redis-cluster://h".to_owned());
@@ -457,7 +467,9 @@ mod tests {
 
     #[test]
     fn what_keeps_state_or_waits_has_a_connection_of_its_own() {
-        for words in [&["multi"][..], &["blpop", "k", "0"], &["client", "tracking", "on"]] {
+        for words in
+            [&["multi"][..], &["blpop", "k", "0"], &["sync"], &["client", "tracking", "on"]]
+        {
             let (is_served, text) = explained(words);
             assert!(is_served && text.contains("on a connection of its client's own"), "{text}");
         }
@@ -465,10 +477,8 @@ mod tests {
 
     #[test]
     fn what_is_not_served_says_why() {
-        for words in [&["sync"][..], &["psync", "?", "-1"]] {
-            let (is_served, text) = explained(words);
-            assert!(!is_served && text.contains("is not served: "), "{text}");
-        }
+        let (is_served, text) = explained(&["script", "debug", "yes"]);
+        assert!(!is_served && text.contains("is not served: "), "{text}");
         assert!(!explained(&["nosuch"]).0);
         assert!(!explained(&["get"]).0);
     }

@@ -10,6 +10,7 @@
 
 pub mod denied;
 pub mod guarded;
+pub mod keyspace;
 pub mod paced;
 pub mod parts;
 pub mod script;
@@ -17,6 +18,7 @@ pub mod script;
 use crate::clock::{Micros, SECOND};
 use denied::Denied;
 use guarded::Guarded;
+use keyspace::HeldBack;
 use paced::TooFast;
 use parts::Parts;
 use script::ScriptRefusal;
@@ -46,6 +48,8 @@ pub enum Refusal {
     Script(Box<ScriptRefusal>),
     /// It may write, and was held back to protect what is there.
     Guarded(Box<Guarded>),
+    /// The keyspace of its keys holds it back.
+    HeldBack(Box<HeldBack>),
     /// It would change the cluster, and clients here are no administrators of it.
     ChangesCluster {
         /// Full name, lower case.
@@ -220,6 +224,7 @@ impl Refusal {
             Self::TooFast(too_fast) => too_fast.text(),
             Self::Script(refusal) => refusal.text(),
             Self::Guarded(guarded) => guarded.text(),
+            Self::HeldBack(held_back) => held_back.text(),
             Self::NotInverted { node } => format!(
                 "ERR breakwater: not executed: the connection to {node} was lost while an earlier \
                  write of this client was unanswered; send it again once that is resolved"

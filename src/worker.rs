@@ -35,6 +35,7 @@ use crate::route::split::Split;
 use crate::scripts::Scripts;
 use crate::scripts::libraries::Libraries;
 use crate::session::assembly::Permits;
+use crate::session::gather::Rooms;
 use crate::session::local::cluster::Names;
 use crate::session::registry::Registry;
 use crate::session::state::{Session, SessionId};
@@ -74,6 +75,8 @@ pub struct Worker {
     pub keys: Vec<KeyPosition>,
     /// Room for its parts, if it is cut.
     pub split: Split,
+    /// Memory for what comes of them.
+    pub rooms: Rooms,
     /// Whether nodes can be reached, and when to try again.
     pub reaches: Reaches,
     /// Lanes whose tasks are still to be started.
@@ -189,7 +192,15 @@ pub struct Shared {
 
 /// Sessions that the task in hand has given bytes or freed a turn for.
 #[derive(Debug, Default)]
-pub struct Touched(Vec<SessionId>);
+pub struct Touched {
+    /// To be looked at by the end of the task's turn.
+    now: Vec<SessionId>,
+    /// Put off to the end of this turn of the event loop: other lanes may have more for them. They
+    /// stay marked.
+    pub later: Vec<SessionId>,
+    /// Put off once more, to the end of the next turn.
+    pub due: Vec<SessionId>,
+}
 
 /// How other threads reach a worker.
 #[derive(Clone, Debug)]
@@ -217,6 +228,8 @@ pub enum Message {
 pub struct Faults {
     /// Panic when the n-th reply from now is settled.
     pub panic_in_settle: Option<u32>,
+    /// Everything goes the long way.
+    pub no_runs: bool,
 }
 
 // === impl Shared ===
@@ -274,28 +287,28 @@ impl Touched {
     pub fn mark(&mut self, session: &mut Session) {
         if !session.touched {
             session.touched = true;
-            self.0.push(session.id);
+            self.now.push(session.id);
         }
     }
 
     /// The list, to be worked off; give its memory back with [`Touched::reuse`].
     #[must_use]
     pub fn take(&mut self) -> Vec<SessionId> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.now)
     }
 
     /// Takes an emptied list back, so that the next batch allocates nothing.
     pub fn reuse(&mut self, mut list: Vec<SessionId>) {
-        if self.0.is_empty() {
+        if self.now.is_empty() {
             list.clear();
-            self.0 = list;
+            self.now = list;
         }
     }
 
     /// Whether nobody is on it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.now.is_empty()
     }
 }
 
@@ -337,6 +350,7 @@ impl Worker {
             assemblies: Permits::default(),
             keys: Vec::new(),
             split: Split::default(),
+            rooms: Rooms::default(),
             reaches: Reaches::default(),
             to_dial: Vec::new(),
             tasks_wanted: Rc::default(),

@@ -59,7 +59,9 @@ class ClusterFleet(servers.Fleet):
         super().preload(load)
         others = [s for name, s in self.targets().items() if name != cells.STANDALONE]
         if others:
-            resp.preload(others[0].port, load.keys, load.size)
+            for node in self.nodes.nodes:
+                resp.empty(node.port)
+            resp.store(others[0].port, load.keys, load.size)
 
     def behind(self, name):
         return self.redis if name == cells.STANDALONE else self.nodes

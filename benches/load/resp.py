@@ -91,8 +91,19 @@ def value_of(index, size):
 
 def preload(port, keys, size):
     """Empties the server at `port` and stores `keys` values of `size` bytes, in batches."""
+    empty(port)
+    store(port, keys, size)
+
+
+def empty(port):
+    """Removes all keys. Not to be asked of a proxy, whose policy may forbid it."""
     with Client(port) as client:
         client.call("FLUSHALL")
+
+
+def store(port, keys, size):
+    """Stores `keys` values of `size` bytes, in batches."""
+    with Client(port) as client:
         batch, batch_bytes = [], 0
         for index in range(keys):
             batch.append(command("SET", key_of(index), value_of(index, size)))

@@ -35,6 +35,8 @@ use breakwater::upstream::lane::{LaneId, LaneState};
 use breakwater::upstream::receive;
 use breakwater::worker::{Shared, Worker, WorkerHandle};
 
+pub(crate) mod cluster;
+
 /// The worker, its client, and the lane that the client's commands go to.
 pub(crate) struct Rig {
     worker: Worker,
@@ -104,7 +106,8 @@ pub(crate) fn with_command<T>(frame: &[u8], look: impl FnOnce(&Command<'_>) -> T
 impl Rig {
     /// A connected client whose lane is open, and whose window has grown.
     pub(crate) fn new() -> Self {
-        let mut worker = worker();
+        let node = node(NodeId::default(), "redis://node:6379");
+        let mut worker = worker(Topology::unknown(1, node));
         let client = connect(&mut worker);
         let topology = worker.begin_batch();
         let mut session = worker.sessions.lend(client).expect("it has just connected");
@@ -131,47 +134,63 @@ impl Rig {
         self.answer(replies)
     }
 
-    /// The kernel takes what the lane has queued, the node answers, and the client takes its replies.
+    /// The node answers, and the client takes its replies.
     fn answer(&mut self, replies: &[u8]) -> usize {
-        let worker = &mut self.worker;
-        // As the flush task and the lane's task do, each with a look at the clock.
-        worker.now = breakwater::clock::micros();
-        worker.unflushed = Default::default();
-        let mut lane = worker.lanes.lend(self.lane).expect("it stays");
-        assert!(lane.is_consistent());
-        lane.note_sent(lane.send.unsent(), worker.now);
-        worker.now = breakwater::clock::micros();
-        receive::receive(worker, &mut lane, replies, None).expect("valid replies");
-        worker.lanes.restore(self.lane, lane);
-        self.take()
-    }
-
-    /// The kernel takes what the touched session is owed.
-    fn take(&mut self) -> usize {
-        let mut taken = 0;
-        let touched = self.worker.touched.take();
-        for &id in &touched {
-            let Some(session) = self.worker.sessions.get_mut(id) else { continue };
-            session.touched = false;
-            let owed = session.out.unsent();
-            session.out.advance(owed);
-            let sent = session.out.sent();
-            session.out.release(&mut self.worker.pool, sent);
-            session.out.rest(&mut self.worker.pool);
-            taken += owed;
-        }
-        self.worker.touched.reuse(touched);
-        taken
+        hand_over(&mut self.worker);
+        answer(&mut self.worker, self.lane, replies);
+        take(&mut self.worker)
     }
 }
 
-fn worker() -> Worker {
-    let flags = RunFlags { upstream: Some("redis://node:6379".into()), ..RunFlags::default() };
+/// The kernel takes what the lanes have queued, as the flush task offers it.
+fn hand_over(worker: &mut Worker) {
+    worker.now = breakwater::clock::micros();
+    worker.unflushed = Default::default();
+}
+
+/// A node answers what its lane had queued, as in a turn of the lane's task.
+fn answer(worker: &mut Worker, lane: LaneId, replies: &[u8]) {
+    let id = lane;
+    let mut lane = worker.lanes.lend(id).expect("it stays");
+    assert!(lane.is_consistent());
+    lane.note_sent(lane.send.unsent(), worker.now);
+    worker.now = breakwater::clock::micros();
+    receive::receive(worker, &mut lane, replies, None).expect("valid replies");
+    worker.lanes.restore(id, lane);
+}
+
+/// The kernel takes what the touched sessions are owed.
+fn take(worker: &mut Worker) -> usize {
+    let mut taken = 0;
+    let touched = worker.touched.take();
+    for &id in &touched {
+        let Some(session) = worker.sessions.get_mut(id) else { continue };
+        session.touched = false;
+        let owed = session.out.unsent();
+        session.out.advance(owed);
+        let sent = session.out.sent();
+        session.out.release(&mut worker.pool, sent);
+        session.out.rest(&mut worker.pool);
+        taken += owed;
+    }
+    worker.touched.reuse(touched);
+    taken
+}
+
+/// The node `id` of the deployment behind `url`.
+fn node(id: NodeId, url: &str) -> Arc<Node> {
+    let flags = RunFlags { upstream: Some(url.into()), ..RunFlags::default() };
     let settings = Settings::load(&flags).expect("the defaults are valid").upstream;
-    let node = Arc::new(Node::new(NodeId::default(), settings, None));
-    let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
+    Arc::new(Node::new(id, settings, None))
+}
+
+fn worker(topology: Topology) -> Worker {
+    let published = Arc::new(ArcSwap::from_pointee(topology));
     let shared = Shared::new(published, MemorySettings::default());
-    Worker::new(Arc::new(shared), Arc::new(WorkerStats::new(BUILTIN_COUNT)))
+    let mut worker = Worker::new(Arc::new(shared), Arc::new(WorkerStats::new(BUILTIN_COUNT)));
+    // Under valgrind everything is slow; noting it would be counted.
+    worker.slow.after = u64::MAX;
+    worker
 }
 
 fn connect(worker: &mut Worker) -> SessionId {

@@ -8,6 +8,7 @@
 //! What surprises: `/policy/explain` judges for a client that nobody is, unless the query says who:
 //! `name`, `user`, `listener`, `library` and `address` are for rules that ask.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use hyper::StatusCode;
@@ -19,6 +20,7 @@ use crate::explain::{Surroundings, Upstream, explain};
 use crate::percent;
 use crate::policy::Caller;
 use crate::policy::emergency;
+use crate::policy::keyspace::{Fate, Keyspace};
 use crate::policy::ledger::Account;
 use crate::policy::offence::{Offence, Row};
 use crate::policy::rule::{Origin, Rule};
@@ -32,6 +34,17 @@ pub(super) struct View {
     #[serde(flatten)]
     account: Account,
     rules: Vec<RuleView>,
+    keyspaces: Vec<KeyspaceView>,
+}
+
+/// One keyspace.
+#[derive(Serialize)]
+struct KeyspaceView {
+    name: String,
+    keys: Vec<String>,
+    does: String,
+    /// What became of its commands, by the word of that.
+    met: BTreeMap<&'static str, u64>,
 }
 
 /// One rule.
@@ -134,7 +147,10 @@ impl View {
         let policy = state.policy.load();
         let rules = policy.rules().iter().map(|rule| RuleView::of(rule, policy.profile)).collect();
         let account = (*state.ledger.account()).clone();
-        Self { version: policy.version, profile: policy.profile.name(), account, rules }
+        let all = policy.keyspaces().map(|it| it.all()).unwrap_or_default();
+        let keyspaces = all.iter().map(|it| KeyspaceView::of(it)).collect();
+        let (version, profile) = (policy.version, policy.profile.name());
+        Self { version, profile, account, rules, keyspaces }
     }
 
     /// For people.
@@ -146,7 +162,7 @@ impl View {
     }
 
     fn write(&self, page: &mut String) -> std::fmt::Result {
-        let Self { version, profile, account, rules } = self;
+        let Self { version, profile, account, rules, keyspaces } = self;
         let Account { source, sha256, since, cause, changes, is_rolled_back, complaint } = account;
         let age = clock::unix_seconds().saturating_sub(*since);
         writeln!(page, "policy {version}, profile {profile}, {} rules", rules.len())?;
@@ -170,7 +186,28 @@ impl View {
             writeln!(page, "the newest file was refused {age} s ago, and this policy stays:")?;
             complaint.lines.iter().try_for_each(|line| writeln!(page, "  {line}"))?;
         }
-        rules.iter().try_for_each(|rule| rule.write(page))
+        rules.iter().try_for_each(|rule| rule.write(page))?;
+        keyspaces.iter().try_for_each(|keyspace| keyspace.write(page))
+    }
+}
+
+// === impl KeyspaceView ===
+
+impl KeyspaceView {
+    fn of(keyspace: &Keyspace) -> Self {
+        let met = Fate::ALL.map(|fate| (fate.as_str(), keyspace.met.of(fate)));
+        Self {
+            name: keyspace.name.to_string(),
+            keys: keyspace.keys.iter().map(str::to_owned).collect(),
+            does: keyspace.words(),
+            met: met.into_iter().filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+
+    fn write(&self, page: &mut String) -> std::fmt::Result {
+        let Self { name, keys, does, met } = self;
+        writeln!(page, "\nkeyspace {name} ({}): {does}", keys.join(" "))?;
+        met.iter().try_for_each(|(fate, count)| writeln!(page, "  {fate} {count}"))
     }
 }
 

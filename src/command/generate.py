@@ -33,8 +33,8 @@ HEADER = """\
 
 # ---- class: what a command does to the connection it travels on -------------------------------
 
-# Replication streams and the script debugger take the connection over for good: always refused.
-STRUCTURAL = {"psync", "replconf", "script|debug", "sync"}
+# The script debugger takes the connection over and speaks a protocol of its own: always refused.
+STRUCTURAL = {"script|debug"}
 
 # Confirmations and messages come out of band.
 SUBSCRIBER = {
@@ -57,7 +57,7 @@ PINNED = {
     "client|caching", "client|tracking",                        # the server remembers per connection
     "client|pause", "client|unpause",                           # holds back the lane's own writes too
     "wait", "waitaof",                                          # count the writes of their connection
-    "monitor",                                                  # an endless reply
+    "monitor", "psync", "replconf", "sync",                     # an endless reply, and what goes before it
     "debug",                                                    # sleeps, crashes, changes the protocol
     "shutdown",                                                 # no reply when it works
     "save", "failover", "replicaof", "slaveof",                 # stop or turn the server around

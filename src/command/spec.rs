@@ -33,7 +33,7 @@ pub enum Class {
     Pinned,
     /// Subscribes or unsubscribes: answered out of band.
     Subscriber,
-    /// Takes the connection over for good: refused in every profile.
+    /// Takes the connection over and speaks no RESP on it: refused in every profile.
     Structural,
 }
 
@@ -526,10 +526,11 @@ mod tests {
             ),
             (
                 Class::Pinned,
-                "MULTI;EXEC;WATCH k;BLPOP k 0;WAIT 1 0;CLIENT TRACKING ON;MONITOR;DEBUG SLEEP 1;SAVE;SHUTDOWN",
+                "MULTI;EXEC;WATCH k;BLPOP k 0;WAIT 1 0;CLIENT TRACKING ON;MONITOR;DEBUG SLEEP 1;SAVE;SHUTDOWN;\
+                 SYNC;PSYNC ? -1;REPLCONF ack 1",
             ),
             (Class::Subscriber, "SUBSCRIBE c;PUNSUBSCRIBE;SSUBSCRIBE c;SUNSUBSCRIBE"),
-            (Class::Structural, "SYNC;PSYNC ? -1;REPLCONF ack 1;SCRIPT DEBUG YES"),
+            (Class::Structural, "SCRIPT DEBUG YES"),
         ];
         for (class, lines) in expected {
             for line in lines.split(';') {

@@ -245,7 +245,7 @@ const WORDS: Words = Words {
     top: &["workers", "admin", "admin_changes", "profile", "policy", "drain_timeout"],
     elsewhere: &[
         ("rule", "rules stand in a file of their own, which the key 'policy' names"),
-        ("keyspace", "this build has no keyspaces"),
+        ("keyspace", "keyspaces stand in the file of rules, which the key 'policy' names"),
         ("budget", "this build has no budgets"),
     ],
 };

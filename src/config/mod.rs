@@ -16,6 +16,7 @@ mod file;
 mod guards;
 mod profile;
 pub(crate) mod quantity;
+mod replica_reads;
 mod secret;
 pub(crate) mod source;
 pub(crate) mod spelling;
@@ -29,6 +30,7 @@ pub use self::complaint::{Complaint, Fault, Position};
 pub(crate) use self::file::CONFIGURATION_KEYS;
 pub use self::guards::{Confirm, GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
 pub use self::profile::Profile;
+pub use self::replica_reads::ReplicaReads;
 pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
 pub use self::watch::{Expect, ScriptSettings, SlowlogSettings, WatchSettings, Watchdog};
 
@@ -252,18 +254,6 @@ pub struct SentinelSettings {
     pub master_name: String,
     /// Who we are to the Sentinels; `None`: nobody, whoever we are to Redis.
     pub credentials: Option<Credentials>,
-}
-
-/// Who serves reads in a cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReplicaReads {
-    /// The primary, unless the client has said READONLY.
-    #[default]
-    Primary,
-    /// A replica that is in step, else the primary.
-    PreferReplica,
-    /// A replica that is in step, else nobody.
-    Replica,
 }
 
 /// What a cluster looks like to clients.

@@ -5,8 +5,6 @@
 //! queued at once. A server takes a client's input in pieces of some kilobytes, and between two of
 //! them everybody else has a turn.
 
-use std::sync::Arc;
-
 use super::doubt::refuse_doubtful;
 use super::gather::{Way, send_parts};
 use super::order::Order;
@@ -67,11 +65,11 @@ pub fn send(
 }
 
 /// The lane to the only node; `None` if it must be waited for. What follows stays on it (INV-12 c).
-pub(super) fn only_way(
+pub(super) fn only_way<'a>(
     worker: &mut Worker,
     session: &mut Session,
-    order: &Order<'_>,
-) -> Option<Vec<Way>> {
+    order: &Order<'a>,
+) -> Option<Vec<Way<'a>>> {
     let Order { topology, identity, is_bulk, .. } = *order;
     let way = match pool::lane_for(worker, topology, session, identity, is_bulk) {
         Ok(lane) => {
@@ -83,5 +81,5 @@ pub(super) fn only_way(
         Err(NoLane::Refused(_)) if session.in_flight > 0 => return None,
         Err(NoLane::Refused(refusal)) => Err(refusal),
     };
-    Some(vec![(Arc::clone(&topology.node), way)])
+    Some(vec![(&topology.node, way)])
 }

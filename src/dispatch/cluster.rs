@@ -17,6 +17,7 @@ use super::{Asked, Dispatched, not_executed, send, wants_bulk};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::spec::Spec;
+use crate::config::ReplicaReads;
 use crate::dispatch::replicas;
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
@@ -80,15 +81,31 @@ pub fn to_slot(
     slot: u16,
     order: Order<'_>,
 ) -> Dispatched {
-    if session.in_flight == 0 {
-        session.map_version = slots.version;
-    } else if slots.changed > session.map_version && slots.slot(slot).since > session.map_version {
-        // INV-12 a: what was sent to its former owner comes first.
+    if !is_settled(slots, session, slot) {
         return Dispatched::Wait;
     }
+    let wish = replicas::wish(session, &order.topology.node, &order.asked);
+    if wish.is_none()
+        && let Some(owner) = slots.owner_id(slot)
+        && let Some(lane) =
+            pool::lane_at_hand(worker, order.topology, session, owner, order.is_bulk)
+    {
+        return send(worker, session, lane, order.asked, order.frame);
+    }
+    elsewhere(worker, slots, session, (slot, wish), order)
+}
+
+/// As [`to_slot`], where a replica may serve the command, or the lane to the owner is not at hand.
+fn elsewhere(
+    worker: &mut Worker,
+    slots: &SlotMap,
+    session: &mut Session,
+    (slot, wish): (u16, Option<ReplicaReads>),
+    order: Order<'_>,
+) -> Dispatched {
     let owner = slots.owner(slot);
     if let Some(owner) = owner
-        && let Some(wish) = replicas::wish(session, &owner.node, &order.asked)
+        && let Some(wish) = wish
     {
         match replicas::choose(worker, slots, session, owner, wish) {
             Ok(Some(node)) => return to(worker, session, &node, (order, true)),
@@ -109,6 +126,17 @@ pub fn to_slot(
             order.park(worker, session, &order.topology.node, refusal)
         }
     }
+}
+
+/// Whether a command for that slot may be dispatched by this map; if not, what was sent to the slot's
+/// former owner comes first (INV-12 a).
+#[inline]
+pub fn is_settled(slots: &SlotMap, session: &mut Session, slot: u16) -> bool {
+    if session.in_flight == 0 {
+        session.map_version = slots.version;
+        return true;
+    }
+    slots.changed <= session.map_version || slots.slot(slot).since <= session.map_version
 }
 
 /// Who gets a command without a key: the node that gets all of them, or another primary while that
@@ -133,8 +161,9 @@ fn to_node(
     to(worker, session, node, (order, false))
 }
 
+/// Sends a command to this node; as a reader where that is a replica.
 #[inline]
-fn to(
+pub fn to(
     worker: &mut Worker,
     session: &mut Session,
     node: &Arc<Node>,

@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::cluster;
 use super::detour;
 use super::guards;
+use super::keyspaces;
 use super::patience;
 use crate::buffer::Piece;
 use crate::clock::{self, Micros};
@@ -152,7 +153,13 @@ fn launch(
         detour.answer = Answer::Refusal(refusal);
         return false;
     }
-    let node = destination(topology, detour, to);
+    let owner = destination(topology, detour, to);
+    let reader = match to {
+        None => keyspaces::stand_in(worker, topology, session, detour, &owner),
+        Some(_) => None,
+    };
+    let is_readonly = reader.is_some() && topology.slots.is_some();
+    let node = reader.unwrap_or(owner);
     let waited = worker.now.saturating_sub(detour.since);
     if waited >= loss::GONE_AFTER && session.has_left() {
         // Nothing is executed for somebody who has given up (INV-3), nor what it sent behind it.
@@ -160,7 +167,7 @@ fn launch(
         session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
         return false;
     }
-    let lane = lane_for(worker, topology, session, detour, &node);
+    let lane = lane_for(worker, topology, session, detour, (&node, is_readonly));
     match lane {
         Ok(lane) => {
             let Some(lane) = worker.lanes.get_mut(lane) else {
@@ -191,7 +198,8 @@ fn launch(
             // Where the redirect pointed nobody is: its slot's owner may be somebody else by then.
             detour.stage = Stage::Due { at: worker.now + detour::pause(detour), to: None };
             detour.waits = detour.waits.saturating_add(1);
-            return patience::may_wait(worker, topology, session, &node, detour.since)
+            let what = (&*detour.frame, detour.since);
+            return patience::may_wait(worker, topology, session, &node, what)
                 || is_tried_again(worker, topology, detour);
         }
     }
@@ -204,17 +212,13 @@ fn lane_for(
     topology: &Topology,
     session: &mut Session,
     detour: &Detour,
-    node: &Arc<Node>,
+    (node, is_readonly): (&Arc<Node>, bool),
 ) -> Result<LaneId, NoLane> {
     if !matches!(detour.waiter.role, Role::State { .. }) {
         // It goes to its slot's owner, whoever was asked first: should that become a replica, it
-        // must say so.
-        let key = LaneKey {
-            epoch: topology.epoch,
-            node: node.id,
-            is_readonly: false,
-            ..detour.key.clone()
-        };
+        // must say so, unless a replica is what is wanted.
+        let key =
+            LaneKey { epoch: topology.epoch, node: node.id, is_readonly, ..detour.key.clone() };
         let lane = pool::lane_of(worker, node, key)?;
         return pool::room_on(worker, lane, session);
     }

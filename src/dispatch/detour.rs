@@ -58,7 +58,10 @@ pub fn take(worker: &mut Worker, lane: &mut Lane, reply: &[u8]) -> bool {
     let topology = Arc::clone(worker.topology.load());
     let answer = Answer::Reply([&before, reply].concat().into());
     let mut detour = detour_of(worker, &topology, &first, frame, lane.key.clone(), answer);
-    if !is_about(&topology, &redirect, detour.slot) {
+    // A replica that was asked in the place of a single node says nothing of that one.
+    let is_replicas = topology.slots.is_none() && lane.node.id != topology.node.id;
+    let is_its_own = is_replicas && matches!(redirect, Redirect::NotNow(_));
+    if !is_its_own && !is_about(&topology, &redirect, detour.slot) {
         // Only what was on the list goes back there: nobody would take anything else off it.
         if first.is_detour {
             restore(worker, detour);
@@ -358,7 +361,8 @@ fn keep_or_tell(worker: &mut Worker, topology: &Topology, detour: Detour, waitin
         detour.since
     };
     let session = worker.sessions.get(detour.waiter.session);
-    if session.is_some_and(|session| patience::is_over(now, session, since, waiting)) {
+    let what = (&*detour.frame, since);
+    if session.is_some_and(|session| patience::is_over(worker, session, what, waiting)) {
         return tell(worker, detour);
     }
     restore(worker, detour);

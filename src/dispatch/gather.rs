@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::cluster;
 use super::order::Order;
 use super::{Dispatched, Settled, not_executed, refuse_with, settle_role, waiter};
-use super::{batches, detour, patience};
+use super::{batches, detour, keyspaces, patience};
 use crate::buffer::{LARGE_BYTES, Piece};
 use crate::clock::{Micros, SECOND};
 use crate::command::Command;
@@ -30,14 +30,14 @@ use crate::route::scan::{NoStep, Picture, Step, Visit};
 use crate::route::split::{NoSplit, Part as SlotPart, Split};
 use crate::scripts::follow;
 use crate::session::detour::Answer as Last;
-use crate::session::gather::{Answer, Gather, Means, Part};
+use crate::session::gather::{Gather, Means, Part, Room};
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::topology::slots::{Health, MemberRole, SlotMap};
 use crate::upstream::dial::Node;
 use crate::upstream::lane::{Lane, LaneId, LaneKey, Role, Waiter};
 use crate::upstream::pool::{self, NoLane};
-use crate::worker::Worker;
+use crate::worker::{SCRATCH_BYTES, Worker};
 
 /// Where a command without keys goes that is not for anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum Spread {
 }
 
 /// The lane to a node, or why there is none now.
-pub(super) type Way = (Arc<Node>, Result<LaneId, Refusal>);
+pub(super) type Way<'a> = (&'a Arc<Node>, Result<LaneId, Refusal>);
 
 // === impl Spread ===
 
@@ -101,13 +101,13 @@ pub fn split(
 }
 
 /// Sends each part to the owner of its slot, or to the one node that there is.
-pub(super) fn send_parts(
+pub(super) fn send_parts<'a>(
     worker: &mut Worker,
-    slots: Option<&SlotMap>,
+    slots: Option<&'a SlotMap>,
     session: &mut Session,
     (spec, command): (&Spec, Command<'_>),
     split: &Split,
-    order: &Order<'_>,
+    order: &Order<'a>,
 ) -> Dispatched {
     if let Some(slots) = slots {
         let has_moved = |part: &SlotPart| slots.slot(part.slot).since > session.map_version;
@@ -128,28 +128,27 @@ pub(super) fn send_parts(
     let Some(ways) = ways else {
         return Dispatched::Wait;
     };
-    if let Some(refusal) = hopeless(worker, order.topology, session, &ways) {
+    if let Some(refusal) = hopeless(worker, session, &ways, order) {
         return not_executed(worker, session, spec, &refusal);
     }
     let whole = waiter(worker.now, session, order.asked);
-    let mut parts = Vec::with_capacity(split.parts().len());
+    let mut room = worker.rooms.take();
+    room.order.extend_from_slice(split.order());
     let mut bytes = std::mem::take(&mut worker.line);
     let runs = split.parts().chunk_by(|a, b| a.node == b.node);
     for (run, (node, way)) in runs.zip(&ways) {
         bytes.clear();
         // A command has at most 16,384 parts, one a slot.
-        let first = parts.len() as u16;
-        for part in run {
-            let start = bytes.len() as u32;
-            split.write(part, spec, &command, &mut bytes);
-            parts.push(Part::new(node.id, part.keys.clone(), start..bytes.len() as u32));
-        }
+        let first = room.parts.len() as u16;
+        split.write(run, (spec, &command), &mut bytes, |part, request| {
+            room.parts.push(Part::new(node.id, part.keys.clone(), request));
+        });
         let role = Role::Part { place: first, is_bound: false };
         let own = Waiter { role, frames: run.len() as u32, ..whole };
         match way {
             Ok(lane) => queue(worker, *lane, piece(&mut bytes), own),
             Err(refusal) => {
-                let run = parts.get(usize::from(first)..).unwrap_or_default();
+                let run = room.parts.get(usize::from(first)..).unwrap_or_default();
                 let homes = split.parts().iter().skip(usize::from(first));
                 let homes = homes.map(|part| slots.map(|_| part.slot));
                 park(worker, session, (own, refusal), (run, homes), (&bytes, order));
@@ -158,17 +157,22 @@ pub(super) fn send_parts(
     }
     worker.line = bytes;
     let means = Means::Merge(Merge::of(spec));
-    keep(worker, session, (whole, means), nodes, (parts, split.order().to_vec()));
+    // Parts with keys are called by these, not by their nodes.
+    keep(worker, session, (whole, means), Vec::new(), room);
     Dispatched::Done
 }
 
 /// The nodes of the parts, each once and in their order.
-fn nodes_of(slots: Option<&SlotMap>, split: &Split, order: &Order<'_>) -> Option<Vec<Arc<Node>>> {
+fn nodes_of<'a>(
+    slots: Option<&'a SlotMap>,
+    split: &Split,
+    order: &Order<'a>,
+) -> Option<Vec<&'a Arc<Node>>> {
     let Some(slots) = slots else {
-        return Some(vec![Arc::clone(&order.topology.node)]);
+        return Some(vec![&order.topology.node]);
     };
     let runs = split.parts().chunk_by(|a, b| a.node == b.node).filter_map(|run| run.first());
-    runs.map(|part| Some(Arc::clone(&slots.members.get(part.node)?.node))).collect()
+    runs.map(|part| Some(&slots.members.get(part.node)?.node)).collect()
 }
 
 /// Nothing is known of who serves these keys.
@@ -207,7 +211,7 @@ pub fn spread(
                 is_replica && member.health != Health::Failed
             });
             let all = slots.shards().chain(replicas);
-            let nodes: Vec<Arc<Node>> = all.map(|member| Arc::clone(&member.node)).collect();
+            let nodes: Vec<&Arc<Node>> = all.map(|member| &member.node).collect();
             let means = Means::Merge(Merge::of(spec));
             everywhere(worker, slots, session, (spec, means), &nodes, order)
         }
@@ -221,7 +225,7 @@ fn everywhere(
     slots: &SlotMap,
     session: &mut Session,
     (spec, means): (&Spec, Means),
-    nodes: &[Arc<Node>],
+    nodes: &[&Arc<Node>],
     order: &Order<'_>,
 ) -> Dispatched {
     let Some(mut ways) = ways(worker, session, nodes, order) else {
@@ -239,18 +243,18 @@ fn everywhere(
         return not_executed(worker, session, spec, refusal);
     }
     let whole = waiter(worker.now, session, order.asked);
-    let mut parts = Vec::with_capacity(ways.len());
+    let mut room = worker.rooms.take();
     for (place, (node, way)) in ways.iter().enumerate() {
         let part = Part::new(node.id, 0..0, 0..0);
-        parts.push(if is_replica(node) { part.dispensable() } else { part });
+        room.parts.push(if is_replica(node) { part.dispensable() } else { part });
         // There are fewer nodes than their numbers have room for.
         let own = Waiter { role: Role::Part { place: place as u16, is_bound: true }, ..whole };
         if let Ok(lane) = way {
             queue(worker, *lane, order.frame.clone(), own);
         }
     }
-    let nodes = ways.into_iter().map(|(node, _)| node).collect();
-    keep(worker, session, (whole, means), nodes, (parts, Vec::new()));
+    let nodes = ways.into_iter().map(|(node, _)| Arc::clone(node)).collect();
+    keep(worker, session, (whole, means), nodes, room);
     Dispatched::Done
 }
 
@@ -292,7 +296,7 @@ fn scan(
             write::bulk(&mut bytes, visit.cursor.to_string().as_bytes());
             bytes.extend_from_slice(command.raw(2..command.len()));
             let order = Order { frame: Piece::Shared(bytes.into()), ..order.clone() };
-            let nodes = [Arc::clone(&member.node)];
+            let nodes = [&member.node];
             everywhere(worker, slots, session, (spec, Means::Page(visit)), &nodes, &order)
         }
         Err(NoStep::NoNodes) => no_map(worker, session, spec, order),
@@ -303,22 +307,22 @@ fn scan(
 }
 
 /// The lanes to all nodes; `None` if one of them must be waited for.
-fn ways(
+fn ways<'a>(
     worker: &mut Worker,
     session: &mut Session,
-    nodes: &[Arc<Node>],
+    nodes: &[&'a Arc<Node>],
     order: &Order<'_>,
-) -> Option<Vec<Way>> {
+) -> Option<Vec<Way<'a>>> {
     let mut ways = Vec::with_capacity(nodes.len());
     let kind = (order.is_bulk, false);
-    for node in nodes {
+    for &node in nodes {
         let lane = pool::lane_to(worker, order.topology, session, order.identity, node, kind);
         let way = match lane {
             Ok(lane) => Ok(lane),
             Err(NoLane::Wait) => return None,
             Err(NoLane::Refused(refusal)) => Err(refusal),
         };
-        ways.push((Arc::clone(node), way));
+        ways.push((node, way));
     }
     Some(ways)
 }
@@ -326,14 +330,16 @@ fn ways(
 /// Why nothing is sent: a node has been down for longer than it is waited for.
 fn hopeless(
     worker: &Worker,
-    topology: &Topology,
     session: &Session,
-    ways: &[Way],
+    ways: &[Way<'_>],
+    order: &Order<'_>,
 ) -> Option<Refusal> {
+    let (topology, frame) = (order.topology, order.frame.bytes());
     ways.iter().find_map(|(node, way)| {
         let refusal = way.as_ref().err()?;
         worker.shared.map_is_old.notify_one();
-        let may_wait = patience::may_wait(worker, topology, session, node, worker.now);
+        let may_wait = patience::may_wait(worker, topology, session, node, (frame, worker.now))
+            || keyspaces::has_stand_in(worker, topology, session, node, frame);
         (!may_wait).then(|| refusal.clone())
     })
 }
@@ -392,11 +398,10 @@ fn keep(
     session: &mut Session,
     (whole, means): (Waiter, Means),
     nodes: Vec<Arc<Node>>,
-    (parts, order): (Vec<Part>, Vec<u32>),
+    room: Room,
 ) {
     let most = held_max(worker);
-    let gather = Gather::new(whole, (means, session.protocol), nodes, (parts, order), most);
-    session.gathers.get_or_insert_default().push(gather);
+    session.gathers.push(Gather::new(whole, (means, session.protocol), nodes, room, most));
     session.in_flight += 1;
     session.end_of_command();
 }
@@ -409,41 +414,40 @@ pub fn held_max(worker: &Worker) -> usize {
 
 /// One of the replies to a lane's first waiter, which waits for those of several parts.
 pub fn one_of_many(worker: &mut Worker, lane: &mut Lane, bytes: &[u8], kind: u8) {
-    let Some(first) = lane.waiters.front().copied() else {
+    let Some(first) = lane.waiters.front() else {
         return;
     };
-    let index = lane.block.0;
-    let own = first.one(index);
+    let (start, own) = (first.start(), first.one(lane.block.0));
     lane.block.0 += 1;
     lane.settling = Some(own.session);
-    let is_redirect = kind == b'-' && leave(worker, lane, &first, own, bytes);
+    let is_redirect = kind == b'-' && leave(worker, lane, start, own, bytes);
     if !is_redirect {
-        let earlier = std::mem::take(&mut lane.streamed);
-        super::settle(worker, &own, Settled::Reply { bytes, kind, earlier });
+        // What went out among others is no detour and has no other role.
+        settled(worker, &own, &Settled::Reply { bytes, kind, earlier: lane.streamed });
     }
     lane.streaming = false;
     lane.streamed = 0;
     lane.settling = None;
 }
 
-/// The part that a node redirects goes on by itself. Returns whether it does.
+/// The part that a node redirects goes on by itself; `first` is where the bytes of all parts begin. Returns whether it
+/// does.
 #[cold]
-fn leave(worker: &mut Worker, lane: &Lane, first: &Waiter, own: Waiter, reply: &[u8]) -> bool {
+fn leave(worker: &mut Worker, lane: &Lane, first: u64, own: Waiter, reply: &[u8]) -> bool {
     let Role::Part { place, is_bound: false } = own.role else {
         return false;
     };
     let gather = worker
         .sessions
         .get_mut(own.session)
-        .and_then(|session| session.gathers.as_mut()?.get_mut(own.slot))
+        .and_then(|session| session.gathers.get_mut(own.slot))
         .filter(|gather| gather.wants(place, 1) && !gather.is_away(place));
     let Some((gather, request)) = gather.and_then(|gather| {
         gather.part(place).map(|part| part.request.clone()).map(|request| (gather, request))
     }) else {
         return false;
     };
-    let start = first.start() + u64::from(request.start);
-    let end = first.start() + u64::from(request.end);
+    let (start, end) = (first + u64::from(request.start), first + u64::from(request.end));
     let Some(frame) = lane.send.piece(start, end).map(detour::owned) else {
         return false;
     };
@@ -461,7 +465,7 @@ pub fn piece_of_part(worker: &mut Worker, own: &Waiter, bytes: &[u8]) {
         return;
     };
     let session = worker.sessions.get_mut(own.session);
-    let gather = session.and_then(|session| session.gathers.as_mut()?.get_mut(own.slot));
+    let gather = session.and_then(|session| session.gathers.get_mut(own.slot));
     if let Some(gather) = gather {
         gather.piece(place, bytes);
     }
@@ -473,9 +477,9 @@ pub fn settled(worker: &mut Worker, own: &Waiter, settled: &Settled<'_>) {
     let Role::Part { place, .. } = own.role else {
         return;
     };
-    let session = worker.sessions.get_mut(own.session);
-    let gathers = session.and_then(|session| session.gathers.as_mut());
-    let Some(gather) = gathers.and_then(|gathers| gathers.get_mut(own.slot)) else {
+    let gathers = worker.sessions.get_mut(own.session).map(|session| &mut session.gathers);
+    let gather = gathers.and_then(|gathers| gathers.get_mut(own.slot));
+    let Some(gather) = gather else {
         // A tombstone: the client has gone, or was told already.
         worker.stats.tombstones_consumed.increment();
         return;
@@ -484,39 +488,39 @@ pub fn settled(worker: &mut Worker, own: &Waiter, settled: &Settled<'_>) {
         Settled::Reply { bytes, .. } => gather.reply(place, bytes),
         Settled::Failed { refusal, outcome } => gather.fail(place, own.frames, refusal, *outcome),
     }
-    finish(worker, own);
+    if !gather.is_complete() {
+        return;
+    }
+    let session = worker.sessions.get_mut(own.session);
+    if let Some(gather) = session.and_then(|session| session.gathers.take(own.slot)) {
+        finish(worker, gather);
+    }
 }
 
-/// The answer, if all parts are settled.
-fn finish(worker: &mut Worker, own: &Waiter) {
-    let Some(session) = worker.sessions.get_mut(own.session) else {
-        return;
-    };
-    let Some(gathers) = &mut session.gathers else {
-        return;
-    };
-    let Some(gather) = gathers.take_complete(own.slot) else {
-        return;
-    };
-    if gathers.is_empty() {
-        session.gathers = None;
-    }
+/// All parts are settled: the client gets its answer.
+fn finish(worker: &mut Worker, gather: Gather) {
     let topology = Arc::clone(worker.topology.load());
     let Some(spec) = topology.table.spec(gather.waiter.command) else {
         return;
     };
     let chance = worker.now.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
-    let answer = gather.answer(spec, chance, |visit, reply| page(worker, &topology, visit, reply));
+    let mut bytes = std::mem::take(&mut worker.line);
+    bytes.clear();
+    let page = |visit, reply: &[u8]| page(worker, &topology, visit, reply);
+    let answer = gather.answer(spec, chance, page, &mut bytes);
     let waiter = gather.waiter;
-    match answer {
-        Answer::Reply(bytes) => {
+    worker.rooms.give(gather.into_room());
+    let settled = match answer {
+        Ok(()) => {
             let kind = bytes.first().copied().unwrap_or(b'+');
-            settle_role(worker, &waiter, Settled::Reply { bytes: &bytes, kind, earlier: 0 });
+            Settled::Reply { bytes: &bytes, kind, earlier: 0 }
         }
-        Answer::Refusal(refusal, outcome) => {
-            settle_role(worker, &waiter, Settled::Failed { refusal, outcome });
-        }
-    }
+        Err((refusal, outcome)) => Settled::Failed { refusal, outcome },
+    };
+    settle_role(worker, &waiter, settled);
+    // A long answer must not stay allocated for good.
+    bytes.shrink_to(SCRATCH_BYTES);
+    worker.line = bytes;
 }
 
 /// A node's page of a scan, with our cursor in the place of its own.

@@ -7,7 +7,7 @@
 //! What surprises: what is refused here in a transaction makes its EXEC fail, as an error of Redis
 //! would; what was queued before there was something to look for is not called back.
 
-use super::{Dispatched, not_executed, refuse, refuse_with};
+use super::{Dispatched, keyspaces, not_executed, refuse, refuse_with};
 use crate::clock::{Micros, to_micros};
 use crate::command::Command;
 use crate::command::errors;
@@ -85,7 +85,15 @@ pub fn late(
     waiter: &Waiter,
     (frame, slot): (&[u8], Option<u16>),
 ) -> Option<Refusal> {
-    if !topology.table.watches_writes() || waiter.is_retry_safe {
+    if waiter.is_retry_safe {
+        return None;
+    }
+    if waiter.frames == 1
+        && let Some(refusal) = keyspaces::late(worker, topology, frame)
+    {
+        return Some(refusal);
+    }
+    if !topology.table.watches_writes() {
         return None;
     }
     if waiter.frames > 1 {

@@ -8,11 +8,12 @@
 use std::sync::{Arc, PoisonError};
 
 use super::bound::{self, Bounded};
-use super::{Dispatched, admitted, offender, pacing, refuse, rewrite, turns};
+use super::{Dispatched, admitted, keyspaces, offender, pacing, refuse, rewrite, turns};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::keys;
 use crate::command::spec::{CommandId, Spec, builtin_id};
+use crate::config::Profile;
 use crate::governor::admit;
 use crate::policy::offence::{Deed, Offence, Unit};
 use crate::policy::rule::{Action, Rule};
@@ -60,7 +61,20 @@ pub fn judge(
     let slot = session.replies.next();
     // One whose command was answered otherwise is nobody's.
     let _ = session.errand.take_if(|errand| !errand.is_for(slot));
-    let ruling = weigh(worker, topology, session, identity, spec, command);
+    let held = keyspaces::hold_back(worker, topology, session, spec, &command);
+    let ruling = match held {
+        Some(done) => Ruling::Done(done),
+        None => weigh(worker, topology, session, identity, spec, command),
+    };
+    let ruling = match ruling {
+        Ruling::Goes => {
+            // Rules have counted it; should it wait now, they have done so.
+            session.counted = Some(session.replies.next());
+            let own = keyspaces::take(worker, topology, session, identity, (spec, command));
+            own.map_or(Ruling::Goes, Ruling::Done)
+        }
+        other => other,
+    };
     // Questions on its behalf have reply slots of their own.
     let next = session.replies.next();
     match &ruling {
@@ -99,6 +113,9 @@ fn weigh(
         return Ruling::Goes;
     }
     let policy = Arc::clone(worker.policy.load());
+    if policy.profile == Profile::Open {
+        return Ruling::Goes;
+    }
     let mut passed = Vec::new();
     let rule = decide(worker, &policy, session, spec, command, &mut passed);
     let what = (spec, command);
@@ -281,6 +298,12 @@ impl Judged {
         command: Command<'_>,
     ) -> bool {
         if is_spared(spec) {
+            return true;
+        }
+        if !keyspaces::goes_whole(worker, session, spec, &command) {
+            return false;
+        }
+        if worker.policy.load().profile == Profile::Open {
             return true;
         }
         let Some(identity) = session.identity else {

@@ -52,7 +52,8 @@ impl Order<'_> {
         refusal: Refusal,
     ) -> Dispatched {
         worker.shared.map_is_old.notify_one();
-        let may_wait = patience::may_wait(worker, self.topology, session, node, worker.now);
+        let what = (self.frame.bytes(), worker.now);
+        let may_wait = patience::may_wait(worker, self.topology, session, node, what);
         if may_wait && session.in_flight > 0 && self.topology.slots.is_none() {
             // What it sent before is still on a lane, and comes first (INV-12).
             return Dispatched::Wait;
@@ -80,14 +81,14 @@ pub fn unless_replaced(
     worker: &mut Worker,
     (topology, node): (&Topology, &Node),
     session: &mut Session,
-    spec: &Spec,
+    (spec, frame): (&Spec, &Piece<'_>),
     refused: NoLane,
 ) -> Dispatched {
     if refused == NoLane::Wait {
         return Dispatched::Wait;
     }
     let since = *session.waits_since.get_or_insert(worker.now);
-    let may_wait = patience::may_wait(worker, topology, session, node, since);
+    let may_wait = patience::may_wait(worker, topology, session, node, (frame.bytes(), since));
     // Nothing is executed for somebody who has gone (INV-3).
     let has_waited = worker.now.saturating_sub(since) >= GONE_AFTER;
     if may_wait && !(has_waited && session.has_left()) {

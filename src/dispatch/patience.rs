@@ -1,13 +1,15 @@
 //! How long a command may wait for a node.
 //!
 //! Owns the rule: a command waits only while there is reason to believe that somebody will serve
-//! it, and never longer than its listener's bounds. Never waits itself, never sends.
+//! it, and never longer than the bounds of its keyspace, or of its listener where that says nothing.
+//! Never waits itself, never sends.
 //!
 //! What surprises: before a single node nothing is waited for but what has been announced: a
 //! successor, or data that is being loaded. A node that is merely gone fails its clients at once,
 //! because a thousand of them waiting in vain is how an outage spreads.
 
 use crate::clock::{self, Micros};
+use crate::dispatch::keyspaces;
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::topology::redirect::NotNow;
@@ -23,25 +25,31 @@ pub enum Waiting {
     Failover,
 }
 
-/// Whether a command of `session` that waits since `since` has waited for long enough.
+/// Whether the command of `frame` of `session`, which waits since `since`, has waited for long enough.
 #[must_use]
-pub fn is_over(now: Micros, session: &Session, since: Micros, waiting: Waiting) -> bool {
+pub fn is_over(
+    worker: &Worker,
+    session: &Session,
+    (frame, since): (&[u8], Micros),
+    waiting: Waiting,
+) -> bool {
+    let (wait, client_timeout) = keyspaces::patience(worker, frame);
     let limit = match waiting {
-        Waiting::Migration => session.gate.migration_wait,
-        Waiting::Failover => session.gate.failover_wait,
+        Waiting::Migration => session.gate.migration_wait(client_timeout),
+        Waiting::Failover => session.gate.failover_wait(wait, client_timeout),
     };
-    now.saturating_sub(since) >= clock::to_micros(limit)
+    worker.now.saturating_sub(since) >= clock::to_micros(limit)
 }
 
-/// Whether a command that waits since `since` for `node`, which cannot be had now, may wait
-/// on.
+/// Whether the command of `frame`, which waits since `since` for `node`, which cannot be had now, may
+/// wait on.
 #[must_use]
 pub fn may_wait(
     worker: &Worker,
     topology: &Topology,
     session: &Session,
     node: &Node,
-    since: Micros,
+    (frame, since): (&[u8], Micros),
 ) -> bool {
     let since = if topology.slots.is_some() {
         // Of a cluster somebody takes the place of whoever is gone, soon or not at all.
@@ -51,7 +59,7 @@ pub fn may_wait(
     } else {
         return false;
     };
-    !is_over(worker.now, session, since, Waiting::Failover)
+    !is_over(worker, session, (frame, since), Waiting::Failover)
 }
 
 /// Whether a successor of the one node has been announced.

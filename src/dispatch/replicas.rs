@@ -9,9 +9,9 @@
 //! that is what READONLY means.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Asked;
+use crate::clock;
 use crate::config::ReplicaReads;
 use crate::refusal::Refusal;
 use crate::session::state::Session;
@@ -19,7 +19,7 @@ use crate::topology::slots::{Member, SlotMap};
 use crate::upstream::dial::Node;
 use crate::worker::Worker;
 
-/// Who shall serve a command, if that need not be the primary.
+/// Who shall serve a command, if that need not be the primary. All nodes of a deployment have the settings of `node`.
 #[inline]
 pub fn wish(session: &Session, node: &Node, asked: &Asked) -> Option<ReplicaReads> {
     let configured = node.settings.cluster.as_ref()?.replica_reads;
@@ -42,30 +42,46 @@ pub fn choose(
     owner: &Member,
     wish: ReplicaReads,
 ) -> Result<Option<Arc<Node>>, Refusal> {
-    let zone = owner.node.settings.cluster.as_ref().and_then(|cluster| cluster.zone.as_deref());
-    // Looked through again for each question: a list would be an allocation a command.
-    let in_step = || {
-        let replicas = slots.members.replicas_of(owner.node.id);
-        replicas
-            .filter(|it| it.node.in_step_until.load(Ordering::Relaxed) > worker.now)
-            .filter(|it| it.node.refusal(worker.now).is_none())
-    };
-    let is_near = |it: &Member| zone.is_some() && it.zone.as_deref() == zone;
-    let near = in_step().filter(|it| is_near(it)).count();
-    let place = |count: usize| usize::try_from(session.client.id).unwrap_or(0) % count;
-    let chosen = match (near, in_step().count()) {
-        (_, 0) => None,
-        (0, all) => in_step().nth(place(all)),
-        (near, _) => in_step().filter(|it| is_near(it)).nth(place(near)),
-    };
-    match chosen {
-        Some(member) => {
+    let settings = owner.node.settings.cluster.as_ref();
+    let max_lag = settings.map_or(0, |cluster| clock::to_micros(cluster.replica_max_lag));
+    let in_step = of(slots, owner)
+        .filter(|(node, _)| node.freshness.is_within(max_lag, false, worker.now))
+        .filter(|(node, _)| node.refusal(worker.now).is_none());
+    match pick(session.client.id, in_step) {
+        Some(node) => {
             worker.stats.replica_reads.increment();
-            Ok(Some(Arc::clone(&member.node)))
+            Ok(Some(Arc::clone(node)))
         }
         None if wish == ReplicaReads::Replica => {
             Err(Refusal::NoReplica { node: owner.node.name.clone() })
         }
         None => Ok(None),
     }
+}
+
+/// The replicas of `owner`, and whether each is near.
+pub fn of<'m>(
+    slots: &'m SlotMap,
+    owner: &'m Member,
+) -> impl Iterator<Item = (&'m Arc<Node>, bool)> + Clone {
+    let zone = owner.node.settings.cluster.as_ref().and_then(|cluster| cluster.zone.as_deref());
+    let is_near = move |it: &Member| zone.is_some() && it.zone.as_deref() == zone;
+    slots.members.replicas_of(owner.node.id).map(move |it| (&it.node, is_near(it)))
+}
+
+/// One of those that are in step: a near one if there is any, and of as many always the same for a
+/// client of that number. They are looked through again for each question, because a list would be an
+/// allocation a command.
+pub fn pick<'m>(
+    client: u64,
+    in_step: impl Iterator<Item = (&'m Arc<Node>, bool)> + Clone,
+) -> Option<&'m Arc<Node>> {
+    let place = |count: usize| usize::try_from(client).unwrap_or(0) % count;
+    let near = in_step.clone().filter(|(_, is_near)| *is_near);
+    let chosen = match (near.clone().count(), in_step.clone().count()) {
+        (_, 0) => None,
+        (0, all) => in_step.nth(place(all)),
+        (some, _) => near.clone().nth(place(some)),
+    };
+    chosen.map(|(node, _)| node)
 }

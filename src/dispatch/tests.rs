@@ -35,6 +35,7 @@ fn with_module(commands: &[(&str, Flags)]) -> Rig {
         claims: None,
         failover_until: 0,
         slots: None,
+        replicas: Arc::default(),
         node: Arc::clone(&known.node),
         table: Arc::new(known.table.overlay(commands.iter().map(live).collect())),
         facts: None,

@@ -1,16 +1,17 @@
 //! From one policy to the next: what is the same stays the same, and the rest can be told.
 //!
-//! Owns the comparison of rules. A rule that says what it said before is carried over as it is, with
-//! its tally and whatever its pace has measured; a log line says what was added, removed and changed,
-//! by name. Never publishes. What surprises: a rule that only moved counts as changed nowhere, but
+//! Owns the comparison of rules and of keyspaces. One that says what it said before is carried over as
+//! it is, with its tally and whatever its pace has measured; a log line says what was added, removed and
+//! changed, by name. Never publishes. What surprises: a rule that only moved counts as changed nowhere, but
 //! the order is compared too, because the first match decides.
 
 use std::sync::Arc;
 
+use super::keyspace::Keyspace;
 use super::rule::{Action, Rule};
 use crate::clock::{Micros, SECOND};
 
-/// How two lists of rules differ, by name.
+/// How two policies differ, by the names of their rules and keyspaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Diff {
     /// Only in the newer.
@@ -48,6 +49,37 @@ pub fn carried_over(older: &[Arc<Rule>], newer: &[Arc<Rule>]) -> (Vec<Arc<Rule>>
     let is_gone = |rule: &&Arc<Rule>| left.contains_key(&*rule.name);
     diff.removed = older.iter().filter(is_gone).map(|rule| rule.name.to_string()).collect();
     (rules, diff)
+}
+
+/// The same for keyspaces, which are called `keyspace NAME` in `diff`.
+#[must_use]
+pub fn keyspaces_carried_over(
+    older: &[Arc<Keyspace>],
+    newer: &[Arc<Keyspace>],
+    diff: &mut Diff,
+) -> Vec<Arc<Keyspace>> {
+    let named = |keyspace: &Keyspace| format!("keyspace {}", keyspace.name);
+    let mut left: foldhash::HashMap<&str, (usize, &Arc<Keyspace>)> =
+        older.iter().enumerate().map(|(place, it)| (&*it.name, (place, it))).collect();
+    let mut furthest = 0;
+    let mut carried = Vec::with_capacity(newer.len());
+    for keyspace in newer {
+        let Some((place, before)) = left.remove(&*keyspace.name) else {
+            diff.added.push(named(keyspace));
+            carried.push(Arc::clone(keyspace));
+            continue;
+        };
+        diff.is_reordered |= place < furthest;
+        furthest = furthest.max(place);
+        let is_same = before.says_the_same(keyspace);
+        if !is_same {
+            diff.changed.push(named(keyspace));
+        }
+        carried.push(Arc::clone(if is_same { before } else { keyspace }));
+    }
+    let gone = older.iter().filter(|it| left.contains_key(&*it.name));
+    diff.removed.extend(gone.map(|it| named(it)));
+    carried
 }
 
 /// A changed rule; if its pace has not changed, what was taken is not given back.
@@ -166,6 +198,26 @@ mod tests {
         assert!(Arc::ptr_eq(&rules[1], &older[0]));
         assert_eq!(rules.iter().map(|rule| rule.tally.hits()).collect::<Vec<_>>(), [0, 1, 0]);
         assert_eq!(diff.words(), "added new; removed gone; changed changed");
+    }
+
+    #[test]
+    fn keyspaces_are_told_beside_the_rules_and_keep_what_they_have_met() {
+        let keyspace = |name: &str, is_readonly| {
+            Arc::new(Keyspace { is_readonly, ..Keyspace::sample(name, "k:*") })
+        };
+        let older = [keyspace("same", true), keyspace("changed", true), keyspace("gone", true)];
+        let newer = [keyspace("same", true), keyspace("changed", false), keyspace("new", true)];
+        let mut diff = Diff::default();
+        let carried = keyspaces_carried_over(&older, &newer, &mut diff);
+        assert!(Arc::ptr_eq(&carried[0], &older[0]) && Arc::ptr_eq(&carried[1], &newer[1]));
+        assert_eq!(
+            diff.words(),
+            "added keyspace new; removed keyspace gone; changed keyspace changed"
+        );
+        let mut diff = Diff::default();
+        let other_way = [Arc::clone(&older[1]), Arc::clone(&older[0]), Arc::clone(&older[2])];
+        let _ = keyspaces_carried_over(&older, &other_way, &mut diff);
+        assert!(diff.is_reordered);
     }
 
     #[test]

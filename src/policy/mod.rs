@@ -15,6 +15,8 @@ pub mod catalogue;
 pub mod diff;
 pub mod emergency;
 pub mod file;
+pub mod keyspace;
+pub mod keyspaces;
 pub mod ledger;
 pub mod offence;
 pub mod pace;
@@ -31,12 +33,14 @@ use std::sync::Arc;
 use crate::clock::Micros;
 use crate::command::flags::Flags;
 use crate::command::spec::{CommandId, Spec, builtin_id};
-use crate::command::table::BUILTIN_COUNT;
+use crate::command::table::{BUILTIN_COUNT, Table};
 use crate::config::source::Source;
 use crate::config::{Complaint, KeyPatterns, Profile};
 use crate::governor::admit::GOVERNED;
 pub use case::{Caller, Case};
 use file::Clock;
+use keyspace::Keyspace;
+use keyspaces::Keyspaces;
 use prefix::KeyIndex;
 use rule::{Action, Origin, Rule};
 
@@ -66,11 +70,13 @@ pub struct Policy {
     everywhere: Bits,
     /// Which of them speak of a key.
     keys: Option<KeyIndex>,
+    /// Classes of data, in every profile: whoever writes one wants what it says.
+    keyspaces: Option<Keyspaces>,
 }
 
 /// The rules that may speak of one command. What stands behind a rule that always decides is left
 /// out, and so is a permission of ours: it would change nothing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Plan {
     /// Places among all rules of those that ask for no key, ascending.
     keyless: Vec<u32>,
@@ -78,6 +84,8 @@ struct Plan {
     keyed: Bits,
     /// With how many arguments a command may match the first of them; without any, none has enough.
     least: usize,
+    /// With how many arguments a command is looked at: the same, or fewer because of keyspaces.
+    looked: usize,
     /// Whether one of them asks who the client is.
     asks_who: bool,
     /// Whether the last of them always decides, so that none behind it is ever tried.
@@ -100,8 +108,8 @@ pub fn load(
     now: Micros,
 ) -> Result<Policy, Vec<Complaint>> {
     let source = path.map(file::open).transpose().map_err(|complaint| vec![complaint])?;
-    let file::Rules { rules, notes } = read(source, now, &mut || ())?;
-    let mut policy = Policy::new(version, profile, rules);
+    let file::Rules { rules, keyspaces, notes } = read(source, now, &mut || ())?;
+    let mut policy = Policy::new(version, profile, rules).with_keyspaces(keyspaces);
     policy.notes = notes;
     Ok(policy)
 }
@@ -164,7 +172,28 @@ impl Policy {
         });
         let keys =
             rules.iter().any(|rule| rule.keys.is_some()).then(|| KeyIndex::new(patterns, pause));
-        Self { version, profile, notes: Vec::new(), plans, everywhere, keys, rules }
+        plans.iter_mut().for_each(|plan| plan.looked = plan.least);
+        let (notes, keyspaces) = (Vec::new(), None);
+        Self { version, profile, notes, plans, everywhere, keys, keyspaces, rules }
+    }
+
+    /// The same with these keyspaces, in their order. What has keys is looked at then, and what may
+    /// write: it must not overtake a read that went elsewhere.
+    #[must_use]
+    pub fn with_keyspaces(mut self, keyspaces: Vec<Arc<Keyspace>>) -> Self {
+        self.keyspaces = Keyspaces::new(keyspaces);
+        if self.keyspaces.is_none() {
+            return self;
+        }
+        self.plans.resize(BUILTIN_COUNT + 1, Plan::default());
+        let table = Table::builtin();
+        for (index, plan) in self.plans.iter_mut().enumerate() {
+            let spec = table.spec(CommandId(index as u16)).filter(|_| index < BUILTIN_COUNT);
+            if spec.is_none_or(|spec| spec.has_keys() || spec.may_write()) {
+                plan.looked = 0;
+            }
+        }
+        self
     }
 
     /// Frees it: thousands of rules at once would take milliseconds.
@@ -173,6 +202,13 @@ impl Policy {
             drop(rule);
             pause();
         }
+    }
+
+    /// The keyspaces, if there are any.
+    #[inline]
+    #[must_use]
+    pub fn keyspaces(&self) -> Option<&Keyspaces> {
+        self.keyspaces.as_ref()
     }
 
     /// All rules, in the order in which they are tried.
@@ -194,12 +230,12 @@ impl Policy {
         self.plan(id).is_some_and(|plan| plan.least < usize::MAX)
     }
 
-    /// Whether any rule may speak of this command with so many arguments, the name included. EXISTS of
-    /// one key is not looked at because of a rule for a thousand.
+    /// Whether any rule may speak of this command with so many arguments, the name included, or a
+    /// keyspace of its keys. EXISTS of one key is not looked at because of a rule for a thousand.
     #[inline]
     #[must_use]
     pub fn looks_at(&self, id: CommandId, arguments: usize) -> bool {
-        self.plan(id).is_some_and(|plan| arguments >= plan.least)
+        self.plan(id).is_some_and(|plan| arguments >= plan.looked)
     }
 
     /// Whether any of them asks who the client is; if not, the case need not tell.
@@ -290,14 +326,26 @@ impl Policy {
 
 // === impl Plan ===
 
+impl Default for Plan {
+    /// No rule speaks of the command.
+    fn default() -> Self {
+        Self {
+            keyless: Vec::new(),
+            keyed: Bits::default(),
+            least: usize::MAX,
+            looked: usize::MAX,
+            asks_who: false,
+            is_closed: false,
+        }
+    }
+}
+
 impl Plan {
     /// What these rules mean for each number, and which of them speak of keys whatever the command. One
     /// rule after the other: there are thousands of rules, and each is looked at once.
     fn all(profile: Profile, rules: &[Arc<Rule>], pause: Pause<'_>) -> (Vec<Self>, Bits) {
-        let empty = Self { least: usize::MAX, ..Self::default() };
-        let mut plans = vec![empty; BUILTIN_COUNT + 1];
-        let (mut everywhere, mut common) =
-            (Bits::default(), Self { least: usize::MAX, ..Self::default() });
+        let mut plans = vec![Self::default(); BUILTIN_COUNT + 1];
+        let (mut everywhere, mut common) = (Bits::default(), Self::default());
         for (place, rule) in (0_u32..).zip(rules) {
             pause();
             if rule.commands.all && rule.keys.is_some() {

@@ -26,6 +26,31 @@ pub struct Span {
     pub end: u32,
 }
 
+/// The number of a header line (`$16\r\n`) whose type byte is at `at`, and the offset behind its CRLF.
+///
+/// Only what a client or a server writes nearly always is read here: a whole line with a positive number of at
+/// most [`SHORT_DIGITS`] digits. `None` says nothing of all others; whoever asks looks again with care.
+#[inline]
+fn short_header(input: &[u8], at: usize) -> Option<(usize, usize)> {
+    let line = input.get(at + 1..)?;
+    let mut number = 0;
+    for (index, &byte) in line.iter().enumerate().take(SHORT_DIGITS + 1) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let is_whole = index > 0 && byte == b'\r' && line.get(index + 1) == Some(&b'\n');
+            return is_whole.then_some((number, at + index + 3));
+        }
+        number = number * 10 + usize::from(digit);
+        if number == 0 {
+            return None;
+        }
+    }
+    None
+}
+
+/// Digits of a header that [`short_header`] reads: values below a hundred megabytes.
+const SHORT_DIGITS: usize = 8;
+
 /// Parses a decimal integer exactly as Redis's `string2ll` does, for the bytes between a type byte and CRLF.
 ///
 /// No sign but a single `-`, no leading zero, no blank, no empty string; anything that does not fit 64 bits is

@@ -10,7 +10,7 @@
 //! they have no length to account for.
 
 use super::limits::{HEADER_BYTES_CEILING, LINE_BYTES_CEILING, REPLY_DEPTH_CEILING};
-use super::parse_integer;
+use super::{parse_integer, short_header};
 
 /// What one piece of input did for the reply in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,10 @@ impl ReplyScanner {
     /// [`ReplyError`]; the scanner is useless afterwards, and so is the connection.
     pub fn scan(&mut self, input: &[u8]) -> Result<Progress, ReplyError> {
         if self.depth == 0 {
+            if let Some(consumed) = usual(input) {
+                self.kind = input.first().copied();
+                return Ok(Progress { consumed, complete: true });
+            }
             // Only what the next reply reads is reset: the deeper levels are written before they are read.
             self.open[0] = 1;
             self.depth = 1;
@@ -280,6 +284,23 @@ impl ReplyScanner {
         self.element_done();
         Ok(newline + 1)
     }
+}
+
+/// The bytes of the reply that `input` begins with, if it is whole, one element, and no error: what most replies
+/// are. `None` says nothing of any other; a [`ReplyScanner`] that has no reply in progress judges it.
+#[inline]
+#[must_use]
+pub fn usual(input: &[u8]) -> Option<usize> {
+    let end = match input.first()? {
+        b'$' => match short_header(input, 0) {
+            Some((length, start)) => start + length + 2,
+            None if input.starts_with(b"$-1\r\n") => return Some(5),
+            None => return None,
+        },
+        b'+' | b':' | b'_' | b'#' | b',' => memchr::memchr(b'\n', input)? + 1,
+        _ => return None,
+    };
+    (input.get(end - 2..end) == Some(b"\r\n")).then_some(end)
 }
 
 /// Reads `<type><digits>\r\n`: the length (`None` for -1) and the bytes of the line; `None` if it is not whole.

@@ -131,21 +131,40 @@ impl Split {
         &self.order
     }
 
-    /// Appends the command that `part` of the `command` just cut is.
-    pub fn write(&self, part: &Part, spec: &Spec, command: &Command<'_>, out: &mut Vec<u8>) {
+    /// Appends the commands that `parts` of the `command` just cut are, and tells `then` where each of
+    /// them lies.
+    pub fn write(
+        &self,
+        parts: &[Part],
+        (spec, command): (&Spec, &Command<'_>),
+        out: &mut Vec<u8>,
+        mut then: impl FnMut(&Part, Range<u32>),
+    ) {
         let Shape { first, step, end } = self.shape;
-        let keys = self.keys_of(part);
-        write::array_header(out, first + keys.len() * step + (command.len() - end));
-        match &spec.wire_name {
-            Some(name) => write::bulk(out, name),
-            None => out.extend_from_slice(command.raw(0..1)),
+        let behind = command.raw(end..command.len());
+        // What stands in front of the keys is the same wherever these are as many.
+        let (mut as_many, mut front) = (0, 0..0);
+        for part in parts {
+            let (keys, start) = (self.keys_of(part), out.len());
+            if keys.len() == as_many {
+                out.extend_from_within(front.clone());
+            } else {
+                write::array_header(out, first + keys.len() * step + (command.len() - end));
+                match &spec.wire_name {
+                    Some(name) => write::bulk(out, name),
+                    None => out.extend_from_slice(command.raw(0..1)),
+                }
+                out.extend_from_slice(command.raw(1..first));
+                (as_many, front) = (keys.len(), start..out.len());
+            }
+            for &place in keys {
+                let at = first + place as usize * step;
+                out.extend_from_slice(command.raw(at..at + step));
+            }
+            out.extend_from_slice(behind);
+            // A command is shorter than 4 GiB, and so are its parts.
+            then(part, start as u32..out.len() as u32);
         }
-        out.extend_from_slice(command.raw(1..first));
-        for &place in keys {
-            let at = first + place as usize * step;
-            out.extend_from_slice(command.raw(at..at + step));
-        }
-        out.extend_from_slice(command.raw(end..command.len()));
     }
 
     /// Numbers of the keys of `part`.
@@ -203,12 +222,12 @@ mod tests {
         let spec = table.resolve(&command).unwrap();
         keys::keys(spec, &command, &mut found).unwrap();
         split.cut(spec, &command, &found, owner)?;
-        let written = split.parts().iter().map(|part| {
-            let mut out = Vec::new();
-            split.write(part, spec, &command, &mut out);
-            (part.node, part.slot, String::from_utf8(out).unwrap())
+        let (mut out, mut ranges) = (Vec::new(), Vec::new());
+        split.write(split.parts(), (spec, &command), &mut out, |part, range| {
+            ranges.push((part.node, part.slot, range.start as usize..range.end as usize));
         });
-        Ok(written.collect())
+        let text = String::from_utf8(out).unwrap();
+        Ok(ranges.into_iter().map(|(node, slot, range)| (node, slot, text[range].into())).collect())
     }
 
     #[test]
@@ -287,8 +306,12 @@ mod tests {
             let mut split = Split::default();
             let parts = cut(&request, &mut split).unwrap();
             let mut seen: Vec<u32> = split.order().to_vec();
-            for part in split.parts() {
+            for (part, (_, _, written)) in split.parts().iter().zip(&parts) {
                 let keys = split.keys_of(part);
+                let own = keys.iter().map(|&key| names[key as usize].as_bytes());
+                let (words, mut want) = (std::iter::once(&b"DEL"[..]).chain(own), Vec::new());
+                write::command(&mut want, &words.collect::<Vec<_>>());
+                prop_assert_eq!(written.as_bytes(), want);
                 prop_assert!(keys.is_sorted());
                 prop_assert!(keys.iter().all(|&key| slot(names[key as usize].as_bytes()) == part.slot));
             }

@@ -234,7 +234,7 @@ fn rest_pinned(
 pub(crate) fn look_at_sessions(worker: &mut Worker) {
     let (mut total, mut in_flight) = (0, 0_u64);
     let mut greediest: Option<(usize, SessionId)> = None;
-    let mut transactions = 0;
+    let (mut transactions, mut replicas) = (0, 0_u64);
     let sessions: Vec<SessionId> = worker.sessions.keys().collect();
     for id in sessions {
         let now = worker.now;
@@ -246,6 +246,7 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
         total += held;
         transactions += session.transaction_bytes();
         in_flight += u64::from(session.in_flight);
+        replicas += u64::from(session.is_replica());
         if greediest.is_none_or(|(most, _)| held > most) {
             greediest = Some((held, id));
         }
@@ -256,6 +257,7 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
         if now.saturating_sub(session.active_at) >= SECOND && session.replies.pending() == 0 {
             session.replies.shrink();
             session.out.shrink();
+            session.gathers.shrink();
         }
     }
     worker.reply_bytes = total;
@@ -263,6 +265,7 @@ pub(crate) fn look_at_sessions(worker: &mut Worker) {
     worker.transaction_bytes = transactions;
     give_back(worker, in_flight);
     worker.stats.commands_in_flight.set(in_flight);
+    worker.stats.replicas.set(replicas);
     worker.stats.reply_buffered_bytes.set(total as u64);
     worker.stats.request_buffered_bytes.set(worker.request_bytes as u64);
     if total > worker.shared.memory.reply_bytes_total {
@@ -276,6 +279,7 @@ fn give_back(worker: &mut Worker, in_flight: u64) {
     worker.burst_bytes = worker.burst_bytes.max(held);
     if in_flight == 0 && worker.reply_bytes == 0 {
         worker.pool.shrink();
+        worker.rooms.shrink();
     }
     if worker.burst_bytes >= BURST_BYTES && held < worker.burst_bytes / 4 {
         worker.burst_bytes = held;
@@ -287,7 +291,9 @@ fn give_back(worker: &mut Worker, in_flight: u64) {
 fn overstays(session: &Session, owed: usize, now: Micros) -> Option<ClosedReason> {
     let since = |then: Micros| now.saturating_sub(then);
     let stall = clock::to_micros(session.gate.stall);
-    if owed > 0 && session.stalled_since.is_some_and(|then| since(then) >= stall) {
+    let has_stalled = owed > 0 && session.stalled_since.is_some_and(|then| since(then) >= stall);
+    // A replica that loads what it got reads nothing for as long as that takes.
+    if has_stalled && !session.is_replica() {
         return Some(ClosedReason::Stalled);
     }
     // It is not read any more, and must not wait for nobody.

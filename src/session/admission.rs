@@ -59,6 +59,16 @@ impl Admission {
             && expected.saturating_add(unsent as u64) <= bounds.reply_bytes
     }
 
+    /// How many commands [`Self::admits`] one after the other.
+    #[must_use]
+    pub fn room(&self, pending: u64, unsent: usize, bounds: &Bounds) -> u64 {
+        let left = bounds.reply_bytes.saturating_sub(unsent as u64);
+        let affordable = left.checked_div(self.largest.unwrap_or(UNKNOWN_REPLY_BYTES));
+        let most = affordable.unwrap_or(u64::MAX).min(u64::from(self.window.min(bounds.commands)));
+        let least = u64::from(pending == 0 && left > 0);
+        most.saturating_sub(pending).max(least)
+    }
+
     /// Learns from a reply (or a part of one, `bytes` so far) of this session.
     pub fn learn(&mut self, bytes: u64) {
         self.largest = Some(match self.largest {
@@ -86,6 +96,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const BOUNDS: Bounds = Bounds { reply_bytes: 16 << 20, commands: 1024 };
 
@@ -115,6 +126,22 @@ mod tests {
             admission.learn(100);
         }
         assert!(admission.admits(31, 0, &BOUNDS));
+    }
+
+    proptest! {
+        #[test]
+        fn room_is_as_many_as_are_admitted_one_by_one(
+            pending in 0_u64..2000,
+            unsent in 0_usize..40 << 20,
+            largest in prop::option::of(0_u64..40 << 20),
+            answered in 0..4000,
+        ) {
+            let mut admission = Admission { largest, ..Admission::default() };
+            (0..answered).for_each(|_| admission.answered(&BOUNDS));
+            let is_admitted = |more: &u64| admission.admits(pending + more, unsent, &BOUNDS);
+            let one_by_one = (0..).take_while(is_admitted).count() as u64;
+            prop_assert_eq!(admission.room(pending, unsent, &BOUNDS), one_by_one);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! `[upstream.confirm]`: a write whose client is told of success only when replicas have it.
+//! `[upstream.confirm]`, and `confirm` of a keyspace: a write whose client is told of success only when replicas have it.
 //!
 //! Owns the WAIT that goes behind such a write, on the same connection, and the reading of the two
-//! replies. Never decides which commands are meant (`dispatch::guards` does).
+//! replies. Never decides which commands are meant (`dispatch::guards` and
+//! `dispatch::keyspaces` do).
 //!
 //! What surprises: a write that no replica has confirmed *was* applied, and may be on its way. So
 //! the client is told that its outcome is unknown, never that it was not executed.
@@ -12,12 +13,14 @@ use crate::config::Confirm;
 use crate::resp::frames;
 use crate::resp::write;
 use crate::session::pin::Pending;
+use crate::session::state::Session;
 use crate::topology::{Topology, redirect};
 
 /// What is expected of a command that is to go out on a connection of its own: if it could do
 /// without one, it is a write to be confirmed, and the question is put behind it.
-pub fn plan(topology: &Topology, spec: &Spec, frame: &mut Piece<'_>) -> Pending {
-    match &topology.node.settings.guards.confirm {
+pub fn plan(topology: &Topology, session: &Session, spec: &Spec, frame: &mut Piece<'_>) -> Pending {
+    let general = topology.node.settings.guards.confirm.as_ref();
+    match session.confirm.as_deref().or(general) {
         Some(confirm) if spec.class == Class::Shared => {
             *frame = Piece::Shared(question(frame.bytes(), confirm).into());
             Pending::Confirm(confirm.clone())

@@ -14,9 +14,10 @@ use bytes::Bytes;
 use crate::buffer::{LARGE_BYTES, Piece};
 use crate::command::Command;
 use crate::dispatch::judge::Judged;
-use crate::dispatch::{self, Dispatched};
+use crate::dispatch::{self, Dispatched, runs};
 use crate::resp::request::{ProtocolError, RequestScanner, Scanned};
 use crate::session::block::{self, Block};
+use crate::session::replication;
 use crate::session::state::{Closing, Partial, Session};
 use crate::stats::labels::ClosedReason;
 use crate::topology::Topology;
@@ -125,11 +126,16 @@ fn feed(
     let mut fed = Fed::default();
     let limits = topology.limits(&session.gate.limits);
     while fed.used < input.len() {
+        let rest = input.get(fed.used..).unwrap_or_default();
+        let run = runs::take(worker, topology, session, (scanner, &limits), rest);
+        if run > 0 {
+            fed.used += run;
+            continue;
+        }
         if !session.admits() {
             fed.is_stuck = true;
             break;
         }
-        let rest = input.get(fed.used..).unwrap_or_default();
         match scanner.scan(rest, &limits, session.identity.is_some()) {
             Ok(Scanned::Command { length }) => {
                 let (frame, spans) = scanner.arguments(rest, length);
@@ -161,6 +167,13 @@ fn feed(
             }
             Ok(Scanned::Nothing { length }) => {
                 scanner.reset();
+                let silence = rest.get(..length).unwrap_or_default();
+                if session.is_replica()
+                    && replication::pass(worker, session, silence) == Dispatched::Wait
+                {
+                    fed.is_stuck = true;
+                    break;
+                }
                 fed.used += length;
                 session.doubtful = session.doubtful.saturating_sub(length);
             }

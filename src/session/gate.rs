@@ -32,10 +32,8 @@ pub struct Gate {
     pub idle_timeout: Option<Duration>,
     /// Bounds of each client with subscriptions.
     pub pubsub: PubsubSettings,
-    /// Longest wait for a node that is to come back, or to be replaced.
-    pub failover_wait: Duration,
-    /// Longest wait for a slot that is on the move.
-    pub migration_wait: Duration,
+    /// Longest wait of any kind: its clients must still be there to hear of it.
+    pub wait_max: Duration,
     /// A client that takes no byte of its replies for so long is closed.
     pub stall: Duration,
     /// Where clients are told to find us; `None`: at the address that they dialled.
@@ -60,12 +58,32 @@ impl Gate {
             },
             idle_timeout: listener.client_idle_timeout,
             pubsub: listener.pubsub,
-            failover_wait: listener.wait(FAILOVER_WAIT_MAX),
-            migration_wait: listener.wait(MIGRATION_WAIT_MAX),
+            wait_max: listener.wait(Duration::MAX),
             stall: memory.client_stall,
             announced: listener.announce.clone(),
             is_tls: listener.tls.is_some(),
         }
+    }
+
+    /// Longest wait for a node that is to come back, or to be replaced. A keyspace may say something
+    /// else, and that its clients are more or less patient.
+    #[must_use]
+    pub fn failover_wait(
+        &self,
+        wait: Option<Duration>,
+        client_timeout: Option<Duration>,
+    ) -> Duration {
+        wait.unwrap_or(FAILOVER_WAIT_MAX).min(self.most(client_timeout))
+    }
+
+    /// Longest wait for a slot that is on the move.
+    #[must_use]
+    pub fn migration_wait(&self, client_timeout: Option<Duration>) -> Duration {
+        MIGRATION_WAIT_MAX.min(self.most(client_timeout))
+    }
+
+    fn most(&self, client_timeout: Option<Duration>) -> Duration {
+        client_timeout.map_or(self.wait_max, |timeout| timeout.mul_f64(0.8))
     }
 
     /// Who a client is before it has said anything; `None` where it must authenticate first.

@@ -8,6 +8,7 @@
 //! that part's error; if parts of a write failed and others have run, an error that says which,
 //! because no other words would be true.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::command::spec::Spec;
@@ -25,7 +26,7 @@ use crate::upstream::lane::Waiter;
 
 /// The commands of one session that wait for several replies, in the order of its commands.
 #[derive(Debug, Default)]
-pub struct Gathers(Vec<Gather>);
+pub struct Gathers(VecDeque<Gather>);
 
 /// One such command.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub struct Gather {
     pub means: Means,
     /// Version in which the replies are spelled.
     pub protocol: Protocol,
-    /// Where its parts went.
+    /// Where its parts went, unless their keys are what they are called by.
     nodes: Vec<Arc<Node>>,
     /// Its parts.
     parts: Vec<Part>,
@@ -53,6 +54,24 @@ pub struct Gather {
     held_max: usize,
     /// That was not enough: what came is dropped, and the client is told.
     is_too_large: bool,
+    /// Whether a part has no reply, or one that is an error.
+    has_failed: bool,
+}
+
+/// Memory of commands in parts that were answered, for those that come after them.
+#[derive(Debug, Default)]
+pub struct Rooms(Vec<Room>);
+
+/// What a command in parts needs memory for.
+#[derive(Debug, Default)]
+pub struct Room {
+    /// Its parts.
+    pub parts: Vec<Part>,
+    /// Number of each key among the command's keys, in the order of the parts; empty if the parts
+    /// are whole commands.
+    pub order: Vec<u32>,
+    /// Their replies.
+    bytes: Vec<u8>,
 }
 
 /// How the replies become one.
@@ -95,39 +114,41 @@ enum State {
     Failed(Box<(Refusal, Outcome)>),
 }
 
-/// The answer to a command in parts.
-#[derive(Debug)]
-pub enum Answer {
-    /// One reply.
-    Reply(Vec<u8>),
-    /// An error of ours.
-    Refusal(Refusal, Outcome),
-}
-
 // === impl Gathers ===
 
 impl Gathers {
     /// Adds a command; its reply slot is the newest.
     pub fn push(&mut self, gather: Gather) {
-        self.0.push(gather);
+        self.0.push_back(gather);
     }
 
     /// The command of that reply slot.
     pub fn get_mut(&mut self, slot: Sequence) -> Option<&mut Gather> {
-        self.0.iter_mut().find(|gather| gather.waiter.slot == slot)
+        let place = self.place(slot)?;
+        self.0.get_mut(place)
     }
 
     /// The command of that reply slot.
     #[must_use]
     pub fn get(&self, slot: Sequence) -> Option<&Gather> {
-        self.0.iter().find(|gather| gather.waiter.slot == slot)
+        self.0.get(self.place(slot)?)
     }
 
-    /// Takes the command of that reply slot off the list if it has all its replies.
-    pub fn take_complete(&mut self, slot: Sequence) -> Option<Gather> {
-        let is_it = |gather: &Gather| gather.waiter.slot == slot && gather.missing == 0;
-        let place = self.0.iter().position(is_it)?;
-        Some(self.0.remove(place))
+    /// Takes the command of that reply slot off the list.
+    pub fn take(&mut self, slot: Sequence) -> Option<Gather> {
+        let place = self.place(slot)?;
+        self.0.remove(place)
+    }
+
+    fn place(&self, slot: Sequence) -> Option<usize> {
+        self.0.binary_search_by_key(&slot, |gather| gather.waiter.slot).ok()
+    }
+
+    /// Gives memory back; called when the session has been idle for a while.
+    pub fn shrink(&mut self) {
+        if self.0.is_empty() {
+            self.0 = VecDeque::new();
+        }
     }
 
     /// Bytes that all of them hold.
@@ -140,6 +161,32 @@ impl Gathers {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+// === impl Rooms ===
+
+impl Rooms {
+    /// Memory for one command.
+    pub fn take(&mut self) -> Room {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Takes back what a command does not need any more, unless that is more than most need.
+    pub fn give(&mut self, mut room: Room) {
+        let is_usual =
+            room.bytes.capacity() <= ROOM_BYTES_MAX && room.parts.capacity() <= ROOM_PARTS_MAX;
+        if is_usual && self.0.len() < ROOMS_MAX {
+            room.parts.clear();
+            room.order.clear();
+            room.bytes.clear();
+            self.0.push(room);
+        }
+    }
+
+    /// Gives the memory back; called when a worker has been idle.
+    pub fn shrink(&mut self) {
+        self.0 = Vec::new();
     }
 }
 
@@ -173,11 +220,12 @@ impl Gather {
         waiter: Waiter,
         (means, protocol): (Means, Protocol),
         nodes: Vec<Arc<Node>>,
-        (parts, order): (Vec<Part>, Vec<u32>),
+        room: Room,
         held_max: usize,
     ) -> Self {
+        let Room { parts, order, bytes } = room;
         let missing = parts.len();
-        let (bytes, held, is_too_large) = (Vec::new(), 0, false);
+        let (held, is_too_large, has_failed) = (0, false, false);
         Self {
             waiter,
             means,
@@ -190,7 +238,21 @@ impl Gather {
             held,
             held_max,
             is_too_large,
+            has_failed,
         }
+    }
+
+    /// Its memory, when it is answered.
+    #[must_use]
+    pub fn into_room(self) -> Room {
+        let Self { parts, order, bytes, .. } = self;
+        Room { parts, order, bytes }
+    }
+
+    /// Whether all parts are settled.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.missing == 0
     }
 
     /// The part of that number.
@@ -267,6 +329,7 @@ impl Gather {
             return;
         }
         self.held += bytes.len();
+        self.has_failed |= frames::is_error(bytes);
         part.state = if let State::Begun(mut begun) = state {
             begun.extend_from_slice(bytes);
             State::Long(begun)
@@ -285,6 +348,7 @@ impl Gather {
             if part.is_open() && is_meant {
                 part.state = State::Failed(Box::new((refusal.clone(), outcome)));
                 self.missing -= 1;
+                self.has_failed = true;
             }
         }
     }
@@ -296,6 +360,7 @@ impl Gather {
         }
         if !self.is_too_large {
             self.is_too_large = true;
+            self.has_failed = true;
             self.bytes = Vec::new();
             self.held = 0;
             for part in &mut self.parts {
@@ -329,55 +394,65 @@ impl Gather {
         })
     }
 
-    /// The answer, when all parts are settled. `page` makes one of a page of a scan.
+    /// Writes the answer to `out`, when all parts are settled. `page` makes one of a page of a scan.
+    ///
+    /// # Errors
+    /// What the client is told instead.
     pub fn answer(
         &self,
         spec: &Spec,
         chance: u64,
         page: impl FnOnce(Visit, &[u8]) -> Result<Vec<u8>, Refusal>,
-    ) -> Answer {
-        let is_failed = |part: &Part| {
-            let reply = self.bytes_of(part);
-            let is_away =
-                reply.is_none_or(|reply| NOT_SERVING.iter().any(|&code| reply.starts_with(code)));
-            reply.is_none_or(frames::is_error) && !(part.is_dispensable && is_away)
-        };
-        let failed = self.parts.iter().filter(|part| is_failed(part)).count();
-        let is_one_enough = self.means == Means::Merge(Merge::OneSucceeded);
-        if failed > 0 && !(is_one_enough && failed < self.parts.len()) {
-            return self.failure(spec, is_failed, failed);
+        out: &mut Vec<u8>,
+    ) -> Result<(), (Refusal, Outcome)> {
+        if self.has_failed {
+            let is_failed = |part: &Part| self.is_failed(part);
+            let failed = self.parts.iter().filter(|part| is_failed(part)).count();
+            let is_one_enough = self.means == Means::Merge(Merge::OneSucceeded);
+            if failed > 0 && !(is_one_enough && failed < self.parts.len()) {
+                return self.failure(spec, is_failed, failed, out);
+            }
         }
         if self.is_too_large {
             let (command, most) = (spec.name.to_string(), self.held_max);
             let parts = Parts::TooLarge { command, most };
-            return Answer::Refusal(Refusal::Parts(Box::new(parts)), Outcome::Refused);
+            return Err((Refusal::Parts(Box::new(parts)), Outcome::Refused));
         }
         let good = self.replies().filter(|reply| !frames::is_error(reply.bytes));
-        let mut out = Vec::with_capacity(self.bytes.len() + 32);
-        let merged = match self.means {
+        match self.means {
             Means::Page(visit) => {
                 let reply = good.clone().next().map_or(&[][..], |reply| reply.bytes);
-                match page(visit, reply) {
-                    Ok(bytes) => return Answer::Reply(bytes),
-                    Err(refusal) => return Answer::Refusal(refusal, Outcome::Refused),
-                }
+                let page = page(visit, reply).map_err(|refusal| (refusal, Outcome::Refused))?;
+                out.extend_from_slice(&page);
+                Ok(())
             }
             Means::Merge(how) => {
-                how.write(good, (self.order.len(), chance), self.protocol, &mut out)
-            }
-        };
-        match merged {
-            Ok(()) => Answer::Reply(out),
-            Err(_) => {
-                let parts = Parts::Unmergeable { command: spec.name.to_string() };
-                Answer::Refusal(Refusal::Parts(Box::new(parts)), Outcome::Unknown)
+                out.reserve(self.bytes.len() + 32);
+                how.write(good, (self.order.len(), chance), self.protocol, out).map_err(|_| {
+                    let parts = Parts::Unmergeable { command: spec.name.to_string() };
+                    (Refusal::Parts(Box::new(parts)), Outcome::Unknown)
+                })
             }
         }
     }
 
+    /// Whether the part has no reply, or an error that the answer cannot do without.
+    fn is_failed(&self, part: &Part) -> bool {
+        let reply = self.bytes_of(part);
+        let is_away =
+            || reply.is_none_or(|reply| NOT_SERVING.iter().any(|&code| reply.starts_with(code)));
+        reply.is_none_or(frames::is_error) && !(part.is_dispensable && is_away())
+    }
+
     /// The answer if parts have failed: what one of them was told, or, if something has been
     /// changed, how much.
-    fn failure(&self, spec: &Spec, is_failed: impl Fn(&Part) -> bool, failed: usize) -> Answer {
+    fn failure(
+        &self,
+        spec: &Spec,
+        is_failed: impl Fn(&Part) -> bool,
+        failed: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), (Refusal, Outcome)> {
         let severity = |part: &Part| match &part.state {
             State::Failed(failure) if failure.1 == Outcome::Unknown => 2,
             // That there was nothing to do (`NOTBUSY`) says less than any other error.
@@ -386,14 +461,17 @@ impl Gather {
         let all = || self.parts.iter().filter(|part| is_failed(part));
         // The first of the worst.
         let Some(worst) = all().rev().max_by_key(|part| severity(part)) else {
-            return Answer::Reply(Vec::new());
+            return Ok(());
         };
         let is_unknown = !spec.is_retry_safe() && severity(worst) == 2;
         let alone = failed == self.parts.len() && (failed == 1 || !is_unknown);
         if spec.is_retry_safe() || alone {
             return match (&worst.state, self.bytes_of(worst)) {
-                (State::Failed(failure), _) => Answer::Refusal(failure.0.clone(), failure.1),
-                (_, reply) => Answer::Reply(reply.unwrap_or_default().to_vec()),
+                (State::Failed(failure), _) => Err((failure.0.clone(), failure.1)),
+                (_, reply) => {
+                    out.extend_from_slice(reply.unwrap_or_default());
+                    Ok(())
+                }
             };
         }
         let names: Vec<String> = all().map(|part| self.name_of(part)).collect();
@@ -412,7 +490,7 @@ impl Gather {
             why,
         };
         let outcome = if is_unknown { Outcome::Unknown } else { Outcome::ErrorReply };
-        Answer::Refusal(Refusal::Parts(Box::new(partly)), outcome)
+        Err((Refusal::Parts(Box::new(partly)), outcome))
     }
 
     /// What a message calls a part: its keys by their numbers, or its node.
@@ -433,5 +511,32 @@ impl Gather {
     }
 }
 
+/// Commands in parts whose memory a worker keeps: as many as clients are usually busy with some.
+const ROOMS_MAX: usize = 64;
+/// Bytes of replies that such a memory may hold.
+const ROOM_BYTES_MAX: usize = 32 * 1024;
+/// Parts that it may hold.
+const ROOM_PARTS_MAX: usize = 256;
 /// How a replica says that it does not serve now.
 const NOT_SERVING: [&[u8]; 2] = [b"-LOADING ", b"-MASTERDOWN "];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_kept_for_the_next_command_unless_it_is_much() {
+        let mut rooms = Rooms::default();
+        let mut room = rooms.take();
+        room.order.push(1);
+        room.bytes.extend_from_slice(b"*1\r\n");
+        rooms.give(room);
+        let mut room = rooms.take();
+        assert!(room.order.is_empty() && room.bytes.is_empty() && room.bytes.capacity() > 0);
+        room.bytes.reserve(2 * ROOM_BYTES_MAX);
+        rooms.give(room);
+        assert_eq!(rooms.take().bytes.capacity(), 0);
+        (0..2 * ROOMS_MAX).for_each(|_| rooms.give(Room::default()));
+        assert_eq!(rooms.0.len(), ROOMS_MAX);
+    }
+}

@@ -24,7 +24,7 @@ use crate::resp::write;
 use crate::route::{self, Place};
 use crate::session::pin::{Abort, Held, Multi, Pending};
 use crate::session::state::Session;
-use crate::session::{local, pinned, transaction};
+use crate::session::{local, pinned, replication, transaction};
 use crate::stats::labels::Outcome;
 use crate::topology::Topology;
 use crate::topology::redirect;
@@ -39,6 +39,18 @@ fn begin(worker: &mut Worker, session: &mut Session, spec: &Spec) -> Dispatched 
     session.pin.get_or_insert_default().multi = Some(Multi { held, ..Multi::default() });
     session.client.queued.store(0, Ordering::Relaxed);
     local(worker, session, spec, |line| write::simple(line, "OK"))
+}
+
+/// Why a pinned command cannot be served in front of a cluster.
+#[must_use]
+pub fn refusal(spec: &Spec) -> Option<Refusal> {
+    let is_about_one_node = match &*spec.name {
+        "wait" | "waitaof" | "monitor" | "client|tracking" | "client|caching" => true,
+        // Before it gets here, it was seen to be one to invalidations.
+        "subscribe" => true,
+        _ => replication::is_about_it(spec),
+    };
+    is_about_one_node.then(|| Refusal::NotServed { command: spec.name.to_string(), why: ONE_NODE })
 }
 
 /// The node that a pinned command goes to: in a cluster the owner of its keys' slot, which is told as well. Some
@@ -56,13 +68,11 @@ pub fn home(
     let Some(slots) = &topology.slots else {
         return Ok((Arc::clone(&topology.node), None));
     };
-    match &*spec.name {
-        "multi" => return Err(begin(worker, session, spec)),
-        "wait" | "waitaof" | "monitor" | "subscribe" | "client|tracking" | "client|caching" => {
-            let refusal = Refusal::NotServed { command: spec.name.to_string(), why: ONE_NODE };
-            return Err(dispatch::refuse(worker, session, spec, &refusal));
-        }
-        _ => {}
+    if let Some(refusal) = refusal(spec) {
+        return Err(dispatch::refuse(worker, session, spec, &refusal));
+    }
+    if &*spec.name == "multi" {
+        return Err(begin(worker, session, spec));
     }
     let place = route::place(spec, &command, &mut worker.keys);
     if session.detours.as_ref().is_some_and(|detours| detours.conflicts(place)) {

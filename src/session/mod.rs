@@ -26,8 +26,10 @@ pub mod pin;
 pub mod pinned;
 pub mod pubsub;
 pub mod quiet;
+pub mod reading;
 pub mod registry;
 pub mod remaining;
+pub mod replication;
 pub mod replies;
 pub mod state;
 pub mod subscriptions;
@@ -96,7 +98,7 @@ fn poll_session(
             lane.wake();
         }
     }
-    flush::touched(&mut worker);
+    flush::answered(&mut worker);
     match over.or_else(|| worker.sessions.get(id).and_then(Session::is_over)) {
         Some(reason) => Poll::Ready(reason),
         None => Poll::Pending,

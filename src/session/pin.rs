@@ -31,6 +31,11 @@ pub struct Pin {
     pub listens: bool,
     /// Whether the node sends this client what MONITOR sends.
     pub is_monitor: bool,
+    /// Whether its client has introduced itself as a replica, or is about to ask for the stream: the
+    /// node must hear the next word on this very connection.
+    pub introduces: bool,
+    /// Whether it reads the replication stream: bytes pass as they come, for as long as it stays.
+    pub is_replica: bool,
     /// Whether something may be left on the connection that we do not keep account of.
     pub is_dirty: bool,
     /// What a transaction has made of the connection's protocol version and database; its own turn
@@ -126,6 +131,10 @@ pub enum Pending {
     TrackingInfo(Option<i64>),
     /// MONITOR.
     Monitor,
+    /// REPLCONF, before a stream.
+    Introduction,
+    /// SYNC or PSYNC: an error, or the beginning of a stream.
+    Stream,
     /// Any other command of its own; `leaves_state` if the connection cannot be given to others
     /// afterwards.
     Once {
@@ -147,7 +156,7 @@ impl Pin {
     /// otherwise.
     #[must_use]
     pub fn is_sticky(&self) -> bool {
-        self.tracking.is_some() || self.is_monitor || self.listens
+        self.tracking.is_some() || self.is_monitor || self.listens || self.introduces
     }
 
     /// Whether the session can do without it.
@@ -159,13 +168,15 @@ impl Pin {
     /// Whether the node must answer before anything more is dispatched.
     #[must_use]
     pub fn is_barred(&self) -> bool {
-        self.pending.is_some() || self.whispers > 0
+        self.pending.is_some() || self.whispers > 0 || self.is_replica
     }
 
-    /// Whether the session waits for what other clients do.
+    /// Whether the session waits for what other clients do, or hears of it without end.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
-        matches!(self.pending, Some(Pending::Blocking | Pending::Wait))
+        let waits =
+            matches!(self.pending, Some(Pending::Blocking | Pending::Wait | Pending::Stream));
+        waits || self.is_replica
     }
 
     /// The transaction is over, however it ended; Redis forgets the watched keys with it.
@@ -183,6 +194,8 @@ impl Pin {
         self.whispers = 0;
         self.moved = None;
         self.is_dirty = false;
+        self.introduces = false;
+        self.is_replica = false;
         self.watch_is_lost |= self.has_watches;
         if let Some(multi) = &mut self.multi {
             multi.aborted.get_or_insert_with(|| Abort::Lost(node.to_owned()));

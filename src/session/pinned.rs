@@ -1,7 +1,7 @@
 //! Commands that need a connection of their own, and everything a session says while it has one.
 //!
 //! Owns when a connection is borrowed and when it is given back: WATCH to EXEC, a blocking command,
-//! CLIENT TRACKING, MONITOR. Never chooses among connections (`upstream::pinned` does) and never
+//! CLIENT TRACKING, MONITOR, SYNC. Never chooses among connections (`upstream::pinned` does) and never
 //! looks into a transaction (`transaction` does). A command arrives from `dispatch`; its reply
 //! comes back through [`settle`].
 //!
@@ -16,15 +16,17 @@ use std::sync::atomic::Ordering;
 use crate::arena::Key;
 use crate::buffer::Piece;
 use crate::command::Command;
-use crate::command::spec::{Class, CommandId, Spec, builtin_id};
+use crate::command::spec::{Class, Spec};
+use crate::dispatch::order::unless_replaced;
 use crate::dispatch::{self, Asked, Dispatched, Settled, guards, order};
 use crate::pubsub::recount::Recount;
 use crate::refusal::Refusal;
-use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::session::pin::{Multi, Pending};
 use crate::session::state::{Closing, Session};
-use crate::session::{confirm, exec, held, invalidations, local, tracking, transaction, wait};
+use crate::session::{
+    confirm, exec, held, invalidations, local, replication, tracking, transaction, wait,
+};
 use crate::stats::labels::{ClosedReason, Outcome};
 use crate::topology::Topology;
 use crate::upstream::dial::Node;
@@ -64,7 +66,10 @@ pub fn dispatch(
     if session.in_transaction() {
         return Some(transaction::dispatch(worker, topology, session, spec, command, frame));
     }
-    if spec.is_barred() && guards::confirms(worker, topology, spec, &command) {
+    let is_barred = spec.is_barred();
+    if session.confirm.is_some()
+        || (is_barred && guards::confirms(worker, topology, spec, &command))
+    {
         return Some(begin(worker, topology, session, identity, spec, command, frame));
     }
     match spec.class_for(&command) {
@@ -135,38 +140,17 @@ fn begin(
     if let Some(done) = answer_at_once(worker, session, spec) {
         return done;
     }
+    if let Some(refusal) = replication::objection(session, spec, &command) {
+        return dispatch::refuse(worker, session, spec, &refusal);
+    }
     let (node, slot) = match held::home(worker, topology, session, spec, command) {
         Ok(home) => home,
         Err(done) => return done,
     };
     let mut frame = frame;
-    let (pending, need) = match &*spec.name {
-        "multi" => (Pending::Multi, Need::Brief),
-        "watch" => (Pending::Watch, Need::Brief),
-        "unwatch" => (Pending::Unwatch, Need::Brief),
-        "wait" | "waitaof" => {
-            frame = Piece::Shared([wait::STEP, command.frame()].concat().into());
-            (Pending::Wait, Need::Lasting)
-        }
-        "monitor" => (Pending::Monitor, Need::Lasting),
-        "subscribe" => {
-            frame = invalidations::question(session, frame);
-            (Pending::Listen, Need::Lasting)
-        }
-        "client|tracking" => {
-            match tracking::in_the_nodes_terms(worker, command) {
-                Ok(Some(said)) => frame = Piece::Shared(said.into()),
-                Ok(None) => {}
-                Err(text) => {
-                    worker.answer(session, |line| write::error(line, text));
-                    return Dispatched::Done;
-                }
-            }
-            (tracking::pending(command), Need::Lasting)
-        }
-        "client|caching" => (Pending::Once { leaves_state: false }, Need::Brief),
-        _ if spec.blocks(&command) => (Pending::Blocking, Need::Lasting),
-        _ => (confirm::plan(topology, spec, &mut frame), Need::Brief),
+    let (pending, need) = match plan(worker, topology, session, spec, command, &mut frame) {
+        Ok(plan) => plan,
+        Err(done) => return done,
     };
     let own = own_lane(worker, topology, session, identity);
     let lane = match own.and_then(|lane| match lane {
@@ -177,13 +161,13 @@ fn begin(
         Err(refused) => {
             // What follows was sent for a transaction; Redis never refuses a MULTI and runs the
             // rest.
-            let done = order::unless_replaced(worker, (topology, &node), session, spec, refused);
+            let done = unless_replaced(worker, (topology, &node), session, (spec, &frame), refused);
             session.was_refused =
                 done == Dispatched::Done && matches!(pending, Pending::Multi | Pending::Watch);
             return done;
         }
     };
-    if session.in_flight > 0 {
+    if session.in_flight > 0 || !replication::may_begin(worker, session, lane, &pending) {
         return Dispatched::Wait;
     }
     let is_watch = matches!(pending, Pending::Watch);
@@ -192,6 +176,47 @@ fn begin(
         pin.watched_slot = pin.watched_slot.or(slot);
     }
     done
+}
+
+/// What a command of its own makes of the connection, and for how long it wants it; its bytes may become others.
+fn plan(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    spec: &Spec,
+    command: Command<'_>,
+    frame: &mut Piece<'_>,
+) -> Result<(Pending, Need), Dispatched> {
+    Ok(match &*spec.name {
+        "multi" => (Pending::Multi, Need::Brief),
+        "watch" => (Pending::Watch, Need::Brief),
+        "unwatch" => (Pending::Unwatch, Need::Brief),
+        "wait" | "waitaof" => {
+            *frame = Piece::Shared([wait::STEP, command.frame()].concat().into());
+            (Pending::Wait, Need::Lasting)
+        }
+        "monitor" => (Pending::Monitor, Need::Lasting),
+        "replconf" => (Pending::Introduction, Need::Lasting),
+        "sync" | "psync" => (Pending::Stream, Need::Lasting),
+        "subscribe" => {
+            *frame = invalidations::question(session, frame.clone());
+            (Pending::Listen, Need::Lasting)
+        }
+        "client|tracking" => {
+            match tracking::in_the_nodes_terms(worker, command) {
+                Ok(Some(said)) => *frame = Piece::Shared(said.into()),
+                Ok(None) => {}
+                Err(text) => {
+                    worker.answer(session, |line| write::error(line, text));
+                    return Err(Dispatched::Done);
+                }
+            }
+            (tracking::pending(command), Need::Lasting)
+        }
+        "client|caching" => (Pending::Once { leaves_state: false }, Need::Brief),
+        _ if spec.blocks(&command) => (Pending::Blocking, Need::Lasting),
+        _ => (confirm::plan(topology, session, spec, frame), Need::Brief),
+    })
 }
 
 /// Sends a command that is a barrier.
@@ -211,10 +236,11 @@ pub(super) fn expect(
     };
     let waits = matches!(pending, Pending::Blocking | Pending::Wait);
     session.client.is_blocked.store(waits, Ordering::Relaxed);
+    let is_stream = pending == Pending::Stream;
     let asked = Asked {
         frames: if matches!(pending, Pending::Wait | Pending::Confirm(_)) { 2 } else { 1 },
-        patience: if waits { Patience::Endless } else { Patience::Long },
-        role: Role::State { is_held },
+        patience: if waits || is_stream { Patience::Endless } else { Patience::Long },
+        role: if is_stream { Role::Stream } else { Role::State { is_held } },
         ..Asked::of(spec)
     };
     let done = dispatch::send(worker, session, lane, asked, frame);
@@ -351,28 +377,6 @@ pub fn follow_identity(worker: &mut Worker, session: &mut Session, before: Optio
     }
 }
 
-/// CLIENT UNBLOCK in the node's terms, if the client that it names waits on a connection of its
-/// own.
-#[must_use]
-pub fn unblock(worker: &Worker, spec: &Spec, command: Command<'_>) -> Option<Vec<u8>> {
-    const UNBLOCK: CommandId = builtin_id("client|unblock");
-    if spec.id != UNBLOCK || command.len() > 4 {
-        return None;
-    }
-    let id = u64::try_from(parse_integer(command.argument(2)?)?).ok()?;
-    let card = worker.shared.registry.find(id)?;
-    let node_client_id = card.node_client_id.load(Ordering::Relaxed);
-    if !card.is_blocked.load(Ordering::Relaxed) || node_client_id == 0 {
-        return None;
-    }
-    let id = node_client_id.to_string();
-    let mut arguments: Vec<&[u8]> = command.arguments().collect();
-    *arguments.get_mut(2)? = id.as_bytes();
-    let mut frame = Vec::new();
-    write::command(&mut frame, &arguments);
-    Some(frame)
-}
-
 /// The reply of a command that decides what the connection holds.
 pub fn settle(worker: &mut Worker, waiter: &Waiter, settled: Settled<'_>) {
     let Some(mut session) = worker.sessions.lend(waiter.session) else {
@@ -464,6 +468,12 @@ fn conclude(session: &mut Session, pending: Pending, is_ok: bool) {
             pin.is_dirty = true;
             pin.is_monitor = is_ok;
         }
+        Pending::Introduction => {
+            pin.is_dirty = true;
+            pin.introduces |= is_ok;
+        }
+        // An error: it is no stream.
+        Pending::Stream => pin.is_dirty = true,
         Pending::Once { leaves_state } => pin.is_dirty |= leaves_state,
         _ => {}
     }

@@ -88,7 +88,7 @@ fn subscribe(
         return dispatch::refuse_with(worker, session, Some(spec), cross_slot);
     }
     let topic = (kind, command.argument(1).unwrap_or_default());
-    let patience = to_micros(session.gate.failover_wait);
+    let patience = to_micros(session.gate.failover_wait(None, None));
     let id = match place::link_for(worker, topology, identity, topic, patience) {
         Ok(id) => id,
         Err(refusal) => return dispatch::not_executed(worker, session, spec, &refusal),

@@ -60,6 +60,8 @@ pub struct Client {
     pub queued: AtomicI32,
     /// Whether it waits there for what other clients do.
     pub is_blocked: AtomicBool,
+    /// Whether it reads the replication stream there.
+    pub is_replica: AtomicBool,
     /// What it calls itself.
     pub labels: Mutex<Labels>,
 }
@@ -166,6 +168,7 @@ impl Client {
             node_client_id: AtomicU64::new(0),
             queued: AtomicI32::new(-1),
             is_blocked: AtomicBool::new(false),
+            is_replica: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
             is_readonly: AtomicBool::new(false),
             subscriptions: Default::default(),

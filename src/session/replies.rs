@@ -6,7 +6,8 @@
 //! client's [`SendBuffer`] at once.
 //!
 //! What surprises: a slot in order costs two integers and no memory. Only replies that overtake
-//! others, such as a local answer behind an unanswered GET, are held here.
+//! others, such as a local answer behind an unanswered GET, are held here. Before a cluster that is
+//! every second one, so the small ones lie in one buffer and are no allocations of their own.
 
 use std::collections::VecDeque;
 
@@ -28,7 +29,9 @@ pub struct Replies {
     early: VecDeque<Slot>,
     /// Whether a part of the reply of `head` has been appended to the client's bytes.
     head_started: bool,
-    /// Bytes held in `early` and in `pushes`; they count against the session's budget.
+    /// The small whole replies of `early`, in the order in which they came.
+    small: Vec<u8>,
+    /// Bytes of replies in `early` and in `pushes`; they count against the session's budget.
     held: usize,
     /// Pushes that came in the middle of a reply: they follow its last byte.
     pushes: Vec<u8>,
@@ -43,6 +46,8 @@ enum Slot {
     Partial(Vec<u8>),
     /// The whole reply.
     Whole(Vec<u8>),
+    /// The whole reply, in [`Replies::small`].
+    Small { start: u32, end: u32 },
 }
 
 // === impl Replies ===
@@ -79,7 +84,7 @@ impl Replies {
             return false;
         };
         let state = usize::try_from(offset).ok().and_then(|offset| self.early.get(offset));
-        slot < self.next && !matches!(state, Some(Slot::Whole(_)))
+        slot < self.next && !matches!(state, Some(Slot::Whole(_) | Slot::Small { .. }))
     }
 
     /// Whether bytes of the slot's reply have been handed to the client: it can no longer become an
@@ -87,6 +92,18 @@ impl Replies {
     #[must_use]
     pub fn is_started(&self, slot: Sequence) -> bool {
         slot == self.head && self.head_started
+    }
+
+    /// Whether the replies from `slot` on can go to the client as they come: it is due, nothing of it
+    /// has been delivered, and no later one is held.
+    #[must_use]
+    pub fn is_in_order(&self, slot: Sequence) -> bool {
+        self.is_due(slot) && !self.head_started && self.early.is_empty()
+    }
+
+    /// The replies of the next `count` slots, which are in order, have gone to the client whole.
+    pub fn pass(&mut self, count: u32) {
+        self.head += u64::from(count);
     }
 
     /// Fills the slot with a whole reply (or with the rest of one that [`Self::piece`] began) and
@@ -103,15 +120,51 @@ impl Replies {
             out.append(pool, reply);
             self.advance(out, pool);
         } else if self.is_waiting(slot) {
-            self.held += reply.len();
-            let state = self.slot_mut(slot);
-            *state = match std::mem::take(state) {
-                Slot::Partial(mut bytes) => {
-                    bytes.extend_from_slice(reply);
-                    Slot::Whole(bytes)
-                }
-                _ => Slot::Whole(reply.to_vec()),
-            };
+            self.overtake(slot, reply);
+        }
+    }
+
+    /// Keeps a reply that is not due yet.
+    // Never: what comes in its turn would save the registers of this.
+    #[inline(never)]
+    fn overtake(&mut self, slot: Sequence, reply: &[u8]) {
+        let filled = match std::mem::take(self.slot_mut(slot)) {
+            Slot::Partial(mut bytes) => {
+                bytes.extend_from_slice(reply);
+                Slot::Whole(bytes)
+            }
+            _ => self.keep(reply),
+        };
+        self.held += reply.len();
+        *self.slot_mut(slot) = filled;
+    }
+
+    /// A copy of a whole reply.
+    fn keep(&mut self, reply: &[u8]) -> Slot {
+        // Whoever always has something in flight never empties the buffer.
+        if self.small.len() > SMALL_KEPT_BYTES && self.small.len() / 2 > self.held {
+            self.compact();
+        }
+        let start = self.small.len();
+        match (u32::try_from(start), u32::try_from(start + reply.len())) {
+            (Ok(start), Ok(end)) if reply.len() <= SMALL_BYTES_MAX => {
+                self.small.extend_from_slice(reply);
+                Slot::Small { start, end }
+            }
+            _ => Slot::Whole(reply.to_vec()),
+        }
+    }
+
+    /// Drops what has been delivered from `small`.
+    #[cold]
+    fn compact(&mut self) {
+        let before = std::mem::take(&mut self.small);
+        for slot in &mut self.early {
+            if let Slot::Small { start, end } = slot {
+                let at = self.small.len() as u32;
+                self.small.extend_from_slice(small(&before, *start, *end));
+                *slot = Slot::Small { start: at, end: self.small.len() as u32 };
+            }
         }
     }
 
@@ -208,6 +261,7 @@ impl Replies {
     pub fn shrink(&mut self) {
         if self.early.is_empty() {
             self.early = VecDeque::new();
+            self.small = Vec::new();
         }
     }
 
@@ -225,7 +279,17 @@ impl Replies {
                 return;
             }
             self.early.pop_front();
+            if self.early.is_empty() {
+                self.small.clear();
+                // What a burst left behind is not kept for each client.
+                self.small.shrink_to(SMALL_KEPT_BYTES);
+            }
             match self.early.front_mut() {
+                Some(&mut Slot::Small { start, end }) => {
+                    let bytes = small(&self.small, start, end);
+                    self.held -= bytes.len();
+                    out.append(pool, bytes);
+                }
                 Some(Slot::Whole(bytes)) => {
                     self.held -= bytes.len();
                     out.append(pool, bytes);
@@ -253,6 +317,16 @@ impl Replies {
         &mut self.early[offset]
     }
 }
+
+/// A reply among the small ones.
+fn small(all: &[u8], start: u32, end: u32) -> &[u8] {
+    all.get(start as usize..end as usize).unwrap_or_default()
+}
+
+/// Larger replies are an allocation each: as many as there are of those cost little beside their bytes.
+const SMALL_BYTES_MAX: usize = 1024;
+/// What a session keeps for its next pipeline until it has been idle for a while.
+const SMALL_KEPT_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -353,6 +427,39 @@ mod tests {
         assert!(rig.replies.fail(1, b"-no", &mut rig.out, &mut rig.pool));
         rig.complete(0, b"a2");
         assert_eq!((rig.sent(), rig.replies.held()), (b"a1a2-no".to_vec(), 0));
+    }
+
+    #[test]
+    fn who_always_has_something_in_flight_holds_no_more_than_what_is_held() {
+        let mut rig = Rig::new(2);
+        let reply = |slot: u64| format!("{slot},").repeat(8);
+        rig.complete(1, reply(1).as_bytes());
+        for head in (0..1_000).step_by(2) {
+            rig.replies.open();
+            rig.replies.open();
+            // One overtakes those that go now, so that never all are there.
+            rig.complete(head + 3, reply(head + 3).as_bytes());
+            rig.complete(head, reply(head).as_bytes());
+            let kept = rig.replies.small.len();
+            assert!(kept < 2 * SMALL_KEPT_BYTES, "{kept} at {head}");
+            assert_eq!(rig.replies.held(), reply(head + 3).len());
+        }
+        let want: String = (0..1_000).map(reply).collect();
+        assert_eq!(rig.sent(), want.into_bytes());
+    }
+
+    #[test]
+    fn small_and_large_replies_overtake_others_alike() {
+        let mut rig = Rig::new(4);
+        let large = vec![b'x'; SMALL_BYTES_MAX + 1];
+        rig.complete(3, b"d");
+        rig.complete(2, &large);
+        rig.complete(1, b"b");
+        assert_eq!(rig.replies.held(), large.len() + 2);
+        rig.complete(0, b"a");
+        assert_eq!(rig.sent(), [b"ab", &large[..], b"d"].concat());
+        rig.replies.shrink();
+        assert_eq!((rig.replies.held(), rig.replies.small.capacity()), (0, 0));
     }
 
     proptest! {

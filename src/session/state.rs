@@ -16,6 +16,7 @@ use std::task::Waker;
 use crate::arena::Key;
 use crate::buffer::{ChunkPool, SendBuffer};
 use crate::clock::Micros;
+use crate::config::Confirm;
 use crate::net::WriteHalf;
 use crate::resp::request::RequestScanner;
 use crate::resp::write::Protocol;
@@ -28,6 +29,7 @@ use crate::session::gather::Gathers;
 use crate::session::paced::Paced;
 use crate::session::pin::Pin;
 use crate::session::quiet::Quiet;
+use crate::session::reading::Reading;
 use crate::session::registry::Client;
 use crate::session::replies::{Replies, Sequence};
 use crate::session::subscriptions::Subscriptions;
@@ -93,10 +95,14 @@ pub struct Session {
     pub counted: Option<Sequence>,
     /// What is known of its commands' pace; `None` until one of them has some.
     pub paced: Option<Box<Paced>>,
+    /// Which of its commands in flight only read, while there are keyspaces.
+    pub reading: Reading,
+    /// By whom the command in hand is to be confirmed, as its keyspace says.
+    pub confirm: Option<Box<Confirm>>,
     /// Since when its next command, which wants a connection of its own, waits for a node.
     pub waits_since: Option<Micros>,
-    /// Its commands that went to several places; `None` without any.
-    pub gathers: Option<Box<Gathers>>,
+    /// Its commands that went to several places.
+    pub gathers: Gathers,
     /// Lanes that are not read because it does not take its replies.
     pub paused: Vec<LaneId>,
     /// What it keeps on a connection of its own, if it has or had one.
@@ -232,8 +238,10 @@ impl Session {
             errand: None,
             counted: None,
             paced: None,
+            reading: Reading::default(),
+            confirm: None,
             waits_since: None,
-            gathers: None,
+            gathers: Gathers::default(),
             paused: Vec::new(),
             pin: None,
             asks_pin: false,
@@ -263,7 +271,34 @@ impl Session {
     pub fn admits(&self) -> bool {
         self.closing.is_none()
             && !self.suspended
-            && self.admission.admits(self.replies.pending(), self.owed(), &self.gate.bounds)
+            && (self.admission.admits(self.replies.pending(), self.owed(), &self.gate.bounds)
+                // Its reply never ends, and what it says of its progress must not wait for that.
+                || self.is_replica())
+    }
+
+    /// How many more commands may be taken, as far as their replies are like the last ones.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.admission.room(self.replies.pending(), self.owed(), &self.gate.bounds)
+    }
+
+    /// Whether nothing that it has said before decides what its next commands mean, or when they go.
+    #[must_use]
+    pub fn sends_runs(&self) -> bool {
+        self.pin.is_none()
+            && self.detours.is_none()
+            && self.errand.is_none()
+            && self.subscriptions.is_none()
+            && self.doubtful == 0
+            && self.closing.is_none()
+            && !self.suspended
+            && !self.is_muted()
+    }
+
+    /// Whether the replies from `slot` on can be delivered as they come.
+    #[must_use]
+    pub fn takes_runs(&self, slot: Sequence) -> bool {
+        self.paced.is_none() && self.replies.is_in_order(slot)
     }
 
     /// Bytes of replies that it holds in memory.
@@ -287,15 +322,13 @@ impl Session {
     /// Bytes of replies that are held until others come with which they become one.
     #[must_use]
     pub fn gathered(&self) -> usize {
-        let parts = self.gathers.as_ref().map_or(0, |gathers| gathers.held());
-        parts + self.errand.as_ref().map_or(0, |errand| errand.held())
+        self.gathers.held() + self.errand.as_ref().map_or(0, |errand| errand.held())
     }
 
     /// Whether one of `count` parts from `place` on of the command of that slot wants its reply.
     #[must_use]
     pub fn wants_part(&self, slot: Sequence, place: u16, count: u32) -> bool {
-        let gather = self.gathers.as_ref().and_then(|gathers| gathers.get(slot));
-        gather.is_some_and(|gather| gather.wants(place, count))
+        self.gathers.get(slot).is_some_and(|gather| gather.wants(place, count))
     }
 
     /// Bounds of its admission.
@@ -346,6 +379,13 @@ impl Session {
         self.replies.complete(slot, reply, &mut self.out, pool);
     }
 
+    /// Fills the next `count` slots, which [`Self::takes_runs`], with the replies that `bytes` are.
+    pub fn complete_run(&mut self, pool: &mut ChunkPool, count: u32, bytes: &[u8]) {
+        self.in_flight = self.in_flight.saturating_sub(count);
+        self.replies.pass(count);
+        self.out.append(pool, bytes);
+    }
+
     /// Adds a frame that answers nothing: between two replies, never inside one. A client that does
     /// not take what it asked to be sent is closed at the bound of its replies (INV-4).
     pub fn push(&mut self, pool: &mut ChunkPool, frame: &[u8]) {
@@ -388,7 +428,13 @@ impl Session {
         self.pin.as_ref().is_some_and(|pin| pin.is_barred())
     }
 
-    /// Whether it waits for what other clients do.
+    /// Whether it reads the replication stream.
+    #[must_use]
+    pub fn is_replica(&self) -> bool {
+        self.pin.as_ref().is_some_and(|pin| pin.is_replica)
+    }
+
+    /// Whether it waits for what other clients do, or hears of it without end.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.pin.as_ref().is_some_and(|pin| pin.is_blocked())

@@ -19,7 +19,7 @@ use crate::resp::write;
 use crate::session::block::SCRIPT_FLUSH;
 use crate::session::pin::{Abort, Pending, Pin};
 use crate::session::state::Session;
-use crate::session::{held, local, pinned};
+use crate::session::{held, local, pinned, replication};
 use crate::stats::labels::Outcome;
 use crate::topology::Topology;
 use crate::upstream::lane::{LaneId, Role, Waiter};
@@ -60,8 +60,11 @@ pub fn dispatch(
         // Redis answers these at once, with an error.
         (_, "multi" | "watch") => dispatch::send(worker, session, lane, Asked::of(spec), frame),
         (Class::Subscriber | Class::Structural, _)
-        | (_, "auth" | "client|reply" | "client|tracking" | "monitor") => {
+        | (_, "auth" | "client|reply" | "client|tracking" | "monitor" | "replconf") => {
             refuse_queueing(worker, session, spec)
+        }
+        _ if replication::asks_for_stream(spec) => {
+            replication::refuse_queueing(worker, session, spec)
         }
         (Class::Local, _) => match local::passed_on(worker, topology, spec, command) {
             Some(frame) => queue(worker, session, lane, spec, Piece::Shared(frame.into())),

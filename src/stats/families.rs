@@ -60,6 +60,7 @@ breakwater_subscription_gaps_total       Times that messages may have been misse
 breakwater_subscriptions_moved_total     Subscriptions that the upstream ended and we renewed.
 breakwater_lanes_retired_total           Lanes closed in order: idle, too old or replaced.
 breakwater_pinned_connections            Upstream connections that belong to one client each.
+breakwater_replication_streams           Clients that read the replication stream of a server.
 breakwater_pinned_waiting                Clients that wait for such a connection.
 breakwater_pinned_opened_total           Connections of one client that became ready to use.
 breakwater_pinned_refused_total          Commands refused after waiting for such a connection.
@@ -73,7 +74,8 @@ breakwater_scripts_refused_total         Scripts that were not sent, by what is 
 breakwater_scripts_unread_total          Scripts that were too long to be looked into.
 breakwater_scripts_delayed_total         Scripts that waited until fewer were in flight at their node.
 breakwater_script_kills_total            Scripts that did not end, by what became of them.
-breakwater_replica_reads_total           Commands of a cluster that were sent to a replica.
+breakwater_replica_reads_total           Commands that were sent to a replica.
+breakwater_replica_reads_primary_away_total Of those, what a keyspace sent there because the primary was away.
 breakwater_writes_guarded_total          Writes refused for two masters or missing replicas.
 breakwater_bound_probes_total            Questions how much a command would read.
 breakwater_bound_refused_total           Commands refused because they would read too much.
@@ -124,6 +126,7 @@ breakwater_policy_rules                  Rules of the policy in force, by who ma
 breakwater_policy_reloads_total          Policy files that were judged, by what became of them.
 breakwater_policy_last_reload_successful 0 if the newest policy file was refused.
 breakwater_policy_hits_total             Commands that rules matched, by rule and what became of them.
+breakwater_keyspace_commands_total       Commands of keyspaces, by keyspace and what became of them.
 breakwater_config_last_reload_successful 0 if the newest configuration was refused.
 breakwater_log_lines_suppressed_total    Log lines dropped because they repeated too often.
 breakwater_build_info                    Always 1; the label is the version that runs.
@@ -287,6 +290,7 @@ fn plain_counters() -> Vec<Series<u64>> {
         plain("breakwater_tombstones_consumed_total", |it| &it.tombstones_consumed),
         plain("breakwater_pushes_dropped_total", |it| &it.pushes_dropped),
         plain("breakwater_replica_reads_total", |it| &it.replica_reads),
+        plain("breakwater_replica_reads_primary_away_total", |it| &it.replica_reads_primary_away),
         plain("breakwater_writes_guarded_total", |it| &it.writes_guarded),
         plain("breakwater_bound_probes_total", |it| &it.bound_probes),
         plain("breakwater_bound_refused_total", |it| &it.bound_refused),
@@ -331,13 +335,14 @@ fn byte_counters() -> [Series<u64>; 4] {
 }
 
 /// Every gauge that workers hold.
-pub(super) fn gauges() -> [Series<i64>; 9] {
+pub(super) fn gauges() -> [Series<i64>; 10] {
     [
         gauge("breakwater_clients", |it| it.clients.get()),
         gauge("breakwater_lanes", |it| it.lanes.get()),
         gauge("breakwater_subscriber_links", |it| it.subscriber_links.get()),
         gauge("breakwater_subscriptions", |it| it.subscriptions.get()),
         gauge("breakwater_pinned_connections", |it| it.pinned.get()),
+        gauge("breakwater_replication_streams", |it| it.replicas.get()),
         gauge("breakwater_pinned_waiting", |it| it.pinned_waiting.get()),
         gauge("breakwater_commands_in_flight", |it| it.commands_in_flight.get()),
         gauge("breakwater_reply_buffered_bytes", |it| it.reply_buffered_bytes.get()),

@@ -48,6 +48,8 @@ pub struct WorkerStats {
     pub turn_sessions: Counter,
     /// Connections of one session each, resting and dialling ones included; set by the tick.
     pub pinned: Gauge,
+    /// Sessions that read the replication stream; set by the tick.
+    pub replicas: Gauge,
     /// Sessions that wait for one; set by the tick.
     pub pinned_waiting: Gauge,
     /// Commands refused because there was none in time.
@@ -114,6 +116,8 @@ pub struct WorkerStats {
     pub script_loads_refused: Counter,
     /// Commands that were sent to a replica.
     pub replica_reads: Counter,
+    /// Those of them that a keyspace sent there because the primary was away.
+    pub replica_reads_primary_away: Counter,
     /// Writes that were held back to protect what is there.
     pub writes_guarded: Counter,
     /// Questions how much a command would read.
@@ -241,6 +245,7 @@ impl WorkerStats {
             lanes: Gauge::default(),
             lanes_opened: Counter::default(),
             pinned: Gauge::default(),
+            replicas: Gauge::default(),
             pinned_waiting: Gauge::default(),
             pinned_refused: Counter::default(),
             pinned_opened: Counter::default(),
@@ -258,6 +263,7 @@ impl WorkerStats {
             subscription_gaps: Counter::default(),
             subscriptions_moved: Counter::default(),
             replica_reads: Counter::default(),
+            replica_reads_primary_away: Counter::default(),
             writes_guarded: Counter::default(),
             pages: Counter::default(),
             script_loads: Counter::default(),

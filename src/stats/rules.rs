@@ -1,4 +1,4 @@
-//! Metrics of the policy in force: its number, its rules, and what they have met.
+//! Metrics of the policy in force: its number, its rules and keyspaces, and what they have met.
 //!
 //! Owns these families, written from the policy itself when somebody scrapes. They never enter the
 //! registry: rules come and go with their file. Never shows a rule that has met nothing.
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use super::families;
 use super::text::{self, Kind};
 use crate::policy::Policy;
+use crate::policy::keyspace::Fate;
 use crate::policy::rule::Origin;
 
 /// Appends every family.
@@ -27,6 +28,21 @@ pub(super) fn write(page: &mut String, policy: &Policy) {
         .iter()
         .map(|(name, result, count)| (vec![("rule", *name), ("result", *result)], *count as f64));
     text::write_rows(page, HITS, families::help(HITS), Kind::Counter, rows);
+    let met = met(policy);
+    let rows = met
+        .iter()
+        .map(|(name, fate, count)| (vec![("keyspace", *name), ("fate", *fate)], *count as f64));
+    text::write_rows(page, KEYSPACES, families::help(KEYSPACES), Kind::Counter, rows);
+}
+
+/// What keyspaces have met: name, what became of it, how often.
+fn met(policy: &Policy) -> Vec<(&str, &'static str, u64)> {
+    let all = policy.keyspaces().map(|it| it.all()).unwrap_or_default();
+    let counts = all.iter().flat_map(|keyspace| {
+        Fate::ALL.map(|fate| (&*keyspace.name, fate.as_str(), keyspace.met.of(fate)))
+    });
+    let rows = counts.filter(|(_, _, count)| *count > 0).collect();
+    bounded(rows, Fate::ALL.map(Fate::as_str))
 }
 
 /// What rules have met: name, what became of it, how often.
@@ -44,11 +60,19 @@ fn hits(policy: &Policy) -> Vec<(&str, &'static str, u64)> {
     for (name, result, count) in counts.filter(|(_, _, count)| *count > 0) {
         *sums.entry((name, result)).or_default() += count;
     }
-    let mut rows: Vec<_> = sums.into_iter().map(|((name, it), count)| (name, it, count)).collect();
+    let rows = sums.into_iter().map(|((name, it), count)| (name, it, count)).collect();
+    bounded(rows, RESULTS)
+}
+
+/// These rows in order; beyond [`SERIES_MAX`] the smallest are summed up.
+fn bounded<'p, const N: usize>(
+    mut rows: Vec<(&'p str, &'static str, u64)>,
+    results: [&'static str; N],
+) -> Vec<(&'p str, &'static str, u64)> {
     if rows.len() > SERIES_MAX {
         rows.sort_unstable_by_key(|(_, _, count)| Reverse(*count));
-        let rest = rows.split_off(SERIES_MAX - RESULTS.len());
-        for of in RESULTS {
+        let rest = rows.split_off(SERIES_MAX - N);
+        for of in results {
             let count = rest.iter().filter(|(_, result, _)| *result == of).map(|it| it.2).sum();
             rows.push(("other", of, count));
         }
@@ -60,6 +84,7 @@ fn hits(policy: &Policy) -> Vec<(&str, &'static str, u64)> {
 const VERSION: &str = "breakwater_policy_version";
 const RULES: &str = "breakwater_policy_rules";
 const HITS: &str = "breakwater_policy_hits_total";
+const KEYSPACES: &str = "breakwater_keyspace_commands_total";
 /// What becomes of a command that a rule matches.
 const RESULTS: [&str; 3] = ["refused", "would_refuse", "passed"];
 /// Most series of one family.

@@ -10,6 +10,7 @@
 
 pub mod claims;
 pub mod cluster;
+pub mod copies;
 pub mod facts;
 pub mod pulse;
 pub mod redirect;
@@ -50,6 +51,8 @@ pub struct Topology {
     pub node: Arc<Node>,
     /// Who serves which slot; `None` where one node serves everything.
     pub slots: Option<Arc<SlotMap>>,
+    /// Where one node serves everything: its replicas, while a keyspace lets them serve reads.
+    pub replicas: Arc<[Arc<Node>]>,
     /// The commands that it knows.
     pub table: Arc<Table>,
     /// What it said about itself; `None` until the first connection.
@@ -75,6 +78,7 @@ pub async fn follow(
         let is_cluster = topology.slots.is_some();
         let is_sentinel = topology.node.settings.sentinel.is_some();
         drop(topology);
+        let copying = copies::follow(Arc::clone(&shared));
         let (shared, readiness) = (Arc::clone(&shared), Arc::clone(&readiness));
         let following = async {
             if is_cluster {
@@ -87,6 +91,7 @@ pub async fn follow(
         };
         tokio::select! {
             never = following => match never {},
+            never = copying => match never {},
             change = changed.changed() => {
                 if change.is_err() {
                     return;
@@ -159,6 +164,7 @@ impl Topology {
             failover_until: 0,
             node,
             slots,
+            replicas: Arc::default(),
             table,
             facts: None,
             group: None,
@@ -183,6 +189,7 @@ impl Topology {
             failover_until: self.failover_until,
             node: Arc::clone(&self.node),
             slots: Some(Arc::new(slots)),
+            replicas: Arc::clone(&self.replicas),
             table: Arc::clone(&self.table),
             facts: self.facts.clone(),
             group: self.group.clone(),

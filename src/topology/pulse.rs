@@ -12,7 +12,7 @@
 //! answers, the beat makes a second connection and drops it again.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +21,9 @@ use redis_protocol::resp2::types::{BytesFrame, Resp2Frame};
 use tokio::time::{sleep, timeout};
 
 use crate::clock::{self, MILLISECOND, Micros, SECOND};
+use crate::config::Endpoint;
 use crate::events;
+use crate::policy::keyspaces::Wishes;
 use crate::resp::write;
 use crate::stats::control;
 use crate::stats::labels::{DialFailure, ErrorClass};
@@ -75,16 +77,30 @@ pub enum Role {
     Primary {
         /// How far its history has come, in bytes.
         offset: u64,
+        /// Where it sees replicas that have its data.
+        replicas: Vec<Endpoint>,
     },
     /// A replica.
     Replica {
         /// Whether it is connected to its primary and has its data.
         is_linked: bool,
-        /// How far in its primary's history it is.
-        offset: u64,
+        /// How far in its primary's history it is; `None` where it does not tell, or has no whole
+        /// data.
+        offset: Option<u64>,
     },
     /// No server of data at all.
     Sentinel,
+}
+
+/// What a primary has said of itself and its replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roll {
+    /// When.
+    pub at: Micros,
+    /// How far its history had come.
+    pub offset: u64,
+    /// Where its replicas were.
+    pub replicas: Vec<Endpoint>,
 }
 
 // === impl Pulse ===
@@ -167,7 +183,10 @@ impl Pulse {
     pub async fn beat(&mut self, exchange: &mut Exchange) -> Result<Beat, DialError> {
         let began = clock::micros();
         self.beaten_at = began;
-        let asks_role = self.beats.is_multiple_of(self.role_every);
+        let wishes = self.node.deployment.wishes();
+        // Replicas are compared with what it says: each second while they serve keyspaces.
+        let role_every = if wishes.lag.is_some() { ROLE_WANTED } else { self.role_every };
+        let asks_role = self.beats.is_multiple_of(self.role_every.min(role_every));
         let is_loading = self.node.health.state() == State::Loading;
         let asks_rest = is_loading && self.beats.is_multiple_of(REST_EVERY);
         self.beats += 1;
@@ -175,16 +194,14 @@ impl Pulse {
         let took = clock::micros().saturating_sub(began);
         let error = ping.first().and_then(|reply| error_of(reply));
         let role = match asks_role {
-            true => {
-                self.answered(ask_all(exchange, &[&[b"ROLE"]])).await?.first().and_then(read_role)
-            }
+            true => self.ask_role(exchange, wishes).await?,
             false => None,
         };
         let rest = match asks_rest {
             true => self.answered(ask_all(exchange, &[&[b"INFO", b"persistence"]])).await?,
             false => Vec::new(),
         };
-        self.ask_sync(exchange, began).await?;
+        self.ask_sync(exchange, wishes, began).await?;
         let left = self.node.health.report().loading_left;
         let answered = Answered {
             error,
@@ -203,20 +220,53 @@ impl Pulse {
         Ok(Beat { error, was_asked_role: asks_role, role, is_info_due: self.is_info_due(began) })
     }
 
+    /// Asks for the role. A replica without its primary tells only in INFO what it has of it.
+    async fn ask_role(
+        &self,
+        exchange: &mut Exchange,
+        wishes: Wishes,
+    ) -> Result<Option<Role>, DialError> {
+        let replies = self.answered(ask_all(exchange, &[&[b"ROLE"]])).await?;
+        let role = replies.first().and_then(read_role);
+        match &role {
+            Some(Role::Primary { offset, replicas }) => {
+                let (at, offset, replicas) = (clock::micros(), *offset, replicas.clone());
+                let mut roll = self.node.roll.lock().unwrap_or_else(PoisonError::into_inner);
+                *roll = Some(Roll { at, offset, replicas });
+            }
+            Some(Role::Replica { is_linked: false, .. }) if wishes.lag.is_some() => {
+                let info = self.answered(ask_all(exchange, &[&[b"INFO", b"replication"]])).await?;
+                let offset = info.first().and_then(|info| offset_apart(info));
+                return Ok(Some(Role::Replica { is_linked: false, offset }));
+            }
+            _ => {}
+        }
+        Ok(role)
+    }
+
     /// Asks a primary how many of its replicas are in step, once a second while writes depend on it.
-    async fn ask_sync(&mut self, exchange: &mut Exchange, now: Micros) -> Result<(), DialError> {
-        let Some(guard) = &self.node.settings.guards.write_guard else {
-            return Ok(());
-        };
-        if !self.expects_primary || now.saturating_sub(self.sync_at) < SYNC_EVERY {
+    async fn ask_sync(
+        &mut self,
+        exchange: &mut Exchange,
+        wishes: Wishes,
+        now: Micros,
+    ) -> Result<(), DialError> {
+        let guard = self.node.settings.guards.write_guard.as_ref();
+        let is_wanted = guard.is_some() || wishes.counts_replicas;
+        if !is_wanted || !self.expects_primary || now.saturating_sub(self.sync_at) < SYNC_EVERY {
             return Ok(());
         }
         self.sync_at = now;
         let info = self.answered(ask_all(exchange, &[&[b"INFO", b"replication"]])).await?;
-        let max_lag = guard.max_lag;
-        let in_step = info.first().and_then(|info| in_step(info, max_lag.as_secs()));
-        let wanted = (guard.replicas, clock::to_micros(max_lag));
-        self.node.sync.note(in_step, wanted, clock::micros());
+        let lags = info.first().and_then(|info| lags(info));
+        if let Some(guard) = guard {
+            let within = |lags: &Vec<u64>| {
+                lags.iter().filter(|&&lag| lag <= guard.max_lag.as_secs()).count() as u64
+            };
+            let wanted = (guard.replicas, clock::to_micros(guard.max_lag));
+            self.node.sync.note(lags.as_ref().map(within), wanted, clock::micros());
+        }
+        self.node.sync.note_lags(lags, clock::micros());
         Ok(())
     }
 
@@ -344,7 +394,7 @@ fn error_of(reply: &[u8]) -> Option<ErrorClass> {
 }
 
 /// What a reply to ROLE says; `None` if it is none (an ACL may forbid it).
-fn read_role(reply: &Bytes) -> Option<Role> {
+pub fn read_role(reply: &Bytes) -> Option<Role> {
     let (frame, _) = resp2::decode::decode_bytes(reply).ok()??;
     let BytesFrame::Array(parts) = frame else {
         return None;
@@ -354,23 +404,46 @@ fn read_role(reply: &Bytes) -> Option<Role> {
         _ => None,
     };
     match parts.first()?.as_bytes()? {
-        b"master" => Some(Role::Primary { offset: number(1)? }),
+        b"master" => Some(Role::Primary { offset: number(1)?, replicas: replicas(parts.get(2)) }),
         b"slave" => {
             let is_linked = parts.get(3)?.as_bytes()? == b"connected";
-            Some(Role::Replica { is_linked, offset: number(4).unwrap_or(0) })
+            Some(Role::Replica { is_linked, offset: number(4) })
         }
         b"sentinel" => Some(Role::Sentinel),
         _ => None,
     }
 }
 
-/// How many replicas a primary names in INFO that have everything it had so many seconds ago; `None`
-/// if it does not tell.
-fn in_step(info: &[u8], max_lag: u64) -> Option<u64> {
+/// Where a primary says that its replicas are.
+fn replicas(listed: Option<&BytesFrame>) -> Vec<Endpoint> {
+    let Some(BytesFrame::Array(listed)) = listed else {
+        return Vec::new();
+    };
+    let address = |replica: &BytesFrame| {
+        let BytesFrame::Array(parts) = replica else {
+            return None;
+        };
+        let text = |place: usize| std::str::from_utf8(parts.get(place)?.as_bytes()?).ok();
+        let (host, port) = (text(0).filter(|host| !host.is_empty())?, text(1)?.parse().ok()?);
+        Some(Endpoint::Tcp { host: host.to_owned(), port })
+    };
+    listed.iter().take(REPLICAS_MAX).filter_map(address).collect()
+}
+
+/// How many seconds those replicas are behind that a primary names in INFO as online; `None` if it
+/// does not tell.
+fn lags(info: &[u8]) -> Option<Vec<u64>> {
     let info = Info::read(std::str::from_utf8(info).ok().filter(|it| it.starts_with('$'))?);
-    let replicas = info.replicas().into_iter();
-    let well = replicas.filter(|it| it.state == "online" && it.lag <= max_lag).count();
-    info.is("role", "master").then_some(well as u64)
+    let replicas = info.replicas().into_iter().filter(|it| it.state == "online");
+    info.is("role", "master").then(|| replicas.map(|it| it.lag).collect())
+}
+
+/// How far a replica without its primary has come, from INFO; `None` while it is being filled anew,
+/// or has nothing to go on from.
+fn offset_apart(info: &[u8]) -> Option<u64> {
+    let info = Info::read(std::str::from_utf8(info).ok().filter(|it| it.starts_with('$'))?);
+    let is_whole = info.is("role", "slave") && info.is("master_sync_in_progress", "0");
+    info.number("slave_repl_offset").filter(|_| is_whole)
 }
 
 /// The seconds that INFO says are left.
@@ -389,6 +462,10 @@ const REST_EVERY: u64 = 5;
 /// How often a primary is asked for its replicas while writes depend on them. A beat comes twice in
 /// that time, so that it is never much more.
 const SYNC_EVERY: Micros = 900 * MILLISECOND;
+/// With which beats ROLE is asked while replicas serve keyspaces.
+const ROLE_WANTED: u64 = 2;
+/// Most replicas of one primary that are looked at.
+const REPLICAS_MAX: usize = 64;
 /// How often INFO is due.
 const INFO_EVERY: Micros = 10 * SECOND;
 /// A connection that ended earlier than this is replaced only after [`CONNECT_EVERY`].
@@ -410,29 +487,46 @@ mod tests {
     #[test]
     fn roles_are_read_and_anything_else_is_none() {
         let read = |text: &'static str| read_role(&Bytes::from_static(text.as_bytes()));
-        assert_eq!(read("*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n"), Some(Role::Primary { offset: 7 }));
+        let alone = Role::Primary { offset: 7, replicas: Vec::new() };
+        assert_eq!(read("*3\r\n$6\r\nmaster\r\n:7\r\n*0\r\n"), Some(alone));
+        let one = "*1\r\n*3\r\n$1\r\nh\r\n$1\r\n7\r\n$1\r\n5\r\n";
+        let led = read_role(&Bytes::from(format!("*3\r\n$6\r\nmaster\r\n:7\r\n{one}")));
+        let replicas = vec![Endpoint::Tcp { host: "h".into(), port: 7 }];
+        assert_eq!(led, Some(Role::Primary { offset: 7, replicas }));
         let replica = |link: &str| {
             let head = "*5\r\n$5\r\nslave\r\n$1\r\nh\r\n:1\r\n";
             read_role(&Bytes::from(format!("{head}${}\r\n{link}\r\n:9\r\n", link.len())))
         };
-        assert_eq!(replica("connected"), Some(Role::Replica { is_linked: true, offset: 9 }));
-        assert_eq!(replica("sync"), Some(Role::Replica { is_linked: false, offset: 9 }));
+        assert_eq!(replica("connected"), Some(Role::Replica { is_linked: true, offset: Some(9) }));
+        assert_eq!(replica("sync"), Some(Role::Replica { is_linked: false, offset: Some(9) }));
         assert_eq!(read("-NOPERM no\r\n"), None);
         assert_eq!(read("*1\r\n$1\r\nx\r\n"), None);
     }
 
     #[test]
-    fn replicas_count_that_are_online_and_not_far_behind() {
+    fn replicas_count_that_are_online() {
         let replica = |number: u32, state: &str, lag: u32| {
             format!("slave{number}:ip=h,port=1,state={state},offset=9,lag={lag}\r\n")
         };
         let lines =
             [replica(0, "online", 1), replica(1, "online", 11), replica(2, "wait_bgsave", 0)];
         let info = format!("$99\r\n# Replication\r\nrole:master\r\n{}", lines.concat());
-        assert_eq!(in_step(info.as_bytes(), 10), Some(1));
-        assert_eq!(in_step(info.as_bytes(), 11), Some(2));
-        assert_eq!(in_step(b"$9\r\nrole:slave\r\n", 10), None);
-        assert_eq!(in_step(b"-NOPERM no\r\n", 10), None);
+        assert_eq!(lags(info.as_bytes()), Some(vec![1, 11]));
+        assert_eq!(lags(b"$9\r\nrole:slave\r\n"), None);
+        assert_eq!(lags(b"-NOPERM no\r\n"), None);
+    }
+
+    #[test]
+    fn a_replica_without_its_primary_tells_what_it_has_unless_it_is_being_filled() {
+        let info = |syncing: u8| {
+            format!(
+                "$9\r\nrole:slave\r\nmaster_link_status:down\r\n\
+                 master_sync_in_progress:{syncing}\r\nslave_repl_offset:42\r\n"
+            )
+        };
+        assert_eq!(offset_apart(info(0).as_bytes()), Some(42));
+        assert_eq!(offset_apart(info(1).as_bytes()), None);
+        assert_eq!(offset_apart(b"$9\r\nrole:master\r\n"), None);
     }
 
     #[test]

@@ -153,6 +153,7 @@ pub fn learnt_topology(epoch: u64, recoveries: u64, node: &Arc<Node>, learnt: Le
         failover_until: 0,
         node: Arc::clone(node),
         slots: None,
+        replicas: Arc::default(),
         table: Arc::new(table(node, learnt.commands)),
         facts: Some(Arc::new(learnt.facts)),
         group: None,
@@ -166,7 +167,9 @@ fn publish(published: &Published, node: &Arc<Node>, learnt: Learnt) {
     let current = published.load_full();
     if Arc::ptr_eq(&current.node, node) {
         let recoveries = current.recoveries + 1;
-        published.store(Arc::new(learnt_topology(current.epoch, recoveries, node, learnt)));
+        let learnt = learnt_topology(current.epoch, recoveries, node, learnt);
+        let replicas = Arc::clone(&current.replicas);
+        published.store(Arc::new(Topology { replicas, ..learnt }));
     }
 }
 

@@ -176,7 +176,7 @@ impl Members {
     }
 
     /// All of them, in the order of their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Member>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Member>> + Clone {
         self.by_id.iter().flatten()
     }
 
@@ -186,7 +186,7 @@ impl Members {
     }
 
     /// Those that copy `primary`.
-    pub fn replicas_of(&self, primary: NodeId) -> impl Iterator<Item = &Arc<Member>> {
+    pub fn replicas_of(&self, primary: NodeId) -> impl Iterator<Item = &Arc<Member>> + Clone {
         self.iter()
             .filter(move |member| member.role == MemberRole::Replica && member.primary == primary)
     }

@@ -8,8 +8,7 @@
 //! SETNAME and CLIENT NO-EVICT may be errors and are ignored, because an ACL may forbid them.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use rustls::pki_types::ServerName;
 use tokio::time::timeout;
@@ -20,11 +19,13 @@ use crate::net::{self, Halves, TcpStream, UnixStream};
 use crate::resp::write::{self, Protocol};
 use crate::stats::labels::DialFailure;
 use crate::tls::ClientTlsReloader;
+use crate::topology::pulse::Roll;
 use crate::topology::slots::NodeId;
 use crate::upstream::deployment::Deployment;
 use crate::upstream::deployment::footing::{Acceptance, Footing};
 use crate::upstream::deployment::keyring::Key;
 use crate::upstream::exchange::{Exchange, ExchangeError};
+use crate::upstream::freshness::Freshness;
 use crate::upstream::health::Health;
 use crate::upstream::identity::Presented;
 use crate::upstream::sync::Sync;
@@ -44,9 +45,10 @@ pub struct Node {
     pub acceptance: Acceptance,
     /// TLS, if the scheme asks for it, and the name to be verified.
     pub tls: Option<(ClientTlsReloader, ServerName<'static>)>,
-    /// Of a replica: until when it may serve reads, as far as the control plane has seen; 0: not at
-    /// all.
-    pub in_step_until: AtomicU64,
+    /// Of a replica: how old what it serves may be, as far as the control plane has seen.
+    pub freshness: Freshness,
+    /// Of a primary: what it said last of itself and its replicas.
+    pub roll: Mutex<Option<Roll>>,
     /// How it is, as everybody in this process knows it.
     pub health: Health,
     /// How many replicas are in step with it, while somebody wants to know.
@@ -376,7 +378,7 @@ impl Node {
         tls: Option<(ClientTlsReloader, ServerName<'static>)>,
     ) -> Self {
         let name = settings.endpoint.to_string();
-        let (in_step_until, acceptance) = (AtomicU64::default(), Acceptance::default());
+        let (freshness, acceptance) = (Freshness::default(), Acceptance::default());
         let health = Health::default();
         let (sync, running) = (Sync::default(), Running::default());
         Self {
@@ -386,7 +388,8 @@ impl Node {
             deployment,
             acceptance,
             tls,
-            in_step_until,
+            freshness,
+            roll: Mutex::default(),
             health,
             sync,
             running,

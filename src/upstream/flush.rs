@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::buffer::SLICES;
 use crate::clock;
+use crate::session::flush as clients;
 use crate::upstream::lane::{Lane, LaneId, LaneState};
 use crate::worker::{SharedWorker, Worker};
 
@@ -23,20 +24,34 @@ pub struct Unflushed {
     lanes: Vec<LaneId>,
     /// Commands queued since the last flush.
     commands: usize,
+    /// Whether clients are to be written to as well, behind all lanes of the turn.
+    expects_clients: bool,
     waker: Option<Waker>,
 }
 
-/// Writes what sessions queue, for as long as the worker lives.
+/// Writes what sessions queue, and to the clients that were put off, for as long as the worker lives.
 pub async fn run(worker: SharedWorker) {
     loop {
         poll_fn(|cx| worker.borrow_mut().unflushed.poll_any(cx)).await;
-        all(&mut worker.borrow_mut());
+        while end_turn(&mut worker.borrow_mut()) {
+            // Sockets are looked at once more, whoever has become ready has a turn, then it goes on.
+            tokio::task::yield_now().await;
+        }
     }
+}
+
+/// Returns whether there are clients whose turn is the end of the next turn.
+fn end_turn(worker: &mut Worker) -> bool {
+    worker.now = clock::micros();
+    if worker.unflushed.commands > 0 {
+        all(worker);
+    }
+    worker.unflushed.expects_clients = false;
+    clients::put_off(worker)
 }
 
 /// Offers the kernel what is queued on every marked lane.
 fn all(worker: &mut Worker) {
-    worker.now = clock::micros();
     worker.stats.turns.increment();
     let mut lanes = std::mem::take(&mut worker.unflushed.lanes);
     worker.stats.lane_commands.add(worker.unflushed.commands as u64);
@@ -101,19 +116,36 @@ pub fn write(lane: &mut Lane, cx: &mut Context<'_>, now: clock::Micros) -> io::R
 impl Unflushed {
     /// A command has been queued on `lane`; `is_first` if the kernel had taken all before it.
     pub fn mark(&mut self, lane: LaneId, is_first: bool) {
-        self.commands += 1;
+        self.mark_many(lane, is_first, 1);
+    }
+
+    /// As [`Self::mark`], for so many commands.
+    pub fn mark_many(&mut self, lane: LaneId, is_first: bool, commands: usize) {
+        if self.commands == 0 {
+            self.wake();
+        }
+        self.commands += commands;
         if is_first {
             self.lanes.push(lane);
         }
-        if self.commands == 1
-            && let Some(waker) = &self.waker
-        {
+    }
+
+    /// Clients wait for the end of this turn.
+    pub fn expect_clients(&mut self) {
+        if !self.expects_clients {
+            self.expects_clients = true;
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
     }
 
     fn poll_any(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.commands > 0 {
+        if self.commands > 0 || self.expects_clients {
             return Poll::Ready(());
         }
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {

@@ -157,6 +157,8 @@ pub enum Role {
         /// Whether it is for this very node, whatever becomes of its slots.
         is_bound: bool,
     },
+    /// It is an error, or the beginning of the replication stream, which never ends.
+    Stream,
     /// It says whether a redirect that a script may have made up is the node's own.
     Probe,
     /// It is for us: the session's next command waits for it, and its client does not see it.
@@ -308,6 +310,18 @@ impl Waiter {
         matches!(self.role, Role::Exec { .. })
     }
 
+    /// Whether its reply is one, is shown to its client as it is, and does nothing else.
+    #[inline]
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.role == Role::Plain
+            && self.frames == 1
+            && self.preludes_due == 0
+            && !self.is_detour
+            && !self.is_muted
+            && self.recount == Recount::No
+    }
+
     /// The waiter of one of the parts that this one waits for.
     #[must_use]
     pub fn one(&self, index: u32) -> Self {
@@ -412,6 +426,17 @@ impl Lane {
         waiter.preludes_due = 0;
         waiter.is_asking = false;
         self.waiters.push_back(waiter);
+    }
+
+    /// Queues bytes that get no reply of their own: they belong to the last waiter, who has been
+    /// answered in part and is not answered to the end. What was sent of it is done with.
+    pub fn append_to_last(&mut self, pool: &mut ChunkPool, bytes: &[u8]) {
+        self.send.release(pool, self.send.sent());
+        self.handed.truncate(1);
+        self.send.append(pool, bytes);
+        if let Some(last) = self.waiters.back_mut() {
+            last.end = self.send.end();
+        }
     }
 
     /// Asks the node something whose answer nobody waits for, so that the connection is not silent.

@@ -15,12 +15,13 @@ use std::mem;
 use crate::buffer::SendBuffer;
 use crate::clock::{MILLISECOND, Micros, to_micros};
 use crate::dispatch::patience::is_succession_due;
-use crate::dispatch::{self, Settled, detour};
+use crate::dispatch::{self, Settled, detour, keyspaces};
 use crate::net::WriteHalf;
 use crate::refusal::{Ran, Refusal};
 use crate::resp::reply::ReplyScanner;
 use crate::route;
 use crate::scripts::follow;
+use crate::session::replication;
 use crate::session::state::{Closing, Session, SessionId};
 use crate::stats::labels::{ClosedReason, Outcome, Resent};
 use crate::upstream::dial::{DialError, Node};
@@ -132,8 +133,9 @@ pub fn connection_lost(worker: &mut Worker, lane: &mut Lane, node: &Node) {
         let is_inverted = inverted.contains(&waiter.session);
         let may_retry = progress == Progress::Sent
             && waiter.is_retry_safe
-            // While nobody may dial, what is sent again only waits to be told so.
-            && !node.health.is_open()
+            // While nobody may dial, what is sent again only waits to be told so, unless a replica
+            // serves it.
+            && (!node.health.is_open() || is_read_elsewhere(worker, lane, &old, &waiter))
             && worker.reaches.spend_retry(worker.now);
         let remedy = if loses_state {
             without_state(progress, &waiter, exec_is_sent)
@@ -264,8 +266,7 @@ fn apart(worker: &mut Worker, waiters: VecDeque<Waiter>, answered: u32) -> VecDe
     let mut all = VecDeque::with_capacity(waiters.len());
     for (place, waiter) in waiters.into_iter().enumerate() {
         let session = worker.sessions.get_mut(waiter.session);
-        let gathers = session.and_then(|session| session.gathers.as_mut());
-        let gather = gathers.and_then(|gathers| gathers.get_mut(waiter.slot));
+        let gather = session.and_then(|session| session.gathers.get_mut(waiter.slot));
         match (gather, waiter.role) {
             (Some(gather), Role::Part { .. }) if waiter.frames > 1 => {
                 let from = if place == 0 { answered } else { 0 };
@@ -293,9 +294,11 @@ pub fn is_wanted(worker: &Worker, waiter: &Waiter) -> bool {
 
 /// The connection is given up with commands on it: whoever still waits is told the truth.
 pub fn abandon(worker: &mut Worker, lane: &mut Lane) {
+    // A stream ends with its client, and nobody is to be told.
+    let is_told = !replication::flows(lane);
     let (waiters, sent) = lane.abandon();
     for waiter in waiters {
-        if !is_wanted(worker, &waiter) {
+        if !is_told || !is_wanted(worker, &waiter) {
             worker.stats.tombstones_consumed.increment();
             continue;
         }
@@ -326,6 +329,9 @@ fn apply(
             waiter.resent += u8::from(progress != Progress::Unsent);
             return again(worker, lane, old, waiter);
         }
+        Remedy::CloseClient if waiter.role == Role::Stream => {
+            return replication::ended(worker, &waiter);
+        }
         Remedy::CloseClient => {
             if let Some(session) = worker.sessions.get_mut(waiter.session) {
                 session.close(Closing::Now(ClosedReason::StreamLost));
@@ -353,7 +359,15 @@ fn apply(
 fn is_elsewhere(worker: &mut Worker, lane: &Lane) -> bool {
     let topology = worker.topology.load();
     let is_left = lane.key.epoch != topology.epoch || is_succession_due(worker.now, topology);
-    lane.pinned.is_none() && (lane.node.is_of_cluster() || is_left)
+    // What a replica was asked the primary of a single node can be asked as well.
+    let is_replica = lane.key.node != topology.node.id;
+    lane.pinned.is_none() && (lane.node.is_of_cluster() || is_left || is_replica)
+}
+
+/// Whether a replica serves the command of this waiter while the lane's node is away.
+fn is_read_elsewhere(worker: &Worker, lane: &Lane, old: &SendBuffer, waiter: &Waiter) -> bool {
+    let frame = old.piece(waiter.start(), waiter.end).filter(|_| lane.pinned.is_none());
+    frame.is_some_and(|frame| keyspaces::is_served(worker, &lane.node, waiter, frame.bytes()))
 }
 
 /// Settles what waits on a lane that has no connection and will get none, because commands go to
@@ -373,10 +387,9 @@ pub fn evacuate(worker: &mut Worker, lane: &mut Lane) {
 
 /// Sends a waiter's command again: on the lane's next connection, or wherever its keys are by then.
 fn again(worker: &mut Worker, lane: &mut Lane, old: &SendBuffer, waiter: Waiter) {
+    let leaves = is_elsewhere(worker, lane) || is_read_elsewhere(worker, lane, old, &waiter);
     match old.piece(waiter.start(), waiter.end) {
-        Some(frame) if !waiter.is_bound() && is_elsewhere(worker, lane) => {
-            detour::adopt(worker, lane, frame, &waiter)
-        }
+        Some(frame) if !waiter.is_bound() && leaves => detour::adopt(worker, lane, frame, &waiter),
         _ => requeue(worker, lane, old, waiter),
     }
 }

@@ -11,6 +11,7 @@ pub mod deployment;
 pub mod dial;
 pub mod exchange;
 pub mod flush;
+pub mod freshness;
 pub mod health;
 pub mod identity;
 pub mod lane;
@@ -23,6 +24,7 @@ pub mod receive;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod role;
+mod runs;
 pub mod subscriber;
 pub mod succession;
 pub mod sync;

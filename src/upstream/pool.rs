@@ -13,6 +13,7 @@ use crate::clock::{Micros, SECOND};
 use crate::refusal::Refusal;
 use crate::session::state::Session;
 use crate::topology::Topology;
+use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
 use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, LaneKey, LaneState};
@@ -79,17 +80,7 @@ pub fn lane_to(
     node: &Arc<Node>,
     (is_bulk, is_readonly): (bool, bool),
 ) -> Result<LaneId, NoLane> {
-    let is_bulk = match session.stream {
-        // A small command may follow on bulk lanes; a heavy one never on fast ones.
-        Some(stream) if session.in_flight > 0 => {
-            if session.epoch != topology.epoch || (is_bulk && !stream) {
-                return Err(NoLane::Wait);
-            }
-            stream
-        }
-        None if session.in_flight > 0 => return Err(NoLane::Wait),
-        _ => is_bulk,
-    };
+    let is_bulk = stream_for(session, topology, is_bulk).ok_or(NoLane::Wait)?;
     session.epoch = topology.epoch;
     session.stream = Some(is_bulk);
     let kind = usize::from(is_bulk) + 2 * usize::from(is_readonly);
@@ -113,6 +104,40 @@ pub fn lane_to(
     let key = key(session);
     let id = lane_with(worker, node, key, set)?;
     room_on(worker, id, session)
+}
+
+/// The lane to the primary `node` of several if it is open and has room: what [`lane_to`] would say, without a look
+/// at anything but the lane.
+#[inline]
+pub fn lane_at_hand(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    node: NodeId,
+    is_bulk: bool,
+) -> Option<LaneId> {
+    let is_bulk = stream_for(session, topology, is_bulk)?;
+    let set = session.sets[usize::from(is_bulk)]?;
+    if worker.lane_sets.epoch(set) != Some(topology.epoch) {
+        return None;
+    }
+    let lane = worker.lanes.get(worker.lane_sets.lane(set, node)?)?;
+    if lane.retired || lane.state != LaneState::Open || !lane_has_room(lane) {
+        return None;
+    }
+    session.epoch = topology.epoch;
+    session.stream = Some(is_bulk);
+    Some(lane.id)
+}
+
+/// Whether a command goes to a bulk lane, in spite of those in flight before it; `None`: it waits for them.
+#[inline]
+fn stream_for(session: &Session, topology: &Topology, is_bulk: bool) -> Option<bool> {
+    if session.in_flight == 0 {
+        return Some(is_bulk);
+    }
+    // A small command may follow on bulk lanes; a heavy one never on fast ones.
+    session.stream.filter(|&stream| session.epoch == topology.epoch && (stream || !is_bulk))
 }
 
 /// The lane of `key`, which names `node`, whoever asks.
@@ -178,27 +203,32 @@ pub fn room_on(worker: &mut Worker, id: LaneId, session: &Session) -> Result<Lan
 /// where they would wait for a node that serves nobody.
 #[inline]
 fn has_room(lane: &mut Lane, session: &Session, now: Micros) -> Result<LaneId, NoLane> {
-    let has_bytes = lane.send.unsent() < LANE_UNSENT_BYTES_MAX;
-    if has_bytes && lane.waiters.len() < lane.node.health.room() {
+    if lane_has_room(lane) {
         return Ok(lane.id);
     }
-    no_room(lane, session, has_bytes, now)
+    no_room(lane, session, now)
+}
+
+#[inline]
+fn lane_has_room(lane: &Lane) -> bool {
+    lane.send.unsent() < LANE_UNSENT_BYTES_MAX && lane.waiters.len() < lane.node.health.room()
 }
 
 #[cold]
-fn no_room(
-    lane: &mut Lane,
-    session: &Session,
-    has_bytes: bool,
-    now: Micros,
-) -> Result<LaneId, NoLane> {
+fn no_room(lane: &mut Lane, session: &Session, now: Micros) -> Result<LaneId, NoLane> {
+    let has_bytes = lane.send.unsent() < LANE_UNSENT_BYTES_MAX;
     if lane.node.no_room(lane.waiters.len(), now).map_err(NoLane::Refused)? && has_bytes {
         return Ok(lane.id);
     }
+    await_room(lane, session);
+    Err(NoLane::Wait)
+}
+
+/// The session is woken when the queue has room again.
+pub fn await_room(lane: &mut Lane, session: &Session) {
     if !lane.backlog.contains(&session.id) {
         lane.backlog.push(session.id);
     }
-    Err(NoLane::Wait)
 }
 
 fn find_or_open(worker: &mut Worker, node: &Arc<Node>, key: LaneKey) -> Result<LaneId, NoLane> {

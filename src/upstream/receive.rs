@@ -14,11 +14,12 @@ use crate::dispatch::{self, Settled, bound, detour, gather, turns};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
-use crate::session::held;
+use crate::session::{held, replication};
 use crate::slowlog;
 use crate::stats::labels::ErrorClass;
 use crate::upstream::health::chart::{self, Signal};
 use crate::upstream::lane::{Lane, Role, Waiter};
+use crate::upstream::runs;
 use crate::worker::Worker;
 
 /// Why a lane must be closed.
@@ -55,6 +56,9 @@ pub fn receive(
     }
     lane.answers += 1;
     lane.node.heard(worker.now);
+    if lane.pinned.is_some() && replication::is_stream(lane, input.first()) {
+        return replication::flow(worker, lane, input);
+    }
     if lane.carry.is_empty() {
         let used = frames(worker, lane, input, shared)?;
         lane.carry.extend_from_slice(input.get(used..).unwrap_or_default());
@@ -81,6 +85,13 @@ fn frames(
 ) -> Result<usize, Anomaly> {
     let mut used = 0;
     loop {
+        if lane.scanned == 0 {
+            let run = runs::settle(worker, lane, buffer.get(used..).unwrap_or_default());
+            used += run;
+            if run > 0 {
+                continue;
+            }
+        }
         let rest = buffer.get(used..).unwrap_or_default();
         let fresh = rest.get(lane.scanned..).unwrap_or_default();
         if fresh.is_empty() {

@@ -8,6 +8,7 @@
 //! replica may lag says nothing any more, and a node that may not be asked never tells one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::clock::{Micros, SECOND};
 
@@ -20,6 +21,9 @@ pub struct Sync {
     until: AtomicU64,
     /// Since when it has been too small; 0: it is not.
     short_since: AtomicU64,
+    /// How many seconds each of its replicas is behind that is online, the best first, for whoever
+    /// counts otherwise; `None`: not told. Only commands of a keyspace that guards its writes look.
+    lags: Mutex<Option<(Micros, Vec<u64>)>>,
 }
 
 /// Too few replicas are in step.
@@ -48,6 +52,22 @@ impl Sync {
         self.until.store(now + max_lag + ASKED_WITHIN, Ordering::Relaxed);
     }
 
+    /// The node was asked, and says that its replicas are so many seconds behind; `None`: it will not
+    /// tell.
+    pub fn note_lags(&self, lags: Option<Vec<u64>>, now: Micros) {
+        *self.lags.lock().unwrap_or_else(PoisonError::into_inner) = lags.map(|lags| (now, lags));
+    }
+
+    /// How many replicas are no further behind than `max_lag`; `None`: the node has not told, or not
+    /// lately.
+    #[must_use]
+    pub fn in_step(&self, max_lag: Micros, now: Micros) -> Option<u64> {
+        let lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, lags) = lags.as_ref()?;
+        let is_fresh = now <= at.saturating_add(max_lag + ASKED_WITHIN);
+        is_fresh.then(|| lags.iter().filter(|&&lag| lag * SECOND <= max_lag).count() as u64)
+    }
+
     /// What is missing at `now` to have so many in step.
     #[must_use]
     pub fn lack(&self, wanted: u64, now: Micros) -> Option<Lack> {
@@ -68,6 +88,18 @@ const ASKED_WITHIN: Micros = 2 * SECOND;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_are_counted_by_whatever_lag_is_asked_for() {
+        let sync = Sync::default();
+        assert_eq!(sync.in_step(9 * SECOND, 1), None);
+        sync.note_lags(Some(vec![0, 1, 8]), SECOND);
+        assert_eq!(sync.in_step(SECOND, SECOND), Some(2));
+        assert_eq!(sync.in_step(9 * SECOND, SECOND), Some(3));
+        assert_eq!(sync.in_step(SECOND, 5 * SECOND), None, "too old");
+        sync.note_lags(None, 5 * SECOND);
+        assert_eq!(sync.in_step(SECOND, 5 * SECOND), None);
+    }
 
     #[test]
     fn only_a_fresh_number_that_is_large_enough_will_do() {

@@ -273,7 +273,7 @@ fn poll_lane(
     let is_over = lane.retired && lane.is_idle();
     worker.lanes.restore(id, lane);
     departure::due(&mut worker);
-    flush::touched(&mut worker);
+    flush::answered(&mut worker);
     match result {
         Err(end) => Poll::Ready(end),
         Ok(()) if is_over => Poll::Ready(End::Retired),
@@ -313,7 +313,7 @@ fn turn(
             return Ok(());
         }
         // Replies go out as they come: a long one must not pile up here.
-        flush::touched(worker);
+        flush::answered(worker);
         check_giant(worker, lane);
     }
     cx.waker().wake_by_ref();

@@ -28,6 +28,7 @@ fn the_example_of_a_policy_loads_without_a_warning() {
     assert_eq!(text(&output.stdout), format!("{}: valid\n", path.display()));
     let policy = policy::load(Profile::Guard, Some(&path), 1, 0).expect("it is right");
     assert_eq!((policy.operators(), policy.notes.len()), (9, 0));
+    assert_eq!(policy.keyspaces().map(|it| it.all().len()), Some(4));
 }
 
 fn load(name: &str) -> Settings {

@@ -50,7 +50,7 @@ class Stage:
     def _start(self, name, configure):
         server = servers.Server(name, configure(peers.free_port()), self.directory / f"{name}.log")
         self._started.append(server)
-        server.wait_until_it_answers()
+        server.wait_until_it_answers(("PING",))
         return server
 
     def _proxy(self, redis_port, port):
@@ -58,7 +58,7 @@ class Stage:
         this shell's environment are not the test's."""
         argv = [str(self.breakwater), "run", "--listen", f"127.0.0.1:{port}",
                 "--upstream", f"redis://127.0.0.1:{redis_port}",
-                "--profile", "open", "--admin", "off", "--workers", "2"]
+                "--admin", "off", "--workers", "2"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BREAKWATER_")}
         return peers.Launch(argv + self.arguments, port, environment)
 

@@ -11,8 +11,11 @@ import unittest
 from pathlib import Path
 
 sys.dont_write_bytecode = True
+# As `__main__` does: servers are started by the same code as those of the load tests.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benches" / "load"))
 
 import source  # noqa: E402
+import stage  # noqa: E402
 import suite  # noqa: E402
 import verdicts  # noqa: E402
 
@@ -179,6 +182,14 @@ class Reasons(unittest.TestCase):
                 path = Path(directory) / "reasons.toml"
                 path.write_text(text)
                 self.assertRaises(verdicts.ReasonsError, verdicts.read_reasons, path)
+
+
+class Flags(unittest.TestCase):
+    def test_what_the_command_line_gives_is_given_once(self):
+        """A flag that comes twice is refused, and nothing would start."""
+        argv = stage.Stage("breakwater", "--profile open")._proxy(1, 2).argv
+        flags = [word for word in argv if word.startswith("--")]
+        self.assertEqual(len(flags), len(set(flags)), argv)
 
 
 class Source(unittest.TestCase):

@@ -190,16 +190,12 @@ fn replica_reads(checker: &mut Checker, written: Option<&Spanned<String>>) -> Re
     let Some(word) = written else {
         return ReplicaReads::default();
     };
-    match word.get_ref().as_str() {
-        "primary" => ReplicaReads::Primary,
-        "prefer-replica" => ReplicaReads::PreferReplica,
-        "replica" => ReplicaReads::Replica,
-        other => {
-            let known = ["primary", "prefer-replica", "replica"];
-            let fault = one_of("way to serve reads", other, &known);
-            checker.keep(word, Err(fault)).unwrap_or_default()
-        }
-    }
+    let meaning = ReplicaReads::WORDS.iter().find(|(known, _)| known == word.get_ref());
+    let fault = || {
+        let known = ReplicaReads::WORDS.map(|(known, _)| known);
+        one_of("way to serve reads", word.get_ref(), &known)
+    };
+    checker.keep(word, meaning.map(|(_, it)| *it).ok_or_else(fault)).unwrap_or_default()
 }
 
 /// Whether writes are let through.

@@ -13,7 +13,7 @@ use crate::config::spelling::nearest;
 pub(crate) struct Words {
     /// Keys that stand before every table.
     pub(crate) top: &'static [&'static str],
-    /// Keys at the top that belong to another kind of file, and what to do about it.
+    /// Keys that belong elsewhere, and what to do about it: as `key` at the top, as `table.key` below.
     pub(crate) elsewhere: &'static [(&'static str, &'static str)],
 }
 
@@ -82,7 +82,8 @@ fn unknown_key(cut: &Cut, known: &[&str], words: &Words) -> Fault {
     if !table.is_empty() && words.top.contains(&key.as_str()) {
         return Fault::new(what, "it belongs at the top of the file, before the first [table]");
     }
-    let elsewhere = words.elsewhere.iter().find(|(name, _)| table.is_empty() && name == key);
+    let path = if table.is_empty() { key.clone() } else { format!("{table}.{key}") };
+    let elsewhere = words.elsewhere.iter().find(|(name, _)| *name == path);
     if let Some((_, hint)) = elsewhere {
         return Fault::new(what, *hint);
     }

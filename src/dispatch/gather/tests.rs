@@ -59,7 +59,7 @@ fn parts_are_answered_in_any_order_and_the_client_in_its_own() {
             answer(&mut rig, node, format!("{reply}{behind}").as_bytes());
         }
         assert_eq!(told(&mut rig, ann), "*3\r\n:2\r\n:0\r\n:1\r\n$1\r\nx\r\n", "{order:?}");
-        assert!(rig.worker.sessions.get(ann).unwrap().gathers.is_none());
+        assert!(rig.worker.sessions.get(ann).unwrap().gathers.is_empty());
     }
 }
 

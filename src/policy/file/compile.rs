@@ -17,14 +17,14 @@ use super::commands::Vocabulary;
 use super::{Clock, Read, WrittenRule};
 use crate::clock::Micros;
 use crate::command::flags::Flags;
-use crate::config::checker::Checker;
+use crate::config::checker::{Checker, Place};
 use crate::config::quantity::Size;
 use crate::config::{Fault, KeyPatterns};
 use crate::policy::rule::{Commands, Mode, Origin, Rule, Shape, Who};
 use crate::policy::tally::Tally;
 
 /// A list of texts as it is written.
-type Texts = Spanned<Vec<Spanned<String>>>;
+pub(super) type Texts = Spanned<Vec<Spanned<String>>>;
 
 /// A rule. Where something is wrong there is a complaint, and the rule is of no use.
 pub(super) fn rule(
@@ -55,32 +55,49 @@ pub(super) fn rule(
 }
 
 fn name(checker: &mut Checker, read: &Read, origin: Origin) -> Box<str> {
-    let Some(name) = &read.written.name else {
+    let written = read.written.name.as_ref();
+    let name = name_of(checker, "rule", (written, &read.place));
+    if let Some(written) = written.filter(|_| name.starts_with(OURS) && origin != Origin::Catalogue)
+    {
+        let what = format!("'{name}': names that begin with '{OURS}' are the built-in rules'");
+        checker.complain(written, what, "choose another");
+    }
+    name
+}
+
+/// The name of a table of this kind, which begins at that place.
+pub(super) fn name_of(
+    checker: &mut Checker,
+    kind: &str,
+    (written, place): (Option<&Spanned<String>>, &Place),
+) -> Box<str> {
+    let Some(name) = written else {
         let hint = "write name = \"…\": refusals, logs and metrics call it by that";
-        checker.miss(&read.place, "a rule without a name", hint);
+        checker.miss(place, &format!("a {kind} without a name"), hint);
         return Box::default();
     };
     let text = name.get_ref();
     let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(is_letter) {
         let hint = format!("use letters, digits, '.', '_' and '-', at most {NAME_BYTES_MAX}");
-        checker.complain(name, format!("'{text}' cannot be the name of a rule"), hint);
-    }
-    if text.starts_with(OURS) && origin != Origin::Catalogue {
-        let what = format!("'{text}': names that begin with '{OURS}' are the built-in rules'");
-        checker.complain(name, what, "choose another");
+        checker.complain(name, format!("'{text}' cannot be the name of a {kind}"), hint);
     }
     text.as_str().into()
 }
 
-/// Longest name of a rule: it is a label of metrics.
+/// Longest name of a rule or a keyspace: it is a label of metrics.
 const NAME_BYTES_MAX: usize = 64;
 
 /// How the names of the catalogue's rules begin.
 const OURS: &str = "guard.";
 
 fn keys(checker: &mut Checker, written: &WrittenRule) -> Option<KeyPatterns> {
-    list(checker, "keys", written.keys.as_ref(), "a pattern as for KEYS").map(Iterator::collect)
+    patterns(checker, written.keys.as_ref())
+}
+
+/// Some patterns of keys; `None` if they are absent.
+pub(super) fn patterns(checker: &mut Checker, written: Option<&Texts>) -> Option<KeyPatterns> {
+    list(checker, "keys", written, "a pattern as for KEYS").map(Iterator::collect)
 }
 
 /// Some texts, none of them empty, and at least one; `None` if the key is absent.

@@ -1,6 +1,6 @@
 //! A policy file rule by rule, as long as nothing is wrong with it.
 //!
-//! Owns the cutting of a text at its lines `[[rule]]`. One rule's tree is gone before the next one's is
+//! Owns the cutting of a text at its lines `[[rule]]` and `[[keyspace]]`. One rule's tree is gone before the next one's is
 //! made, so thousands of rules need the memory of one, and between two of them others may have the
 //! processor. Never complains: where anything is wrong the text is read again as a whole, which knows
 //! every complaint and its place.
@@ -14,11 +14,12 @@ use std::sync::Arc;
 
 use memchr::memmem;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::commands::Vocabulary;
-use super::{Clock, RULES_MAX, Read, Rules, WrittenRule, compile};
+use super::{Clock, RULES_MAX, Read, Rules, Tables, WrittenRule, compile, keyspaces};
 use crate::config::checker::{Checker, Place};
 use crate::config::source::Source;
 use crate::config::table::Table;
@@ -35,7 +36,7 @@ pub(super) fn rules(
 ) -> Option<Rules> {
     let mut checker = Checker::new(Some(Rc::clone(source)), Vec::new());
     let vocabulary = Vocabulary::new();
-    let mut rules = Vec::new();
+    let (mut rules, mut keyspaces) = (Vec::new(), Vec::new());
     let mut starts = starts(&source.text).peekable();
     // What stands before the first rule may only be comment: a list of rules there would go on here.
     let head = source.text.get(..starts.peek().copied()?)?;
@@ -45,54 +46,78 @@ pub(super) fn rules(
     while let Some(start) = starts.next() {
         let end = starts.peek().copied().unwrap_or(source.text.len());
         checker.offset = start;
-        for read in read(source.text.get(start..end)?)? {
-            rules.push(Arc::new(compile::rule(&mut checker, &vocabulary, &read?, origin, clock)));
+        let read = read(source.text.get(start..end)?)?;
+        for read in &read.rules {
+            rules.push(Arc::new(compile::rule(&mut checker, &vocabulary, read, origin, clock)));
         }
-        if !checker.complaints.is_empty() || rules.len() > RULES_MAX {
+        for read in &read.keyspaces {
+            keyspaces.push(Arc::new(keyspaces::keyspace(&mut checker, read)));
+        }
+        if !checker.complaints.is_empty() || rules.len().max(keyspaces.len()) > RULES_MAX {
             return None;
         }
         pause();
     }
-    let mut names = HashSet::with_capacity(rules.len());
-    let are_unique = rules.iter().all(|rule| names.insert(&*rule.name));
-    are_unique.then(|| Rules { notes: checker.notes, rules })
+    let is_right = are_unique(rules.iter().map(|rule| &*rule.name))
+        && are_unique(keyspaces.iter().map(|keyspace| &*keyspace.name));
+    is_right.then(|| Rules { notes: checker.notes, rules, keyspaces })
 }
 
-/// Where the lines begin that begin a rule.
+fn are_unique<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
+    let mut known = HashSet::new();
+    names.all(|name| known.insert(name))
+}
+
+/// Where the lines begin that begin a table of a list.
 fn starts(text: &str) -> impl Iterator<Item = usize> {
-    let first = text.starts_with(HEADER).then_some(0);
-    let others = memmem::find_iter(text.as_bytes(), LINE_WITH_HEADER).map(|end| end + 1);
-    first.into_iter().chain(others)
+    let first = is_header(text).then_some(0);
+    let others = memmem::find_iter(text.as_bytes(), "\n[[").map(|end| end + 1);
+    first.into_iter().chain(others.filter(|start| text.get(*start..).is_some_and(is_header)))
 }
 
-const HEADER: &str = "[[rule]]";
+fn is_header(text: &str) -> bool {
+    text.starts_with("[[rule]]") || text.starts_with("[[keyspace]]")
+}
 
-/// The end of a line, and the next one's beginning.
-const LINE_WITH_HEADER: &str = "\n[[rule]]";
-
-/// The rules of a piece in which nothing else stands.
-fn read(piece: &str) -> Option<impl Iterator<Item = Option<Read>>> {
+/// The tables of a piece in which nothing else stands.
+fn read(piece: &str) -> Option<Tables> {
     let mut tree = DeTable::parse(piece).ok()?.into_inner();
-    let rules = tree.remove("rule")?.into_inner();
-    match rules {
-        DeValue::Array(rules) if tree.is_empty() => Some(rules.into_iter().map(one)),
-        _ => None,
-    }
+    let (rules, keyspaces) = (tree.remove("rule"), tree.remove("keyspace"));
+    let is_all = tree.is_empty();
+    let tables = Tables { rules: all(rules, rule)?, keyspaces: all(keyspaces, one)? };
+    is_all.then_some(tables)
 }
 
-fn one(rule: Spanned<DeValue<'_>>) -> Option<Read> {
-    let span = rule.span();
-    let DeValue::Table(mut table) = rule.into_inner() else {
-        return None;
+/// The tables of one kind, if they are a list of them.
+fn all<T>(
+    list: Option<Spanned<DeValue<'_>>>,
+    one: impl Fn(Spanned<DeTable<'_>>) -> Option<Read<T>>,
+) -> Option<Vec<Read<T>>> {
+    let tables = match list.map(Spanned::into_inner) {
+        Some(DeValue::Array(tables)) => tables,
+        Some(_) => return None,
+        None => return Some(Vec::new()),
     };
-    let keys = match table.remove("keys") {
+    let tables = tables.into_iter().map(|table| match (table.span(), table.into_inner()) {
+        (span, DeValue::Table(table)) => one(Spanned::new(span, table)),
+        _ => None,
+    });
+    tables.collect()
+}
+
+fn rule(mut table: Spanned<DeTable<'_>>) -> Option<Read> {
+    let keys = match table.get_mut().remove("keys") {
         Some(keys) => Some(texts(keys)?),
         None => None,
     };
-    let from = Deserializer::from(Spanned::new(span.clone(), table));
-    let Table(written): Table<WrittenRule> = Table::deserialize(from).ok()?;
-    let written = WrittenRule { keys, ..written };
-    Some(Read { written, place: Place::File(span), is_whole: true })
+    let read: Read = one(table)?;
+    Some(Read { written: WrittenRule { keys, ..read.written }, ..read })
+}
+
+fn one<T: DeserializeOwned>(table: Spanned<DeTable<'_>>) -> Option<Read<T>> {
+    let place = Place::File(table.span());
+    let Table(written) = Table::deserialize(Deserializer::from(table)).ok()?;
+    Some(Read { written, place, is_whole: true })
 }
 
 /// A list of texts. There may be tens of thousands, and serde takes its time for each that wants its
@@ -172,11 +197,12 @@ mod tests {
         use super::*;
         use proptest::prelude::*;
 
-        const LINES: [&str; 14] = [
+        const LINES: [&str; 15] = [
             "[[rule]]",
             " [[rule]]",
             "[[rule]] # \"\"\"",
             "[[ rule ]]",
+            "[[keyspace]]",
             "[rule]",
             "[rule.x]",
             "[other]",

@@ -201,7 +201,10 @@ fn a_file_of_another_shape_is_told_what_it_should_be() {
         ("[rule]\nname = \"x\"", "p:1:1: 'rule' is no list; write each rule below a line [[rule]]"),
         ("rule = [1]", "p:1:9: 'rule' is no table; write each rule below a line [[rule]]"),
         ("rules = []", "p:1:1: 'rules' is not a key; did you mean 'rule'?"),
-        ("[[keyspace]]\n", "p:1:3: 'keyspace' is not a key; this build has no keyspaces"),
+        (
+            "keyspace = 5",
+            "p:1:12: 'keyspace' is no list; write each keyspace below a line [[keyspace]]",
+        ),
         (
             "profile = \"guard\"",
             "p:1:1: 'profile' is not a key; it belongs into the configuration, breakwater.toml",
@@ -289,7 +292,7 @@ fn what_could_never_match_or_never_act_is_an_error() {
 #[test]
 fn a_rule_whose_time_is_over_is_noted_and_kept() {
     let text = "[[rule]]\nname = \"r\"\naction = \"deny\"\nexpires = 2026-12-31T23:59:59Z\n";
-    let Rules { rules, notes } = parse("p", text, Origin::File, CLOCK).unwrap();
+    let Rules { rules, notes, .. } = parse("p", text, Origin::File, CLOCK).unwrap();
     assert!(rules[0].expires.unwrap() <= CLOCK.now);
     let note = "p:4:11: the time of this rule is over; it does nothing; remove it";
     assert_eq!(notes.iter().map(ToString::to_string).collect::<Vec<_>>(), [note]);
@@ -315,4 +318,78 @@ fn there_are_not_too_many_rules() {
     let found = complaints(&text);
     assert_eq!(found.len(), 1);
     assert!(found[0].contains("20002 rules are more than 20000"), "{found:?}");
+}
+
+const KEYSPACE: &str = "[[keyspace]]\nname = \"k\"\nkeys = [\"k:*\"]\n";
+
+#[test]
+fn a_keyspace_is_read_with_its_defaults() {
+    let text = format!(
+        "{KEYSPACE}read_from = \"prefer-replica\"\nwhen_primary_away = \"replica\"\n\
+         wait = \"1s\"\nclient_timeout = \"2s\"\nmin_replicas = 2\nconfirm = {{ replicas = 1 }}\n"
+    );
+    let Rules { rules, keyspaces, .. } = parse("p", &text, Origin::File, CLOCK).unwrap();
+    assert!(rules.is_empty());
+    let [keyspace] = &keyspaces[..] else { panic!("one was written") };
+    assert_eq!(&*keyspace.name, "k");
+    assert_eq!(keyspace.keys, KeyPatterns::from_iter(["k:*"]));
+    assert_eq!(
+        keyspace.words(),
+        "reads from prefer-replica, reads from a replica while the primary is away, at most 10s \
+         behind, writes while 2 replicas are within 10s, writes are confirmed by 1 within 100ms, \
+         waits 1s for a failover, clients give up after 2s"
+    );
+    let readonly = format!("{KEYSPACE}mode = \"readonly\"\n");
+    let Rules { keyspaces, .. } = parse("p", &readonly, Origin::File, CLOCK).unwrap();
+    assert!(keyspaces[0].is_readonly && !keyspaces[0].may_leave_primary());
+}
+
+#[test]
+fn what_is_wrong_with_a_keyspace_is_told_with_its_place() {
+    for (more, complaint) in [
+        ("", "p:1:1: a keyspace that changes nothing; write read_from, when_primary_away, wait,…"),
+        (
+            "read_from = \"replicas\"",
+            "p:4:13: 'replicas' is not a source of reads; did you mean 'replica'?",
+        ),
+        ("when_primary_away = \"wait\"", "p:4:21: 'wait' is not an answer to a primary that is…"),
+        ("mode = \"reed\"", "p:4:8: 'reed' is not a mode; …"),
+        ("wait = \"2m\"", "p:4:8: wait is 2m; write 0s to 1m"),
+        ("max_lag = \"1s\"\nmode = \"readonly\"", "p:4:11: 'max_lag' means nothing here: no…"),
+        (
+            "wait = \"1s\"\nclient_timeout = \"1s\"",
+            "p:4:8: 'wait' is more than 0.8 of 'client_timeout'; clients would give up before…",
+        ),
+        (
+            "mode = \"readonly\"\nmin_replicas = 1",
+            "p:5:16: 'min_replicas' means nothing with mode = \"readonly\"; no write gets that far",
+        ),
+        ("min_replicas = 0", "p:4:16: min_replicas is 0; write 1 to 100"),
+        ("confirm = { replica = 1 }", "p:4:13: 'replica' is not a key of [keyspace.confirm]; did…"),
+        ("collapse = true", "p:4:1: 'collapse' is not a key of [keyspace]; this build does not…"),
+        (
+            "action = \"deny\"",
+            "p:4:1: 'action' is not a key of [keyspace]; it belongs into a [[rule]]",
+        ),
+        ("red_from = \"replica\"", "p:4:1: 'red_from' is not a key of [keyspace]; did you mean…"),
+    ] {
+        let found = complaints(&format!("{KEYSPACE}{more}\n"));
+        let is_like = |found: &String| match complaint.strip_suffix('…') {
+            Some(start) => found.starts_with(start),
+            None => found == complaint,
+        };
+        assert!(
+            matches!(&found[..], [one] if is_like(one)),
+            "{more}\nwanted {complaint}\ngot {found:?}"
+        );
+    }
+    let nameless = "[[keyspace]]\nmode = \"readonly\"\n";
+    assert_eq!(complaints(nameless).len(), 2, "{:?}", complaints(nameless));
+    let twice = format!("{KEYSPACE}mode = \"readonly\"\n{KEYSPACE}mode = \"readonly\"\n");
+    assert_eq!(
+        complaints(&twice),
+        [
+            "p:6:8: 'k' is the name of another keyspace already; see line 2; each keyspace has a name of its own"
+        ]
+    );
 }

@@ -190,4 +190,48 @@ proptest! {
     ) {
         prop_assert_eq!(replies(&input, &pieces), whole(&input));
     }
+
+    #[test]
+    fn what_is_usual_is_exactly_what_the_scanner_finds(
+        input in prop_oneof![
+            reply(),
+            prop::collection::vec(prop_oneof![
+                Just(b'$'), Just(b'+'), Just(b':'), Just(b'1'), Just(b'0'), Just(b'-'), Just(b'\r'),
+                Just(b'\n')], 0..12),
+        ],
+        behind in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let input = [input, behind].concat();
+        let mut scanner = ReplyScanner::default();
+        if let Some(length) = usual(&input) {
+            let progress = scanner.scan(&input);
+            prop_assert_eq!(progress, Ok(Progress { consumed: length, complete: true }));
+            prop_assert!(!matches!(scanner.kind(), Some(b'-' | b'!' | b'>') | None));
+        }
+    }
+}
+
+#[test]
+fn what_most_replies_are_is_usual() {
+    for reply in
+        ["$5\r\nhello\r\n", "$-1\r\n", "+OK\r\n", ":-12\r\n", "_\r\n", "$12\r\nhello\r\nworld\r\n"]
+    {
+        assert_eq!(usual(reply.as_bytes()), Some(reply.len()), "{reply:?}");
+        assert_eq!(
+            usual(&reply.as_bytes()[..reply.len() - 1]),
+            None,
+            "{reply:?} but its last byte"
+        );
+    }
+    for other in [
+        "-ERR\r\n",
+        "*1\r\n:1\r\n",
+        ">0\r\n",
+        "$05\r\nhello\r\n",
+        "$5\r\nhelloxx",
+        "+OK\n",
+        "$-2\r\n",
+    ] {
+        assert_eq!(usual(other.as_bytes()), None, "{other:?}");
+    }
 }

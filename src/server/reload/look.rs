@@ -15,7 +15,8 @@ use super::policy::Wanted;
 use crate::clock::{self, MILLISECOND, Micros};
 use crate::config::source::Source;
 use crate::config::{Complaint, Profile, content_hash};
-use crate::policy::diff::{Diff, carried_over};
+use crate::policy::diff::{Diff, carried_over, keyspaces_carried_over};
+use crate::policy::keyspace::Keyspace;
 use crate::policy::rule::Rule;
 use crate::policy::{self, Pause, Policy, file};
 
@@ -24,6 +25,7 @@ use crate::policy::{self, Pause, Policy, file};
 pub(super) struct Standing {
     pub(super) profile: Profile,
     pub(super) rules: Rules,
+    pub(super) keyspaces: Arc<[Arc<Keyspace>]>,
     /// What is allowed in the file but deserves a warning.
     pub(super) notes: Arc<[Complaint]>,
     pub(super) source: Option<String>,
@@ -100,8 +102,9 @@ pub(super) fn first(wanted: &Wanted) -> Result<Standing, Vec<Complaint>> {
     let (hash, opened) = opened(path.as_deref());
     let source = opened.map_err(|complaint| vec![complaint])?;
     let read = policy::read(source, clock::micros(), &mut || ())?;
-    let (rules, notes, source) = (read.rules.into(), read.notes.into(), shown(path.as_deref()));
-    Ok(Standing { profile: *profile, rules, notes, source, hash })
+    let (rules, keyspaces, notes) = (read.rules.into(), read.keyspaces.into(), read.notes.into());
+    let source = shown(path.as_deref());
+    Ok(Standing { profile: *profile, rules, keyspaces, notes, source, hash })
 }
 
 /// The policy of these rules, emergencies first.
@@ -112,7 +115,8 @@ pub(super) fn lay_out(
     pause: Pause<'_>,
 ) -> Policy {
     let rules = emergencies.iter().chain(standing.rules.iter()).map(Arc::clone).collect();
-    let mut policy = Policy::laid_out(version, standing.profile, rules, pause);
+    let policy = Policy::laid_out(version, standing.profile, rules, pause);
+    let mut policy = policy.with_keyspaces(standing.keyspaces.to_vec());
     policy.notes = standing.notes.to_vec();
     policy
 }
@@ -153,7 +157,9 @@ impl Errand {
             Ok(read) => read,
             Err(complaints) => return Look::Refused(hash, complaints),
         };
-        let (rules, diff) = carried_over(&standing.rules, &read.rules);
+        let (rules, mut diff) = carried_over(&standing.rules, &read.rules);
+        let keyspaces =
+            keyspaces_carried_over(&standing.keyspaces, &read.keyspaces, &mut diff).into();
         for twin in read.rules {
             drop(twin);
             pause();
@@ -162,7 +168,7 @@ impl Errand {
             return Look::Same(hash);
         }
         let (source, notes) = (shown(path.as_deref()), read.notes.into());
-        let newer = Standing { profile, rules: rules.into(), notes, source, hash };
+        let newer = Standing { profile, rules: rules.into(), keyspaces, notes, source, hash };
         let policy = lay_out(version, &newer, &emergencies, pause);
         Look::Other(Box::new((newer, diff, policy)))
     }

@@ -23,7 +23,7 @@ use crate::admin::orders::{Order, Verdict, Wish};
 use crate::clock::{self, MILLISECOND, Micros};
 use crate::config::{Complaint, Profile, Settings};
 use crate::events;
-use crate::policy::diff::carried_over;
+use crate::policy::diff::{carried_over, keyspaces_carried_over};
 use crate::policy::ledger;
 use crate::policy::rule::Rule;
 use crate::policy::{Policy, emergency};
@@ -251,8 +251,12 @@ impl Keeper {
         let Some(before) = self.before.clone() else {
             return Verdict::Wrong("this process has had no other policy".to_owned());
         };
-        let (standing, after) = (self.standing.clone(), before.clone());
-        let changes = look::aside(move |_| carried_over(&standing.rules, &after.rules).1.words());
+        let (now, after) = (self.standing.clone(), before.clone());
+        let changes = look::aside(move |_| {
+            let (_, mut diff) = carried_over(&now.rules, &after.rules);
+            let _ = keyspaces_carried_over(&now.keyspaces, &after.keyspaces, &mut diff);
+            diff.words()
+        });
         let Some((changes, policy)) = changes.await.zip(self.laid_out(&before).await) else {
             return Verdict::Wrong("the policy could not be laid out".to_owned());
         };
@@ -431,7 +435,7 @@ mod tests {
 
     /// A keeper of a file with rule `r1`.
     fn keeper(folder: &Folder) -> (Keeper, watch::Sender<Wanted>) {
-        let path = Some(folder.write("policy.toml", &text(1)));
+        let path = Some(folder.write("policy.toml", text(1)));
         let (wanted, on_wanted) = watch::channel(Wanted { profile: Profile::Guard, path });
         let shared = Arc::clone(&Rig::new().worker.shared);
         (Keeper::start(shared, on_wanted).expect("it is right"), wanted)

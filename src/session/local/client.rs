@@ -11,6 +11,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::command::Command;
+use crate::command::spec::{CommandId, Spec, builtin_id};
 use crate::resp::parse_integer;
 use crate::resp::write::{self, Protocol};
 use crate::session::state::{ReplyMode, Session};
@@ -168,6 +169,28 @@ pub(super) fn unblock(worker: &mut Worker, session: &mut Session, command: Comma
             write::integer(line, 0);
         }
     });
+}
+
+/// CLIENT UNBLOCK in the node's terms, if the client that it names waits on a connection of its
+/// own.
+#[must_use]
+pub(super) fn unblock_there(worker: &Worker, spec: &Spec, command: Command<'_>) -> Option<Vec<u8>> {
+    const UNBLOCK: CommandId = builtin_id("client|unblock");
+    if spec.id != UNBLOCK || command.len() > 4 {
+        return None;
+    }
+    let id = u64::try_from(parse_integer(command.argument(2)?)?).ok()?;
+    let card = worker.shared.registry.find(id)?;
+    let node_client_id = card.node_client_id.load(Ordering::Relaxed);
+    if !card.is_blocked.load(Ordering::Relaxed) || node_client_id == 0 {
+        return None;
+    }
+    let id = node_client_id.to_string();
+    let mut arguments: Vec<&[u8]> = command.arguments().collect();
+    *arguments.get_mut(2)? = id.as_bytes();
+    let mut frame = Vec::new();
+    write::command(&mut frame, &arguments);
+    Some(frame)
 }
 
 /// CLIENT TRACKINGINFO of a client that tracks nothing.

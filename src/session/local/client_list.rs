@@ -29,7 +29,9 @@ pub(super) enum Kind {
     Normal,
     /// Those that have subscribed to something.
     Pubsub,
-    /// A primary or a replica: none of them is here.
+    /// Those that read the replication stream.
+    Replica,
+    /// A primary: none of them is here.
     Absent,
 }
 
@@ -127,7 +129,13 @@ fn chosen(registry: &Registry, command: Command<'_>) -> Result<Vec<Arc<Client>>,
 impl Kind {
     /// What this client is.
     pub(super) fn of(client: &Client) -> Self {
-        if client.is_subscriber() { Self::Pubsub } else { Self::Normal }
+        if client.is_replica.load(Ordering::Relaxed) {
+            Self::Replica
+        } else if client.is_subscriber() {
+            Self::Pubsub
+        } else {
+            Self::Normal
+        }
     }
 
     /// The kind of this name; the error is a whole error line.
@@ -138,7 +146,10 @@ impl Kind {
         if super::is_word(word, "pubsub") {
             return Ok(Self::Pubsub);
         }
-        if ["master", "replica", "slave"].iter().any(|it| super::is_word(word, it)) {
+        if ["replica", "slave"].iter().any(|it| super::is_word(word, it)) {
+            return Ok(Self::Replica);
+        }
+        if super::is_word(word, "master") {
             return Ok(Self::Absent);
         }
         let mut error = Vec::new();
@@ -220,10 +231,11 @@ impl<'a> Style<'a> {
     }
 }
 
-/// The letters of Redis, in its order: a subscriber, in a transaction, blocked, on a unix socket,
+/// The letters of Redis, in its order: a replica, a subscriber, in a transaction, blocked, on a unix socket,
 /// READONLY, NO-EVICT; `N` for none of them.
 fn flags(client: &Client) -> String {
     let letters = [
+        ('S', client.is_replica.load(Ordering::Relaxed)),
         ('P', client.is_subscriber()),
         ('x', client.queued.load(Ordering::Relaxed) >= 0),
         ('b', client.is_blocked.load(Ordering::Relaxed)),

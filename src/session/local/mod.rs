@@ -30,7 +30,6 @@ use crate::command::spec::{CommandId, Spec, builtin_id};
 use crate::dispatch::Dispatched;
 use crate::refusal::Refusal;
 use crate::resp::write;
-use crate::session::pinned;
 use crate::session::state::Session;
 use crate::stats::labels::Outcome;
 use crate::topology::Topology;
@@ -108,7 +107,7 @@ pub fn passed_on(
         let frame = || command.frame().to_vec();
         return (!connection::is_upstream_there(worker, topology)).then(frame);
     }
-    pinned::unblock(worker, spec, command)
+    client::unblock_there(worker, spec, command)
 }
 
 /// Appends `+OK`.

@@ -20,6 +20,7 @@ use super::contact::Contact;
 use super::view::{Host, Seen, View};
 use super::{nodes, shards};
 use crate::clock;
+use crate::config::Endpoint;
 use crate::topology::slots::Health;
 
 /// Where clients are told to find each node, by its id; kept from one refresh to the next, because
@@ -38,7 +39,8 @@ struct Place {
 /// One command, in its words.
 type Command<'w> = &'w [&'w [u8]];
 
-const NODES: Command<'static> = &[b"CLUSTER", b"NODES"];
+/// What shows every node, and the slots that the asked one has open.
+pub(super) const NODES: Command<'static> = &[b"CLUSTER", b"NODES"];
 const SHARDS: Command<'static> = &[b"CLUSTER", b"SHARDS"];
 const SLOTS: Command<'static> = &[b"CLUSTER", b"SLOTS"];
 
@@ -52,11 +54,7 @@ pub async fn views_of(contacts: &[&Contact]) -> Vec<(usize, Option<View>)> {
         // Each on its own: one that is hung holds up itself.
         pending.spawn_local(async move {
             let reply = replies.await.ok()?.into_iter().next()?;
-            let mut view = decode(&reply).as_ref().and_then(BytesFrame::as_str).map(nodes::read);
-            if let Some(view) = &mut view {
-                view.resolve(&asked);
-            }
-            Some((place, view.filter(|view| !view.nodes.is_empty())))
+            Some((place, view_in(&reply, &asked)))
         });
     }
     let mut answers = Vec::new();
@@ -68,6 +66,13 @@ pub async fn views_of(contacts: &[&Contact]) -> Vec<(usize, Option<View>)> {
         }
     }
     answers
+}
+
+/// The view in a reply of the node `asked` to [`NODES`].
+pub(super) fn view_in(reply: &Bytes, asked: &Endpoint) -> Option<View> {
+    let mut view = decode(reply).as_ref().and_then(BytesFrame::as_str).map(nodes::read)?;
+    view.resolve(asked);
+    Some(view).filter(|view| !view.nodes.is_empty())
 }
 
 /// All that one node says, places included.

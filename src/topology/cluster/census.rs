@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use redis_protocol::resp2::types::BytesFrame;
 use tokio::time::{sleep, timeout};
 
@@ -38,7 +39,8 @@ pub async fn take(contact: Rc<Contact>) -> Option<Vec<Found>> {
 
 /// The slots that the node neither serves nor receives, by its own account.
 async fn foreign(contact: &Contact) -> Option<Vec<u16>> {
-    let view = ask::views_of(&[contact]).await.pop()?.1?;
+    let replies = timeout(ANSWER_WITHIN, patiently(contact, &[ask::NODES])).await.ok()??;
+    let view = ask::view_in(replies.first()?, &contact.node.settings.endpoint)?;
     let myself = view.myself().filter(|myself| myself.role == MemberRole::Primary)?;
     let served = myself.ranges.iter().flat_map(|&(first, last)| first..=last);
     let coming = view.open.iter().filter(|open| open.way == Way::In).map(|open| open.slot);
@@ -64,7 +66,7 @@ pub async fn keys_in(contact: &Contact, slots: &[u16]) -> Option<Vec<u64>> {
     let commands: Vec<[&[u8]; 3]> =
         numbers.iter().map(|slot| [&b"CLUSTER"[..], b"COUNTKEYSINSLOT", slot.as_bytes()]).collect();
     let commands: Vec<&[&[u8]]> = commands.iter().map(|words| &words[..]).collect();
-    let replies = timeout(ANSWER_WITHIN, contact.ask(&commands)?).await.ok()?.ok()?;
+    let replies = timeout(ANSWER_WITHIN, patiently(contact, &commands)).await.ok()??;
     let number = |frame| match frame {
         BytesFrame::Integer(number) => u64::try_from(number).ok(),
         _ => None,
@@ -72,11 +74,23 @@ pub async fn keys_in(contact: &Contact, slots: &[u16]) -> Option<Vec<u64>> {
     replies.iter().map(|reply| ask::decode(reply).and_then(number)).collect()
 }
 
+/// Asks, and asks again where somebody else is being answered: no other node could say it, and a count that
+/// is given up begins anew with the first slot.
+async fn patiently(contact: &Contact, commands: &[&[&[u8]]]) -> Option<Vec<Bytes>> {
+    while contact.is_up() {
+        match contact.ask(commands) {
+            Some(replies) => return replies.await.ok(),
+            None => sleep(PAUSE).await,
+        }
+    }
+    None
+}
+
 /// Slots that are counted at once.
 const PORTION: usize = 512;
 /// Between two portions.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long one portion may take.
+/// How long one answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// When what was found is counted again.
 const DOUBT: Duration = Duration::from_secs(3);

@@ -307,10 +307,10 @@ async fn until_beat(pulse: &Pulse, state: &RefCell<State>, shared: &Shared) {
 }
 
 /// What a role says of a node's data.
-fn data(role: &Role) -> Option<Data> {
-    match *role {
-        Role::Primary { offset } => Some(Data { is_apart: false, offset }),
-        Role::Replica { is_linked, offset } => Some(Data { is_apart: !is_linked, offset }),
+pub(in crate::topology) fn data(role: &Role) -> Option<Data> {
+    match role {
+        Role::Primary { offset, .. } => Some(Data { is_apart: false, offset: Some(*offset) }),
+        Role::Replica { is_linked, offset } => Some(Data { is_apart: !is_linked, offset: *offset }),
         Role::Sentinel => None,
     }
 }

@@ -1,19 +1,20 @@
 //! Which replicas are in step, so that they may serve reads.
 //!
-//! Owns the comparison of what a replica has with what its primary had a while ago, once a second,
-//! and the moment until which the data path may believe it. Never sends anything: contacts ask ROLE
-//! with every PING.
+//! Owns the comparison of what a replica has with what its primary had a while ago, once a second;
+//! for how long the data path may believe it the node's own `Freshness` says. Never sends anything:
+//! contacts ask ROLE with every PING.
 //!
 //! What surprises: lag is measured in what the primary had at a time, not in seconds since the
 //! replica heard of it. An idle primary speaks every ten seconds, and its replica lacks nothing
-//! meanwhile. While the primary is away its last known offset is what counts.
+//! meanwhile. While the primary is away the time at which it was heard last is what counts, or every
+//! replica would be too old after a while, and an outage that lasts be worse for it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 
 use super::Follower;
 use crate::clock::{self, Micros, SECOND};
 use crate::topology::slots::MemberRole;
+use crate::upstream::dial::Node;
 
 /// What ROLE says of a node's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +22,19 @@ pub struct Data {
     /// Whether it is a replica that is not connected to its primary, or that is loading what it got
     /// from it.
     pub is_apart: bool,
-    /// How far it is in the history of its shard, in bytes.
-    pub offset: u64,
+    /// How far it is in the history of its shard, in bytes; `None`: it does not tell, or has no whole
+    /// data.
+    pub offset: Option<u64>,
 }
 
 /// What a primary has had when, oldest first.
 #[derive(Debug, Default)]
-pub struct History(VecDeque<(Micros, u64)>);
+pub struct History {
+    /// When it was seen to have got so far; offsets rise.
+    steps: VecDeque<(Micros, u64)>,
+    /// When it was heard last.
+    heard_at: Micros,
+}
 
 // === impl History ===
 
@@ -35,18 +42,39 @@ impl History {
     /// The primary has `offset` at `now`; what is older than `kept` is needed no more, but for the
     /// newest of that.
     pub fn note(&mut self, now: Micros, offset: u64, kept: Micros) {
-        while self.0.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= kept) {
-            self.0.pop_front();
+        self.heard_at = now;
+        let newest = self.steps.back().map(|(_, offset)| *offset);
+        if newest.is_some_and(|newest| newest > offset) {
+            // It has begun anew; what it had before tells nothing.
+            self.steps.clear();
         }
-        self.0.push_back((now, offset));
+        while self.steps.get(1).is_some_and(|(at, _)| now.saturating_sub(*at) >= kept) {
+            self.steps.pop_front();
+        }
+        if newest != Some(offset) {
+            self.steps.push_back((now, offset));
+        }
     }
 
-    /// What it had `lag` before `now`; the oldest known where that is younger. `None` if nothing is
-    /// known.
+    /// How far behind at `now` is who has come as far as `offset`: for how long the primary has had
+    /// more. `None` if it lacks what the primary had before all that is known.
     #[must_use]
-    pub fn before(&self, now: Micros, lag: Micros) -> Option<u64> {
-        let old = self.0.iter().rev().find(|(at, _)| now.saturating_sub(*at) >= lag);
-        old.or_else(|| self.0.front()).map(|(_, offset)| *offset)
+    pub fn behind(&self, now: Micros, offset: u64) -> Option<Micros> {
+        let had = self.steps.partition_point(|(_, step)| *step <= offset);
+        if had == 0 {
+            return None;
+        }
+        let now =
+            if now.saturating_sub(self.heard_at) > SILENT_AFTER { self.heard_at } else { now };
+        Some(self.steps.get(had).map_or(0, |(at, _)| now.saturating_sub(*at)))
+    }
+
+    /// Notes at `replica` how far behind it is that says this of its data; `None`: it does not
+    /// answer.
+    pub fn judge(&self, replica: &Node, data: Option<Data>, now: Micros) {
+        let offset = data.and_then(|data| data.offset);
+        let behind = offset.and_then(|offset| self.behind(now, offset));
+        replica.freshness.note(behind, data.is_some_and(|data| data.is_apart), now);
     }
 }
 
@@ -60,47 +88,61 @@ impl Follower {
         let Some(settings) = &topology.node.settings.cluster else {
             return;
         };
-        let lag = clock::to_micros(settings.replica_max_lag);
+        let wanted = topology.node.deployment.wishes().lag.unwrap_or_default();
+        let lag = clock::to_micros(settings.replica_max_lag).max(wanted);
         for primary in map.members.primaries() {
             let Some(it) = self.contacts.get_mut(&primary.node.id) else {
                 continue;
             };
-            if let Some(data) = it.contact.data() {
-                it.history.note(now, data.offset, lag);
+            if let Some(offset) = it.contact.data().and_then(|data| data.offset) {
+                it.history.note(now, offset, lag);
             }
-            primary.node.in_step_until.store(0, Ordering::Relaxed);
+            primary.node.freshness.note(None, false, now);
         }
+        let nothing = History::default();
         for replica in map.members.iter().filter(|it| it.role == MemberRole::Replica) {
             let has = self.contacts.get(&replica.node.id).filter(|it| it.contact.is_up());
-            let has = has.and_then(|it| it.contact.data()).filter(|data| !data.is_apart);
             let primary = self.contacts.get(&replica.primary);
-            let wanted = primary.and_then(|it| it.history.before(now, lag));
-            let is_in_step = has.zip(wanted).is_some_and(|(has, wanted)| has.offset >= wanted);
-            let until = if is_in_step { now + BELIEVED_FOR } else { 0 };
-            replica.node.in_step_until.store(until, Ordering::Relaxed);
+            let history = primary.map_or(&nothing, |it| &it.history);
+            history.judge(&replica.node, has.and_then(|it| it.contact.data()), now);
         }
     }
 }
 
-/// How long the data path believes a comparison: two are made in that time.
-const BELIEVED_FOR: Micros = 2 * SECOND + SECOND / 2;
+/// A primary that has said nothing for so long is away: two questions would have been answered.
+const SILENT_AFTER: Micros = 2 * SECOND + SECOND / 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_a_primary_had_is_known_for_as_long_as_it_is_asked_for() {
+    fn how_far_behind_somebody_is_counts_from_what_was_missed_first() {
         let mut history = History::default();
-        assert_eq!(history.before(5, 1), None);
-        for second in 0..100 {
+        assert_eq!(history.behind(5, 1), None, "nothing is known");
+        for second in 1..100 {
             history.note(second * SECOND, second * 10, 10 * SECOND);
         }
-        assert_eq!(history.before(99 * SECOND, 10 * SECOND), Some(890));
-        assert_eq!(history.before(99 * SECOND, 0), Some(990));
-        assert!(history.0.len() <= 12);
-        let mut young = History::default();
-        young.note(SECOND, 7, 10 * SECOND);
-        assert_eq!(young.before(2 * SECOND, 10 * SECOND), Some(7), "nothing older is known");
+        let now = 99 * SECOND;
+        assert_eq!(history.behind(now, 990), Some(0));
+        assert_eq!(history.behind(now, 985), Some(0), "what it lacks came a moment ago");
+        assert_eq!(history.behind(now, 960), Some(2 * SECOND));
+        assert_eq!(history.behind(now, 100), None, "longer than is remembered");
+        assert!(history.steps.len() <= 12);
+    }
+
+    #[test]
+    fn an_idle_primary_leaves_nobody_behind_and_one_that_is_away_makes_nobody_older() {
+        let mut history = History::default();
+        history.note(SECOND, 7, 9 * SECOND);
+        history.note(50 * SECOND, 7, 9 * SECOND);
+        assert_eq!((history.behind(50 * SECOND, 7), history.steps.len()), (Some(0), 1));
+        history.note(51 * SECOND, 8, 9 * SECOND);
+        history.note(52 * SECOND, 9, 9 * SECOND);
+        assert_eq!(history.behind(53 * SECOND, 7), Some(2 * SECOND));
+        assert_eq!(history.behind(500 * SECOND, 7), Some(SECOND), "nobody has written since");
+        history.note(501 * SECOND, 3, 9 * SECOND);
+        assert_eq!((history.behind(501 * SECOND, 3), history.steps.len()), (Some(0), 1));
+        assert_eq!(history.behind(501 * SECOND, 2), None, "it has begun anew");
     }
 }

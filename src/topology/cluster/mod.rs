@@ -20,6 +20,7 @@ mod publish;
 mod rounds;
 pub mod shards;
 mod standing;
+mod succession;
 pub mod survey;
 pub mod verify;
 pub mod view;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior, sleep};
+use tracing::debug;
 
 use super::Topology;
 use super::facts::Learnt;
@@ -85,6 +87,8 @@ struct Follower {
     learnt_of: Option<NodeId>,
     /// The node that is being asked for its facts.
     learning: Option<(Arc<Node>, oneshot::Receiver<Learnt>)>,
+    /// Who says that it has taken over from a lost primary: it is asked first.
+    heir: Option<NodeId>,
     /// When all nodes were asked last, because some did not know the others.
     assembled_at: Micros,
     rounds: Rounds,
@@ -126,6 +130,7 @@ impl Follower {
             glance: interval(GLANCE),
             learnt_of: topology.facts.is_some().then_some(topology.node.id),
             learning: None,
+            heir: None,
             assembled_at: 0,
             rounds: Rounds::default(),
             shared,
@@ -158,7 +163,7 @@ impl Follower {
                 self.go_round().await;
             }
             _ = self.glance.tick(), if self.is_anxious() => {
-                self.expect_successors();
+                self.expect_successors().await;
                 self.glance().await;
             }
             // Without a node that could be asked there is no point in being due.
@@ -233,6 +238,7 @@ impl Follower {
             }
         };
         control::map_refreshed(trigger, outcome);
+        debug!(?trigger, ?outcome, version = self.map().version, "slot map refreshed");
         // Nothing usable came: whoever wanted it still does. The pace sees to it that this does not
         // become a storm.
         let has_failed = !matches!(outcome, RefreshOutcome::Changed | RefreshOutcome::Same);
@@ -251,7 +257,8 @@ impl Follower {
         trigger: RefreshTrigger,
         at_once: usize,
     ) -> Result<Picture, Unusable> {
-        let mut asked = self.pick(&[], at_once);
+        let heir = self.heir.take().filter(|id| self.contacts.contains_key(id));
+        let mut asked = heir.map_or_else(|| self.pick(&[], at_once), |heir| vec![heir]);
         let mut answers = self.ask(&asked, trigger).await;
         let map = self.map();
         // One node that was reset and left alone must not make us ask everybody each time.
@@ -272,9 +279,17 @@ impl Follower {
         };
         if !third.is_empty() && self.pace.may_spend(clock::micros()) {
             answers.extend(self.ask(&third, trigger).await);
+            asked.extend(third);
         }
         answers.iter().for_each(|answer| self.rounds.survey.note(&answer.view, &map));
-        Picture::compose(&answers, &map, &mut self.directory, began)
+        // Who was asked and is silent is as good as away, though its connection still stands.
+        let spoke: HashSet<NodeId> = answers.iter().map(|answer| answer.from).collect();
+        let contacts = &self.contacts;
+        let is_away = |id: NodeId| {
+            let can_tell = contacts.get(&id).is_some_and(Acquaintance::can_tell);
+            !can_tell || (asked.contains(&id) && !spoke.contains(&id))
+        };
+        Picture::compose(&answers, &map, &mut self.directory, began, is_away)
     }
 
     /// So many nodes that could tell something, at random, and none of `besides`.

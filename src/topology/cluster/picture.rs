@@ -41,6 +41,8 @@ pub struct Picture {
     /// Who answered for itself, by what it said of itself: its own claims can be taken at their
     /// word.
     spoke: HashSet<NodeId>,
+    /// Who cannot be asked: nobody's redirect will contradict what is believed of them.
+    away: HashSet<NodeId>,
     /// The cluster is another one than that of the map: epochs of the two cannot be compared.
     is_new_generation: bool,
     /// When the first question was sent.
@@ -96,6 +98,7 @@ impl Unusable {
 
 impl Picture {
     /// Weighs `answers` to questions of which the first was sent at `began`, as seen from the map in force.
+    /// Nodes that `is_away` cannot be asked.
     ///
     /// # Errors
     /// [`Unusable`]: the map in force stays.
@@ -104,6 +107,7 @@ impl Picture {
         map: &SlotMap,
         directory: &mut Directory,
         began: Micros,
+        is_away: impl Fn(NodeId) -> bool,
     ) -> Result<Self, Unusable> {
         if answers.is_empty() {
             return Err(Unusable::Silence);
@@ -119,7 +123,8 @@ impl Picture {
         let spoke = spoke(answers.iter().copied())
             .filter_map(|seen| ids.get(&*seen.id).map(|(id, _)| *id))
             .collect();
-        Ok(Self { members, claims, spoke, is_new_generation, began })
+        let away = members.iter().map(|member| member.node.id).filter(|&id| is_away(id)).collect();
+        Ok(Self { members, claims, spoke, away, is_new_generation, began })
     }
 
     /// Slots that nobody claims.
@@ -199,10 +204,15 @@ impl Picture {
         // node repeats that has not heard of the move is none against it. The same holds for what
         // the former owner has given up.
         let is_news = slot.patched_at == 0 || claim.epoch > known(claim.owner);
+        // An epoch may be news to us and old all the same: the former owner's, of which we hear only
+        // now. So somebody else's word against a redirect is not enough as long as the owner is there:
+        // were it wrong, it would redirect.
+        let is_proven =
+            slot.patched_at == 0 || self.spoke.contains(&claim.owner) || self.away.contains(&owner);
         // The owner itself was asked, and does not claim it: then there is nothing to be weighed.
         // Its own claim, had it made one, would be the best one or have lost to this one.
         let is_heard = self.is_new_generation || self.spoke.contains(&owner);
-        is_heard || (is_news && claim.epoch >= epoch)
+        is_heard || (is_news && is_proven && claim.epoch >= epoch)
     }
 }
 
@@ -217,12 +227,14 @@ pub fn has_stranger(answers: &[Answer], map: &SlotMap) -> bool {
 }
 
 /// The node whose word is missing: an answer gives one of its slots to somebody whose epoch is
-/// lower. If it agrees, that is so; otherwise whoever said it is behind.
+/// lower, or a slot that a redirect gave it to somebody with an epoch that is news. If it agrees, that
+/// is so; otherwise whoever said it is behind.
 #[must_use]
 pub fn witness(answers: &[Answer], map: &SlotMap) -> Option<NodeId> {
     let spoke: HashSet<&str> = spoke(answers.iter()).map(|seen| &*seen.id).collect();
-    let contradicted = answers.iter().filter_map(|answer| contradicted(&answer.view, map));
-    contradicted
+    let views = answers.iter().map(|answer| &answer.view);
+    let doubted = views.filter_map(|view| contradicted(view, map).or_else(|| disputed(view, map)));
+    doubted
         .filter(|member| !spoke.contains(&*member.cluster_id))
         .map(|member| member.node.id)
         .next()
@@ -302,6 +314,19 @@ fn contradicted<'m>(view: &View, map: &'m SlotMap) -> Option<&'m Arc<Member>> {
         let is_other = owner.cluster_id != seen.id && Some(&*owner.cluster_id) != myself;
         let is_lower = seen.epoch < owner.config_epoch;
         (is_other && is_lower && view.get(&owner.cluster_id).is_some()).then_some(owner)
+    })
+}
+
+/// A member to which a redirect gave a slot that somebody else has by an epoch that is news.
+fn disputed<'m>(view: &View, map: &'m SlotMap) -> Option<&'m Arc<Member>> {
+    let known: HashMap<&str, u64> =
+        map.members.iter().map(|member| (&*member.cluster_id, member.config_epoch)).collect();
+    let is_news = |seen: &&Seen| known.get(&*seen.id).is_none_or(|&epoch| seen.epoch > epoch);
+    let claims = view.nodes.iter().filter(is_news);
+    let claims = claims.flat_map(|seen| slots_of(seen).map(move |slot| (slot, &seen.id)));
+    claims.into_iter().find_map(|(slot, id)| {
+        let owner = map.owner(slot).filter(|_| map.slot(slot).patched_at != 0)?;
+        (owner.cluster_id != *id).then_some(owner)
     })
 }
 

@@ -118,7 +118,7 @@ impl Follower {
             let told = replies.first().map(|reply| moves(reply)).unwrap_or_default();
             let before = self.rounds.told.insert(id, told);
             if before.is_some() && before.as_ref() != self.rounds.told.get(&id) {
-                self.rounds.hasten_census(id);
+                self.rounds.hasten_census(id, clock::micros() + CENSUS_SOON);
             }
         }
     }
@@ -133,7 +133,7 @@ impl Follower {
             say(finding, map);
         }
         for id in closed {
-            self.rounds.hasten_census(id);
+            self.rounds.hasten_census(id, clock::micros() + CENSUS_SOON);
         }
         let totals = self.rounds.survey.totals(now);
         control::migrations(&totals);
@@ -158,7 +158,10 @@ impl Follower {
                     self.note_census(id, found, map, now);
                 }
                 Err(oneshot::error::TryRecvError::Empty) => return,
-                Err(oneshot::error::TryRecvError::Closed) => self.rounds.census = None,
+                Err(oneshot::error::TryRecvError::Closed) => {
+                    self.rounds.census = None;
+                    self.note_census(id, None, map, now);
+                }
             }
         }
         let primaries: BTreeSet<NodeId> = map.members.primaries().map(|it| it.node.id).collect();
@@ -174,17 +177,21 @@ impl Follower {
             return;
         };
         self.rounds.census_at.insert(id, now + CENSUS_EVERY / 2 + random::below(CENSUS_EVERY));
-        if let Some(acquaintance) = self.contacts.get(&id).filter(|it| it.can_tell()) {
-            let (counted, result) = oneshot::channel();
-            let contact = Rc::clone(&acquaintance.contact);
-            tokio::task::spawn_local(async move { counted.send(census::take(contact).await) });
-            self.rounds.census = Some((id, result));
-        }
+        let Some(acquaintance) = self.contacts.get(&id).filter(|it| it.can_tell()) else {
+            return self.note_census(id, None, map, now);
+        };
+        let (counted, result) = oneshot::channel();
+        let contact = Rc::clone(&acquaintance.contact);
+        tokio::task::spawn_local(async move { counted.send(census::take(contact).await) });
+        self.rounds.census = Some((id, result));
     }
 
     /// Takes what was counted on a primary. What was said of a slot once is not said again while it
     /// lasts.
     fn note_census(&mut self, id: NodeId, found: Option<Vec<Found>>, map: &SlotMap, now: Micros) {
+        if is_counted_again(found.as_deref()) {
+            self.rounds.hasten_census(id, now + CENSUS_AGAIN);
+        }
         let Some(mut found) = found else {
             return;
         };
@@ -193,10 +200,6 @@ impl Follower {
         let Some(holder) = map.members.get(id) else {
             return;
         };
-        // Whoever repairs wants to see that it helped.
-        if !found.is_empty() {
-            self.rounds.census_at.insert(id, now + CENSUS_AGAIN);
-        }
         let before = self.rounds.orphans.insert(id, found.clone()).unwrap_or_default();
         let is_known = |slot: u16| before.iter().any(|(known, _)| *known == slot);
         let news = found.iter().filter(|(slot, _)| !is_known(*slot));
@@ -235,12 +238,17 @@ impl Follower {
 // === impl Rounds ===
 
 impl Rounds {
-    /// Slots were moved there: keys may have been left behind.
-    fn hasten_census(&mut self, id: NodeId) {
-        let soon = clock::micros() + CENSUS_SOON;
-        let at = self.census_at.entry(id).or_insert(soon);
-        *at = soon.min(*at);
+    /// Keys are counted there by then: slots were moved, and some may have been left behind.
+    fn hasten_census(&mut self, id: NodeId, by: Micros) {
+        let at = self.census_at.entry(id).or_insert(by);
+        *at = by.min(*at);
     }
+}
+
+/// Whether keys are counted again soon where this was found; nothing, if the node did not answer. Whoever
+/// repairs wants to see that it helped, and an hour is long for what a busy moment has hidden.
+fn is_counted_again(found: Option<&[Found]>) -> bool {
+    found.is_none_or(|found| !found.is_empty())
 }
 
 /// Puts a finding into words.
@@ -347,6 +355,16 @@ mod tests {
         };
         assert_eq!(moves(info(1, 2).as_bytes()), moves(info(1, 3).as_bytes()));
         assert_ne!(moves(info(1, 2).as_bytes()), moves(info(2, 2).as_bytes()));
+    }
+
+    #[test]
+    fn what_was_found_or_could_not_be_counted_is_counted_again_soon() {
+        assert!(is_counted_again(Some(&[(7, 1)])) && is_counted_again(None));
+        assert!(!is_counted_again(Some(&[])));
+        let (mut rounds, id) = (Rounds::default(), NodeId(1));
+        rounds.hasten_census(id, CENSUS_AGAIN);
+        rounds.hasten_census(id, CENSUS_EVERY);
+        assert_eq!(rounds.census_at[&id], CENSUS_AGAIN, "later than was wished before");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::contact::Standing;
 use super::{Acquaintance, Follower, GLANCE};
-use crate::clock::{self, Micros};
+use crate::clock;
 use crate::stats::control;
 use crate::stats::labels::RefreshTrigger;
 use crate::topology::slots::{Health, MemberRole, SlotMap};
@@ -57,25 +57,6 @@ impl Follower {
         let mut primaries =
             map.members.primaries().filter(|it| self.contacts.contains_key(&it.node.id));
         self.pace.is_puzzled(clock::micros()) || primaries.any(|primary| !is_up(primary.node.id))
-    }
-
-    /// While a primary has been lost for no longer than a failover takes, its successor is looked
-    /// for as often as may be: an epoch rises when an election begins, and nothing that a glance
-    /// shows changes when it is won.
-    pub(super) fn expect_successors(&mut self) {
-        let (map, now) = (self.map(), clock::micros());
-        let mut is_due = false;
-        for primary in map.members.primaries() {
-            let Some(it) = self.contacts.get_mut(&primary.node.id) else {
-                continue;
-            };
-            let is_up = it.contact.is_up();
-            it.lost_at = if is_up { None } else { it.lost_at.or(Some(now)) };
-            is_due |= it.lost_at.is_some_and(|at| now.saturating_sub(at) < SUCCESSOR_WITHIN);
-        }
-        if is_due {
-            self.pace.hurry(RefreshTrigger::Glance, now);
-        }
     }
 
     /// Looks whether some node's idea of the cluster's epoch, size or state has changed. That costs
@@ -221,8 +202,5 @@ const TELLING: [&[u8]; 5] = [
     b"cluster_size:",
     b"cluster_current_epoch:",
 ];
-/// How long a lost primary's successor is looked for with all that may be asked: some failovers
-/// of a `cluster-node-timeout` of several seconds. After that it is one of the usual signs.
-const SUCCESSOR_WITHIN: Micros = 30 * clock::SECOND;
 /// Most nodes that are named in one sentence.
 const WORDS_MAX: usize = 5;

@@ -390,7 +390,8 @@ mod tests {
         let views = [lines("a", "b", a, "9"), lines("b", "a", b, "0-8")];
         let answers = views.map(|view| Answer { from: NodeId(0), view });
         let mut directory = Directory::for_tests();
-        let picture = Picture::compose(&answers, &SlotMap::empty(), &mut directory, 1).unwrap();
+        let picture =
+            Picture::compose(&answers, &SlotMap::empty(), &mut directory, 1, |_| false).unwrap();
         let map = picture.over(&SlotMap::empty(), Arc::from([]));
         answers.iter().for_each(|answer| survey.note(&answer.view, &map));
         map

@@ -81,7 +81,7 @@ async fn map_of(contact: &Contact, directory: &mut Directory) -> anyhow::Result<
     let view = view.context("it is no cluster, or our user may not ask CLUSTER NODES and SLOTS")?;
     let answers = [Answer { from: contact.node.id, view }];
     let empty = SlotMap::empty();
-    let picture = Picture::compose(&answers, &empty, directory, began);
+    let picture = Picture::compose(&answers, &empty, directory, began, |_| false);
     let picture = picture.map_err(|unusable| anyhow!(unusable.words()))?;
     let map = picture.over(&empty, Arc::from([]));
     if map.members.primaries().next().is_none() {

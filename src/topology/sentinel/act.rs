@@ -163,6 +163,8 @@ impl Follower {
             recoveries: current.recoveries + 1,
             failover_until: 0,
             node: Arc::clone(&node),
+            // Those were another's.
+            replicas: Arc::default(),
             ..current.clone()
         });
         self.epoch = epoch;

@@ -172,7 +172,8 @@ fn give_up(
         };
         let age = worker.now.saturating_sub(asker.taken_at);
         let session = worker.sessions.get(asker.session);
-        let patience = session.map_or(0, |session| to_micros(session.gate.failover_wait));
+        let patience =
+            session.map_or(0, |session| to_micros(session.gate.failover_wait(None, None)));
         let Some(refusal) = verdict(patience, asker, age) else {
             continue;
         };

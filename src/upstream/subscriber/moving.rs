@@ -154,7 +154,9 @@ fn ask_deferred(worker: &mut Worker, topology: &Topology, link: &mut Link) {
             continue;
         };
         // Such an error does not say whether a node is missing or a slot is on the move.
-        let limit = to_micros(session.gate.failover_wait.max(session.gate.migration_wait));
+        let limit = to_micros(
+            session.gate.failover_wait(None, None).max(session.gate.migration_wait(None)),
+        );
         if worker.now.saturating_sub(asker.taken_at) >= limit {
             pubsub::refused(worker, asker, &error);
             continue;

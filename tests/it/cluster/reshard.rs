@@ -30,7 +30,7 @@ fn slots_that_stay_half_moved_are_served_from_both_nodes() {
 fn run(moving: &[u16], at_least: usize) {
     let clients = scale::number("CLIENTS", 36);
     let mut random = Random::new(Random::seed_from("BREAKWATER_CLUSTER_SEED"));
-    let cluster = Cluster::start(3, 0);
+    let cluster = Cluster::start_unhurried();
     let proxy = super::before(&cluster);
     let shared =
         Shared::new(&[moving[0], moving[moving.len() / 2], moving[moving.len() - 1], 9_999]);

@@ -143,7 +143,9 @@ fn a_script_that_would_be_one_too_many_is_refused_and_others_are_served() {
     slow.send(crate::support::command(&["EVAL", &lasting(2_000), "0"]));
     until("the second one is refused", || {
         let told = call(&mut other, &["EVAL", "return 1", "0"]);
-        told.starts_with("-ERR breakwater: not executed: waited 0.0 s while 1 scripts were in flight at ")
+        told.starts_with(
+            "-ERR breakwater: not executed: waited 0.0 s while 1 scripts were in flight at ",
+        )
     });
     assert_eq!(other.ask("ECHO b"), bulk(b"b"), "its connection is as it was");
     // Its client leaves, and it counts all the same until the server has answered.
@@ -163,7 +165,8 @@ fn scripts_that_may_wait_are_all_run_one_after_the_other() {
         .map(|mut client| {
             std::thread::spawn(move || {
                 for _ in 0..50 {
-                    let told = client.call(&["EVAL", "return redis.call('INCR', KEYS[1])", "1", "n"]);
+                    let told =
+                        client.call(&["EVAL", "return redis.call('INCR', KEYS[1])", "1", "n"]);
                     assert!(told.starts_with(b":"), "{}", String::from_utf8_lossy(&told));
                 }
             })
@@ -171,7 +174,10 @@ fn scripts_that_may_wait_are_all_run_one_after_the_other() {
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(redis.client().ask("GET n"), bulk(b"400"));
-    assert_eq!(proxy.metric_of("breakwater_scripts_refused_total", "crowded\",enforced=\"yes"), 0.0);
+    assert_eq!(
+        proxy.metric_of("breakwater_scripts_refused_total", "crowded\",enforced=\"yes"),
+        0.0
+    );
 }
 
 #[test]

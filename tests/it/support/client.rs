@@ -203,6 +203,13 @@ impl Client {
         self.read_at_most(limit)
     }
 
+    /// As [`Self::sip`], and forgets what came.
+    pub(crate) fn discard(&mut self, limit: usize) -> io::Result<usize> {
+        let count = self.read_at_most(limit)?;
+        self.taken = self.buffer.len();
+        if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(count) }
+    }
+
     /// Bytes that came and have not been returned.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.buffer[self.taken..]

@@ -335,8 +335,7 @@ fn what_cannot_be_queued_is_refused_with_its_reason_and_fails_the_exec() {
         "SSUBSCRIBE a",
         "UNSUBSCRIBE",
         "MONITOR",
-        "SYNC",
-        "PSYNC ? -1",
+        "REPLCONF capa eof",
         "SCRIPT DEBUG YES",
     ] {
         for in_one_write in [true, false] {

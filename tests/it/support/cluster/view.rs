@@ -63,6 +63,15 @@ impl View {
         self.entry(id).map(|entry| entry.slots.clone()).unwrap_or_default()
     }
 
+    /// Who has the slot, with port and epoch, in words.
+    pub(crate) fn owners_of(&self, slot: u16) -> String {
+        let owners = self.entries.iter().filter(|entry| entry.has(slot));
+        owners
+            .map(|entry| format!("{} by epoch {}", entry.port, entry.epoch))
+            .collect::<Vec<_>>()
+            .join(" and ")
+    }
+
     pub(crate) fn primary_of(&self, id: &str) -> Option<&str> {
         self.entry(id)?.primary.as_deref()
     }
