@@ -190,7 +190,7 @@ fn cluster_gets(rounds: usize, pipeline: usize) {
 fn cluster_mget(rounds: usize, width: usize) {
     let mut cluster = rig::cluster::Cluster::new();
     let (command, replies) = (rig::cluster::mget(width), rig::cluster::parts(width));
-    assert!(cluster.round(&command, &replies) > width * 64, "two keys lie in one slot");
+    assert!(cluster.round(&command, &replies) > width * 64, "the parts do not fit their keys");
     for _ in 0..rounds {
         black_box(cluster.round(black_box(&command), black_box(&replies)));
     }

@@ -5,9 +5,10 @@
 //!
 //! What surprises: every key gets the same value, so that any lane's answer is the beginning of one long text.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use breakwater::route::slot::SLOTS;
+use breakwater::route::slot::{SLOTS, slot};
 use breakwater::session::feed;
 use breakwater::session::state::SessionId;
 use breakwater::topology::Topology;
@@ -29,9 +30,11 @@ pub(crate) fn gets(count: usize) -> Vec<u8> {
     (0..count).flat_map(|number| command(&[b"GET", key(number).as_bytes()])).collect()
 }
 
-/// One MGET of so many keys all over the slots.
+/// One MGET of so many keys, each in a slot of its own.
 pub(crate) fn mget(width: usize) -> Vec<u8> {
-    let keys: Vec<String> = (0..width).map(key).collect();
+    let mut taken = HashSet::new();
+    let all = (0..).map(key).filter(|key| taken.insert(slot(key.as_bytes())));
+    let keys: Vec<String> = all.take(width).collect();
     let words = std::iter::once(&b"MGET"[..]).chain(keys.iter().map(String::as_bytes));
     command(&words.collect::<Vec<_>>())
 }

@@ -77,11 +77,12 @@ pub fn pick<'m>(
     in_step: impl Iterator<Item = (&'m Arc<Node>, bool)> + Clone,
 ) -> Option<&'m Arc<Node>> {
     let place = |count: usize| usize::try_from(client).unwrap_or(0) % count;
-    let near = in_step.clone().filter(|(_, is_near)| *is_near);
-    let chosen = match (near.clone().count(), in_step.clone().count()) {
+    let mut near = in_step.clone().filter(|(_, is_near)| *is_near);
+    let mut all = in_step.clone();
+    let chosen = match (near.clone().count(), in_step.count()) {
         (_, 0) => None,
-        (0, all) => in_step.nth(place(all)),
-        (some, _) => near.clone().nth(place(some)),
+        (0, count) => all.nth(place(count)),
+        (count, _) => near.nth(place(count)),
     };
     chosen.map(|(node, _)| node)
 }

@@ -246,6 +246,8 @@ impl RequestScanner {
                 return Ok(Scanned::Incomplete { needed: end + 2 });
             };
             if terminator != b"\r\n" {
+                // Whoever asks again is told the same.
+                self.bulk = Some(length);
                 return Err(ProtocolError::MissingTerminator);
             }
             self.spans.push(span(self.position, end)?);

@@ -119,7 +119,7 @@ impl Replies {
         if slot == self.head && slot < self.next {
             out.append(pool, reply);
             self.advance(out, pool);
-        } else if self.is_waiting(slot) {
+        } else {
             self.overtake(slot, reply);
         }
     }
@@ -128,31 +128,29 @@ impl Replies {
     // Never: what comes in its turn would save the registers of this.
     #[inline(never)]
     fn overtake(&mut self, slot: Sequence, reply: &[u8]) {
-        let filled = match std::mem::take(self.slot_mut(slot)) {
-            Slot::Partial(mut bytes) => {
-                bytes.extend_from_slice(reply);
-                Slot::Whole(bytes)
-            }
-            _ => self.keep(reply),
-        };
-        self.held += reply.len();
-        *self.slot_mut(slot) = filled;
-    }
-
-    /// A copy of a whole reply.
-    fn keep(&mut self, reply: &[u8]) -> Slot {
+        if slot < self.head || slot >= self.next {
+            return;
+        }
         // Whoever always has something in flight never empties the buffer.
         if self.small.len() > SMALL_KEPT_BYTES && self.small.len() / 2 > self.held {
             self.compact();
         }
         let start = self.small.len();
-        match (u32::try_from(start), u32::try_from(start + reply.len())) {
-            (Ok(start), Ok(end)) if reply.len() <= SMALL_BYTES_MAX => {
-                self.small.extend_from_slice(reply);
-                Slot::Small { start, end }
+        let range = (u32::try_from(start), u32::try_from(start + reply.len()));
+        let state = self.slot_mut(slot);
+        match (&mut *state, range) {
+            (Slot::Whole(_) | Slot::Small { .. }, _) => return,
+            (Slot::Partial(bytes), _) => {
+                bytes.extend_from_slice(reply);
+                *state = Slot::Whole(std::mem::take(bytes));
             }
-            _ => Slot::Whole(reply.to_vec()),
+            (Slot::Waiting, (Ok(start), Ok(end))) if reply.len() <= SMALL_BYTES_MAX => {
+                *state = Slot::Small { start, end };
+                self.small.extend_from_slice(reply);
+            }
+            (Slot::Waiting, _) => *state = Slot::Whole(reply.to_vec()),
         }
+        self.held += reply.len();
     }
 
     /// Drops what has been delivered from `small`.
