@@ -27,6 +27,7 @@ pub mod patience;
 pub mod replicas;
 pub mod rewrite;
 pub mod runs;
+pub mod turns;
 pub mod unavailable;
 pub mod veil;
 

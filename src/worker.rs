@@ -23,6 +23,7 @@ use crate::config::{MemorySettings, WatchSettings};
 use crate::dispatch::departure::Detouring;
 use crate::findings::Board;
 use crate::governor::Governor;
+use crate::governor::turns::Turns;
 use crate::policy::bounds::sizes::Sizes;
 use crate::policy::ledger::Ledger;
 use crate::policy::{self, Policy};
@@ -102,6 +103,8 @@ pub struct Worker {
     pub topology: arc_swap::Cache<Published, Arc<Topology>>,
     /// The policy in force, revalidated with each command: one compare.
     pub policy: arc_swap::Cache<policy::Published, Arc<Policy>>,
+    /// Whose scripts wait for their turn.
+    pub turns: Turns,
     /// What is known of the sizes of keys.
     pub sizes: Sizes,
     /// When another node was published last.
@@ -264,6 +267,12 @@ impl Shared {
         self.watch.store(Arc::new(settings));
     }
 
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The upstream is about to become another one: what belonged to the old one is dropped.
     pub fn forget_upstream(&self) {
         self.scripts.flush();
@@ -355,6 +364,7 @@ impl Worker {
             shared,
             topology,
             policy,
+            turns: Turns::default(),
             sizes: Sizes::default(),
             succeeded_at: 0,
             now: clock::micros(),

@@ -198,7 +198,7 @@ impl KeyspaceView {
         let met = Fate::ALL.map(|fate| (fate.as_str(), keyspace.met.of(fate)));
         Self {
             name: keyspace.name.to_string(),
-            keys: keyspace.keys.0.clone(),
+            keys: keyspace.keys.iter().map(str::to_owned).collect(),
             does: keyspace.words(),
             met: met.into_iter().filter(|(_, count)| *count > 0).collect(),
         }

@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -28,7 +29,9 @@ pub(crate) enum Place {
 /// Collects what is said about one configuration.
 pub(crate) struct Checker {
     /// `None` without a file.
-    pub(crate) source: Option<Source>,
+    pub(crate) source: Option<Rc<Source>>,
+    /// Where in the source the text begins whose places are told; 0 unless it is read piece by piece.
+    pub(crate) offset: usize,
     /// The file's form was right, so what is absent really is.
     pub(crate) is_whole: bool,
     /// In the order of their discovery.
@@ -72,8 +75,8 @@ impl From<&Place> for Place {
 
 impl Checker {
     /// What is said of a source that was read, beginning with what is wrong with its form.
-    pub(crate) fn new(source: Option<Source>, complaints: Vec<Complaint>) -> Self {
-        Self { source, is_whole: complaints.is_empty(), complaints, notes: Vec::new() }
+    pub(crate) fn new(source: Option<Rc<Source>>, complaints: Vec<Complaint>) -> Self {
+        Self { source, offset: 0, is_whole: complaints.is_empty(), complaints, notes: Vec::new() }
     }
 
     /// Something is wrong at this place.
@@ -176,7 +179,10 @@ impl Checker {
     /// A fault becomes a complaint by its place.
     fn placed(&self, place: &Place, fault: Fault) -> Complaint {
         match (place, &self.source) {
-            (Place::File(span), Some(source)) => source.complain_at(Some(span.clone()), fault),
+            (Place::File(span), Some(source)) => {
+                let span = span.start + self.offset..span.end + self.offset;
+                source.complain_at(Some(span), fault)
+            }
             (Place::Flag(name), _) => Complaint::about(*name, fault),
             // A default is right, so this is never reached; it must not be lost if it is.
             (Place::File(_), None) => Complaint::about("default", fault),

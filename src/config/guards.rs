@@ -55,9 +55,16 @@ pub struct Confirm {
     pub keys: KeyPatterns,
 }
 
-/// Some keys: those that one of these patterns matches, or all if there is no pattern.
+/// Some keys: those that one of these patterns matches, or all if there is no pattern. One text and
+/// not one a pattern: a policy may have tens of thousands, and each would be made, compared and freed
+/// in every reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyPatterns(pub Vec<String>);
+pub struct KeyPatterns {
+    /// All of them, one behind the other.
+    text: Box<str>,
+    /// Where each ends in it.
+    ends: Box<[usize]>,
+}
 
 // === impl GuardSettings ===
 
@@ -80,11 +87,28 @@ impl Default for GuardSettings {
 // === impl KeyPatterns ===
 
 impl KeyPatterns {
+    /// The patterns, in the order in which they were written.
+    pub fn iter(&self) -> impl Iterator<Item = &str> + Clone {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(self.ends.iter()).map(|(start, end)| self.text.get(start..*end).unwrap_or(""))
+    }
+
     /// Whether a command with these keys has one that is meant. One without keys is meant where all
     /// are.
     pub fn match_any<'a>(&self, mut keys: impl Iterator<Item = &'a [u8]>) -> bool {
-        let is_meant = |key| self.0.iter().any(|pattern| glob::matches(pattern.as_bytes(), key));
-        self.0.is_empty() || keys.any(is_meant)
+        let is_meant = |key| self.iter().any(|pattern| glob::matches(pattern.as_bytes(), key));
+        self.ends.is_empty() || keys.any(is_meant)
+    }
+}
+
+impl<T: AsRef<str>> FromIterator<T> for KeyPatterns {
+    fn from_iter<I: IntoIterator<Item = T>>(patterns: I) -> Self {
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        for pattern in patterns {
+            text.push_str(pattern.as_ref());
+            ends.push(text.len());
+        }
+        Self { text: text.into(), ends: ends.into() }
     }
 }
 
@@ -94,9 +118,17 @@ mod tests {
 
     #[test]
     fn without_a_pattern_all_commands_are_meant_with_one_only_those_with_such_a_key() {
-        let (all, some) = (KeyPatterns::default(), KeyPatterns(vec!["orders:*".to_owned()]));
+        let (all, some) = (KeyPatterns::default(), KeyPatterns::from_iter(["orders:*"]));
         assert!(all.match_any([].into_iter()) && all.match_any([&b"x"[..]].into_iter()));
         assert!(!some.match_any([].into_iter()) && !some.match_any([&b"x"[..]].into_iter()));
         assert!(some.match_any([&b"x"[..], b"orders:1"].into_iter()));
+    }
+    #[test]
+    fn patterns_come_back_as_they_were_written() {
+        for written in [&[][..], &["a*"], &["é:*", "", "b"]] {
+            let patterns: KeyPatterns = written.iter().collect();
+            assert_eq!(patterns.iter().collect::<Vec<_>>(), written);
+        }
+        assert_ne!(KeyPatterns::from_iter(["ab", "c"]), KeyPatterns::from_iter(["a", "bc"]));
     }
 }

@@ -26,6 +26,10 @@ pub struct ScriptSettings {
     pub watchdog: Watchdog,
     /// How long a script of ours may keep its node busy after the node has said so; up to 1 minute.
     pub kill_after: Duration,
+    /// How many of ours there may be at one node at a time; `None`: any number.
+    pub in_flight_max: Option<usize>,
+    /// How long one more may wait for its turn; zero: it is refused at once. Up to 1 minute.
+    pub in_flight_wait: Duration,
 }
 
 /// Whose scripts are killed.
@@ -78,9 +82,14 @@ impl Default for WatchSettings {
 // === impl ScriptSettings ===
 
 impl Default for ScriptSettings {
-    /// Half a second behind the server's own patience; nobody else's scripts.
+    /// Half a second behind the server's own patience; nobody else's scripts; as many as come.
     fn default() -> Self {
-        Self { watchdog: Watchdog::Own, kill_after: Duration::from_millis(500) }
+        Self {
+            watchdog: Watchdog::Own,
+            kill_after: Duration::from_millis(500),
+            in_flight_max: None,
+            in_flight_wait: Duration::from_secs(1),
+        }
     }
 }
 

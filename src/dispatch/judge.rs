@@ -8,7 +8,7 @@
 use std::sync::{Arc, PoisonError};
 
 use super::bound::{self, Bounded};
-use super::{Dispatched, admitted, keyspaces, offender, pacing, refuse, rewrite};
+use super::{Dispatched, admitted, keyspaces, offender, pacing, refuse, rewrite, turns};
 use crate::buffer::Piece;
 use crate::command::Command;
 use crate::command::keys;
@@ -129,9 +129,16 @@ fn weigh(
     if matches!(ruling, Ruling::Done(Dispatched::Wait)) {
         return ruling;
     }
+    let is_sent = !matches!(ruling, Ruling::Done(_));
     for rule in passed {
         let how = (matches!(ruling, Ruling::Goes), true);
-        let (deed, size) = spared(worker, topology, session, (identity, spec, command), rule, how);
+        let (deed, size) = match &rule.action {
+            Action::Pace(pace) => {
+                let by = (&*policy, &**rule, &**pace);
+                (pacing::try_out(worker, session, what, by, is_sent), None)
+            }
+            _ => spared(worker, topology, session, (identity, spec, command), rule, how),
+        };
         offender::met(worker, session, spec, command, (rule, deed), size);
     }
     ruling
@@ -151,7 +158,6 @@ fn spared(
         Action::Bound(bound) if goes => {
             bound::watch(worker, topology, session, what, (bound, is_single))
         }
-        // Whether a pace would have refused it, only a look at its rate could say.
         _ => (Deed::Passed, None),
     }
 }
@@ -173,19 +179,18 @@ fn carry_out(
         let bounded = Bounded { spec, command, rule, bound, policy };
         return bound::weigh(worker, topology, session, identity, &bounded, errand);
     }
+    let mut finding = None;
     let refusal = match rule {
         Some(rule) if rule.action == Action::Deny => {
             Some(Refusal::Denied(Box::new(Denied::by(rule, policy.version, &spec.name))))
         }
         _ => {
-            let finding = governed(worker, topology, session, (policy, rule), what);
-            if let Some(finding) = finding.as_ref().filter(|_| !session.is_counted()) {
-                finding.count();
-            }
-            let refusal = finding.and_then(admit::Finding::refusal);
+            finding = governed(worker, topology, session, (policy, rule), what);
+            let refusal = finding.clone().and_then(admit::Finding::refusal);
             refusal.map(|refusal| Refusal::Script(Box::new(refusal)))
         }
     };
+    let finding = finding.filter(|_| !session.is_counted());
     let deed = if refusal.is_some() { Deed::Refused } else { Deed::Passed };
     let ruling = match (refusal, rule.map(|rule| (rule, &rule.action))) {
         (Some(refusal), _) => Ruling::Done(turn_away(worker, session, spec, &refusal)),
@@ -193,9 +198,13 @@ fn carry_out(
             let by = (rule, policy.version, rewrite);
             rewrite::carry_out(worker, topology, session, identity, what, by)
         }
-        _ => Ruling::Goes,
+        _ => turns::take(worker, topology, session, policy, what),
     };
-    if let Some(rule) = rule.filter(|_| !matches!(ruling, Ruling::Done(Dispatched::Wait))) {
+    if matches!(ruling, Ruling::Done(Dispatched::Wait)) {
+        return ruling;
+    }
+    finding.iter().for_each(admit::Finding::count);
+    if let Some(rule) = rule {
         offender::met(worker, session, spec, command, (rule, deed), None);
     }
     ruling

@@ -4,6 +4,8 @@
 //! counts tokens (`policy::pace` does). A command that waits stays in its session's input, so order
 //! is kept (INV-12) and nothing is held but what the client has sent.
 //!
+//! A rule on trial is measured as well: what it would have refused is counted, and nobody waits for it.
+//!
 //! What surprises: if a later rule refuses, what an earlier one has taken is not given back. Who is
 //! refused again and again has asked again and again.
 
@@ -54,6 +56,32 @@ pub fn measure(
     }
     let is_late = turn(worker, session, !is_known)?;
     is_late.then_some(Dispatched::Wait)
+}
+
+/// What a rule would have done that is only tried out: its tokens are taken as if it counted, those for
+/// the reply as well if the command is sent. Others have done theirs in [`measure`].
+pub fn try_out(
+    worker: &Worker,
+    session: &mut Session,
+    (spec, command): (&Spec, Command<'_>),
+    (policy, rule, pace): (&Policy, &Rule, &Pace),
+    is_sent: bool,
+) -> Deed {
+    let caller = Caller { id: session.client.id, ..Caller::default() };
+    let is_measured = session.is_counted() || rule.is_enforced(policy.profile, &caller);
+    if is_measured || is_exempt(spec.id) {
+        return Deed::Passed;
+    }
+    let bucket = bucket(worker, session, command, pace);
+    if bucket.take(worker.now, command.frame().len(), pace.wait).is_err() {
+        return Deed::Spared;
+    }
+    if is_sent && bucket.counts_bytes() {
+        let slot = session.replies.next();
+        let oldest = slot - session.replies.pending();
+        session.paced.get_or_insert_default().owes(bucket, slot, oldest, worker.now);
+    }
+    Deed::Passed
 }
 
 /// Whether a command goes at once, however many there are: what begins and ends a transaction holds

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use super::judge::Ruling;
+use super::unavailable::not_executed_since;
 use super::{Dispatched, batches, errand, gather, guards, offender, refuse};
 use crate::clock::{MILLISECOND, Micros, to_micros};
 use crate::command::Command;
@@ -209,7 +210,8 @@ fn page(pages: &mut Assembly, answer: Answer) -> Result<bool, Failure> {
     match answer {
         Answer::Reply(bytes) => pages.take(&bytes),
         Answer::TooLarge(_) => Err(Failure::Bytes(pages.paging().max_bytes)),
-        Answer::Failed(line, _) => Err(Failure::Told(line)),
+        Answer::Failed(_, Some(refusal)) => Err(Failure::Away(refusal)),
+        Answer::Failed(line, None) => Err(Failure::Told(line)),
     }
 }
 
@@ -223,7 +225,8 @@ fn finish(
     let Some(pages) = session.errand.take().and_then(|errand| errand.pages) else {
         return Dispatched::Wait;
     };
-    let is_refused = failure.as_ref().is_some_and(|it| !matches!(it, Failure::Told(_)));
+    let is_rules = |it: &Failure| !matches!(it, Failure::Told(_) | Failure::Away(_));
+    let is_refused = failure.as_ref().is_some_and(is_rules);
     let deed = if is_refused { Deed::Refused } else { Deed::Passed };
     // Others have looked for theirs since this command was judged.
     let _ = keys::keys(spec, &command, &mut worker.keys);
@@ -231,6 +234,10 @@ fn finish(
     let (reply, outcome) = match failure {
         None => (pages.finish(session.protocol), Outcome::Ok),
         Some(Failure::Told(line)) => (line, Outcome::ErrorReply),
+        // The pages before it have only read: whoever asks again begins anew.
+        Some(Failure::Away(refusal)) => {
+            return not_executed_since(worker, session, spec, &refusal, pages.since);
+        }
         Some(failure) => {
             return refuse(worker, session, spec, &too_large(&pages, spec, &failure));
         }
@@ -255,7 +262,9 @@ fn too_large(pages: &Assembly, spec: &Spec, failure: &Failure) -> Refusal {
         Failure::Moved => {
             ("another server answers now than the one that it was read from".into(), "")
         }
-        Failure::Odd | Failure::Told(_) => ("a page of its answer could not be read".into(), ""),
+        Failure::Odd | Failure::Told(_) | Failure::Away(_) => {
+            ("a page of its answer could not be read".into(), "")
+        }
     };
     let own = Denied::by(&pages.rule, pages.version, &with_key(&spec.name, pages.subject()));
     let cursor = pages.source().cursor_command();

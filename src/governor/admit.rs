@@ -158,6 +158,12 @@ fn part(id: CommandId) -> Option<Part> {
     }
 }
 
+/// Whether a command runs a script or a function.
+#[must_use]
+pub fn runs(id: CommandId) -> bool {
+    matches!(part(id), Some(Part::Runs(_) | Part::Calls | Part::Function))
+}
+
 /// Why no script of any kind, or not this one, may be sent now.
 fn held(
     worker: &mut Worker,
@@ -208,7 +214,7 @@ fn culprit(
 }
 
 /// The node that a script would go to, as far as the map tells.
-fn node(
+pub fn node(
     worker: &mut Worker,
     topology: &Topology,
     spec: &Spec,
@@ -362,6 +368,7 @@ impl ScriptRefusal {
             Self::Calls { .. } => ScriptFault::Denied,
             Self::Quarantined { .. } => ScriptFault::Quarantined,
             Self::Busy { .. } => ScriptFault::Busy,
+            Self::Crowded { .. } => ScriptFault::Crowded,
         }
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Owns the judgement of a script before it runs ([`lexer`] and [`lint`] read its text, [`library`]
 //! remembers what they found, [`admit`] decides, [`check`] does the same for CI), and its end if that
-//! was not enough: [`running`] is what workers know of their own scripts, [`incident`] decides and
-//! [`watchdog`] kills, [`quarantine`] keeps who was killed too often from coming back. Never runs a
-//! script, never changes one.
+//! was not enough: [`running`] is what workers know of their own scripts, [`incident`] decides,
+//! [`stats`] reads what a node says of its function, [`watchdog`] kills, and [`quarantine`] keeps who
+//! was killed too often from coming back. [`turns`] is who waits where only so many may be in flight.
+//! Never runs a script, never changes one.
 //!
 //! What surprises: the text is no proof. A condition that depends on data may never come true, so the
 //! watchdog is the protection, and reading the text only what spares most people the need for it.
@@ -17,6 +18,8 @@ pub mod library;
 pub mod lint;
 pub mod quarantine;
 pub mod running;
+pub mod stats;
+pub mod turns;
 pub mod watchdog;
 
 use library::Library;

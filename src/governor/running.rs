@@ -157,14 +157,19 @@ impl Script {
 #[cfg(test)]
 impl Script {
     /// One that was handed over at that time.
-    pub(super) fn at(handed_at: Micros) -> Sign {
-        Sign(Arc::new(Self {
+    pub(super) fn plain(handed_at: Micros) -> Self {
+        Self {
             stopped_by: Stopper::Script,
             handed_at,
             culprit: None,
             caller: "a test".into(),
             is_over: AtomicBool::new(false),
-        }))
+        }
+    }
+
+    /// The same, held by a lane.
+    pub(super) fn at(handed_at: Micros) -> Sign {
+        Sign(Arc::new(Self::plain(handed_at)))
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Owns the task of the control plane that looks at each node, acts on what [`super::incident`] decides,
 //! and tells people what it cannot repair. Never kills without having asked the node in the moment
-//! before, on the same connection, whether it is still busy, and with what. One KILL an incident; what
-//! could not be written is tried again after a second.
+//! before, on the same connection, whether it is still busy, and with what: a function is named by the
+//! node, and only ours is killed. One KILL an incident; what could not be written is tried again after a
+//! second.
 //!
 //! What surprises: a script that has written cannot be killed by anybody. The node is then taken for
 //! lost, so that commands fail at once and not after their deadlines, and an alarm names the script.
@@ -20,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use super::incident::{Act, Incident, Seen, Shot};
 use super::running::{Script, Stopper};
+use super::stats::{self, Sight};
 use crate::clock::{self, Micros};
 use crate::config::Profile;
 use crate::events;
@@ -27,7 +29,7 @@ use crate::findings::Finding;
 use crate::resp::write;
 use crate::stats::control;
 use crate::stats::labels::ScriptKill;
-use crate::topology::pulse;
+use crate::topology::{Topology, pulse};
 use crate::upstream::dial::{DialError, Node};
 use crate::upstream::health::chart::Signal;
 use crate::watch;
@@ -136,17 +138,22 @@ async fn kill(
         return Ok(Killed::Over);
     };
     let topology = shared.topology.load_full();
-    let wire_name = |name: &str| {
-        let spec = topology.table.find(name)?;
-        spec.wire_name.as_deref().map(<[u8]>::to_vec)
-    };
     let (container, full) = match stopper {
         Stopper::Function => ("FUNCTION", "function|kill"),
         _ => ("SCRIPT", "script|kill"),
     };
-    let name = wire_name(full).unwrap_or_else(|| container.as_bytes().to_vec());
     let mut command = Vec::new();
-    write::command(&mut command, &[&name, b"KILL"]);
+    write::command(&mut command, &[&wire_name(&topology, container, full), b"KILL"]);
+    if let Some(script) = script.filter(|_| stopper == Stopper::Function) {
+        let function = wire_name(&topology, "FUNCTION", "function|stats");
+        let replies = pulse::ask_all(&mut exchange, &[&[&function, b"STATS"]]).await?;
+        let reply = replies.first().map_or(&[][..], |reply| reply);
+        match stats::read(reply, script, clock::micros()) {
+            Sight::Seen => {}
+            Sight::Other => return Ok(Killed::Over),
+            Sight::Hidden(reason) => return Ok(Killed::Failed(reason)),
+        }
+    }
     // Nothing is awaited between this look and the write.
     if script.is_some_and(|script| script.is_over() || !script.stopped_by.fits(stopper)) {
         return Ok(Killed::Over);
@@ -154,6 +161,13 @@ async fn kill(
     is_written.set(true);
     let replies = pulse::converse(&mut exchange, &command, 1).await?;
     Ok(replies.first().map_or(Killed::Over, result_of))
+}
+
+/// What the node calls a container whose subcommand has this full name: it may have been renamed.
+fn wire_name(topology: &Topology, container: &str, full: &str) -> Vec<u8> {
+    let spec = topology.table.find(full);
+    let renamed = spec.and_then(|spec| spec.wire_name.as_deref());
+    renamed.unwrap_or(container.as_bytes()).to_vec()
 }
 
 /// What the node says would stop what it is busy with; `None`: it is not busy, or with a module's
@@ -211,8 +225,8 @@ fn conclude(
         Killed::Failed(reason) => {
             control::script_kill(ScriptKill::Failed);
             let text = format!("{what} does not end, and could not be killed: {reason}");
-            let repair = "redis-cli SCRIPT KILL, or FUNCTION KILL; give our user +script|kill and \
-                          +function|kill";
+            let repair = "redis-cli SCRIPT KILL, or FUNCTION KILL; give our user +script|kill, \
+                          +function|kill and +function|stats";
             Finding::critical("script_not_killed", &node.name, text, repair.into())
         }
     };

@@ -5,7 +5,6 @@
 //! changed, by name. Never publishes. What surprises: a rule that only moved counts as changed nowhere, but
 //! the order is compared too, because the first match decides.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::keyspace::Keyspace;
@@ -28,7 +27,7 @@ pub struct Diff {
 /// The newer rules, with each that is the same as an older one replaced by that, and how they differ.
 #[must_use]
 pub fn carried_over(older: &[Arc<Rule>], newer: &[Arc<Rule>]) -> (Vec<Arc<Rule>>, Diff) {
-    let mut left: HashMap<&str, (usize, &Arc<Rule>)> =
+    let mut left: foldhash::HashMap<&str, (usize, &Arc<Rule>)> =
         older.iter().enumerate().map(|(place, rule)| (&*rule.name, (place, rule))).collect();
     let mut diff = Diff::default();
     let mut furthest = 0;
@@ -60,7 +59,7 @@ pub fn keyspaces_carried_over(
     diff: &mut Diff,
 ) -> Vec<Arc<Keyspace>> {
     let named = |keyspace: &Keyspace| format!("keyspace {}", keyspace.name);
-    let mut left: HashMap<&str, (usize, &Arc<Keyspace>)> =
+    let mut left: foldhash::HashMap<&str, (usize, &Arc<Keyspace>)> =
         older.iter().enumerate().map(|(place, it)| (&*it.name, (place, it))).collect();
     let mut furthest = 0;
     let mut carried = Vec::with_capacity(newer.len());

@@ -205,7 +205,7 @@ mod tests {
         for body in [toml, form] {
             let rule = ordered(body, &[], NOW).unwrap();
             assert_eq!((&*rule.name, rule.message.as_deref()), ("a", Some("frozen")));
-            assert_eq!(rule.keys, Some(KeyPatterns(vec!["cart:*".to_owned()])));
+            assert_eq!(rule.keys, Some(KeyPatterns::from_iter(["cart:*"])));
             assert_eq!(rule.expires, Some(NOW + 900 * clock::SECOND));
             assert_eq!((rule.origin, rule.action), (Origin::Emergency, Action::Deny));
             assert_eq!(rule.commands.builtin.iter().filter(|is_meant| **is_meant).count(), 2);

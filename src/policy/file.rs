@@ -11,11 +11,13 @@ mod action;
 mod commands;
 mod compile;
 mod keyspaces;
+mod pieces;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -24,6 +26,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use toml::value::Datetime;
 
+use super::Pause;
 use super::keyspace::Keyspace;
 use super::rule::{Origin, Rule};
 use crate::clock::{self, Micros};
@@ -171,7 +174,7 @@ struct Tables {
 pub fn is_policy(path: &Path) -> bool {
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let is_named = name.starts_with("policy");
-    let Ok(source) = Source::open(path, FILE_BYTES_MAX, POLICY) else {
+    let Ok(source) = open(path) else {
         return is_named;
     };
     // Even of a text with errors, the tables that could be read tell what it is meant to be.
@@ -185,8 +188,13 @@ pub fn is_policy(path: &Path) -> bool {
 /// # Errors
 /// Every complaint about it, in its order.
 pub fn load(path: &Path, clock: Clock) -> Result<Rules, Vec<Complaint>> {
-    let source = Source::open(path, FILE_BYTES_MAX, POLICY).map_err(|complaint| vec![complaint])?;
-    judged(source, Origin::File, clock)
+    let source = open(path).map_err(|complaint| vec![complaint])?;
+    judged(source, Origin::File, clock, &mut || ())
+}
+
+/// The text of a file, unread.
+pub(crate) fn open(path: &Path) -> Result<Source, Complaint> {
+    Source::open(path, FILE_BYTES_MAX, POLICY)
 }
 
 /// The rules of a text that is called `name` in complaints.
@@ -199,12 +207,27 @@ pub fn parse(
     origin: Origin,
     clock: Clock,
 ) -> Result<Rules, Vec<Complaint>> {
-    judged(Source::new(name.to_owned(), text.to_owned()), origin, clock)
+    judged(Source::new(name.to_owned(), text.to_owned()), origin, clock, &mut || ())
 }
 
-fn judged(source: Source, origin: Origin, clock: Clock) -> Result<Rules, Vec<Complaint>> {
-    let (read, complaints) = read(&source)?;
-    let mut checker = Checker::new(Some(source), complaints);
+/// The rules of a text.
+pub(super) fn judged(
+    source: Source,
+    origin: Origin,
+    clock: Clock,
+    pause: Pause<'_>,
+) -> Result<Rules, Vec<Complaint>> {
+    let source = Rc::new(source);
+    match pieces::rules(&source, origin, clock, pause) {
+        Some(rules) => Ok(rules),
+        None => as_a_whole(&source, origin, clock),
+    }
+}
+
+/// The rules of a text of which nothing is known, or all that is wrong with it.
+fn as_a_whole(source: &Rc<Source>, origin: Origin, clock: Clock) -> Result<Rules, Vec<Complaint>> {
+    let (read, complaints) = read(source)?;
+    let mut checker = Checker::new(Some(Rc::clone(source)), complaints);
     too_many(&mut checker, &read.rules, ("rules", "one rule may have many commands and keys"));
     too_many(&mut checker, &read.keyspaces, ("keyspaces", "one keyspace may have many keys"));
     let vocabulary = Vocabulary::new();

@@ -132,7 +132,7 @@ impl Keyspace {
     pub(crate) fn sample(name: &str, pattern: &str) -> Self {
         Self {
             name: name.into(),
-            keys: KeyPatterns(vec![pattern.to_owned()]),
+            keys: KeyPatterns::from_iter([pattern]),
             read_from: None,
             max_lag: Duration::from_secs(10),
             reads_while_away: false,

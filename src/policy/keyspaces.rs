@@ -65,9 +65,9 @@ impl Keyspaces {
             return None;
         }
         let patterns = (0_u32..).zip(&all).flat_map(|(place, keyspace)| {
-            keyspace.keys.0.iter().map(move |pattern| (place, pattern.as_bytes()))
+            keyspace.keys.iter().map(move |pattern| (place, pattern.as_bytes()))
         });
-        let index = KeyIndex::new(patterns);
+        let index = KeyIndex::new(patterns, &mut || ());
         Some(Self { all, index })
     }
 

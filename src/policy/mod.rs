@@ -34,7 +34,8 @@ use crate::clock::Micros;
 use crate::command::flags::Flags;
 use crate::command::spec::{CommandId, Spec, builtin_id};
 use crate::command::table::{BUILTIN_COUNT, Table};
-use crate::config::{Complaint, Profile};
+use crate::config::source::Source;
+use crate::config::{Complaint, KeyPatterns, Profile};
 use crate::governor::admit::GOVERNED;
 pub use case::{Caller, Case};
 use file::Clock;
@@ -42,6 +43,9 @@ use keyspace::Keyspace;
 use keyspaces::Keyspaces;
 use prefix::KeyIndex;
 use rule::{Action, Origin, Rule};
+
+/// Called between two small pieces of long work, so that whoever waits for the processor can have it.
+pub type Pause<'a> = &'a mut dyn FnMut();
 
 /// Where policies are published.
 pub type Published = Arc<arc_swap::ArcSwap<Policy>>;
@@ -61,6 +65,9 @@ pub struct Policy {
     /// Which of them may speak of a command; by the command's number, and one more for all names
     /// that only one upstream knows.
     plans: Vec<Plan>,
+    /// Those that speak of keys, whatever the command: there may be thousands, so the plans share them.
+    /// What stands behind a rule that always decides is among them, and is not reached.
+    everywhere: Bits,
     /// Which of them speak of a key.
     keys: Option<KeyIndex>,
     /// Classes of data, in every profile: whoever writes one wants what it says.
@@ -73,8 +80,8 @@ pub struct Policy {
 struct Plan {
     /// Places among all rules of those that ask for no key, ascending.
     keyless: Vec<u32>,
-    /// The same of those that do, a bit each; empty: there are none.
-    keyed: Vec<u64>,
+    /// The same of those that do, but for those that speak of every command.
+    keyed: Bits,
     /// With how many arguments a command may match the first of them; without any, none has enough.
     least: usize,
     /// With how many arguments a command is looked at: the same, or fewer because of keyspaces.
@@ -84,6 +91,10 @@ struct Plan {
     /// Whether the last of them always decides, so that none behind it is ever tried.
     is_closed: bool,
 }
+
+/// Places among all rules, a bit each; empty: there are none.
+#[derive(Clone, Debug, Default)]
+struct Bits(Vec<u64>);
 
 /// Makes a policy: the rules of a file, if there is one, before those of the profile. The file is
 /// read and nothing else; `now` is what `expires` is counted from.
@@ -96,18 +107,22 @@ pub fn load(
     version: u64,
     now: Micros,
 ) -> Result<Policy, Vec<Complaint>> {
-    let file::Rules { rules, keyspaces, notes } = read(path, now)?;
+    let source = path.map(file::open).transpose().map_err(|complaint| vec![complaint])?;
+    let file::Rules { rules, keyspaces, notes } = read(source, now, &mut || ())?;
     let mut policy = Policy::new(version, profile, rules).with_keyspaces(keyspaces);
     policy.notes = notes;
     Ok(policy)
 }
 
-/// The rules of a file, if there is one, and those of the catalogue behind them.
-///
-/// # Errors
-/// Every complaint about the file, in its order.
-pub fn read(path: Option<&Path>, now: Micros) -> Result<file::Rules, Vec<Complaint>> {
-    let written = path.map(|path| file::load(path, Clock::at(now))).transpose()?;
+/// The rules of a file, if there is one, and those of the catalogue behind them; or every complaint
+/// about the file, in its order.
+pub(crate) fn read(
+    source: Option<Source>,
+    now: Micros,
+    pause: Pause<'_>,
+) -> Result<file::Rules, Vec<Complaint>> {
+    let judged = |source| file::judged(source, Origin::File, Clock::at(now), pause);
+    let written = source.map(judged).transpose()?;
     let mut written = written.unwrap_or_default();
     written.rules.extend(catalogue::rules());
     Ok(written)
@@ -130,10 +145,21 @@ impl Policy {
     /// The policy of these rules.
     #[must_use]
     pub fn new(version: u64, profile: Profile, rules: Vec<Arc<Rule>>) -> Self {
+        Self::laid_out(version, profile, rules, &mut || ())
+    }
+
+    /// The same, for a thread that shares its processor with workers.
+    #[must_use]
+    pub fn laid_out(
+        version: u64,
+        profile: Profile,
+        rules: Vec<Arc<Rule>>,
+        pause: Pause<'_>,
+    ) -> Self {
         if profile == Profile::Open {
             return Self { version, profile, ..Self::default() };
         }
-        let mut plans: Vec<Plan> = Plan::all(profile, &rules);
+        let (mut plans, everywhere) = Plan::all(profile, &rules, pause);
         for id in GOVERNED {
             if let Some(plan) = plans.get_mut(id.stats_index()) {
                 // A script is judged by what is in it, whatever else rules say.
@@ -141,12 +167,14 @@ impl Policy {
             }
         }
         let patterns = (0_u32..).zip(&rules).flat_map(|(place, rule)| {
-            let patterns = rule.keys.iter().flat_map(|keys| &keys.0);
+            let patterns = rule.keys.iter().flat_map(KeyPatterns::iter);
             patterns.map(move |pattern| (place, pattern.as_bytes()))
         });
-        let keys = rules.iter().any(|rule| rule.keys.is_some()).then(|| KeyIndex::new(patterns));
+        let keys =
+            rules.iter().any(|rule| rule.keys.is_some()).then(|| KeyIndex::new(patterns, pause));
         plans.iter_mut().for_each(|plan| plan.looked = plan.least);
-        Self { version, profile, notes: Vec::new(), plans, keys, keyspaces: None, rules }
+        let (notes, keyspaces) = (Vec::new(), None);
+        Self { version, profile, notes, plans, everywhere, keys, keyspaces, rules }
     }
 
     /// The same with these keyspaces, in their order. What has keys is looked at then, and what may
@@ -166,6 +194,14 @@ impl Policy {
             }
         }
         self
+    }
+
+    /// Frees it: thousands of rules at once would take milliseconds.
+    pub fn take_apart(self, pause: Pause<'_>) {
+        for rule in self.rules {
+            drop(rule);
+            pause();
+        }
     }
 
     /// The keyspaces, if there are any.
@@ -251,7 +287,8 @@ impl Policy {
     /// Places of the rules of a plan that speak of the keys of a case, ascending. Nothing is allocated
     /// unless there are some.
     fn keyed(&self, plan: &Plan, case: &Case<'_>) -> Vec<u32> {
-        let Some(index) = self.keys.as_ref().filter(|_| !plan.keyed.is_empty()) else {
+        let has_some = !plan.keyed.is_empty() || !self.everywhere.is_empty();
+        let Some(index) = self.keys.as_ref().filter(|_| has_some) else {
             return Vec::new();
         };
         let mut found: Vec<(u32, u32)> = Vec::new();
@@ -259,7 +296,7 @@ impl Policy {
         for (key, number) in case.keys().zip(0_u32..) {
             count = number + 1;
             index.find(key, |place| {
-                if plan.has_keyed(place) {
+                if self.everywhere.has(place) || plan.keyed.has(place) {
                     found.push((place, number));
                 }
             });
@@ -294,7 +331,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             keyless: Vec::new(),
-            keyed: Vec::new(),
+            keyed: Bits::default(),
             least: usize::MAX,
             looked: usize::MAX,
             asks_who: false,
@@ -304,20 +341,31 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// What these rules mean for each number. One rule after the other, and for each all plans: there
-    /// are thousands of rules, and each is looked at once.
-    fn all(profile: Profile, rules: &[Arc<Rule>]) -> Vec<Self> {
+    /// What these rules mean for each number, and which of them speak of keys whatever the command. One
+    /// rule after the other: there are thousands of rules, and each is looked at once.
+    fn all(profile: Profile, rules: &[Arc<Rule>], pause: Pause<'_>) -> (Vec<Self>, Bits) {
         let mut plans = vec![Self::default(); BUILTIN_COUNT + 1];
+        let (mut everywhere, mut common) = (Bits::default(), Self::default());
         for (place, rule) in (0_u32..).zip(rules) {
+            pause();
+            if rule.commands.all && rule.keys.is_some() {
+                everywhere.set(place, rules.len());
+                common.serve(rule);
+                continue;
+            }
             let always_decides = rule.always_decides(profile);
             for (index, plan) in plans.iter_mut().enumerate() {
-                if !plan.is_closed && rule.commands.may_include(index) {
+                if rule.commands.may_include(index) && !plan.is_closed {
                     plan.is_closed = always_decides && rule.is_unconditional_for(index);
                     plan.add(place, rule, rules.len());
                 }
             }
         }
-        plans
+        for plan in &mut plans {
+            plan.asks_who |= common.asks_who;
+            plan.least = plan.least.min(common.least);
+        }
+        (plans, everywhere)
     }
 
     fn add(&mut self, place: u32, rule: &Rule, count: usize) {
@@ -327,25 +375,40 @@ impl Plan {
         }
         match rule.keys {
             None => self.keyless.push(place),
-            Some(_) => self.add_keyed(place, count),
+            Some(_) => self.keyed.set(place, count),
         }
+        self.serve(rule);
+    }
+
+    /// What a rule needs to be told of a command, and how long that must be.
+    fn serve(&mut self, rule: &Rule) {
         self.asks_who |= rule.asks_who();
         self.least = self.least.min(rule.least_arguments());
     }
+}
 
-    fn add_keyed(&mut self, place: u32, count: usize) {
-        if self.keyed.is_empty() {
-            self.keyed = vec![0; count.div_ceil(64)];
+// === impl Bits ===
+
+impl Bits {
+    /// Adds a place, which is below `count`.
+    fn set(&mut self, place: u32, count: usize) {
+        if self.0.is_empty() {
+            self.0 = vec![0; count.div_ceil(64)];
         }
-        if let Some(word) = self.keyed.get_mut(place as usize / 64) {
+        if let Some(word) = self.0.get_mut(place as usize / 64) {
             *word |= 1 << (place % 64);
         }
     }
 
     #[inline]
-    fn has_keyed(&self, place: u32) -> bool {
-        let word = self.keyed.get(place as usize / 64).copied().unwrap_or_default();
+    fn has(&self, place: u32) -> bool {
+        let word = self.0.get(place as usize / 64).copied().unwrap_or_default();
         word >> (place % 64) & 1 != 0
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 

@@ -9,6 +9,7 @@
 //! together cost one walk along the key, however many there are. A client that chooses its keys to
 //! collide gains nothing: the entries are the operator's, and each look ends at the first that differs.
 
+use super::Pause;
 use crate::pubsub::glob;
 
 /// Rules by the keys that they speak of.
@@ -67,6 +68,9 @@ const NONE: u32 = u32::MAX;
 /// Longest beginning that is looked up; of longer ones the rest is asked of the pattern.
 const PREFIX_BYTES_MAX: usize = 255;
 
+/// How many patterns are laid out between two pauses; a few microseconds.
+const PATTERNS_BETWEEN_PAUSES: usize = 32;
+
 /// Lengths 0 to [`PREFIX_BYTES_MAX`].
 const LENGTH_WORDS: usize = (PREFIX_BYTES_MAX + 1) / 64;
 
@@ -74,20 +78,33 @@ const LENGTH_WORDS: usize = (PREFIX_BYTES_MAX + 1) / 64;
 
 impl KeyIndex {
     /// The index of these patterns, each with the place of its rule.
-    pub(super) fn new<'a>(patterns: impl Iterator<Item = (u32, &'a [u8])> + Clone) -> Self {
-        let slots = (patterns.clone().count() * 2).next_power_of_two();
+    pub(super) fn new<'a>(
+        patterns: impl Iterator<Item = (u32, &'a [u8])> + Clone,
+        pause: Pause<'_>,
+    ) -> Self {
+        let (mut count, mut bytes) = (0_usize, 0);
+        for (_, pattern) in patterns.clone() {
+            (count, bytes) = (count + 1, bytes + pattern.len());
+        }
+        let slots = (count * 2).next_power_of_two();
         let mut index = Self {
             lengths: [0; LENGTH_WORDS],
             longest: 0,
             slots: vec![Slot::default(); slots].into(),
-            entries: Vec::new(),
-            text: Vec::new(),
-            postings: Vec::new(),
+            entries: Vec::with_capacity(count),
+            text: Vec::with_capacity(bytes),
+            postings: Vec::with_capacity(count),
             globs: Vec::new(),
         };
-        for (place, pattern) in patterns {
-            index.add(place, pattern);
+        let mut prefix = Vec::with_capacity(PREFIX_BYTES_MAX);
+        for (number, (place, pattern)) in patterns.enumerate() {
+            index.add(place, pattern, &mut prefix);
+            if number.is_multiple_of(PATTERNS_BETWEEN_PAUSES) {
+                pause();
+            }
         }
+        index.entries.shrink_to_fit();
+        index.text.shrink_to_fit();
         index
     }
 
@@ -116,7 +133,7 @@ impl KeyIndex {
     /// Those with this beginning.
     #[inline]
     fn look(&self, prefix: &[u8], hash: u64, key: &[u8], found: &mut impl FnMut(u32)) {
-        let Some(entry) = self.entry(prefix, hash) else {
+        let Ok(entry) = self.place(prefix, hash) else {
             return;
         };
         let mut at = self.entries.get(entry).map_or(NONE, |entry| entry.posting);
@@ -129,15 +146,18 @@ impl KeyIndex {
         }
     }
 
-    /// The entry of a beginning.
+    /// The entry of a beginning, or the slot where one would be.
     #[inline]
-    fn entry(&self, prefix: &[u8], hash: u64) -> Option<usize> {
+    fn place(&self, prefix: &[u8], hash: u64) -> Result<usize, usize> {
         let (mut at, tag) = self.slot_of(hash);
+        // There is a free one: there are twice as many slots as patterns.
         loop {
-            let slot = self.slots.get(at)?;
-            let entry = slot.entry.checked_sub(1)? as usize;
-            if slot.tag == tag && self.bytes(entry) == prefix {
-                return Some(entry);
+            let slot = self.slots.get(at).copied().unwrap_or_default();
+            let Some(entry) = slot.entry.checked_sub(1) else {
+                return Err(at);
+            };
+            if slot.tag == tag && self.bytes(entry as usize) == prefix {
+                return Ok(entry as usize);
             }
             at = (at + 1) & (self.slots.len() - 1);
         }
@@ -158,8 +178,9 @@ impl KeyIndex {
         bytes.unwrap_or_default()
     }
 
-    fn add(&mut self, place: u32, pattern: &[u8]) {
-        let (prefix, rest) = beginning(pattern);
+    /// `prefix` is room for the letters before the first wildcard.
+    fn add(&mut self, place: u32, pattern: &[u8], prefix: &mut Vec<u8>) {
+        let rest = beginning(pattern, prefix);
         // Not even a star matches the empty key, so a star alone is asked like any other pattern.
         let is_prefix = rest == b"*" && !prefix.is_empty();
         let glob = if is_prefix { NONE } else { self.globs.len() as u32 };
@@ -167,7 +188,8 @@ impl KeyIndex {
             self.globs.push(pattern.into());
         }
         let hash = prefix.iter().fold(SEED, |hash, byte| step(hash, *byte));
-        let entry = self.entry(&prefix, hash).unwrap_or_else(|| self.add_entry(&prefix, hash));
+        let entry = self.place(prefix, hash);
+        let entry = entry.unwrap_or_else(|slot| self.add_entry(prefix, hash, slot));
         let posting = self.postings.len() as u32;
         if let Some(entry) = self.entries.get_mut(entry) {
             self.postings.push(Posting { place, glob, before: entry.posting });
@@ -175,14 +197,10 @@ impl KeyIndex {
         }
     }
 
-    fn add_entry(&mut self, prefix: &[u8], hash: u64) -> usize {
-        let (mut at, tag) = self.slot_of(hash);
-        // There is a free one: there are twice as many slots as patterns.
-        while self.slots[at].entry != 0 {
-            at = (at + 1) & (self.slots.len() - 1);
-        }
+    fn add_entry(&mut self, prefix: &[u8], hash: u64, slot: usize) -> usize {
+        let (_, tag) = self.slot_of(hash);
         let (entry, start) = (self.entries.len(), self.text.len() as u32);
-        self.slots[at] = Slot { tag, entry: entry as u32 + 1 };
+        self.slots[slot] = Slot { tag, entry: entry as u32 + 1 };
         self.text.extend_from_slice(prefix);
         self.entries.push(Entry { start, length: prefix.len() as u32, posting: NONE });
         self.lengths[prefix.len() / 64] |= 1 << (prefix.len() % 64);
@@ -191,9 +209,10 @@ impl KeyIndex {
     }
 }
 
-/// The letters before the first wildcard of a pattern, and the rest of it.
-fn beginning(pattern: &[u8]) -> (Vec<u8>, &[u8]) {
-    let (mut prefix, mut rest) = (Vec::new(), pattern);
+/// Puts the letters before the first wildcard of a pattern into `prefix`, and returns the rest of it.
+fn beginning<'a>(pattern: &'a [u8], prefix: &mut Vec<u8>) -> &'a [u8] {
+    prefix.clear();
+    let mut rest = pattern;
     while prefix.len() < PREFIX_BYTES_MAX {
         rest = match rest {
             [] | [b'*' | b'?' | b'[', ..] => break,
@@ -207,7 +226,7 @@ fn beginning(pattern: &[u8]) -> (Vec<u8>, &[u8]) {
             }
         };
     }
-    (prefix, rest)
+    rest
 }
 
 /// The hash of a beginning that is one byte longer.
@@ -236,7 +255,7 @@ mod tests {
     fn found(patterns: &[&str], key: &[u8]) -> Vec<u32> {
         let patterns = (0_u32..).zip(patterns.iter().map(|pattern| pattern.as_bytes()));
         let mut places = Vec::new();
-        KeyIndex::new(patterns).find(key, |place| places.push(place));
+        KeyIndex::new(patterns, &mut || ()).find(key, |place| places.push(place));
         places.sort_unstable();
         places
     }

@@ -5,6 +5,8 @@
 //! quarantine passes, and a busy node too, so these are ERR.
 
 use super::denied::Denied;
+use super::seconds;
+use crate::clock::Micros;
 
 /// Why a script is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,15 @@ pub enum ScriptRefusal {
         /// The node's name.
         node: String,
     },
+    /// As many of ours as there may be are at its node.
+    Crowded {
+        /// The node's name.
+        node: String,
+        /// How many there may be.
+        most: usize,
+        /// How long it has waited for one of them to end.
+        waited: Micros,
+    },
 }
 
 // === impl ScriptRefusal ===
@@ -56,6 +67,11 @@ impl ScriptRefusal {
             Self::Busy { node } => format!(
                 "ERR breakwater: not executed: upstream {node} is busy with another script (busy); \
                  try again when that has ended"
+            ),
+            Self::Crowded { node, most, waited } => format!(
+                "ERR breakwater: not executed: waited {} while {most} scripts were in flight at {node}; \
+                 run fewer at a time, or raise scripts.in_flight_max",
+                seconds(*waited)
             ),
         }
     }

@@ -7,6 +7,7 @@
 //! What surprises: a changed listener, worker count or admin address is *reported* and not applied;
 //! these need a restart, and silence about it would be a lie.
 
+mod look;
 pub mod policy;
 mod watcher;
 

@@ -52,6 +52,7 @@ pub fn run(worker: &mut Worker) {
             worker.links.restore(id, link);
         }
     }
+    worker.turns.forget(worker.now, |session| worker.sessions.contains(session));
     worker.slow.adopt(&worker.shared.watch.load().slowlog);
     worker.stats.pinned.set(pinned_count);
     upstream::pinned::tick(worker);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::clock::Micros;
 use crate::policy::rewrite::Source;
 use crate::policy::rule::{Paging, Rule};
+use crate::refusal::Refusal;
 use crate::resp::frames::{self, Elements};
 use crate::resp::write::{self, Protocol};
 use crate::topology::slots::NodeId;
@@ -69,6 +70,8 @@ pub struct Permit(Rc<Cell<usize>>);
 pub enum Failure {
     /// The node's own error: WRONGTYPE, NOPERM …
     Told(Vec<u8>),
+    /// No node could be asked for a page, in words of ours: their first depends on who is told.
+    Away(Box<Refusal>),
     /// It is larger than so many bytes.
     Bytes(usize),
     /// It has more elements than so many.

@@ -61,6 +61,15 @@ impl Paced {
         self.owed.extend(self.payers.iter().map(|bucket| (slot, Arc::clone(bucket))));
     }
 
+    /// It goes now, and its reply will be charged to this bucket too, which keeps nobody waiting.
+    pub fn owes(&mut self, bucket: Arc<Bucket>, slot: Sequence, oldest: Sequence, now: Micros) {
+        if !self.knows(slot) {
+            self.begin(slot, now);
+        }
+        self.payers.push(bucket);
+        self.goes(slot, oldest);
+    }
+
     /// The command that would have got `before` waits after all, and would now get `slot`.
     pub fn stays(&mut self, before: Sequence, slot: Sequence) {
         if self.knows(before) {

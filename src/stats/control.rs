@@ -90,6 +90,11 @@ pub fn scripts(count: usize, bytes: usize) {
     metrics::gauge!(SCRIPT_BYTES).set(bytes as f64);
 }
 
+/// A script waits until fewer of its node's are in flight.
+pub fn script_delayed() {
+    metrics::counter!(SCRIPTS_DELAYED).increment(1);
+}
+
 /// A script was too long to be looked into.
 pub fn script_unread() {
     metrics::counter!(SCRIPTS_UNREAD).increment(1);
@@ -249,6 +254,7 @@ pub(super) fn register() {
     metrics::counter!(LIBRARIES_RESTORED).absolute(0);
     scripts(0, 0);
     metrics::counter!(SCRIPTS_UNREAD).absolute(0);
+    metrics::counter!(SCRIPTS_DELAYED).absolute(0);
     for fault in ScriptFault::ALL {
         for enforced in ["yes", "no"] {
             let labels = [("fault", fault.as_str()), ("enforced", enforced)];
@@ -319,6 +325,7 @@ const RESOLVER_STALE: &str = "breakwater_resolver_stale_answers_total";
 const SCRIPTS: &str = "breakwater_scripts";
 const SCRIPTS_REFUSED: &str = "breakwater_scripts_refused_total";
 const SCRIPTS_UNREAD: &str = "breakwater_scripts_unread_total";
+const SCRIPTS_DELAYED: &str = "breakwater_scripts_delayed_total";
 const SCRIPT_KILLS: &str = "breakwater_script_kills_total";
 const SCRIPT_BYTES: &str = "breakwater_script_bytes";
 const SENTINELS: &str = "breakwater_sentinels";
@@ -345,6 +352,7 @@ mod tests {
             log_lines_suppressed(7);
             scripts(2, 600);
             script_unread();
+            script_delayed();
             script_refused(ScriptFault::Endless, true);
             script_kill(ScriptKill::Killed);
             libraries_restored(3);
@@ -361,6 +369,7 @@ mod tests {
             "breakwater_log_lines_suppressed_total 7",
             "breakwater_scripts 2",
             "breakwater_scripts_unread_total 1",
+            "breakwater_scripts_delayed_total 1",
             "breakwater_scripts_refused_total{fault=\"endless\",enforced=\"yes\"} 1",
             "breakwater_script_kills_total{result=\"killed\"} 1",
             "breakwater_script_kills_total{result=\"over\"} 0",

@@ -72,6 +72,7 @@ breakwater_scripts                       Sources of scripts that are remembered.
 breakwater_script_bytes                  Bytes that remembered scripts take.
 breakwater_scripts_refused_total         Scripts that were not sent, by what is wrong with them.
 breakwater_scripts_unread_total          Scripts that were too long to be looked into.
+breakwater_scripts_delayed_total         Scripts that waited until fewer were in flight at their node.
 breakwater_script_kills_total            Scripts that did not end, by what became of them.
 breakwater_replica_reads_total           Commands that were sent to a replica.
 breakwater_replica_reads_primary_away_total Of those, what a keyspace sent there because the primary was away.

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use crate::clock::Micros;
-use crate::dispatch::{self, Settled, bound, detour, gather};
+use crate::dispatch::{self, Settled, bound, detour, gather, turns};
 use crate::pubsub::recount::Recount;
 use crate::resp::reply::ReplyError;
 use crate::scripts::follow;
@@ -51,6 +51,9 @@ pub fn receive(
     lane.heard_at = worker.now;
     // The beginning of a reply is the end of the script behind it.
     lane.running = None;
+    if !worker.turns.is_empty() {
+        turns::answered(worker, lane);
+    }
     lane.answers += 1;
     lane.node.heard(worker.now);
     if lane.pinned.is_some() && replication::is_stream(lane, input.first()) {

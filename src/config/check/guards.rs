@@ -63,7 +63,7 @@ fn patterns(checker: &mut Checker, written: &[Spanned<String>]) -> KeyPatterns {
         let hint = "write a pattern as for KEYS, or leave keys out for all of them";
         checker.complain(empty, "an empty pattern matches no key", hint);
     }
-    KeyPatterns(written.iter().map(|pattern| pattern.get_ref().clone()).collect())
+    written.iter().map(Spanned::get_ref).collect()
 }
 
 /// More replicas than anybody has.

@@ -30,6 +30,7 @@ use crate::cli::RunFlags;
 use crate::log::check_level;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 use toml::Spanned;
 
@@ -92,7 +93,7 @@ fn of_file(path: Option<&Path>) -> (Checker, Written) {
     match Source::open(path, FILE_BYTES_MAX, CONFIG) {
         Ok(source) => {
             let (written, complaints) = read(&source);
-            (Checker::new(Some(source), complaints), written)
+            (Checker::new(Some(Rc::new(source)), complaints), written)
         }
         Err(complaint) => (Checker::new(None, vec![complaint]), Written::default()),
     }

@@ -14,6 +14,7 @@ use super::super::{ClusterSettings, Complaint, Fault, Ping, PresentAs, ReplicaRe
 use super::super::{Credentials, Secret, SentinelSettings, UpstreamSettings};
 use super::{Checker, NoUpstream, upstream};
 use crate::cli::RunFlags;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// What the body of an order says, where `in_force` is followed now.
@@ -76,7 +77,7 @@ fn url(text: &str, in_force: &UpstreamSettings) -> Result<UpstreamSettings, Faul
 fn table(body: &str) -> Result<UpstreamSettings, Vec<Complaint>> {
     let source = Source::new(ORDER.to_owned(), body.to_owned());
     let (written, complaints) = read(&source);
-    let mut checker = Checker::new(Some(source), complaints);
+    let mut checker = Checker::new(Some(Rc::new(source)), complaints);
     only_what_it_brings(&mut checker, &written.upstream);
     let flags = RunFlags::default();
     let settings = upstream::check(&mut checker, &flags, &written.upstream, NoUpstream::IsWrong);

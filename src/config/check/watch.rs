@@ -21,6 +21,8 @@ pub(super) fn check(checker: &mut Checker, written: &Written) -> WatchSettings {
     let replicas = expect.replicas.as_ref();
     let sentinels = expect.sentinels.as_ref();
     let limit = expect.memory_limit.as_ref();
+    let scripts = &written.scripts;
+    let in_flight = scripts.in_flight_max.as_ref();
     WatchSettings {
         every: checker.time("every", &watch.every, SECOND..=HOUR),
         expect: Expect {
@@ -34,8 +36,10 @@ pub(super) fn check(checker: &mut Checker, written: &Written) -> WatchSettings {
             keys: *slowlog.keys.get_ref(),
         },
         scripts: ScriptSettings {
-            watchdog: watchdog(checker, &written.scripts),
-            kill_after: checker.time("kill_after", &written.scripts.kill_after, ZERO..=MINUTE),
+            watchdog: watchdog(checker, scripts),
+            kill_after: checker.time("kill_after", &scripts.kill_after, ZERO..=MINUTE),
+            in_flight_max: in_flight.map(|it| checker.bounded("in_flight_max", it, 1..=100_000)),
+            in_flight_wait: checker.time("in_flight_wait", &scripts.in_flight_wait, ZERO..=MINUTE),
         },
     }
 }

@@ -84,6 +84,10 @@ pub(in crate::config) struct WrittenScripts {
     pub(in crate::config) watchdog: Spanned<String>,
     /// Up to 1 minute.
     pub(in crate::config) kill_after: Spanned<Time>,
+    /// 1 to 100,000; absent: no bound.
+    pub(in crate::config) in_flight_max: Option<Spanned<usize>>,
+    /// Up to 1 minute.
+    pub(in crate::config) in_flight_wait: Spanned<Time>,
 }
 
 // === impl WrittenLog ===
@@ -133,8 +137,13 @@ impl Default for WrittenWatch {
 
 impl Default for WrittenScripts {
     fn default() -> Self {
-        let ScriptSettings { kill_after, .. } = ScriptSettings::default();
-        Self { watchdog: default("own".to_owned()), kill_after: default(Time(kill_after)) }
+        let ScriptSettings { kill_after, in_flight_wait, .. } = ScriptSettings::default();
+        Self {
+            watchdog: default("own".to_owned()),
+            kill_after: default(Time(kill_after)),
+            in_flight_max: None,
+            in_flight_wait: default(Time(in_flight_wait)),
+        }
     }
 }
 

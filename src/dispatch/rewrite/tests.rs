@@ -99,6 +99,24 @@ fn pages_are_asked_for_one_after_the_other_and_become_one_answer() {
 }
 
 #[test]
+fn a_page_that_nobody_can_be_asked_for_fails_with_the_operator_s_word() {
+    use crate::config::UnavailableError::{ClusterDown, Err};
+    for (word, want) in
+        [(Err, "-ERR breakwater: not executed"), (ClusterDown, "-CLUSTERDOWN breakwater: ")]
+    {
+        let mut rig = Rig::with(|upstream| upstream.unavailable_error = word);
+        let ann = rig.client();
+        rig.worker.shared.policy.store(Arc::new(Policy::new(7, Profile::Guard, scan())));
+        rig.say(ann, &line("HGETALL h"));
+        rig.focus_on(ann).fail_dial();
+        rig.resume(ann);
+        let told = told(&mut rig, ann);
+        assert!(told.starts_with(want) && told.lines().count() == 1, "{told}");
+        assert_eq!(rig.closing(ann).is_some(), word == ClusterDown);
+    }
+}
+
+#[test]
 fn a_page_is_not_asked_for_before_its_time() {
     let every = Duration::from_secs(3600);
     let scan = Action::Rewrite(Rewrite::Scan(Paging { every, ..paging() }));
@@ -328,13 +346,36 @@ fn a_reply_is_charged_to_the_rule_that_let_its_command_pass() {
     assert_eq!(rig.focus_on(ann).queued(), line("PING"), "other commands are not paced");
 }
 
+/// Such a rule, only tried out, and its client.
+fn on_trial(commands: Option<u64>, bytes: Option<u64>) -> (Rig, SessionId, Arc<Rule>) {
+    let rules = paced(commands, bytes, 0);
+    let trial = Arc::new(Rule { mode: Mode::Observe, ..Rule::clone(&rules[0]) });
+    let (rig, ann) = under(Rig::new(), vec![Arc::clone(&trial)]);
+    (rig, ann, trial)
+}
+
 #[test]
-fn a_rule_on_trial_lets_everybody_pass() {
-    let rules = paced(Some(1), None, 0);
-    let trial = Rule { mode: Mode::Observe, ..Rule::clone(&rules[0]) };
-    let (mut rig, ann) = under(Rig::new(), vec![Arc::new(trial)]);
+fn a_rule_on_trial_lets_everybody_pass_and_counts_whom_it_would_have_refused() {
+    let (mut rig, ann, rule) = on_trial(Some(3), None);
     rig.say(ann, &line("GET a").repeat(9));
     assert_eq!(rig.queued(), line("GET a").repeat(9));
+    assert_eq!((rule.tally.hits(), rule.tally.spared(), rule.tally.refused()), (9, 6, 0));
+    for _ in 0..3 {
+        rig.resume(ann);
+    }
+    assert_eq!(rule.tally.hits(), 9);
+    assert_eq!(rule.tally.offenders().last.map(|it| it.command), Some("get".to_owned()));
+}
+
+#[test]
+fn a_rule_on_trial_is_charged_for_replies_like_any_other() {
+    let (mut rig, ann, rule) = on_trial(None, Some(1000));
+    rig.say(ann, &line("GET a"));
+    answer(&mut rig, &format!("$100000\r\n{}\r\n", "x".repeat(100_000)));
+    rig.take(ann);
+    rig.say(ann, &line("GET a"));
+    assert_eq!(rig.focus_on(ann).queued(), line("GET a"));
+    assert_eq!((rule.tally.hits(), rule.tally.spared()), (2, 1));
 }
 
 #[test]

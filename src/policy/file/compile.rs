@@ -97,17 +97,16 @@ fn keys(checker: &mut Checker, written: &WrittenRule) -> Option<KeyPatterns> {
 
 /// Some patterns of keys; `None` if they are absent.
 pub(super) fn patterns(checker: &mut Checker, written: Option<&Texts>) -> Option<KeyPatterns> {
-    let patterns = texts(checker, "keys", written, "a pattern as for KEYS")?;
-    Some(KeyPatterns(patterns.into_iter().map(String::from).collect()))
+    list(checker, "keys", written, "a pattern as for KEYS").map(Iterator::collect)
 }
 
 /// Some texts, none of them empty, and at least one; `None` if the key is absent.
-fn texts(
+fn list<'a>(
     checker: &mut Checker,
     key: &str,
-    written: Option<&Texts>,
+    written: Option<&'a Texts>,
     what: &str,
-) -> Option<Vec<Box<str>>> {
+) -> Option<impl Iterator<Item = &'a str> + use<'a>> {
     let written = written?;
     if written.get_ref().is_empty() {
         let hint = format!("leave '{key}' out if it shall not matter");
@@ -116,7 +115,17 @@ fn texts(
     for empty in written.get_ref().iter().filter(|text| text.get_ref().is_empty()) {
         checker.complain(empty, format!("'{key}' has an empty text"), format!("write {what}"));
     }
-    Some(written.get_ref().iter().map(|text| text.get_ref().as_str().into()).collect())
+    Some(written.get_ref().iter().map(|text| text.get_ref().as_str()))
+}
+
+/// The same, kept one by one.
+fn texts(
+    checker: &mut Checker,
+    key: &str,
+    written: Option<&Texts>,
+    what: &str,
+) -> Option<Vec<Box<str>>> {
+    list(checker, key, written, what).map(|texts| texts.map(Box::from).collect())
 }
 
 fn who(checker: &mut Checker, written: &WrittenRule) -> Option<Who> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::command::table::Table;
+use crate::config::KeyPatterns;
 use crate::policy::pace::{Pace, Per};
 use crate::policy::rule::{Action, Bound, Mode, Paging, Rewrite, Shape, Who};
 
@@ -61,7 +62,7 @@ fn a_rule_is_what_it_says() {
          message = \"use HSCAN\"\n",
     );
     assert_eq!(names(&rule.commands), ["hgetall", "memory|usage"]);
-    assert_eq!(rule.keys.as_ref().unwrap().0, ["user:*", "cart:[0-9]*"]);
+    assert_eq!(rule.keys, Some(KeyPatterns::from_iter(["user:*", "cart:[0-9]*"])));
     let networks = vec![
         (IpAddr::from([10, 0, 0, 0]), 8),
         (IpAddr::from([192, 168, 0, 0]), 16),
@@ -330,7 +331,8 @@ fn a_keyspace_is_read_with_its_defaults() {
     let Rules { rules, keyspaces, .. } = parse("p", &text, Origin::File, CLOCK).unwrap();
     assert!(rules.is_empty());
     let [keyspace] = &keyspaces[..] else { panic!("one was written") };
-    assert_eq!((&*keyspace.name, &keyspace.keys.0[..]), ("k", &["k:*".to_owned()][..]));
+    assert_eq!(&*keyspace.name, "k");
+    assert_eq!(keyspace.keys, KeyPatterns::from_iter(["k:*"]));
     assert_eq!(
         keyspace.words(),
         "reads from prefer-replica, reads from a replica while the primary is away, at most 10s \

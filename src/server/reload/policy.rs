@@ -1,31 +1,32 @@
 //! The keeper of the policy: which one is in force, and when another one takes its place.
 //!
-//! Owns the looks at the policy file, the orders of the admin port that concern the policy, rules for
-//! an emergency, and the publishing. Never applies half of a file: it is read, checked and laid out as
-//! a whole on a thread of its own, and on any complaint the old policy stays (INV-6). Runs on the
+//! Owns when the policy file is looked at, the orders of the admin port that concern the policy, rules
+//! for an emergency, and the publishing. Never applies half of a file: it is read, checked and laid out
+//! as a whole on a thread of its own, and on any complaint the old policy stays (INV-6). Runs on the
 //! control plane.
 //!
 //! What surprises: what is published is never the last owner's to drop. Thousands of rules take
-//! milliseconds to free, so a policy that was replaced is kept until no worker has it any more. And an
-//! order counts until the file changes or is asked for: the later word wins.
+//! milliseconds to free, so a policy that was replaced is kept until no worker has it any more. An order
+//! counts until the file changes or is asked for: the later word wins. And who asks waits for nothing
+//! but the look: only a file that nobody spoke of is given time to be written to its end.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::look::{self, Errand, Hash, Look, Standing};
 use super::watcher::Watcher;
 use crate::admin::orders::{Order, Verdict, Wish};
-use crate::clock::{self, Micros};
-use crate::config::{Complaint, Profile, Settings, content_hash};
+use crate::clock::{self, MILLISECOND, Micros};
+use crate::config::{Complaint, Profile, Settings};
 use crate::events;
-use crate::policy::diff::{Diff, carried_over, keyspaces_carried_over};
-use crate::policy::keyspace::Keyspace;
+use crate::policy::diff::{carried_over, keyspaces_carried_over};
 use crate::policy::ledger;
 use crate::policy::rule::Rule;
-use crate::policy::{self, Policy, emergency};
+use crate::policy::{Policy, emergency};
 use crate::stats::control;
 use crate::stats::labels::Reload;
 use crate::worker::Shared;
@@ -47,7 +48,9 @@ pub struct Keeper {
     hint: Arc<Notify>,
     watcher: Option<Watcher>,
     /// Digest of the file that was looked at last.
-    seen: Option<[u8; 32]>,
+    seen: Hash,
+    /// The file has changed, and whoever writes it may not have finished.
+    settling: Option<Settling>,
     standing: Standing,
     /// What was in force before, for a rollback.
     before: Option<Standing>,
@@ -57,39 +60,13 @@ pub struct Keeper {
     retired: Vec<Arc<Policy>>,
 }
 
-/// The lasting part of a policy: what a file and a profile say.
-#[derive(Clone, Debug)]
-struct Standing {
-    profile: Profile,
-    rules: Arc<[Arc<Rule>]>,
-    keyspaces: Arc<[Arc<Keyspace>]>,
-    /// What is allowed in the file but deserves a warning.
-    notes: Arc<[Complaint]>,
-    source: Option<String>,
-    hash: Option<[u8; 32]>,
-}
-
-/// What a look at the file has shown.
-enum Look {
-    /// The same bytes as before.
-    Untouched,
-    /// It cannot be used.
-    Refused(Option<[u8; 32]>, Vec<Complaint>),
-    /// It says what is in force.
-    Same(Option<[u8; 32]>),
-    /// It says something else.
-    Other(Box<(Standing, Diff, Policy)>),
-}
-
-/// One look at the file; runs where it delays nobody.
-struct Errand {
-    wanted: Wanted,
-    /// Bytes with this digest need not be read again.
-    seen: Option<[u8; 32]>,
-    is_asked: bool,
-    standing: Standing,
-    emergencies: Vec<Arc<Rule>>,
-    version: u64,
+/// A time in which a file is left alone.
+#[derive(Clone, Copy, Debug)]
+struct Settling {
+    /// When the first change was seen.
+    since: Micros,
+    /// When it ends, if no other is seen until then.
+    until: Micros,
 }
 
 impl From<&Settings> for Wanted {
@@ -109,18 +86,9 @@ impl Keeper {
         shared: Arc<Shared>,
         wanted: watch::Receiver<Wanted>,
     ) -> Result<Self, Vec<Complaint>> {
-        let Wanted { profile, path } = wanted.borrow().clone();
-        let hash = digest(path.as_deref());
-        let read = policy::read(path.as_deref(), clock::micros())?;
-        let standing = Standing {
-            profile,
-            rules: read.rules.into(),
-            keyspaces: read.keyspaces.into(),
-            notes: read.notes.into(),
-            source: shown(path.as_deref()),
-            hash,
-        };
-        shared.policy.store(Arc::new(lay_out(1, &standing, &[])));
+        let path = wanted.borrow().path.clone();
+        let standing = look::first(&wanted.borrow())?;
+        shared.policy.store(Arc::new(look::lay_out(1, &standing, &[], &mut || ())));
         let hint = Arc::new(Notify::new());
         let watcher = path.map(|path| Watcher::new(&path, Arc::clone(&hint)));
         let (before, emergencies, retired) = (None, Vec::new(), Vec::new());
@@ -129,7 +97,8 @@ impl Keeper {
             wanted,
             hint,
             watcher,
-            seen: hash,
+            seen: standing.hash,
+            settling: None,
             standing,
             before,
             emergencies,
@@ -151,10 +120,12 @@ impl Keeper {
         wanted.mark_unchanged();
         loop {
             let next_end = self.emergencies.iter().filter_map(|rule| rule.expires).min();
+            let settled = self.settling.map(|settling| settling.until);
             tokio::select! {
                 _ = hangup.recv() => drop(self.look(true, "SIGHUP").await),
                 _ = poll.tick() => self.poll().await,
-                () = hint.notified() => self.follow_hint().await,
+                () = hint.notified() => self.follow_hint(),
+                () = until(settled) => drop(self.look(false, "a changed file").await),
                 Ok(()) = wanted.changed() => self.follow_settings().await,
                 Some(order) = desk.recv() => self.obey(order).await,
                 () = until(next_end) => self.end_expired().await,
@@ -167,29 +138,21 @@ impl Keeper {
         if let Some(watcher) = &mut self.watcher {
             watcher.refresh();
         }
-        if self.has_changed() {
-            self.settle().await;
+        self.follow_hint();
+        if self.settling.is_none() {
+            let _ = self.look(false, "a look at the file").await;
         }
-        let _ = self.look(false, "a look at the file").await;
         self.sweep();
     }
 
-    /// Something has happened in the folder.
-    async fn follow_hint(&mut self) {
+    /// Something may have happened in the folder. Whoever writes is given time to finish: a file that is
+    /// being written in place is empty for a moment, and nothing is a policy too.
+    fn follow_hint(&mut self) {
         if self.has_changed() {
-            self.settle().await;
-            let _ = self.look(false, "a changed file").await;
-        }
-    }
-
-    /// Waits until whoever writes has finished: a file that is being written in place is empty for a
-    /// moment, and nothing is a policy too.
-    async fn settle(&mut self) {
-        for _ in 0..SETTLES_MAX {
-            tokio::time::sleep(SETTLE).await;
-            if !self.has_changed() {
-                return;
-            }
+            let now = clock::micros();
+            let since = self.settling.map_or(now, |settling| settling.since);
+            let until = now.saturating_add(SETTLE).min(since.saturating_add(SETTLE_MAX));
+            self.settling = Some(Settling { since, until });
         }
     }
 
@@ -209,19 +172,20 @@ impl Keeper {
     /// Reads the file, if it has changed or `is_asked`, and puts it in force if it says something
     /// else. What became of it, in words.
     async fn look(&mut self, is_asked: bool, cause: &'static str) -> Verdict {
-        let mut tries = 0;
+        let began = clock::micros();
         let look = loop {
+            // What is seen by this look need not be waited for.
+            self.settling = None;
             self.has_changed();
             let errand = self.errand(is_asked);
-            let look = tokio::task::spawn_blocking(move || errand.run()).await;
-            tries += 1;
+            let look = look::aside(move |pause| errand.run(pause)).await;
             // If it was written meanwhile, it may have been read in the middle of that.
-            if tries > SETTLES_MAX || !self.has_changed() {
+            if clock::micros().saturating_sub(began) > SETTLE_MAX || !self.has_changed() {
                 break look;
             }
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(Duration::from_micros(SETTLE)).await;
         };
-        let Ok(look) = look else {
+        let Some(look) = look else {
             return Verdict::Wrong("the file could not be judged".to_owned());
         };
         match look {
@@ -259,7 +223,7 @@ impl Keeper {
     }
 
     /// The old policy stays, and what is wrong with the file is told.
-    fn refuse(&mut self, hash: Option<[u8; 32]>, complaints: &[Complaint]) -> Verdict {
+    fn refuse(&mut self, hash: Hash, complaints: &[Complaint]) -> Verdict {
         self.seen = hash;
         control::policy_reloaded(Reload::Refused);
         events::policy_refused(complaints, self.version());
@@ -287,15 +251,19 @@ impl Keeper {
         let Some(before) = self.before.clone() else {
             return Verdict::Wrong("this process has had no other policy".to_owned());
         };
-        let (_, mut diff) = carried_over(&self.standing.rules, &before.rules);
-        let _ = keyspaces_carried_over(&self.standing.keyspaces, &before.keyspaces, &mut diff);
-        let Some(policy) = self.laid_out(&before).await else {
+        let (now, after) = (self.standing.clone(), before.clone());
+        let changes = look::aside(move |_| {
+            let (_, mut diff) = carried_over(&now.rules, &after.rules);
+            let _ = keyspaces_carried_over(&now.keyspaces, &after.keyspaces, &mut diff);
+            diff.words()
+        });
+        let Some((changes, policy)) = changes.await.zip(self.laid_out(&before).await) else {
             return Verdict::Wrong("the policy could not be laid out".to_owned());
         };
-        self.replace(before, policy, "a rollback", &diff.words());
+        self.replace(before, policy, "a rollback", &changes);
         self.shared.ledger.amend(|account| account.is_rolled_back = true);
         let note = "it stays until the file changes, or a reload is asked for";
-        Verdict::Done(format!("{}{note}\n", self.in_force(&diff.words())))
+        Verdict::Done(format!("{}{note}\n", self.in_force(&changes)))
     }
 
     /// Puts a rule of an operator in front of all others, for a time.
@@ -371,14 +339,16 @@ impl Keeper {
     async fn laid_out(&self, standing: &Standing) -> Option<Policy> {
         let (standing, emergencies) = (standing.clone(), self.emergencies.clone());
         let version = self.next_version();
-        let task = move || lay_out(version, &standing, &emergencies);
-        tokio::task::spawn_blocking(task).await.ok()
+        look::aside(move |pause| look::lay_out(version, &standing, &emergencies, pause)).await
     }
 
     /// Makes another standing part the one in force.
     fn replace(&mut self, standing: Standing, policy: Policy, cause: &'static str, changes: &str) {
-        self.before = Some(std::mem::replace(&mut self.standing, standing));
+        let gone = self.before.replace(std::mem::replace(&mut self.standing, standing));
         self.publish(policy, cause, changes);
+        if let Some(Standing { rules, .. }) = gone {
+            look::discard(rules);
+        }
         self.shared.ledger.amend(|account| account.is_rolled_back = false);
     }
 
@@ -394,7 +364,7 @@ impl Keeper {
         let is_free = |policy: &mut Arc<Policy>| Arc::strong_count(policy) == 1;
         let free: Vec<Arc<Policy>> = self.retired.extract_if(.., is_free).collect();
         if !free.is_empty() {
-            tokio::task::spawn_blocking(move || drop(free));
+            look::take_apart(free);
         }
     }
 
@@ -430,61 +400,9 @@ impl Keeper {
     }
 }
 
-// === impl Errand ===
-
-impl Errand {
-    fn run(self) -> Look {
-        let Self {
-            wanted: Wanted { profile, path },
-            seen,
-            is_asked,
-            standing,
-            emergencies,
-            version,
-        } = self;
-        // Before the file is read: what is written between the two is found by the next look.
-        let hash = digest(path.as_deref());
-        if hash == seen && !is_asked {
-            return Look::Untouched;
-        }
-        let read = match policy::read(path.as_deref(), clock::micros()) {
-            Ok(read) => read,
-            Err(complaints) => return Look::Refused(hash, complaints),
-        };
-        let (rules, mut diff) = carried_over(&standing.rules, &read.rules);
-        let keyspaces =
-            keyspaces_carried_over(&standing.keyspaces, &read.keyspaces, &mut diff).into();
-        if diff.is_empty() && profile == standing.profile {
-            return Look::Same(hash);
-        }
-        let (source, notes) = (shown(path.as_deref()), read.notes.into());
-        let newer = Standing { profile, rules: rules.into(), keyspaces, notes, source, hash };
-        let policy = lay_out(version, &newer, &emergencies);
-        Look::Other(Box::new((newer, diff, policy)))
-    }
-}
-
-/// The policy of these rules, emergencies first.
-fn lay_out(version: u64, standing: &Standing, emergencies: &[Arc<Rule>]) -> Policy {
-    let rules = emergencies.iter().chain(standing.rules.iter()).map(Arc::clone).collect();
-    let policy = Policy::new(version, standing.profile, rules);
-    let mut policy = policy.with_keyspaces(standing.keyspaces.to_vec());
-    policy.notes = standing.notes.to_vec();
-    policy
-}
-
-/// SHA-256 of a file; `None` without one, or if it cannot be read.
-fn digest(path: Option<&Path>) -> Option<[u8; 32]> {
-    Some(content_hash(&std::fs::read(path?).ok()?))
-}
-
 /// A digest as sha256sum writes it.
-fn spelled(hash: Option<[u8; 32]>) -> Option<String> {
+fn spelled(hash: Hash) -> Option<String> {
     hash.map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn shown(path: Option<&Path>) -> Option<String> {
-    path.map(|path| path.display().to_string())
 }
 
 /// Ends at that moment; without one, never.
@@ -500,7 +418,121 @@ async fn until(moment: Option<Micros>) {
 
 /// How often the file is looked at without a hint.
 const POLL: Duration = Duration::from_secs(10);
-/// How long a file may be in the middle of being written.
-const SETTLE: Duration = Duration::from_millis(250);
-/// How often that is granted to one that is written all the time.
-const SETTLES_MAX: u32 = 8;
+/// For how long a file that has changed must not change again until it is read.
+const SETTLE: Micros = 250 * MILLISECOND;
+/// How long one is waited for that is written all the time.
+const SETTLE_MAX: Micros = 8 * SETTLE;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::scratch::Folder;
+    use crate::upstream::rig::Rig;
+
+    fn text(number: u32) -> String {
+        format!("[[rule]]\nname = \"r{number}\"\ncommands = [\"GET\"]\naction = \"deny\"\n")
+    }
+
+    /// A keeper of a file with rule `r1`.
+    fn keeper(folder: &Folder) -> (Keeper, watch::Sender<Wanted>) {
+        let path = Some(folder.write("policy.toml", text(1)));
+        let (wanted, on_wanted) = watch::channel(Wanted { profile: Profile::Guard, path });
+        let shared = Arc::clone(&Rig::new().worker.shared);
+        (Keeper::start(shared, on_wanted).expect("it is right"), wanted)
+    }
+
+    fn replace(folder: &Folder, content: &str) {
+        let aside = folder.write("aside", content);
+        std::fs::rename(aside, folder.path("policy.toml")).unwrap();
+    }
+
+    fn words(verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Done(words) => words,
+            Verdict::Wrong(words) | Verdict::Unusable(words) => format!("wrong: {words}"),
+        }
+    }
+
+    fn names(keeper: &Keeper) -> Vec<String> {
+        let policy = keeper.shared.policy.load();
+        let file = policy.rules().iter().filter(|rule| !rule.name.starts_with("guard."));
+        file.map(|rule| rule.name.to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_left_alone_for_a_while_and_an_order_does_not_wait_for_that() {
+        let folder = Folder::new();
+        let (mut keeper, _wanted) = keeper(&folder);
+        replace(&folder, &text(2));
+        keeper.follow_hint();
+        let settling = keeper.settling.expect("it has changed");
+        assert_eq!((names(&keeper), settling.until - settling.since), (vec!["r1".into()], SETTLE));
+        keeper.settling = Some(Settling { until: Micros::MAX, ..settling });
+        let patience = Duration::from_secs(60);
+        let look = tokio::time::timeout(patience, keeper.look(true, "an order"));
+        let told = words(look.await.expect("it does not wait"));
+        assert_eq!(told, "policy 2 is in force: added r2; removed r1\n");
+        assert!(keeper.settling.is_none());
+        assert_eq!(names(&keeper), ["r2"]);
+        // What rings now finds nothing that was not seen.
+        keeper.follow_hint();
+        assert!(keeper.settling.is_none());
+        assert_eq!(
+            words(keeper.look(false, "").await),
+            "no rule differs: policy 2 stays in force\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_written_all_the_time_is_read_in_the_end() {
+        let folder = Folder::new();
+        let (mut keeper, _wanted) = keeper(&folder);
+        let since = clock::micros();
+        keeper.settling = Some(Settling { since, until: since });
+        for number in 0..9 {
+            replace(&folder, &text(number));
+            keeper.follow_hint();
+            let until = keeper.settling.map(|settling| settling.until);
+            assert!(until.is_some_and(|until| until <= since + SETTLE_MAX));
+        }
+    }
+
+    #[tokio::test]
+    async fn each_fault_of_a_file_is_told_once_unless_somebody_asks() {
+        let folder = Folder::new();
+        let (mut keeper, _wanted) = keeper(&folder);
+        let path = folder.path("policy.toml");
+        for spoil in [
+            &|| std::fs::remove_file(&path).unwrap(),
+            &|| std::fs::write(&path, b"\xff").unwrap(),
+            &|| std::fs::write(&path, "[[rule]]\n").unwrap(),
+        ] as [&dyn Fn(); 3]
+        {
+            spoil();
+            assert!(words(keeper.look(false, "").await).starts_with("wrong: "));
+            let again = words(keeper.look(false, "").await);
+            assert_eq!(again, "no rule differs: policy 1 stays in force\n");
+            assert!(words(keeper.look(true, "").await).starts_with("wrong: "));
+        }
+        assert_eq!(names(&keeper), ["r1"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_replaced_goes_when_nobody_has_it_and_what_a_rollback_needs_stays() {
+        let folder = Folder::new();
+        let (mut keeper, _wanted) = keeper(&folder);
+        let held = keeper.shared.policy.load_full();
+        for number in 2..5 {
+            replace(&folder, &text(number));
+            assert!(words(keeper.look(true, "").await).contains("is in force"));
+        }
+        assert_eq!(keeper.retired.len(), 1, "a worker has the first one still");
+        assert_eq!(&*held.rules()[0].name, "r1");
+        drop(held);
+        keeper.sweep();
+        assert!(keeper.retired.is_empty());
+        let told = words(keeper.roll_back().await);
+        assert!(told.starts_with("policy 5 is in force: added r3; removed r4\n"), "{told}");
+        assert_eq!(names(&keeper), ["r3"]);
+    }
+}

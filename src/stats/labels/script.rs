@@ -13,6 +13,8 @@ pub enum ScriptFault {
     Quarantined,
     /// Its node is held up by another one.
     Busy,
+    /// As many as there may be are at its node.
+    Crowded,
 }
 
 /// What became of an attempt to end a script that did not end.
@@ -34,7 +36,8 @@ pub enum ScriptKill {
 
 impl ScriptFault {
     /// Every fault, in the order of declaration.
-    pub const ALL: [Self; 4] = [Self::Endless, Self::Denied, Self::Quarantined, Self::Busy];
+    pub const ALL: [Self; 5] =
+        [Self::Endless, Self::Denied, Self::Quarantined, Self::Busy, Self::Crowded];
 
     /// The value of the label `fault`.
     pub const fn as_str(self) -> &'static str {
@@ -43,6 +46,7 @@ impl ScriptFault {
             Self::Denied => "denied",
             Self::Quarantined => "quarantined",
             Self::Busy => "busy",
+            Self::Crowded => "crowded",
         }
     }
 }

@@ -105,6 +105,7 @@ fn a_function_is_killed_in_its_own_way() {
     let told = call(&mut client, &["FCALL", "f", "0"]);
     assert!(told.contains("killed"), "{told}");
     assert_eq!((runs(&redis, "function|kill"), runs(&redis, "script|kill")), (1, 0));
+    assert!(runs(&redis, "function|stats") > 0, "it was looked at before");
 }
 
 #[test]
@@ -121,6 +122,62 @@ fn a_script_of_somebody_else_is_not_ours_to_kill() {
         until("the node serves", || client.ask("SET a 1") == b"+OK\r\n");
     }
     assert!(runs(&redis, "script|kill") <= 1, "only the longest one may have been killed");
+}
+
+/// A proxy that lets one script be in flight, and others wait for so long.
+fn one_at_a_time(redis: &RedisServer, wait: &str) -> Proxy {
+    Proxy::launch_by_file("", |_| {
+        format!(
+            "[upstream]\nurl = \"{}\"\n[scripts]\nin_flight_max = 1\nin_flight_wait = \"{wait}\"\n",
+            redis.url()
+        )
+    })
+    .ready()
+}
+
+#[test]
+fn a_script_that_would_be_one_too_many_is_refused_and_others_are_served() {
+    let redis = RedisServer::start();
+    let proxy = one_at_a_time(&redis, "0s");
+    let (mut slow, mut other) = (proxy.client(), proxy.client());
+    slow.send(crate::support::command(&["EVAL", &lasting(2_000), "0"]));
+    until("the second one is refused", || {
+        let told = call(&mut other, &["EVAL", "return 1", "0"]);
+        told.starts_with(
+            "-ERR breakwater: not executed: waited 0.0 s while 1 scripts were in flight at ",
+        )
+    });
+    assert_eq!(other.ask("ECHO b"), bulk(b"b"), "its connection is as it was");
+    // Its client leaves, and it counts all the same until the server has answered.
+    drop(slow);
+    until("it has ended", || other.call(&["EVAL", "return 1", "0"]) == b":1\r\n");
+    assert!(proxy.metric_of("breakwater_scripts_refused_total", "crowded\",enforced=\"yes") >= 1.0);
+    assert_eq!(proxy.metric("breakwater_scripts_delayed_total"), 0.0);
+}
+
+#[test]
+fn scripts_that_may_wait_are_all_run_one_after_the_other() {
+    let redis = RedisServer::start();
+    let proxy = one_at_a_time(&redis, "60s");
+    let clients: Vec<_> = (0..8).map(|_| proxy.client()).collect();
+    let threads: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            std::thread::spawn(move || {
+                for _ in 0..50 {
+                    let told =
+                        client.call(&["EVAL", "return redis.call('INCR', KEYS[1])", "1", "n"]);
+                    assert!(told.starts_with(b":"), "{}", String::from_utf8_lossy(&told));
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(redis.client().ask("GET n"), bulk(b"400"));
+    assert_eq!(
+        proxy.metric_of("breakwater_scripts_refused_total", "crowded\",enforced=\"yes"),
+        0.0
+    );
 }
 
 #[test]
