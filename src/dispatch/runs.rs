@@ -43,22 +43,25 @@ pub fn take(
     let room = session.room();
     // Asked before the lane is: it may have to be opened, and for nothing else than a command.
     let policy = worker.policy.load();
-    if room == 0 || next(topology, policy, scanner, limits, input).is_none() {
+    let first = next(topology, policy, scanner, limits, input).filter(|_| room > 0);
+    let Some(first) = first else {
         return 0;
-    }
+    };
     match pool::lane_for(worker, topology, session, identity, false) {
-        Ok(lane) => queue(worker, topology, session, lane, (scanner, limits), (input, room)),
+        Ok(lane) => {
+            queue(worker, topology, session, (lane, first), (scanner, limits), (input, room))
+        }
         Err(_) => 0,
     }
 }
 
-/// Queues up to `room` commands on the lane.
+/// Queues up to `room` commands on the lane, from the `first` on, which was looked at.
 #[inline(always)]
 fn queue(
     worker: &mut Worker,
     topology: &Topology,
     session: &mut Session,
-    lane: LaneId,
+    (lane, first): (LaneId, (usize, &Spec)),
     (scanner, limits): (&mut RequestScanner, &Limits),
     (input, room): (&[u8], u64),
 ) -> usize {
@@ -71,9 +74,9 @@ fn queue(
     let room = room.min(room_there);
     let (start, is_first) = (lane.send.end(), lane.send.unsent() == 0);
     let (mut used, mut count, mut last) = (0, 0, None);
-    while u64::from(count) < room
-        && let Some(rest) = input.get(used..)
-        && let Some((length, spec)) = next(topology, policy, scanner, limits, rest)
+    let mut found = Some(first);
+    while let Some((length, spec)) = found
+        && u64::from(count) < room
         && used + length <= RUN_BYTES_MAX
     {
         used += length;
@@ -84,6 +87,8 @@ fn queue(
         let (end, length) = (start + used as u64, length as u32);
         lane.waiters.push_back(Waiter { end, length, ..waiter });
         scanner.reset();
+        let rest = input.get(used..).unwrap_or_default();
+        found = next(topology, policy, scanner, limits, rest);
     }
     let Some(last) = last else {
         return 0;

@@ -28,7 +28,8 @@ struct Alike {
 /// Settles the replies that `input` begins with, as long as they are plain ones of one client, and
 /// returns their length. No reply is in progress on the lane, which is lent.
 pub(super) fn settle(worker: &mut Worker, lane: &mut Lane, input: &[u8]) -> usize {
-    let Some(&Waiter { session: id, slot: first, .. }) = lane.waiters.front() else {
+    let plain = lane.waiters.front().filter(|it| it.is_plain());
+    let Some(&Waiter { session: id, slot: first, .. }) = plain else {
         return 0;
     };
     if input.is_empty() || lane.streaming || lane.pinned.is_some() || lane.block.0 > 0 {
