@@ -138,21 +138,8 @@ fn feed(
         }
         match scanner.scan(rest, &limits, session.identity.is_some()) {
             Ok(Scanned::Command { length }) => {
-                let (frame, spans) = scanner.arguments(rest, length);
-                let (done, length) = if let Some((block, judged)) =
-                    block(worker, topology, session, rest)
-                {
-                    let frame = Piece::Borrowed(rest.get(..block.length).unwrap_or_default());
-                    let done = dispatch::dispatch_block(worker, topology, session, &block, frame);
-                    if done == Dispatched::Done {
-                        judged.note(worker);
-                    }
-                    (done, block.length)
-                } else {
-                    let command = Command::new(frame, spans);
-                    let piece = Piece::Borrowed(frame);
-                    (dispatch::dispatch(worker, topology, session, command, piece), length)
-                };
+                let (done, length) =
+                    dispatch_next(worker, topology, session, scanner, (rest, length));
                 scanner.reset();
                 if done == Dispatched::Wait {
                     fed.is_stuck = true;
@@ -188,6 +175,31 @@ fn feed(
         }
     }
     fed
+}
+
+/// Dispatches the command of that length with which `rest` begins, or the whole transaction that it begins. Returns how
+/// much that was.
+// Inlined: it is on the way of every command that is not part of a run.
+#[inline(always)]
+fn dispatch_next(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    scanner: &RequestScanner,
+    (rest, length): (&[u8], usize),
+) -> (Dispatched, usize) {
+    let Some((block, judged)) = block(worker, topology, session, rest) else {
+        let (frame, spans) = scanner.arguments(rest, length);
+        let command = Command::new(frame, spans);
+        let piece = Piece::Borrowed(frame);
+        return (dispatch::dispatch(worker, topology, session, command, piece), length);
+    };
+    let frame = Piece::Borrowed(rest.get(..block.length).unwrap_or_default());
+    let done = dispatch::dispatch_block(worker, topology, session, &block, frame);
+    if done == Dispatched::Done {
+        judged.note(worker);
+    }
+    (done, block.length)
 }
 
 /// The whole transaction that `input` begins with, if it does and may share a connection.
