@@ -45,15 +45,19 @@ pub fn take(
     let Some(node) = node.filter(|_| !session.in_transaction()) else {
         return Ruling::Goes;
     };
+    // The session in hand is lent, and so not found among the others.
     let is_there = |id| id == session.id || worker.sessions.contains(id);
     worker.turns.forget(worker.now, is_there);
     let place = (session.id, session.replies.next());
     let (ahead, since) = worker.turns.ahead(&node, place);
+    // Whoever came first goes first: a script that is new takes no turn for which others wait.
     if ahead + in_flight(worker, &node) < share(worker, most) {
         worker.turns.leave(&node, session.id);
         return Ruling::Goes;
     }
     if policy.profile != Profile::Guard {
+        // It goes, and is in flight like the others: what would have been refused is counted, not what
+        // would have waited because of it.
         if !session.is_counted() {
             control::script_refused(ScriptFault::Crowded, false);
         }
@@ -70,6 +74,7 @@ pub fn take(
         session.close(Closing::AfterReplies(ClosedReason::ClientClosed));
         return Ruling::Done(Dispatched::Wait);
     }
+    // Counted once, however often it looks.
     if since.is_none() {
         control::script_delayed();
     }

@@ -77,6 +77,8 @@ impl Turns {
         let queue = self.queue(node);
         let known = queue.waiting.iter().position(|it| it.session == session);
         let known = known.and_then(|place| queue.waiting.get_mut(place));
+        // Another slot means that what it waited with was answered otherwise: its next script has not
+        // waited at all, and queues anew.
         match known {
             Some(it) if it.slot == slot => it.looked_at = now,
             _ => {

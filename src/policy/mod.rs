@@ -348,6 +348,8 @@ impl Plan {
         let (mut everywhere, mut common) = (Bits::default(), Self::default());
         for (place, rule) in (0_u32..).zip(rules) {
             pause();
+            // Such a rule closes no plan, so it is the same to all of them: thousands of these would
+            // otherwise be noted once for each command.
             if rule.commands.all && rule.keys.is_some() {
                 everywhere.set(place, rules.len());
                 common.serve(rule);
@@ -361,6 +363,7 @@ impl Plan {
                 }
             }
         }
+        // Into closed plans as well: it costs their commands a look, and changes no verdict.
         for plan in &mut plans {
             plan.asks_who |= common.asks_who;
             plan.least = plan.least.min(common.least);

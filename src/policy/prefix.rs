@@ -96,6 +96,8 @@ impl KeyIndex {
             postings: Vec::with_capacity(count),
             globs: Vec::new(),
         };
+        // One room for the beginnings of all patterns: a list of its own for each would be made and
+        // freed tens of thousands of times.
         let mut prefix = Vec::with_capacity(PREFIX_BYTES_MAX);
         for (number, (place, pattern)) in patterns.enumerate() {
             index.add(place, pattern, &mut prefix);
@@ -103,6 +105,7 @@ impl KeyIndex {
                 pause();
             }
         }
+        // Beginnings that several patterns share were counted for each of them.
         index.entries.shrink_to_fit();
         index.text.shrink_to_fit();
         index

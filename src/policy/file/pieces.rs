@@ -46,6 +46,7 @@ pub(super) fn rules(
     while let Some(start) = starts.next() {
         let end = starts.peek().copied().unwrap_or(source.text.len());
         checker.offset = start;
+        // The tree of this piece is gone with this line; what is left are the values of its tables.
         let read = read(source.text.get(start..end)?)?;
         for read in &read.rules {
             rules.push(Arc::new(compile::rule(&mut checker, &vocabulary, read, origin, clock)));
@@ -53,16 +54,19 @@ pub(super) fn rules(
         for read in &read.keyspaces {
             keyspaces.push(Arc::new(keyspaces::keyspace(&mut checker, read)));
         }
+        // What has been complained about here would lack its neighbours, and their complaints.
         if !checker.complaints.is_empty() || rules.len().max(keyspaces.len()) > RULES_MAX {
             return None;
         }
         pause();
     }
+    // A name may come again anywhere in the file, so this is seen when all of it is there.
     let is_right = are_unique(rules.iter().map(|rule| &*rule.name))
         && are_unique(keyspaces.iter().map(|keyspace| &*keyspace.name));
     is_right.then(|| Rules { notes: checker.notes, rules, keyspaces })
 }
 
+/// Whether no name comes twice.
 fn are_unique<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
     let mut known = HashSet::new();
     names.all(|name| known.insert(name))
@@ -75,6 +79,8 @@ fn starts(text: &str) -> impl Iterator<Item = usize> {
     first.into_iter().chain(others.filter(|start| text.get(*start..).is_some_and(is_header)))
 }
 
+/// Whether a line begins a rule or a keyspace. Spelled otherwise (`[[ rule ]]`) it is no place to cut:
+/// then its table is read with the piece before it, or the text as a whole.
 fn is_header(text: &str) -> bool {
     text.starts_with("[[rule]]") || text.starts_with("[[keyspace]]")
 }
@@ -93,6 +99,8 @@ fn all<T>(
     list: Option<Spanned<DeValue<'_>>>,
     one: impl Fn(Spanned<DeTable<'_>>) -> Option<Read<T>>,
 ) -> Option<Vec<Read<T>>> {
+    // Written as one value (`rule = [...]`) it stands in the head, where nothing may stand, or behind
+    // the header of a rule, where it is a key that no rule has.
     let tables = match list.map(Spanned::into_inner) {
         Some(DeValue::Array(tables)) => tables,
         Some(_) => return None,
@@ -105,6 +113,7 @@ fn all<T>(
     tables.collect()
 }
 
+/// A rule, whose keys serde does not see.
 fn rule(mut table: Spanned<DeTable<'_>>) -> Option<Read> {
     let keys = match table.get_mut().remove("keys") {
         Some(keys) => Some(texts(keys)?),
@@ -114,6 +123,7 @@ fn rule(mut table: Spanned<DeTable<'_>>) -> Option<Read> {
     Some(Read { written: WrittenRule { keys, ..read.written }, ..read })
 }
 
+/// A table of any kind. Its copy is not kept: where it cannot be read, the text is parsed again.
 fn one<T: DeserializeOwned>(table: Spanned<DeTable<'_>>) -> Option<Read<T>> {
     let place = Place::File(table.span());
     let Table(written) = Table::deserialize(Deserializer::from(table)).ok()?;

@@ -23,12 +23,17 @@ use crate::policy::{self, Pause, Policy, file};
 /// The lasting part of a policy: what a file and a profile say.
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
+    /// How much of it is enforced.
     pub(super) profile: Profile,
+    /// The file's rules, and the catalogue's behind them.
     pub(super) rules: Rules,
+    /// The file's classes of data.
     pub(super) keyspaces: Arc<[Arc<Keyspace>]>,
     /// What is allowed in the file but deserves a warning.
     pub(super) notes: Arc<[Complaint]>,
+    /// The file, as pages show it; `None`: there is none.
     pub(super) source: Option<String>,
+    /// What its bytes were.
     pub(super) hash: Hash,
 }
 
@@ -53,12 +58,17 @@ pub(super) enum Look {
 
 /// One look at the file.
 pub(super) struct Errand {
+    /// Which file, and which profile.
     pub(super) wanted: Wanted,
     /// Bytes with this digest need not be judged again.
     pub(super) seen: Hash,
+    /// Somebody wants them judged all the same, and what is wrong with them told again.
     pub(super) is_asked: bool,
+    /// What is in force: what stays the same is carried over from it.
     pub(super) standing: Standing,
+    /// Rules of operators for the moment, which stand in front.
     pub(super) emergencies: Vec<Arc<Rule>>,
+    /// What the next policy is called.
     pub(super) version: u64,
 }
 
@@ -114,6 +124,7 @@ pub(super) fn lay_out(
     emergencies: &[Arc<Rule>],
     pause: Pause<'_>,
 ) -> Policy {
+    // An operator's word of this moment is tried before what was written in quiet times.
     let rules = emergencies.iter().chain(standing.rules.iter()).map(Arc::clone).collect();
     let policy = Policy::laid_out(version, standing.profile, rules, pause);
     let mut policy = policy.with_keyspaces(standing.keyspaces.to_vec());
@@ -160,6 +171,7 @@ impl Errand {
         let (rules, mut diff) = carried_over(&standing.rules, &read.rules);
         let keyspaces =
             keyspaces_carried_over(&standing.keyspaces, &read.keyspaces, &mut diff).into();
+        // Of a rule that says what it said before the new twin goes, with its unused tally.
         for twin in read.rules {
             drop(twin);
             pause();

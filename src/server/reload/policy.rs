@@ -138,6 +138,8 @@ impl Keeper {
         if let Some(watcher) = &mut self.watcher {
             watcher.refresh();
         }
+        // A file that is settling is looked at when it has settled; ten seconds more or less do not
+        // matter to one that nobody has touched.
         self.follow_hint();
         if self.settling.is_none() {
             let _ = self.look(false, "a look at the file").await;
@@ -148,6 +150,8 @@ impl Keeper {
     /// Something may have happened in the folder. Whoever writes is given time to finish: a file that is
     /// being written in place is empty for a moment, and nothing is a policy too.
     fn follow_hint(&mut self) {
+        // The time is not waited for here: orders, signals and the ends of emergency rules are heard
+        // meanwhile, and an order that looks at the file ends it.
         if self.has_changed() {
             let now = clock::micros();
             let since = self.settling.map_or(now, |settling| settling.since);
@@ -251,6 +255,7 @@ impl Keeper {
         let Some(before) = self.before.clone() else {
             return Verdict::Wrong("this process has had no other policy".to_owned());
         };
+        // Comparing thousands of rules is no work for the thread that answers the admin port.
         let (now, after) = (self.standing.clone(), before.clone());
         let changes = look::aside(move |_| {
             let (_, mut diff) = carried_over(&now.rules, &after.rules);
@@ -344,6 +349,8 @@ impl Keeper {
 
     /// Makes another standing part the one in force.
     fn replace(&mut self, standing: Standing, policy: Policy, cause: &'static str, changes: &str) {
+        // One step back is remembered and no more. The rules of the step before that are freed by nobody
+        // else: the policy that they were part of may be gone already.
         let gone = self.before.replace(std::mem::replace(&mut self.standing, standing));
         self.publish(policy, cause, changes);
         if let Some(Standing { rules, .. }) = gone {
