@@ -20,7 +20,8 @@ use crate::governor::admit;
 use crate::policy::Policy;
 use crate::refusal::Refusal;
 use crate::refusal::script::ScriptRefusal;
-use crate::session::state::{Closing, Session};
+use crate::session::replies::Sequence;
+use crate::session::state::{Closing, Session, SessionId};
 use crate::stats::control;
 use crate::stats::labels::{ClosedReason, ScriptFault};
 use crate::topology::Topology;
@@ -45,14 +46,11 @@ pub fn take(
     let Some(node) = node.filter(|_| !session.in_transaction()) else {
         return Ruling::Goes;
     };
-    // The session in hand is lent, and so not found among the others.
-    let is_there = |id| id == session.id || worker.sessions.contains(id);
-    worker.turns.forget(worker.now, is_there);
     let place = (session.id, session.replies.next());
+    pass(worker, &node, Some(place));
     let (ahead, since) = worker.turns.ahead(&node, place);
     // Whoever came first goes first: a script that is new takes no turn for which others wait.
     if ahead + in_flight(worker, &node) < share(worker, most) {
-        worker.turns.leave(&node, session.id);
         return Ruling::Goes;
     }
     if policy.profile != Profile::Guard {
@@ -86,11 +84,22 @@ pub fn take(
 /// Something has come from a node that scripts wait for: whose turn it may be looks again.
 #[cold]
 pub fn answered(worker: &mut Worker, lane: &Lane) {
+    pass(worker, &lane.node, None);
     let most = worker.shared.watch.load().scripts.in_flight_max;
     let count = most.map_or(usize::MAX, |most| share(worker, most));
     for session in worker.turns.first(&lane.node, count) {
         worker.detouring.alarm(session, worker.now);
     }
+}
+
+/// Forgets those in front of a queue who wait no more. Who went keeps its place until its reply slot is open: its
+/// lane may still have told it to wait. The session in hand is lent, and so not found among the others.
+fn pass(worker: &mut Worker, node: &Arc<Node>, in_hand: Option<(SessionId, Sequence)>) {
+    let Worker { turns, sessions, .. } = worker;
+    turns.pass(node, |id, slot| {
+        let found = sessions.get(id).map(|session| (id, session.replies.next()));
+        in_hand.filter(|it| it.0 == id).or(found) == Some((id, slot))
+    });
 }
 
 /// Refuses one that has waited for long enough.

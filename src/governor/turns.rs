@@ -3,7 +3,7 @@
 //! Owns the queues of one worker, a node each, in the order in which the scripts came. Never sends and
 //! never refuses (`dispatch::turns` does).
 //!
-//! What surprises: nobody has to say that it leaves. A session that waits looks again ten times a second
+//! What surprises: nobody has to say that it leaves. A session that waits looks again twice a second
 //! at least; one that is gone, or has not looked for a while because its command was answered
 //! otherwise, has lost its place.
 
@@ -99,11 +99,23 @@ impl Turns {
         self.0.retain(|queue| !queue.waiting.is_empty());
     }
 
-    /// Takes those out who are gone, or have not looked for too long.
-    pub fn forget(&mut self, now: Micros, is_there: impl Fn(SessionId) -> bool) {
+    /// Takes those out of a node's queue who stand in front and do not wait for that slot any more: they went, or
+    /// were answered otherwise.
+    pub fn pass(&mut self, node: &Arc<Node>, waits: impl Fn(SessionId, Sequence) -> bool) {
+        let Some(queue) = self.0.iter_mut().find(|queue| Arc::ptr_eq(&queue.node, node)) else {
+            return;
+        };
+        while queue.waiting.front().is_some_and(|it| !waits(it.session, it.slot)) {
+            queue.waiting.pop_front();
+        }
+        self.0.retain(|queue| !queue.waiting.is_empty());
+    }
+
+    /// Takes those out who are gone, do not wait for that slot any more, or have not looked for too long.
+    pub fn forget(&mut self, now: Micros, waits: impl Fn(SessionId, Sequence) -> bool) {
         for queue in &mut self.0 {
             let waits = |it: &Waiting| {
-                is_there(it.session) && now.saturating_sub(it.looked_at) < LOST_AFTER
+                waits(it.session, it.slot) && now.saturating_sub(it.looked_at) < LOST_AFTER
             };
             queue.waiting.retain(waits);
         }
@@ -129,7 +141,7 @@ impl Turns {
 /// How soon the first of a queue look again without being woken.
 const LOOK_FIRST: Micros = 5 * MILLISECOND;
 /// How late the last of a long one.
-const LOOK_LAST: Micros = 100 * MILLISECOND;
+const LOOK_LAST: Micros = 400 * MILLISECOND;
 /// So many more in a queue make each look later by as much as the first.
 const PER_STEP: u64 = 32;
 /// Who has not looked for so long does not wait any more.
@@ -154,9 +166,18 @@ mod tests {
         assert_eq!(turns.first(&node, 2).collect::<Vec<_>>(), [ann, bob]);
         turns.leave(&node, ann);
         assert_eq!(turns.ahead(&node, (bob, 7)), (0, Some(2)));
-        turns.forget(LOST_AFTER + 3, |_| true);
+        turns.forget(LOST_AFTER + 3, |_, _| true);
         assert_eq!(turns.first(&node, 9).collect::<Vec<_>>(), [bob], "eve has not looked again");
-        turns.forget(5, |session| session != bob);
+        turns.wait(&node, (eve, 9), 5);
+        turns.pass(&node, |session, _| session != eve);
+        assert_eq!(
+            turns.first(&node, 9).collect::<Vec<_>>(),
+            [bob, eve],
+            "bob is in front, and waits"
+        );
+        turns.pass(&node, |_, slot| slot == 9);
+        assert_eq!(turns.first(&node, 9).collect::<Vec<_>>(), [eve]);
+        turns.forget(5, |session, _| session != eve);
         assert!(turns.is_empty());
     }
 
@@ -165,7 +186,7 @@ mod tests {
         let mut rig = Rig::new();
         let node = Arc::clone(&rig.worker.topology.load().node);
         let mut turns = Turns::default();
-        let last = (0..1_000).map(|_| turns.wait(&node, (rig.client(), 0), 0)).last();
+        let last = (0..5_000).map(|_| turns.wait(&node, (rig.client(), 0), 0)).last();
         assert_eq!(last, Some(LOOK_LAST));
     }
 }

@@ -134,6 +134,12 @@ impl ReplyScanner {
         Ok(Progress { consumed: position, complete: false })
     }
 
+    /// Whether the next byte begins a reply.
+    #[must_use]
+    pub fn is_between_replies(&self) -> bool {
+        self.depth == 0
+    }
+
     /// The type byte of the reply in progress or just completed, attributes apart; `None` before it was seen.
     #[must_use]
     pub fn kind(&self) -> Option<u8> {

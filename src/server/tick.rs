@@ -52,7 +52,10 @@ pub fn run(worker: &mut Worker) {
             worker.links.restore(id, link);
         }
     }
-    worker.turns.forget(worker.now, |session| worker.sessions.contains(session));
+    let Worker { turns, sessions, .. } = worker;
+    turns.forget(worker.now, |id, slot| {
+        sessions.get(id).is_some_and(|session| session.replies.next() == slot)
+    });
     worker.slow.adopt(&worker.shared.watch.load().slowlog);
     worker.stats.pinned.set(pinned_count);
     upstream::pinned::tick(worker);

@@ -45,7 +45,9 @@ pub async fn follow(shared: Arc<Shared>) -> Infallible {
         topology.node.deployment.wish(wishes);
         // A cluster's follower knows the replicas already and compares them itself.
         let Some(lag) = wishes.lag.filter(|_| topology.slots.is_none()) else {
-            follower = None;
+            if let Some(follower) = &mut follower {
+                follower.rest();
+            }
             publish(&shared, &topology, &[]);
             continue;
         };
@@ -126,6 +128,14 @@ impl Follower {
                 contact.data.get().filter(|(_, at)| now.saturating_sub(*at) < TOLD_LONG_AGO);
             self.history.judge(&contact.node, fresh.map(|(data, _)| data), now);
         }
+    }
+
+    /// Nobody wants to know any more. The numbers of addresses stay: lanes to them may still be open, and are found by
+    /// number when somebody wants to know again.
+    fn rest(&mut self) {
+        self.contacts.clear();
+        self.history = History::default();
+        self.told_at = 0;
     }
 
     fn keep_contacts(&mut self, roll: &Roll) {

@@ -85,7 +85,8 @@ fn frames(
 ) -> Result<usize, Anomaly> {
     let mut used = 0;
     loop {
-        if lane.scanned == 0 {
+        // In the middle of a push that is let go nothing is kept back either, and only the scanner knows.
+        if lane.scanned == 0 && lane.scanner.is_between_replies() {
             let run = runs::settle(worker, lane, buffer.get(used..).unwrap_or_default());
             used += run;
             if run > 0 {

@@ -65,7 +65,9 @@ impl Sync {
         let lags = self.lags.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, lags) = lags.as_ref()?;
         let is_fresh = now <= at.saturating_add(max_lag + ASKED_WITHIN);
-        is_fresh.then(|| lags.iter().filter(|&&lag| lag * SECOND <= max_lag).count() as u64)
+        is_fresh.then(|| {
+            lags.iter().filter(|&&lag| lag.saturating_mul(SECOND) <= max_lag).count() as u64
+        })
     }
 
     /// What is missing at `now` to have so many in step.
@@ -97,6 +99,8 @@ mod tests {
         assert_eq!(sync.in_step(SECOND, SECOND), Some(2));
         assert_eq!(sync.in_step(9 * SECOND, SECOND), Some(3));
         assert_eq!(sync.in_step(SECOND, 5 * SECOND), None, "too old");
+        sync.note_lags(Some(vec![u64::MAX]), SECOND);
+        assert_eq!(sync.in_step(9 * SECOND, SECOND), Some(0), "whatever a server says");
         sync.note_lags(None, 5 * SECOND);
         assert_eq!(sync.in_step(SECOND, 5 * SECOND), None);
     }

@@ -52,6 +52,8 @@ fn one_script_waits_for_the_other_and_nobody_else_does() {
     rig.answer(b":1\r\n+a\r\n").unwrap();
     rig.resume(bob);
     assert_eq!(rig.focus_on(bob).queued(), [script(), line(&["GET", "behind"])].concat());
+    rig.hand_over_all();
+    rig.answer(b":1\r\n+b\r\n").unwrap();
     assert!(rig.worker.turns.is_empty());
 }
 

@@ -72,6 +72,24 @@ fn a_push_between_two_replies_of_a_block_is_nobody_s_on_a_shared_connection() {
 }
 
 #[test]
+fn a_push_of_any_length_is_nobody_s_whatever_its_pieces_look_like() {
+    let filling = vec![b'x'; 20_000];
+    let head = [b">2\r\n$20000\r\n", &filling[..], b"\r\n"].concat();
+    let bytes = [&head[..], b"$3\r\nfoo\r\n$1\r\na\r\n"].concat();
+    // Cut where the rest of it begins like a reply, and like the end of one.
+    for cut in [17_000, head.len(), head.len() + 9] {
+        let mut rig = Rig::new();
+        let ann = rig.client();
+        rig.open_lane_of(ann);
+        let _ = rig.take(ann);
+        rig.say(ann, b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+        rig.hand_over_all();
+        answer_in_pieces(&mut rig, &bytes, &[cut]).unwrap();
+        assert_eq!(rig.take(ann), b"$1\r\na\r\n", "cut at {cut}");
+    }
+}
+
+#[test]
 fn nothing_of_a_block_is_delivered_before_all_of_it_has_come() {
     let bytes = BLOCK.concat();
     let mut rig = Rig::new();
