@@ -50,12 +50,15 @@ fn write_group(page: &mut String, group: &Group) -> std::fmt::Result {
         let events = if member.is_subscribed { "" } else { ", no announcements" };
         writeln!(page, "{events}")?;
     }
+    // Said last, because that is where the eye stops: whatever is written to a rival will be lost.
     for rival in &group.rivals {
         writeln!(page, "rival {rival} says that it is a master")?;
     }
     Ok(())
 }
 
+/// What one Sentinel says of the master, in the words of its own replies: an operator compares them with what
+/// `SENTINEL MASTER` shows on that host.
 fn write_report(page: &mut String, report: &Report) -> std::fmt::Result {
     let Report { address, epoch, quorum, others, replicas, .. } = report;
     write!(
@@ -80,6 +83,7 @@ fn write_state(page: &mut String, node: &Node) -> std::fmt::Result {
     if let Some(ping) = report.ping {
         write!(page, ", last PING {} us", ping)?;
     }
+    // The same number that clients are told in the error, so that both can be laid side by side.
     if let Some(retry_at) = report.retry_at {
         let wait = retry_at.saturating_sub(now).div_ceil(MILLISECOND);
         write!(page, ", breaker open, next try in {wait} ms")?;
@@ -90,6 +94,8 @@ fn write_state(page: &mut String, node: &Node) -> std::fmt::Result {
     }
 }
 
+/// Members first, then ranges of slots, then what is on the move: whoever reads looks for a node by its name and
+/// for a slot by its number, and each stands on a line of its own for grep.
 fn write_map(page: &mut String, map: &SlotMap) -> std::fmt::Result {
     // Redirects since then are in it, so a slot may be younger than this.
     let age = clock::micros().saturating_sub(map.fetched_at) / SECOND;

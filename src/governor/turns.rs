@@ -50,6 +50,8 @@ impl Turns {
     }
 
     /// How many wait for a node in front of a session, and since when it waits itself.
+    ///
+    /// Looks through the queue, which is why those far behind look seldom ([`Self::wait`]).
     #[must_use]
     pub fn ahead(
         &self,

@@ -299,6 +299,8 @@ impl Follower {
             None if picture::is_divided(answers) => self.pick(asked, 1).pop(),
             witness => witness,
         };
+        // The one that was forgotten is asked beyond the ration: without it a living primary would be dropped, and
+        // that costs its clients more than a question costs the cluster.
         let third = third.filter(|_| self.pace.may_spend(clock::micros()));
         let forgotten = picture::forgotten(answers, map).filter(can_tell);
         third.into_iter().chain(forgotten.filter(|id| !asked.contains(id))).collect()
