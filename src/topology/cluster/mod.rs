@@ -303,7 +303,9 @@ impl Follower {
         // that costs its clients more than a question costs the cluster.
         let third = third.filter(|_| self.pace.may_spend(clock::micros()));
         let forgotten = picture::forgotten(answers, map).filter(can_tell);
-        third.into_iter().chain(forgotten.filter(|id| !asked.contains(id))).collect()
+        // Chance may have picked the very one that was forgotten.
+        let forgotten = forgotten.filter(|id| !asked.contains(id) && third != Some(*id));
+        third.into_iter().chain(forgotten).collect()
     }
 
     /// So many nodes that could tell something, at random, and none of `besides`.
