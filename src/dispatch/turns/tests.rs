@@ -98,6 +98,28 @@ fn who_waits_and_leaves_gives_its_place_to_the_next() {
     assert_eq!(rig.focus_on(eve).queued(), script());
 }
 
+/// Its lane may still tell it to wait, and then it must not queue anew.
+#[test]
+fn who_may_go_keeps_its_place_until_its_reply_slot_is_open() {
+    let (mut rig, [ann, bob]) = rig(Profile::Guard, LONG);
+    rig.say(ann, &script());
+    rig.focus_on(ann).hand_over_all();
+    rig.say(bob, &script());
+    rig.answer(b":1\r\n").unwrap();
+    let (topology, policy) = (rig.worker.topology.load().clone(), rig.worker.policy.load().clone());
+    let waiting = |rig: &Rig| rig.worker.turns.first(&topology.node, 9).collect::<Vec<_>>();
+    let mut session = rig.worker.sessions.lend(bob).unwrap();
+    let ruling = crate::route::frame::with_command(&topology.table, &script(), |command, spec| {
+        take(&mut rig.worker, &topology, &mut session, &policy, (spec, *command))
+    });
+    assert!(matches!(ruling, Some(Ruling::Goes)));
+    assert_eq!(waiting(&rig), [bob]);
+    rig.worker.sessions.restore(bob, session);
+    rig.resume(bob);
+    pass(&mut rig.worker, &topology.node, None);
+    assert_eq!(waiting(&rig), [], "it has gone");
+}
+
 #[test]
 fn the_other_profiles_let_them_go() {
     for profile in [Profile::Observe, Profile::Open] {
