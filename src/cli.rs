@@ -102,6 +102,9 @@ pub struct ExplainFlags {
     /// The Redis behind; it is asked nothing
     #[arg(long, value_name = "URL", env = "BREAKWATER_UPSTREAM", hide_env_values = true)]
     pub upstream: Option<String>,
+    /// Which of several upstreams the command is for; the default one without this flag
+    #[arg(long, value_name = "NAME")]
+    pub upstream_name: Option<String>,
     /// The command and its arguments, behind --
     #[arg(value_name = "COMMAND", required = true, last = true)]
     pub command: Vec<OsString>,
@@ -116,6 +119,9 @@ pub struct DoctorFlags {
     /// The Redis behind, as for run
     #[arg(long, value_name = "URL", env = "BREAKWATER_UPSTREAM", hide_env_values = true)]
     pub upstream: Option<String>,
+    /// Look at one of several upstreams; at all without this flag
+    #[arg(long, value_name = "NAME")]
+    pub upstream_name: Option<String>,
     /// Write an object for machines instead of a page
     #[arg(long)]
     pub json: bool,

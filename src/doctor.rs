@@ -7,6 +7,7 @@
 //! What surprises: it exits 0 with warnings. Scripts that shall stop a roll-out want to know of what
 //! hurts now; everything else is for whoever reads the page.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,9 @@ use tokio::time::sleep;
 
 use crate::cli::{self, DoctorFlags};
 use crate::clock;
-use crate::config::{MemorySettings, Settings};
+use crate::config::{
+    Complaint, MemorySettings, NamedUpstream, Settings, UpstreamSettings, WatchSettings,
+};
 use crate::findings::{Finding, Severity, page};
 use crate::server::reload;
 use crate::topology::sentinel::group::{Group, Standing};
@@ -53,13 +56,17 @@ struct Findings {
     findings: Vec<Finding>,
 }
 
-/// Examines the upstream of `flags` and writes what is amiss.
+/// Examines the upstreams of `flags` and writes what is amiss.
 ///
 /// # Errors
 /// If `out` cannot be written.
 pub fn run(flags: &DoctorFlags, out: &mut impl Write) -> io::Result<Diagnosis> {
-    let settings = match Settings::load(&flags.run_flags()) {
-        Ok(settings) => settings,
+    let asked_for = Settings::load(&flags.run_flags()).and_then(|settings| {
+        let upstreams = chosen(&settings, flags.upstream_name.as_deref())?;
+        Ok((upstreams, settings.watch))
+    });
+    let (upstreams, watch) = match asked_for {
+        Ok(asked_for) => asked_for,
         Err(complaints) => {
             cli::report(&complaints, out)?;
             return Ok(Diagnosis::Critical);
@@ -68,26 +75,77 @@ pub fn run(flags: &DoctorFlags, out: &mut impl Write) -> io::Result<Diagnosis> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let findings = runtime.block_on(examine(&settings));
-    if flags.json {
-        serde_json::to_writer_pretty(&mut *out, &findings).map_err(io::Error::from)?;
-        writeln!(out)?;
-    } else {
-        write(&findings, out)?;
+    let mut found = Vec::new();
+    for NamedUpstream { name, settings } in &upstreams {
+        found.push((name.as_str(), runtime.block_on(examine(settings, &watch))));
     }
-    Ok(findings.diagnosis())
+    match flags.json {
+        true => write_json(&found, out)?,
+        false => write_pages(&found, out)?,
+    }
+    Ok(diagnosis(&found))
 }
 
-/// The pass. Whatever cannot be reached is a finding as well.
-async fn examine(settings: &Settings) -> Findings {
-    let upstream = settings.upstream.endpoint.to_string();
+/// The upstream that was asked for, or all.
+fn chosen(settings: &Settings, name: Option<&str>) -> Result<Vec<NamedUpstream>, Vec<Complaint>> {
+    let named = |name: &str, settings: &UpstreamSettings| NamedUpstream {
+        name: name.to_owned(),
+        settings: settings.clone(),
+    };
+    match name {
+        Some(name) => {
+            let settings = settings.upstream_asked_for(name).map_err(|it| vec![it])?;
+            Ok(vec![named(name, settings)])
+        }
+        None => Ok(settings.all_upstreams().map(|(name, it)| named(name, it)).collect()),
+    }
+}
+
+/// What the process ends with: the worst of all, and that nothing answers only if none does.
+fn diagnosis(found: &[(&str, Findings)]) -> Diagnosis {
+    let each: Vec<Diagnosis> = found.iter().map(|(_, findings)| findings.diagnosis()).collect();
+    if each.iter().all(|it| *it == Diagnosis::Unreached) {
+        return Diagnosis::Unreached;
+    }
+    let is_well = each.iter().all(|it| *it == Diagnosis::Well);
+    if is_well { Diagnosis::Well } else { Diagnosis::Critical }
+}
+
+/// An object, or one for each of several upstreams by its name.
+fn write_json(found: &[(&str, Findings)], out: &mut impl Write) -> io::Result<()> {
+    let written = match found {
+        [(_, only)] => serde_json::to_writer_pretty(&mut *out, only),
+        all => {
+            let all: BTreeMap<&str, &Findings> = all.iter().map(|(name, it)| (*name, it)).collect();
+            serde_json::to_writer_pretty(&mut *out, &all)
+        }
+    };
+    written.map_err(io::Error::from)?;
+    writeln!(out)
+}
+
+/// A page, or one for each of several upstreams below its name.
+fn write_pages(found: &[(&str, Findings)], out: &mut impl Write) -> io::Result<()> {
+    for (place, (name, findings)) in found.iter().enumerate() {
+        if found.len() > 1 {
+            let gap = if place > 0 { "\n" } else { "" };
+            writeln!(out, "{gap}[{name}]")?;
+        }
+        write(findings, out)?;
+    }
+    Ok(())
+}
+
+/// The pass of one upstream. Whatever cannot be reached is a finding as well.
+async fn examine(settings: &UpstreamSettings, watch: &WatchSettings) -> Findings {
+    let upstream = settings.endpoint.to_string();
     let mut found = Findings {
         upstream: upstream.clone(),
         asked: Vec::new(),
         unreached: 0,
         findings: Vec::new(),
     };
-    let node = match reload::node(&settings.upstream) {
+    let node = match reload::node(settings) {
         Ok(node) => Arc::new(node),
         Err(error) => {
             let repair = "correct [upstream.tls]".to_owned();
@@ -100,7 +158,7 @@ async fn examine(settings: &Settings) -> Findings {
     let topology = Topology::unknown(1, Arc::clone(&node));
     let published = Arc::new(ArcSwap::from_pointee(topology));
     let shared = Arc::new(Shared::new(published, MemorySettings::default()));
-    shared.watch_as(settings.watch.clone());
+    shared.watch_as(watch.clone());
     let topology = match look(&node, &shared).await {
         Ok(topology) => topology,
         Err(finding) => {

@@ -70,10 +70,20 @@ pub fn started(settings: &Settings, policy: &Policy, workers: usize) {
     if let Some(keyspaces) = policy.keyspaces() {
         info!(keyspaces = keyspaces.all().len(), "keyspaces count in every profile");
     }
+    let are_several = !settings.upstreams.is_empty();
     for listener in &settings.listeners {
-        info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
+        let (address, tls) = (&listener.address, listener.tls.is_some());
+        match are_several {
+            true => info!(%address, tls, upstream = listener.upstream, "listening"),
+            false => info!(%address, tls, "listening"),
+        }
     }
-    info!(upstream = %settings.upstream.endpoint, workers, "serving");
+    for (name, upstream) in settings.all_upstreams() {
+        match are_several {
+            true => info!(name, upstream = %upstream.endpoint, workers, "serving"),
+            false => info!(upstream = %upstream.endpoint, workers, "serving"),
+        }
+    }
 }
 
 /// No more clients are accepted; those that are here finish.

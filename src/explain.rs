@@ -21,7 +21,9 @@ use crate::command::errors;
 use crate::command::keys::{self, KeyPosition};
 use crate::command::spec::{Class, Lane, Spec};
 use crate::command::table::Table;
-use crate::config::{Complaint, Fault, Mode, PresentAs, Profile, Settings, UpstreamSettings};
+use crate::config::{
+    Complaint, Fault, Mode, PresentAs, Profile, Settings, UPSTREAM_DEFAULT, UpstreamSettings,
+};
 use crate::dispatch;
 use crate::dispatch::gather::Spread;
 use crate::governor::Governor;
@@ -69,7 +71,7 @@ pub enum Upstream {
 /// If `out` cannot be written.
 pub fn run(flags: &ExplainFlags, out: &mut impl Write) -> io::Result<bool> {
     if let Some(admin) = &flags.running {
-        return running::ask(admin, &flags.arguments(), out);
+        return running::ask(admin, flags.upstream_name.as_deref(), &flags.arguments(), out);
     }
     let (table, policy, upstream) = match prepared(flags) {
         Ok(prepared) => prepared,
@@ -96,14 +98,15 @@ fn prepared(flags: &ExplainFlags) -> Result<(Table, Policy, Upstream), Vec<Compl
     }
     let settings = Settings::load(&run_flags)?;
     let policy = policy_of(settings.profile, settings.policy.as_deref())?;
-    let upstream = settings.upstream;
+    let name = flags.upstream_name.as_deref().unwrap_or(UPSTREAM_DEFAULT);
+    let upstream = settings.upstream_asked_for(name).map_err(|complaint| vec![complaint])?;
     let renamed = Table::builtin().rename(&upstream.renamed).map_err(|error| {
         vec![Complaint::about("[upstream.renamed]", Fault::new(error.to_string(), ""))]
     })?;
-    let table = topology::with_our_answers(renamed, &upstream)
+    let table = topology::with_our_answers(renamed, upstream)
         .writes_refused(upstream.mode == Mode::ReadOnly);
     let name = upstream.endpoint.to_string();
-    Ok((table, policy, Upstream::of(&upstream, name, None)))
+    Ok((table, policy, Upstream::of(upstream, name, None)))
 }
 
 fn profile(flags: &ExplainFlags) -> Result<Profile, Vec<Complaint>> {

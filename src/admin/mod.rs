@@ -8,6 +8,7 @@
 //! answer; and when all places are taken the one whose clock has least left makes room, so that
 //! forgotten connections cannot starve a liveness probe.
 
+mod behind;
 pub mod orders;
 mod policy;
 mod readiness;
@@ -30,14 +31,12 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::clock;
-use crate::findings::Board;
-use crate::governor::Governor;
+use crate::config::Settings;
 use crate::net::TcpListener;
 use crate::policy::ledger::Ledger;
-use crate::slowlog::Slowlog;
 use crate::stats::export::Exporter;
-use crate::topology::Published;
 
+pub use behind::Behind;
 pub use orders::Orders;
 pub use readiness::Readiness;
 
@@ -45,24 +44,16 @@ pub use readiness::Readiness;
 pub struct AdminState {
     /// Makes the metrics page.
     pub exporter: Exporter,
-    /// Answers `/readyz`; shared with the control plane, which writes it.
-    pub readiness: Arc<Readiness>,
-    /// What `/topology` shows.
-    pub topology: Published,
-    /// Takes what `POST /upstream` orders.
-    pub orders: Orders,
+    /// The upstreams, the default one first; at least one.
+    pub behind: Vec<Behind>,
+    /// Each listener's address, and the name of its upstream.
+    pub listeners: Vec<(String, String)>,
     /// What `/policy` shows.
     pub policy: crate::policy::Published,
     /// Where it comes from, and what its rules have met.
     pub ledger: Arc<Ledger>,
-    /// Takes orders about it; they must not wait for a move of the upstream.
+    /// Takes orders about it; they must not wait for a move of an upstream.
     pub policy_orders: Orders,
-    /// What is known of scripts, for those who ask what would become of one.
-    pub governor: Arc<Governor>,
-    /// What is amiss behind us.
-    pub findings: Arc<Board>,
-    /// What `/slowlog` shows.
-    pub slowlog: Arc<Slowlog>,
 }
 
 /// The bounds of the admin server.
@@ -92,6 +83,12 @@ struct Connection {
     deadline: Arc<Deadline>,
     /// Closes the connection at its next await.
     abort: AbortHandle,
+}
+
+/// Where clients of these settings come in, and the upstream of each place.
+#[must_use]
+pub fn listeners(settings: &Settings) -> Vec<(String, String)> {
+    settings.listeners.iter().map(|it| (it.address.to_string(), it.upstream.clone())).collect()
 }
 
 /// Serves `listener` until `shutdown` becomes true or its sender is gone.

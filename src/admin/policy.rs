@@ -6,7 +6,8 @@
 //! and values never (INV-11).
 //!
 //! What surprises: `/policy/explain` judges for a client that nobody is, unless the query says who:
-//! `name`, `user`, `listener`, `library` and `address` are for rules that ask.
+//! `name`, `user`, `listener`, `library` and `address` are for rules that ask. The listener, or `upstream`, also
+//! says which upstream the command would go to, where there are several.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,7 +15,7 @@ use std::fmt::Write;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::AdminState;
+use super::{AdminState, Behind};
 use crate::clock;
 use crate::explain::{Surroundings, Upstream, explain};
 use crate::percent;
@@ -87,12 +88,20 @@ struct Query {
 }
 
 /// What would happen to the command of a query: `?a=HGETALL&a=user:1`.
-pub(super) fn explained(state: &AdminState, query: &str) -> (StatusCode, String) {
+pub(super) fn explained(
+    state: &AdminState,
+    chosen: &[Behind],
+    query: &str,
+) -> (StatusCode, String) {
     let query = Query::read(query);
     if query.arguments.is_empty() {
         return (StatusCode::BAD_REQUEST, ASK.to_owned());
     }
-    let topology = state.topology.load();
+    let of_listener = query.behind(&state.listeners, chosen);
+    let Some(behind) = of_listener.or_else(|| chosen.first()) else {
+        return (StatusCode::NOT_FOUND, ASK.to_owned());
+    };
+    let topology = behind.topology.load();
     let caller = Caller {
         id: 0,
         listener: &query.listener,
@@ -106,12 +115,13 @@ pub(super) fn explained(state: &AdminState, query: &str) -> (StatusCode, String)
         policy: &state.policy.load(),
         caller: &caller,
         upstream: Upstream::behind(&topology),
-        governor: Some(&state.governor),
+        governor: Some(&behind.governor),
     };
     let arguments: Vec<&[u8]> = query.arguments.iter().map(Vec::as_slice).collect();
     let mut out = Vec::new();
     // Writing to memory cannot fail.
-    let is_served = explain(&around, &arguments, &mut out).unwrap_or_default();
+    let explained = behind.recorder.scoped(|| explain(&around, &arguments, &mut out));
+    let is_served = explained.unwrap_or_default();
     let status = if is_served { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     (status, String::from_utf8_lossy(&out).into_owned())
 }
@@ -136,6 +146,16 @@ impl Query {
             }
         }
         query
+    }
+
+    /// Of several upstreams that of the listener.
+    fn behind<'a>(
+        &self,
+        listeners: &[(String, String)],
+        chosen: &'a [Behind],
+    ) -> Option<&'a Behind> {
+        let (_, upstream) = listeners.iter().find(|(address, _)| *address == self.listener)?;
+        chosen.iter().find(|behind| behind.name == *upstream)
     }
 }
 

@@ -19,6 +19,8 @@ struct State {
     /// Set once, when the process begins to stop.
     is_draining: bool,
     upstream: Upstream,
+    /// It was up at some time.
+    has_been_up: bool,
     /// Times that `upstream` went from up to down.
     outages: u64,
     /// What is amiss although it can serve, a line each.
@@ -57,6 +59,7 @@ impl Readiness {
     pub fn set_upstream(&self, upstream: Result<(), String>) {
         let mut state = self.state();
         let was_up = matches!(state.upstream, Upstream::Up);
+        state.has_been_up |= upstream.is_ok();
         state.upstream = match upstream {
             Ok(()) => Upstream::Up,
             Err(words) => Upstream::Down(one_line(&words)),
@@ -75,6 +78,16 @@ impl Readiness {
     /// What is amiss although the process can serve.
     pub fn notes(&self) -> Vec<String> {
         self.state().notes.clone()
+    }
+
+    /// Whether the process began to stop.
+    pub(super) fn is_draining(&self) -> bool {
+        self.state().is_draining
+    }
+
+    /// Whether the upstream was up at any time.
+    pub(super) fn has_been_up(&self) -> bool {
+        self.state().has_been_up
     }
 
     /// Why the process cannot serve, a line each; empty if it can.

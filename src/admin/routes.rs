@@ -6,15 +6,18 @@
 //! What surprises: HEAD needs no code here. hyper drops the body of an answer to HEAD and keeps
 //! its `Content-Length`.
 
+use std::collections::BTreeMap;
+
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
+use super::behind::{self, Behind, Ready};
 use super::orders::Wish;
-use super::{AdminState, policy, topology};
+use super::{AdminState, policy};
 use crate::findings::page;
-use crate::stats::{control, export};
+use crate::stats::export;
 
 /// Every answer is complete before it is sent.
 pub(super) type Answer = Response<Full<Bytes>>;
@@ -51,16 +54,23 @@ const JSON: &str = "application/json";
 
 /// Answers one request, an order when it has been carried out.
 pub(super) async fn respond(request: Request<Incoming>, state: &AdminState) -> Answer {
+    let query = request.uri().query().unwrap_or_default();
+    let Some(chosen) = behind::chosen(&state.behind, query) else {
+        return no_such_upstream(state);
+    };
     if let Some(wish) = wish(request.method(), request.uri().path()) {
-        let orders = if wish == Wish::Move { &state.orders } else { &state.policy_orders };
+        let orders = match (&wish, chosen.first()) {
+            (Wish::Move, Some(behind)) => &behind.orders,
+            _ => &state.policy_orders,
+        };
         let (status, words) = orders.take(wish, request).await;
         return text(status, words);
     }
     if request.uri().path() == "/policy/explain" && reads(request.method()) {
-        let (status, words) = policy::explained(state, request.uri().query().unwrap_or_default());
+        let (status, words) = policy::explained(state, chosen, query);
         return text(status, words);
     }
-    answer(request.method(), request.uri().path(), state)
+    answer(request.method(), request.uri().path(), state, chosen)
 }
 
 /// What a request orders, if it is an order.
@@ -83,8 +93,8 @@ fn reads(method: &Method) -> bool {
 }
 
 /// Answers one request that only reads.
-fn answer(method: &Method, path: &str, state: &AdminState) -> Answer {
-    let endpoint = match path {
+fn answer(method: &Method, path: &str, state: &AdminState, chosen: &[Behind]) -> Answer {
+    let endpoint: fn(&AdminState, &[Behind]) -> Answer = match path {
         "/" => index,
         "/metrics" => metrics,
         "/healthz" => healthz,
@@ -105,26 +115,24 @@ fn answer(method: &Method, path: &str, state: &AdminState) -> Answer {
         _ => return not_found(),
     };
     if reads(method) {
-        endpoint(state)
+        endpoint(state, chosen)
     } else {
         only("GET, HEAD", "only GET and HEAD are allowed here: this page reads and never changes\n")
     }
 }
 
 /// For a person with a browser who knows only the port.
-fn index(_: &AdminState) -> Answer {
-    text(StatusCode::OK, ENDPOINTS.to_owned())
+fn index(state: &AdminState, _: &[Behind]) -> Answer {
+    let several = match state.behind.len() {
+        1 => String::new(),
+        _ => format!("\n?upstream=NAME shows one upstream of: {}\n", names(state)),
+    };
+    text(StatusCode::OK, ENDPOINTS.to_owned() + &several)
 }
 
 /// The page for Prometheus; see `docs/metrics.md`.
-fn metrics(state: &AdminState) -> Answer {
-    // Published just before the page is made, so that it can never contradict /readyz.
-    state.exporter.scoped(|| {
-        state.readiness.publish();
-        let deployment = &state.topology.load().node.deployment;
-        control::credentials_alarm(deployment.keyring.alarm().is_some());
-        control::readonly_mode(deployment.is_readonly());
-    });
+fn metrics(state: &AdminState, _: &[Behind]) -> Answer {
+    state.behind.iter().for_each(Behind::publish);
     let mut answer = text(StatusCode::OK, state.exporter.render());
     let media_type = HeaderValue::from_static(export::CONTENT_TYPE);
     answer.headers_mut().insert(CONTENT_TYPE, media_type);
@@ -133,69 +141,74 @@ fn metrics(state: &AdminState) -> Answer {
 
 /// Alive is whoever can run this function. It must not depend on the upstream: a restart of the
 /// proxy mends no Redis.
-fn healthz(_: &AdminState) -> Answer {
+fn healthz(_: &AdminState, _: &[Behind]) -> Answer {
     text(StatusCode::OK, "ok\n".to_owned())
 }
 
 /// Ready is who can serve a client now. 503 takes a pod out of its Service and stops a roll-out; it
 /// restarts nothing.
-fn readyz(state: &AdminState) -> Answer {
-    let mut reasons = state.readiness.reasons();
-    // While what is connected serves, a password that is refused is no reason to be sent away.
-    let alarm = state.topology.load().node.deployment.keyring.alarm();
-    if reasons.is_empty() {
-        let notes = state.readiness.notes().into_iter().chain(alarm);
-        let notes = notes.map(|note| format!("but: {note}\n"));
+fn readyz(_: &AdminState, chosen: &[Behind]) -> Answer {
+    let Ready { is_ready, lines } = behind::ready(chosen);
+    if is_ready {
+        let notes = lines.into_iter().map(|note| format!("but: {note}\n"));
         return text(StatusCode::OK, "ready\n".to_owned() + &notes.collect::<String>());
     }
-    reasons.extend(alarm);
-    text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    text(StatusCode::SERVICE_UNAVAILABLE, lines.join("\n") + "\n")
 }
 
 /// What stands behind us, as the workers see it.
-fn snapshot(state: &AdminState) -> Answer {
-    let page = topology::page(&state.topology.load());
-    text(StatusCode::OK, page + &page::rows(&state.findings.all()))
+fn snapshot(_: &AdminState, chosen: &[Behind]) -> Answer {
+    text(StatusCode::OK, behind::pages(chosen, Behind::topology_page))
 }
 
 /// What is amiss, each with its repair.
-fn amiss(state: &AdminState) -> Answer {
-    text(StatusCode::OK, page::page(&state.findings.all()))
+fn amiss(_: &AdminState, chosen: &[Behind]) -> Answer {
+    text(StatusCode::OK, behind::pages(chosen, |it| page::page(&it.findings.all())))
 }
 
 /// The same as a list of objects.
-fn amiss_json(state: &AdminState) -> Answer {
-    json(&state.findings.all())
+fn amiss_json(_: &AdminState, chosen: &[Behind]) -> Answer {
+    json_of(chosen, |it| it.findings.all())
 }
 
 /// The rules in force.
-fn rules(state: &AdminState) -> Answer {
+fn rules(state: &AdminState, _: &[Behind]) -> Answer {
     text(StatusCode::OK, policy::View::of(state).page())
 }
 
 /// The same as an object.
-fn rules_json(state: &AdminState) -> Answer {
+fn rules_json(state: &AdminState, _: &[Behind]) -> Answer {
     json(&policy::View::of(state))
 }
 
 /// What rules have refused, or would have.
-fn report(state: &AdminState) -> Answer {
+fn report(state: &AdminState, _: &[Behind]) -> Answer {
     text(StatusCode::OK, policy::ReportView::of(state).page())
 }
 
 /// The same as an object.
-fn report_json(state: &AdminState) -> Answer {
+fn report_json(state: &AdminState, _: &[Behind]) -> Answer {
     json(&policy::ReportView::of(state))
 }
 
 /// Commands that took long, the newest first.
-fn slow(state: &AdminState) -> Answer {
-    text(StatusCode::OK, state.slowlog.view().page())
+fn slow(_: &AdminState, chosen: &[Behind]) -> Answer {
+    text(StatusCode::OK, behind::pages(chosen, |it| it.slowlog.view().page()))
 }
 
 /// The same as an object.
-fn slow_json(state: &AdminState) -> Answer {
-    json(&state.slowlog.view())
+fn slow_json(_: &AdminState, chosen: &[Behind]) -> Answer {
+    json_of(chosen, |it| it.slowlog.view())
+}
+
+/// What upstreams are called.
+fn names(state: &AdminState) -> String {
+    state.behind.iter().map(|it| &*it.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The name is not repeated, as little as a path.
+fn no_such_upstream(state: &AdminState) -> Answer {
+    text(StatusCode::NOT_FOUND, format!("no such upstream; there are: {}\n", names(state)))
 }
 
 /// The path is not repeated: what a browser sends must not come back to it.
@@ -227,14 +240,26 @@ fn json(body: &impl serde::Serialize) -> Answer {
     answer
 }
 
+/// What machines read of one upstream, or of several by their names.
+fn json_of<T: serde::Serialize>(chosen: &[Behind], read: impl Fn(&Behind) -> T) -> Answer {
+    match chosen {
+        [only] => json(&read(only)),
+        all => json(&all.iter().map(|it| (&*it.name, read(it))).collect::<BTreeMap<_, _>>()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    /// Status and body of one request to a fresh state.
+    /// Status and body of one request to a fresh state, about all upstreams or one.
     fn ask(method: Method, path: &str, state: &AdminState) -> (u16, String) {
-        let answer = answer(&method, path, state);
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let answer = match behind::chosen(&state.behind, query) {
+            Some(chosen) => answer(&method, path, state, chosen),
+            None => no_such_upstream(state),
+        };
         let status = answer.status().as_u16();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let body = runtime.block_on(answer.into_body().collect()).unwrap().to_bytes();
@@ -251,13 +276,15 @@ mod tests {
     #[test]
     fn readiness_turns_with_the_upstream_and_says_why() {
         let state = AdminState::for_tests();
-        state.readiness.set_upstream(Ok(()));
+        state.behind[0].readiness.set_upstream(Ok(()));
         assert_eq!(ask(Method::GET, "/readyz", &state), (200, "ready\n".to_owned()));
-        state.readiness.set_notes(vec!["a shard\nis lost".to_owned()]);
+        state.behind[0].readiness.set_notes(vec!["a shard\nis lost".to_owned()]);
         let told = "ready\nbut: a shard is lost\n".to_owned();
         assert_eq!(ask(Method::GET, "/readyz", &state), (200, told));
-        state.readiness.set_upstream(Err("upstream a:1 is down (refused): start it".to_owned()));
-        state.readiness.set_draining();
+        state.behind[0]
+            .readiness
+            .set_upstream(Err("upstream a:1 is down (refused): start it".to_owned()));
+        state.behind[0].readiness.set_draining();
         let (status, body) = ask(Method::GET, "/readyz", &state);
         assert_eq!(status, 503);
         let lines: Vec<&str> = body.lines().collect();
@@ -270,12 +297,53 @@ mod tests {
         let state = AdminState::for_tests();
         let up = |page: &str| page.lines().any(|line| line == "breakwater_upstream_up 1");
         assert!(!up(&ask(Method::GET, "/metrics", &state).1));
-        state.readiness.set_upstream(Ok(()));
+        state.behind[0].readiness.set_upstream(Ok(()));
         assert!(up(&ask(Method::GET, "/metrics", &state).1));
-        state.readiness.set_upstream(Err("gone".to_owned()));
+        state.behind[0].readiness.set_upstream(Err("gone".to_owned()));
         let page = ask(Method::GET, "/metrics", &state).1;
         assert!(!up(&page));
         assert!(page.lines().any(|line| line == "breakwater_upstream_outages_total 1"));
+    }
+
+    #[test]
+    fn of_several_upstreams_one_that_serves_is_enough_once_all_were_reached() {
+        let state = AdminState::of(&["default", "b"]);
+        let readyz = |query: &str| ask(Method::GET, &format!("/readyz{query}"), &state);
+        let [first, second] = [0, 1].map(|place: usize| &state.behind[place].readiness);
+        first.set_upstream(Ok(()));
+        let (status, body) = readyz("");
+        assert!(status == 503 && body.starts_with("b: upstream not reached yet"), "{body}");
+        second.set_upstream(Ok(()));
+        assert_eq!(readyz(""), (200, "ready\n".to_owned()));
+        second.set_upstream(Err("it is down".to_owned()));
+        assert_eq!(readyz(""), (200, "ready\nbut: b: it is down\n".to_owned()));
+        assert_eq!(readyz("?upstream=b"), (503, "it is down\n".to_owned()));
+        assert_eq!(readyz("?upstream=default"), (200, "ready\n".to_owned()));
+        first.set_upstream(Err("gone".to_owned()));
+        assert_eq!(readyz(""), (503, "default: gone\nb: it is down\n".to_owned()));
+        first.set_upstream(Ok(()));
+        second.set_upstream(Ok(()));
+        state.behind.iter().for_each(|it| it.readiness.set_draining());
+        assert_eq!(readyz("").0, 503);
+    }
+
+    #[test]
+    fn pages_have_a_heading_for_each_of_several_upstreams() {
+        let state = AdminState::of(&["default", "b"]);
+        for path in ["/topology", "/findings", "/slowlog"] {
+            let (_, body) = ask(Method::GET, path, &state);
+            assert!(body.starts_with("upstream default\n"), "{body}");
+            assert!(body.contains("\nupstream b\n"), "{body}");
+            let (_, one) = ask(Method::GET, &format!("{path}?upstream=b"), &state);
+            assert!(!one.contains("upstream b\n") && body.ends_with(&one), "{one}");
+            let (status, body) = ask(Method::GET, &format!("{path}?upstream=c"), &state);
+            assert_eq!((status, &*body), (404, "no such upstream; there are: default, b\n"));
+        }
+        let (_, json) = ask(Method::GET, "/findings.json", &state);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert!(json["default"].is_array() && json["b"].is_array(), "{json}");
+        let (_, one) = ask(Method::GET, "/findings.json?upstream=%62", &state);
+        assert_eq!(one, "[]\n");
     }
 
     #[test]
@@ -287,7 +355,7 @@ mod tests {
             assert!(body.contains("/readyz"), "{path}");
         }
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
-            let answer = answer(&method, "/metrics", &state);
+            let answer = answer(&method, "/metrics", &state, &state.behind);
             assert_eq!(answer.status(), 405);
             assert_eq!(answer.headers()[ALLOW], "GET, HEAD");
         }

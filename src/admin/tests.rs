@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::stats::WorkerStats;
+use crate::stats::export::Source;
 use crate::stats::labels::Outcome;
+use crate::stats::recorder::Registries;
 use crate::topology::Topology;
 use arc_swap::ArcSwap;
 
@@ -24,19 +26,33 @@ const LONG: Limits = Limits { first_request: PATIENCE, next_request: PATIENCE, .
 impl AdminState {
     /// A state with one worker and one command.
     pub(super) fn for_tests() -> Self {
-        let workers = vec![Arc::new(WorkerStats::new(1))];
-        let topology = Topology::for_tests("redis-cluster://seed:1");
-        Self {
-            exporter: Exporter::new(workers, |_| "get"),
+        Self::of(&["default"])
+    }
+
+    /// A state with these upstreams.
+    pub(super) fn of(names: &[&str]) -> Self {
+        let registries = Registries::default();
+        let sources: Vec<Source> = names
+            .iter()
+            .map(|name| Source::for_tests(name, vec![Arc::new(WorkerStats::new(1))], &registries))
+            .collect();
+        let behind = |source: &Source| Behind {
+            name: source.name.clone(),
+            recorder: Arc::clone(&source.recorder),
             readiness: Arc::new(Readiness::new()),
-            topology: Arc::new(ArcSwap::from_pointee(topology)),
+            topology: Arc::new(ArcSwap::from_pointee(Topology::for_tests("redis-cluster://s:1"))),
             orders: Orders::new(false).0,
-            policy: Default::default(),
-            ledger: Arc::default(),
-            policy_orders: Orders::new(false).0,
             governor: Arc::default(),
             findings: Arc::default(),
             slowlog: Arc::default(),
+        };
+        Self {
+            behind: sources.iter().map(behind).collect(),
+            exporter: Exporter::new(registries, sources, Default::default(), |_| "get"),
+            listeners: Vec::new(),
+            policy: Default::default(),
+            ledger: Arc::default(),
+            policy_orders: Orders::new(false).0,
         }
     }
 }
@@ -137,7 +153,7 @@ fn content_length(head: &str) -> usize {
 #[test]
 fn a_scrape_over_the_wire_shows_the_counters() {
     let server = Server::start(LONG);
-    server.state.readiness.set_upstream(Ok(()));
+    server.state.behind[0].readiness.set_upstream(Ok(()));
     let answer = server.ask("GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
@@ -153,7 +169,7 @@ fn one_connection_serves_many_requests() {
     let mut stream = server.connect();
     assert!(keep_asking(&mut stream, "/healthz").ends_with("\r\n\r\nok\n"));
     assert!(keep_asking(&mut stream, "/readyz").starts_with("HTTP/1.1 503"));
-    server.state.readiness.set_upstream(Ok(()));
+    server.state.behind[0].readiness.set_upstream(Ok(()));
     assert!(keep_asking(&mut stream, "/readyz").ends_with("\r\n\r\nready\n"));
     assert!(keep_asking(&mut stream, "/nothing").starts_with("HTTP/1.1 404"));
     assert!(keep_asking(&mut stream, "/healthz").starts_with("HTTP/1.1 200"));
@@ -302,7 +318,7 @@ fn a_server_whose_control_plane_is_gone_stops() {
 fn scrapes_may_run_while_the_worker_counts() {
     let server = Server::start(LONG);
     let worker = Arc::new(WorkerStats::new(1));
-    let exporter = Exporter::new(vec![Arc::clone(&worker)], |_| "get");
+    let exporter = Exporter::of_one(vec![Arc::clone(&worker)], |_| "get");
     let writer = std::thread::spawn(move || {
         (0..50_000).for_each(|_| worker.command(0, Outcome::Ok).increment());
     });

@@ -45,6 +45,8 @@ pub(super) struct Written {
     pub(super) listener: Vec<Spanned<Table<WrittenListener>>>,
     /// Hot, as everything below it.
     pub(super) upstream: Table<WrittenUpstream>,
+    /// `[upstreams.NAME]`, for listeners that name it.
+    pub(super) upstreams: BTreeMap<String, Spanned<Table<WrittenUpstream>>>,
     /// Level and format.
     pub(super) log: Table<WrittenLog>,
     /// Bounds of what is held for clients.
@@ -65,6 +67,8 @@ pub(super) struct Written {
 pub(super) struct WrittenListener {
     /// IP address and port, or `unix:/path`. Absent is a complaint.
     pub(super) address: Option<Spanned<String>>,
+    /// The name of a table of `[upstreams]`; absent: `[upstream]`.
+    pub(super) upstream: Option<Spanned<String>>,
     /// Octal, for unix sockets only.
     pub(super) mode: Option<Spanned<String>>,
     /// "users", "passthrough" or "upstream"; absent: users if there are any, else see `config/check/listener.rs`.
@@ -251,7 +255,7 @@ const WORDS: Words = Words {
 };
 
 /// Every table and key at the top of the file, for whoever must tell this kind of file from others.
-pub(crate) const CONFIGURATION_KEYS: [&str; 14] = [
+pub(crate) const CONFIGURATION_KEYS: [&str; 15] = [
     "workers",
     "admin",
     "admin_changes",
@@ -260,6 +264,7 @@ pub(crate) const CONFIGURATION_KEYS: [&str; 14] = [
     "drain_timeout",
     "listener",
     "upstream",
+    "upstreams",
     "log",
     "memory",
     "expect",
@@ -287,6 +292,7 @@ impl Default for Written {
             drain_timeout: default(Time::secs(10)),
             listener: Vec::new(),
             upstream: Table::default(),
+            upstreams: BTreeMap::new(),
             log: Table::default(),
             memory: Table::default(),
             expect: Table::default(),
@@ -303,6 +309,7 @@ impl Default for WrittenListener {
     fn default() -> Self {
         Self {
             address: None,
+            upstream: None,
             mode: None,
             auth: None,
             // Redis's `maxclients`.

@@ -14,6 +14,7 @@ pub(crate) mod checker;
 mod complaint;
 mod file;
 mod guards;
+mod named;
 mod profile;
 pub(crate) mod quantity;
 mod replica_reads;
@@ -29,6 +30,7 @@ pub(crate) mod scratch;
 pub use self::complaint::{Complaint, Fault, Position};
 pub(crate) use self::file::CONFIGURATION_KEYS;
 pub use self::guards::{Confirm, GuardSettings, KeyPatterns, SplitBrain, WriteGuard};
+pub use self::named::{NamedUpstream, UPSTREAM_DEFAULT, UPSTREAMS_MAX};
 pub use self::profile::Profile;
 pub use self::replica_reads::ReplicaReads;
 pub use self::secret::{SECRET_BYTES_MAX, Secret, SecretBytes, SecretError};
@@ -56,6 +58,9 @@ pub struct Settings {
     pub listeners: Vec<ListenerSettings>,
     /// Where commands go. Hot: a reload may replace it while clients stay connected.
     pub upstream: UpstreamSettings,
+    /// Where those of listeners go that name another upstream, by name. Each is as hot as the one above; which there
+    /// are needs a restart.
+    pub upstreams: Vec<NamedUpstream>,
     /// How many data-plane threads. Needs a restart.
     pub workers: Workers,
     /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: nowhere. Needs a restart.
@@ -85,6 +90,8 @@ pub struct Settings {
 pub struct ListenerSettings {
     /// The socket.
     pub address: ListenAddress,
+    /// The name of the upstream that its clients' commands go to; there is one of that name.
+    pub upstream: String,
     /// `None`: plain text. Never set for a unix socket.
     pub tls: Option<ServerTls>,
     /// Who a client must prove to be.
@@ -441,6 +448,7 @@ impl Settings {
     #[must_use]
     pub fn cold_changes(&self, next: &Self) -> Vec<&'static str> {
         let differs = [
+            ("upstreams", !self.names_the_same_upstreams(next)),
             ("listeners", self.listeners != next.listeners),
             ("workers", self.workers != next.workers),
             ("admin", self.admin != next.admin),

@@ -682,6 +682,72 @@ fn what_clients_are_shown_of_a_cluster_is_a_choice() {
     );
 }
 
+/// A file in which two listeners lead to two upstreams.
+const SEVERAL: &str = "[upstream]\nurl = \"redis://a\"\n\
+    [upstreams.b]\nurl = \"redis-sentinel://:p@s:1/m\"\nlanes_max = 2\n\
+    [[listener]]\naddress = \"[::1]:1\"\n\
+    [[listener]]\naddress = \"[::1]:2\"\nupstream = \"b\"\n";
+
+#[test]
+fn listeners_lead_to_upstreams_by_name() {
+    let settings = load(SEVERAL).unwrap();
+    let named: Vec<(&str, usize)> =
+        settings.all_upstreams().map(|(name, it)| (name, it.lanes_max)).collect();
+    assert_eq!(named, [("default", 8), ("b", 2)]);
+    let leads: Vec<(&str, &Auth)> =
+        settings.listeners.iter().map(|it| (&*it.upstream, &it.auth)).collect();
+    // Who a client is upstream depends on where it is led.
+    assert_eq!(leads, [("default", &Auth::Passthrough), ("b", &Auth::Upstream)]);
+    assert!(settings.upstream_asked_for("b").is_ok());
+    let stranger = settings.upstream_asked_for("c").unwrap_err().to_string();
+    assert!(stranger.contains("--upstream-name: 'c' is not an upstream"), "{stranger}");
+}
+
+#[test]
+fn every_upstream_is_named_rightly_and_used() {
+    let listener = "[[listener]]\naddress = \"[::1]:1\"\n";
+    let found = complaints(&format!(
+        "[upstreams.cache]\nurl = \"redis://c\"\n[upstreams.\"no way\"]\nurl = \"http://x\"\n\
+         [upstreams.default]\nlanes_mx = 2\nlanes_max = 99\n{listener}upstream = \"cahce\"\n"
+    ));
+    let starts = [
+        "f:2:1: no listener leads to the upstream 'cache'; add upstream = \"cache\" to a",
+        "f:4:1: 'no way' cannot be the name of an upstream; use letters",
+        "f:5:7: ",
+        "f:6:1: 'default' is what [upstream] is called; choose another name",
+        "f:7:1: 'lanes_mx' is not a key of [upstreams.default]; did you mean 'lanes_max'?",
+        "f:8:13: lanes_max is 99; write 1 to 64",
+        "f:11:12: 'cahce' is not an upstream; did you mean 'cache'?",
+    ];
+    for start in starts {
+        assert!(found.iter().any(|it| it.starts_with(start)), "{start}: {found:#?}");
+    }
+    let found = complaints(&format!("[upstreams.b]\ndb = 1\n{listener}upstream = \"b\"\n"));
+    assert_eq!(
+        found,
+        [
+            "f:1:16: no listener leads to [upstream]: each names another; remove upstream = … \
+             from the listener that is to lead there",
+            "f:2:1: the upstream has no url; add url = \"redis://HOST:6379\"",
+        ]
+    );
+    let many: String =
+        (0..UPSTREAMS_MAX).map(|n| format!("[upstreams.u{n}]\nurl = \"redis://h\"\n")).collect();
+    let found = complaints(&many);
+    assert_eq!(found.iter().filter(|it| it.contains("more than 16 upstreams")).count(), 1);
+}
+
+#[test]
+fn which_upstreams_there_are_is_cold_and_what_is_in_them_hot() {
+    let before = load(SEVERAL).unwrap();
+    let moved = load(&SEVERAL.replace("s:1/m", "t:1/m")).unwrap();
+    assert_eq!(before.cold_changes(&moved), [""; 0]);
+    assert_ne!(before.upstream_named("b"), moved.upstream_named("b"));
+    assert_eq!(before.upstream_named("default"), moved.upstream_named("default"));
+    let renamed = load(&SEVERAL.replace("s.b]", "s.c]").replace("= \"b\"", "= \"c\"")).unwrap();
+    assert_eq!(before.cold_changes(&renamed), ["upstreams", "listeners"]);
+}
+
 #[test]
 fn auto_workers_are_at_least_one() {
     assert!((1..=WORKERS_MAX).contains(&Workers::Auto.count()));

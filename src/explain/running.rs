@@ -11,8 +11,13 @@ use std::time::Duration;
 use crate::percent;
 
 /// Asks the proxy at `admin`. True if the command would be served.
-pub(super) fn ask(admin: &str, arguments: &[Vec<u8>], out: &mut impl Write) -> io::Result<bool> {
-    let (status, body) = match asked(admin, arguments) {
+pub(super) fn ask(
+    admin: &str,
+    upstream: Option<&str>,
+    arguments: &[Vec<u8>],
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let (status, body) = match asked(admin, upstream, arguments) {
         Ok(answer) => answer,
         Err(error) => {
             writeln!(out, "{admin} does not answer: {error}; is it the admin address of a proxy?")?;
@@ -21,20 +26,21 @@ pub(super) fn ask(admin: &str, arguments: &[Vec<u8>], out: &mut impl Write) -> i
     };
     match status {
         200 | 422 => out.write_all(body.as_bytes())?,
+        404 if upstream.is_some() => write!(out, "{admin}: {body}")?,
         431 => writeln!(out, "the command is too long to be asked about")?,
         _ => writeln!(out, "{admin} answers {status}: is it the admin address of a proxy?")?,
     }
     Ok(status == 200)
 }
 
-fn asked(admin: &str, arguments: &[Vec<u8>]) -> io::Result<(u16, String)> {
+fn asked(admin: &str, upstream: Option<&str>, arguments: &[Vec<u8>]) -> io::Result<(u16, String)> {
     let address = admin.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let arguments: Vec<String> =
-        arguments.iter().map(|it| format!("a={}", percent::encoded(it))).collect();
-    let query = arguments.join("&");
+    let upstream = upstream.map(|name| format!("upstream={}", percent::encoded(name.as_bytes())));
+    let arguments = arguments.iter().map(|it| format!("a={}", percent::encoded(it)));
+    let query = arguments.chain(upstream).collect::<Vec<_>>().join("&");
     write!(
         stream,
         "GET /policy/explain?{query} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n"

@@ -2,7 +2,8 @@
 //!
 //! Owns binding, accepting, the cap on clients, and handing each socket to the least loaded worker.
 //! Never reads a byte of a client: TLS and everything after it happen on the worker. A connection
-//! arrives from the kernel and leaves as an [`Accepted`] in a worker's inbox.
+//! arrives from the kernel and leaves as an [`Accepted`] in a worker's inbox. All sockets are bound
+//! before the first thread is started; each is then accepted from on the thread of its upstream.
 //!
 //! What surprises: one acceptor for all workers. SO_REUSEPORT would spread connections by hash, and
 //! Redis connections live for hours, so an uneven start stays uneven.
@@ -10,7 +11,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,14 +26,27 @@ use crate::stats::control;
 use crate::stats::labels::TurnedAway;
 use crate::worker::{Message, WorkerHandle};
 
-/// A bound socket.
+/// A bound socket that no runtime knows yet.
 #[derive(Debug)]
 pub enum Bound {
     /// TCP, IPv4 or IPv6.
-    Tcp(TcpListener),
-    /// A unix socket, removed when the process ends.
-    Unix(UnixListener, std::path::PathBuf),
+    Tcp(std::net::TcpListener),
+    /// A unix socket.
+    Unix(std::os::unix::net::UnixListener, SocketFile),
 }
+
+/// A bound socket on the runtime of its upstream.
+#[derive(Debug)]
+pub enum Open {
+    /// TCP, IPv4 or IPv6.
+    Tcp(TcpListener),
+    /// A unix socket.
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a unix socket, removed when nobody listens there any more.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
 
 /// A client on its way to a worker.
 #[derive(Debug)]
@@ -87,12 +101,12 @@ pub fn bind(settings: &ListenerSettings) -> io::Result<Bound> {
     match &settings.address {
         ListenAddress::Tcp(address) => bind_tcp(*address).map(Bound::Tcp).map_err(explain),
         ListenAddress::Unix { path, mode } => bind_unix(path, *mode)
-            .map(|listener| Bound::Unix(listener, path.clone()))
+            .map(|listener| Bound::Unix(listener, SocketFile(path.clone())))
             .map_err(explain),
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {
@@ -103,10 +117,10 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
     // A socket file that nobody answers is left over from a process that was killed.
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -120,20 +134,20 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    Ok(listener)
+    listener.into_std()
 }
 
 /// Accepts until `draining`, and hands clients out.
 pub async fn accept(
     place: usize,
-    bound: Bound,
+    open: Open,
     door: Door,
     workers: Arc<[WorkerHandle]>,
     mut draining: watch::Receiver<bool>,
 ) {
     loop {
         let result = tokio::select! {
-            result = bound.accept() => result,
+            result = open.accept() => result,
             _ = draining.wait_for(|&draining| draining) => return,
         };
         match result {
@@ -198,6 +212,23 @@ impl Drop for Place {
 // === impl Bound ===
 
 impl Bound {
+    /// Hands it to the runtime that calls.
+    ///
+    /// # Errors
+    /// If that cannot watch one more socket.
+    pub fn open(self) -> io::Result<Open> {
+        match self {
+            Self::Tcp(listener) => TcpListener::from_std(listener).map(Open::Tcp),
+            Self::Unix(listener, file) => {
+                UnixListener::from_std(listener).map(|listener| Open::Unix(listener, file))
+            }
+        }
+    }
+}
+
+// === impl Open ===
+
+impl Open {
     async fn accept(&self) -> io::Result<(Socket, String, String)> {
         match self {
             Self::Tcp(listener) => {
@@ -205,7 +236,7 @@ impl Bound {
                 let local = stream.local_addr().map_or_else(|_| String::new(), |it| it.to_string());
                 Ok((Socket::tcp(stream)?, peer.to_string(), local))
             }
-            Self::Unix(listener, path) => {
+            Self::Unix(listener, SocketFile(path)) => {
                 let (stream, _) = listener.accept().await?;
                 let name = format!("{}:0", path.display());
                 Ok((Socket::unix(stream)?, name.clone(), name))
@@ -214,13 +245,13 @@ impl Bound {
     }
 }
 
-impl Drop for Bound {
+// === impl SocketFile ===
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            // Left behind, the file would only mislead the next start; nothing depends on its
-            // removal.
-            let _ = std::fs::remove_file(path);
-        }
+        // Left behind, the file would only mislead the next start; nothing depends on its
+        // removal.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 

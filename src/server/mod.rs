@@ -2,13 +2,14 @@
 //!
 //! Owns the order of things: settings → listeners bound → workers started → control plane →
 //! accepting; and back: readiness false → no more accepting → in-flight commands finished →
-//! sessions closed → gone. Never parses a command. Runs on the control plane's thread; workers have
-//! their own.
+//! sessions closed → gone. Never parses a command. Runs on the process's first thread; each upstream
+//! has workers and a control thread of its own (`plane`).
 //!
 //! What surprises: everything that can fail at start (addresses, certificates) is tried before the
 //! first thread is started, so a bad start ends with words and not with a half-alive process.
 
 pub mod listener;
+pub mod plane;
 pub mod reload;
 pub mod tick;
 pub mod workers;
@@ -17,26 +18,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::orders::Order;
-use crate::admin::{self, AdminState, Orders, Readiness};
+use crate::admin::{self, AdminState, Behind, Orders};
 use crate::cli::RunFlags;
 use crate::command::table::{self, Table};
-use crate::config::{Complaint, MemorySettings, Settings};
+use crate::config::{Complaint, MemorySettings, NamedUpstream, Settings};
 use crate::events;
 use crate::net::TcpListener;
-use crate::stats::WorkerStats;
-use crate::stats::export::Exporter;
+use crate::policy;
+use crate::stats::export::{Exporter, Source};
+use crate::stats::recorder::Registries;
 use crate::tls::ServerTlsReloader;
-use crate::topology::{self, Topology};
-use crate::upstream::deployment::names;
-use crate::worker::{Message, Shared, WorkerHandle};
 use listener::Bound;
+use plane::{Common, Controls, Plane};
 use reload::policy::{Keeper, Wanted};
-use workers::{Door, Started};
+use workers::Door;
 
 /// Runs the proxy until it is told to stop.
 ///
@@ -50,81 +49,116 @@ pub fn run(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
-    let doors = doors(&settings)?;
+    let common = common(flags, &settings)?;
     let bound: Vec<Bound> =
         settings.listeners.iter().map(listener::bind).collect::<Result<_, _>>()?;
-    let node = Arc::new(reload::node(&settings.upstream)?);
-    // A password that is not there should be missed now, not by the first client.
-    node.deployment.keyring.keys()?;
-    let published = Arc::new(ArcSwap::from_pointee(Topology::unknown(1, node)));
-    let workers = settings.workers.count();
-    let memory = per_worker(&settings.memory, workers);
-    let shared = Arc::new(Shared::new(Arc::clone(&published), memory));
-    shared.watch_as(settings.watch.clone());
+    let (mut planes, controls) = planes(&settings, &common)?;
+    let first = planes.first().context("there is no upstream")?;
     let (policy_wanted, on_policy_wanted) = watch::channel(Wanted::from(&settings));
-    let keeper = Keeper::start(Arc::clone(&shared), on_policy_wanted).map_err(in_words)?;
+    // The policy is the process's: all planes share what this one publishes.
+    let keeper = Keeper::start(Arc::clone(&first.shared), on_policy_wanted).map_err(in_words)?;
     let admin = admin_listener(&settings).await?;
-    let started: Vec<Started> = (0..workers)
-        .map(|number| workers::start(number, Arc::clone(&shared), Arc::clone(&doors)))
-        .collect::<Result<_, _>>()
-        .context("cannot start a worker's thread")?;
-    let readiness = Arc::new(Readiness::new());
-    let (stop_admin, admin_stopped) = watch::channel(false);
-    let (orders, desk) = Orders::new(settings.admin_changes);
+    for (place, plane) in planes.iter_mut().enumerate() {
+        let started = plane.start_workers(place * common.workers, &common);
+        started.context("cannot start a worker's thread")?;
+    }
+    let (orders, desks) = orders(&planes, settings.admin_changes);
     let (policy_orders, policy_desk) = Orders::new(settings.admin_changes);
     tokio::task::spawn_local(keeper.keep(policy_desk));
+    let (stop_admin, admin_stopped) = watch::channel(false);
     if let Some(listener) = admin {
-        let (findings, nodes) = (Arc::clone(&shared.findings), Arc::clone(&shared.nodes));
-        let policy = Arc::clone(&shared.policy);
-        let exporter = exporter(&started).showing(findings, nodes, policy);
+        let exporter = exporter(&planes, &common);
         exporter.install().context("another metrics recorder is installed")?;
         let state = Arc::new(AdminState {
             exporter,
-            readiness: Arc::clone(&readiness),
-            topology: Arc::clone(&published),
-            orders,
-            policy: Arc::clone(&shared.policy),
-            ledger: Arc::clone(&shared.ledger),
+            behind: behind(&planes, orders),
+            listeners: admin::listeners(&settings),
+            policy: Arc::clone(&common.policy),
+            ledger: Arc::clone(&common.ledger),
             policy_orders,
-            governor: Arc::clone(&shared.governor),
-            findings: Arc::clone(&shared.findings),
-            slowlog: Arc::clone(&shared.slowlog),
         });
         tokio::spawn(admin::serve(listener, state, admin_stopped));
     }
-    let (changed, on_change) = watch::channel(1);
-    tokio::task::spawn_local(topology::follow(
-        Arc::clone(&shared),
-        Arc::clone(&readiness),
-        on_change,
-    ));
-    tokio::task::spawn_local(names::keep(Arc::clone(&published)));
-    tokio::task::spawn_local(reload::watch_passwords(Arc::clone(&published)));
-    tokio::task::spawn_local(crate::watch::follow(Arc::clone(&shared)));
-    tokio::task::spawn_local(crate::governor::watchdog::follow(Arc::clone(&shared)));
     let (drain, draining) = watch::channel(false);
-    let handles: Arc<[WorkerHandle]> = started.iter().map(|one| one.handle.clone()).collect();
-    for ((place, bound), door) in bound.into_iter().enumerate().zip(doors.iter()) {
-        let handles = Arc::clone(&handles);
-        tokio::spawn(listener::accept(place, bound, door.clone(), handles, draining.clone()));
+    let mut bound: Vec<_> = settings.listeners.iter().zip(bound).enumerate().collect();
+    for ((plane, controls), desk) in planes.iter().zip(controls).zip(desks) {
+        let its_own = |(_, (listener, _)): &mut (usize, (&_, _))| is_of(listener, plane);
+        let its_own: Vec<_> = bound.extract_if(.., its_own).collect();
+        let its_own = its_own.into_iter().map(|(place, (_, bound))| (place, bound)).collect();
+        let started = plane.start_control(controls, desk, its_own, &common, draining.clone());
+        started.await.context("cannot start an upstream's thread")?;
     }
-    events::started(&settings, &shared.policy.load(), workers);
-    let reloader = reload::Reloader::new(flags, &settings, policy_wanted);
-    until_told(reloader, &shared, &changed, &doors, desk).await?;
-    readiness.set_draining();
+    events::started(&settings, &common.policy.load(), common.workers);
+    let movers = planes.iter().map(|it| (Arc::clone(&it.name), it.intents.clone())).collect();
+    let reloader = reload::Reloader::new(flags, settings.clone(), policy_wanted, movers);
+    until_told(reloader, &planes, &common.doors).await?;
+    planes.iter().for_each(|plane| plane.readiness.set_draining());
     let _ = drain.send(true);
-    finish(&handles, started, settings.drain_timeout).await;
+    finish(&planes, settings.drain_timeout).await;
     let _ = stop_admin.send(true);
     Ok(())
 }
 
-/// The totals are the process's: each worker gets its part, so that none has to ask the others.
-fn per_worker(memory: &MemorySettings, workers: usize) -> MemorySettings {
+fn is_of(listener: &crate::config::ListenerSettings, plane: &Plane) -> bool {
+    *listener.upstream == *plane.name
+}
+
+/// What the planes of these settings have in common.
+fn common(flags: &RunFlags, settings: &Settings) -> anyhow::Result<Common> {
+    let upstreams = settings.all_upstreams().count();
+    let workers = settings.workers.count();
+    Ok(Common {
+        doors: doors(settings)?,
+        memory: per_worker(&settings.memory, upstreams, workers),
+        watch: settings.watch.clone(),
+        config: flags.config.clone(),
+        policy: policy::Published::default(),
+        ledger: Arc::default(),
+        registries: Registries::default(),
+        workers,
+        are_several: upstreams > 1,
+    })
+}
+
+/// A plane for each upstream, in the order of the settings, without threads yet.
+fn planes(settings: &Settings, common: &Common) -> anyhow::Result<(Vec<Plane>, Vec<Controls>)> {
+    let upstreams = settings.all_upstreams().map(|(name, settings)| NamedUpstream {
+        name: name.to_owned(),
+        settings: settings.clone(),
+    });
+    let planes: Vec<_> = upstreams.map(|it| Plane::new(it, common)).collect::<Result<_, _>>()?;
+    Ok(planes.into_iter().unzip())
+}
+
+/// The totals are the process's: each worker gets its part, so that none has to ask the others. What
+/// the workers of an upstream remember together is divided by the upstreams.
+fn per_worker(memory: &MemorySettings, upstreams: usize, workers: usize) -> MemorySettings {
     MemorySettings {
-        reply_bytes_total: memory.reply_bytes_total / workers,
-        request_bytes_total: memory.request_bytes_total / workers,
+        reply_bytes_total: memory.reply_bytes_total / (upstreams * workers),
+        request_bytes_total: memory.request_bytes_total / (upstreams * workers),
+        script_bytes_total: memory.script_bytes_total / upstreams,
         ..*memory
     }
+}
+
+/// Where each upstream's orders come in, and where they end.
+fn orders(planes: &[Plane], are_allowed: bool) -> (Vec<Orders>, Vec<mpsc::Receiver<Order>>) {
+    planes.iter().map(|_| Orders::new(are_allowed)).unzip()
+}
+
+/// The upstreams as the admin port shows them.
+fn behind(planes: &[Plane], orders: Vec<Orders>) -> Vec<Behind> {
+    let behind = |(plane, orders): (&Plane, Orders)| Behind {
+        name: plane.name.to_string(),
+        recorder: Arc::clone(plane.recorder()),
+        readiness: Arc::clone(&plane.readiness),
+        topology: Arc::clone(&plane.shared.topology),
+        orders,
+        governor: Arc::clone(&plane.shared.governor),
+        findings: Arc::clone(&plane.shared.findings),
+        slowlog: Arc::clone(&plane.shared.slowlog),
+    };
+    planes.iter().zip(orders).map(behind).collect()
 }
 
 /// What is wrong with a file, a line each.
@@ -157,21 +191,20 @@ async fn admin_listener(settings: &Settings) -> anyhow::Result<Option<TcpListene
     Ok(Some(listener))
 }
 
-fn exporter(started: &[Started]) -> Exporter {
-    let stats: Vec<Arc<WorkerStats>> = started.iter().map(|one| Arc::clone(&one.stats)).collect();
+fn exporter(planes: &[Plane], common: &Common) -> Exporter {
+    let sources: Vec<Source> = planes.iter().map(Plane::source).collect();
     let table = Table::builtin();
     let names: Vec<String> = table.specs().map(|spec| spec.name.to_string()).collect();
     debug_assert_eq!(names.len(), table::BUILTIN_COUNT);
-    Exporter::new(stats, |index| names.get(index).map_or("other", String::as_str))
+    let name = |index: usize| names.get(index).map_or("other", String::as_str);
+    Exporter::new(common.registries.clone(), sources, Arc::clone(&common.policy), name)
 }
 
 /// Waits for a signal to stop; reloads whenever there is reason to.
 async fn until_told(
     mut reloader: reload::Reloader,
-    shared: &Arc<Shared>,
-    changed: &watch::Sender<u64>,
+    planes: &[Plane],
     doors: &[Door],
-    mut desk: mpsc::Receiver<Order>,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -184,10 +217,9 @@ async fn until_told(
             let asked = tokio::select! {
                 _ = hangup.recv() => true,
                 _ = poll.tick() => false,
-                Some(order) = desk.recv() => return reloader.obey(order, shared, changed).await,
             };
-            reload::certificates(doors, &shared.topology);
-            reloader.run(asked, shared, changed).await;
+            reload::certificates(doors, planes.iter().map(|plane| &plane.shared.topology));
+            reloader.run(asked).await;
         };
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
@@ -198,16 +230,17 @@ async fn until_told(
 }
 
 /// Lets the workers finish what is in flight, for at most `limit`.
-async fn finish(handles: &[WorkerHandle], started: Vec<Started>, limit: Duration) {
-    events::draining(handles.iter().map(WorkerHandle::clients).sum(), limit);
-    for handle in handles {
-        let _ = handle.inbox.send(Message::Drain).await;
+async fn finish(planes: &[Plane], limit: Duration) {
+    let clients = |planes: &[Plane]| planes.iter().map(Plane::clients).sum();
+    events::draining(clients(planes), limit);
+    for plane in planes {
+        plane.drain().await;
     }
     let deadline = crate::clock::now() + limit;
-    while started.iter().any(|one| !one.thread.is_finished()) && crate::clock::now() < deadline {
+    while !planes.iter().all(Plane::has_drained) && crate::clock::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    events::drained(handles.iter().map(WorkerHandle::clients).sum());
+    events::drained(clients(planes));
 }
 
 /// How often the configuration and the certificates are looked at without being asked.

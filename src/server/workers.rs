@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::spawn_local;
 
 use super::listener::{Accepted, Socket};
+use super::plane::Mark;
 use super::tick;
 use crate::clock;
 use crate::dispatch::departure;
@@ -73,11 +74,16 @@ struct Bench {
     verifying: Rc<Semaphore>,
 }
 
-/// Starts worker number `number`.
+/// Starts worker number `number` of the process for the upstream that `mark` names.
 ///
 /// # Errors
 /// If the thread or its runtime cannot be made.
-pub fn start(number: usize, shared: Arc<Shared>, doors: Arc<[Door]>) -> io::Result<Started> {
+pub fn start(
+    number: usize,
+    mark: Mark,
+    shared: Arc<Shared>,
+    doors: Arc<[Door]>,
+) -> io::Result<Started> {
     let (inbox, messages) = mpsc::channel(INBOX);
     let handle = WorkerHandle { inbox, load: Arc::new(AtomicUsize::new(0)) };
     let stats = Arc::new(WorkerStats::new(crate::command::table::BUILTIN_COUNT));
@@ -87,7 +93,7 @@ pub fn start(number: usize, shared: Arc<Shared>, doors: Arc<[Door]>) -> io::Resu
         match runtime() {
             Ok(runtime) => {
                 let worker = Rc::new(RefCell::new(Worker::new(shared, its_stats)));
-                runtime.block_on(run(worker, doors, its_handle, messages));
+                mark.within(|| runtime.block_on(run(worker, doors, its_handle, messages)));
             }
             Err(error) => crate::events::no_runtime(&error),
         }

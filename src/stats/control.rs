@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn every_event_reaches_the_exporter_under_its_name() {
-        let exporter = Exporter::new(Vec::new(), |_| "");
+        let exporter = Exporter::of_one(Vec::new(), |_| "");
         exporter.scoped(|| {
             client_turned_away(TurnedAway::MaxClients);
             config_reloaded(Reload::Refused);
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_good_reload_clears_the_alarm_of_a_bad_one() {
-        let exporter = Exporter::new(Vec::new(), |_| "");
+        let exporter = Exporter::of_one(Vec::new(), |_| "");
         exporter.scoped(|| {
             config_reloaded(Reload::Refused);
             config_reloaded(Reload::Applied);

@@ -220,6 +220,23 @@ pub(super) fn described() -> impl Iterator<Item = (&'static str, &'static str)> 
     pairs.map(|(family, help)| (family, help.trim_start()))
 }
 
+/// Whether the series of a family are the process's own, whatever stands behind it.
+pub(super) fn is_of_process(family: &str) -> bool {
+    OF_PROCESS.contains(&family) || family.starts_with("process_")
+}
+
+/// Families of the registry that no upstream has a share in, but for the kernel's.
+const OF_PROCESS: [&str; 8] = [
+    BUILD_INFO,
+    UPTIME,
+    "breakwater_config_last_reload_successful",
+    "breakwater_config_reloads_total",
+    "breakwater_draining",
+    "breakwater_log_lines_suppressed_total",
+    "breakwater_policy_last_reload_successful",
+    "breakwater_policy_reloads_total",
+];
+
 /// The help of a family; empty for one that is not described.
 pub(super) fn help(family: &str) -> &'static str {
     described().find(|(name, _)| *name == family).map_or("", |(_, help)| help)

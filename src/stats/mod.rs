@@ -13,7 +13,9 @@ mod families;
 pub mod histogram;
 pub mod labels;
 pub mod nodes;
+mod part;
 mod process;
+pub mod recorder;
 mod rules;
 mod text;
 

@@ -1,31 +1,80 @@
 //! Exposition text: what the registry's own writer leaves to us.
 //!
-//! This file writes histograms and fractional counters in the Prometheus text format (0.0.4) and
-//! puts families into a stable order. It knows nothing of workers or commands. What surprises: the
+//! This file writes histograms and fractional counters in the Prometheus text format (0.0.4), puts
+//! families into a stable order, and joins the pages of several upstreams. It knows nothing of workers or commands. What surprises: the
 //! registry renders from hash maps, so its order changes with each scrape. People read this page at
 //! night and compare two of them; sorting costs well under a millisecond.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::histogram::{EXPORTED_EDGES_US, Snapshot};
 
-/// Sorts the families of a rendered page by name, and the series within each.
+/// Sorts the families of rendered pages by name, and the series within each; a family that several
+/// pages have becomes one.
 ///
-/// `page` is what the registry renders: families separated by blank lines, comment lines first.
-pub(super) fn sorted(page: &str) -> String {
-    let mut families: Vec<&str> = page.split("\n\n").filter(|it| !it.trim().is_empty()).collect();
-    families.sort_unstable_by_key(|family| family_name(family));
-    let mut out = String::with_capacity(page.len());
-    for family in families {
-        let (comments, mut series): (Vec<&str>, Vec<&str>) =
+/// A page is what a registry renders: families separated by blank lines, comment lines first.
+pub(super) fn sorted(pages: &[String]) -> String {
+    let mut families: BTreeMap<&str, (Vec<&str>, Vec<&str>)> = BTreeMap::new();
+    let blocks = pages.iter().flat_map(|page| page.split("\n\n"));
+    for family in blocks.filter(|it| !it.trim().is_empty()) {
+        let (comments, series): (Vec<&str>, Vec<&str>) =
             family.lines().partition(|line| line.starts_with('#'));
+        let known = families.entry(family_name(family)).or_default();
+        // The same in each page, and told once.
+        known.0 = comments;
+        known.1.extend(series);
+    }
+    let mut out = String::with_capacity(pages.iter().map(String::len).sum());
+    for (comments, series) in families.values_mut() {
         series.sort_unstable();
-        for line in comments.iter().chain(&series) {
-            out.push_str(line);
-            out.push('\n');
+        comments.iter().chain(series.iter()).for_each(|line| push_line(&mut out, line));
+    }
+    out
+}
+
+/// Pages of the same families in the same order, joined family by family: what opens it once, then
+/// the series of each page in their order.
+pub(super) fn joined(pages: &[String]) -> String {
+    let mut out = String::with_capacity(pages.iter().map(String::len).sum());
+    let mut rests: Vec<&str> = pages.iter().map(String::as_str).collect();
+    while rests.iter().any(|rest| !rest.is_empty()) {
+        for (place, rest) in rests.iter_mut().enumerate() {
+            // A family goes from its HELP to the next one's.
+            let end = rest.get(1..).and_then(|more| more.find("\n# HELP "));
+            let (family, others) = rest.split_at(end.map_or(rest.len(), |end| end + 2));
+            let is_told = |line: &&str| place == 0 || !line.starts_with('#');
+            family.lines().filter(is_told).for_each(|line| push_line(&mut out, line));
+            *rest = others;
         }
     }
     out
+}
+
+/// The series of a page with one more label, in front of their others. No name of a series holds a
+/// brace or a space, so the first of either ends the name.
+pub(super) fn labelled(page: &str, label: &str, value: &str) -> String {
+    let more = format!("{label}=\"{}\"", escaped(value));
+    let mut out = String::with_capacity(page.len() * 2);
+    for line in page.lines() {
+        match line.find(['{', ' ']) {
+            Some(end) if !line.starts_with('#') => {
+                let (name, rest) = line.split_at(end);
+                let labelled = match rest.strip_prefix('{') {
+                    Some(others) => format!("{name}{{{more},{others}"),
+                    None => format!("{name}{{{more}}}{rest}"),
+                };
+                push_line(&mut out, &labelled);
+            }
+            _ => push_line(&mut out, line),
+        }
+    }
+    out
+}
+
+fn push_line(out: &mut String, line: &str) {
+    out.push_str(line);
+    out.push('\n');
 }
 
 /// Appends a family of type histogram with one series: cumulative buckets, sum and count.
@@ -129,8 +178,36 @@ mod tests {
             "# HELP b x\n# TYPE b counter\nb{l=\"2\"} 1\nb{l=\"1\"} 3\n\n# TYPE a gauge\na 1\n\n";
         let expected =
             "# TYPE a gauge\na 1\n# HELP b x\n# TYPE b counter\nb{l=\"1\"} 3\nb{l=\"2\"} 1\n";
-        assert_eq!(sorted(page), expected);
-        assert_eq!(sorted(""), "");
+        assert_eq!(sorted(&[page.to_owned()]), expected);
+        assert_eq!(sorted(&[String::new()]), "");
+    }
+
+    #[test]
+    fn a_family_of_several_pages_is_told_once() {
+        let page = |value: u32| format!("# HELP a x\n# TYPE a gauge\na{{l=\"1\"}} {value}\n\n");
+        let pages = [page(1), "# HELP b y\n# TYPE b gauge\nb 2\n\n".to_owned(), page(3)];
+        let expected = "# HELP a x\n# TYPE a gauge\na{l=\"1\"} 1\na{l=\"1\"} 3\n\
+                        # HELP b y\n# TYPE b gauge\nb 2\n";
+        assert_eq!(sorted(&pages), expected);
+    }
+
+    #[test]
+    fn pages_are_joined_family_by_family_also_where_one_has_no_series() {
+        let head = |name: &str| format!("# HELP {name} x\n# TYPE {name} gauge\n");
+        let (a, b, c) = (head("a"), head("b"), head("c"));
+        let first = format!("{a}{b}b 1\nb 2\n{c}");
+        assert_eq!(joined(&[first.clone()]), first);
+        let second = format!("{a}a 9\n{b}{c}c 8\n");
+        assert_eq!(joined(&[first, second]), format!("{a}a 9\n{b}b 1\nb 2\n{c}c 8\n"));
+        assert_eq!(joined(&[]), "");
+    }
+
+    #[test]
+    fn a_label_is_put_in_front_of_the_others() {
+        let page = "# HELP a{b} x\n\na 1\na{l=\"x y\"} 2\na_bucket{le=\"+Inf\"} 3\n";
+        let expected = "# HELP a{b} x\n\na{u=\"n\\\"\"} 1\na{u=\"n\\\"\",l=\"x y\"} 2\n\
+                        a_bucket{u=\"n\\\"\",le=\"+Inf\"} 3\n";
+        assert_eq!(labelled(page, "u", "n\""), expected);
     }
 
     #[test]

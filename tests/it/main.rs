@@ -39,6 +39,7 @@ mod tidy;
 mod transactions;
 mod upstream;
 mod upstream_move;
+mod upstreams;
 mod wait;
 mod watch;
 mod wire;

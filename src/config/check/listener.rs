@@ -14,7 +14,7 @@ use super::super::{
     Announced, Auth, ListenAddress, ListenerSettings, PubsubSettings, ServerTls, address,
 };
 use super::user::users;
-use super::{Checker, LISTEN, PEM, Place, one_of};
+use super::{Checker, LISTEN, PEM, Place, one_of, upstreams};
 use crate::resp::limits::{
     ARGUMENTS_CEILING, BULK_BYTES_CEILING, INLINE_BYTES_CEILING, Limits, REQUEST_BYTES_CEILING,
 };
@@ -32,9 +32,11 @@ const MODE_MAX: u32 = 0o777;
 
 /// What the rest of the configuration says to a listener.
 #[derive(Clone, Copy)]
-pub(super) struct Surroundings {
-    /// The upstream has credentials, which decides the default of `auth`.
-    pub(super) has_identity: bool,
+pub(super) struct Surroundings<'a> {
+    /// The names of all upstreams.
+    pub(super) upstreams: &'a [&'a str],
+    /// Those that have credentials, which decides the default of `auth`.
+    pub(super) identified: &'a [&'a str],
     /// Request bytes that all sessions may hold together; one request is at most that.
     pub(super) request_bytes_total: usize,
 }
@@ -47,7 +49,7 @@ pub(super) fn check(
     checker: &mut Checker,
     flags: &[String],
     written: &[Spanned<Table<WrittenListener>>],
-    around: Surroundings,
+    around: Surroundings<'_>,
 ) -> Vec<Placed> {
     let listeners = if flags.is_empty() {
         of_file(checker, written, around)
@@ -65,7 +67,7 @@ pub(super) fn check(
 fn of_file(
     checker: &mut Checker,
     written: &[Spanned<Table<WrittenListener>>],
-    around: Surroundings,
+    around: Surroundings<'_>,
 ) -> Vec<Placed> {
     let mut listeners = Vec::new();
     for listener in written {
@@ -87,7 +89,7 @@ fn of_flags(
     checker: &mut Checker,
     flags: &[String],
     written: &[Spanned<Table<WrittenListener>>],
-    around: Surroundings,
+    around: Surroundings<'_>,
 ) -> Vec<Placed> {
     let place = Place::Flag(LISTEN);
     if written.len() > 1 {
@@ -141,16 +143,19 @@ fn is_same(one: &ListenAddress, other: &ListenAddress) -> bool {
 fn without_address(
     checker: &mut Checker,
     written: &Spanned<Table<WrittenListener>>,
-    around: Surroundings,
+    around: Surroundings<'_>,
 ) -> ListenerSettings {
     let listener = written.get_ref();
     // Any length is allowed: zero never closes, a year is as good as never.
     let idle = listener.client_idle_timeout.get_ref().0;
     let timeout = listener.client_timeout.as_ref();
+    let upstream = upstreams::of_listener(checker, listener, around.upstreams);
+    let has_identity = around.identified.contains(&upstream.as_str());
     ListenerSettings {
         address: ListenAddress::Tcp(DEFAULT_ADDRESS),
+        upstream,
         tls: listener.tls.as_ref().and_then(|tls| server_tls(checker, tls)),
-        auth: auth(checker, listener, around.has_identity),
+        auth: auth(checker, listener, has_identity),
         client_max: checker.bounded("client_max", &listener.client_max, 1..=CLIENTS_MAX),
         client_idle_timeout: (!idle.is_zero()).then_some(idle),
         announce: announced(checker, listener.announce.as_ref()),

@@ -12,6 +12,7 @@ mod guards;
 mod listener;
 mod request;
 mod upstream;
+mod upstreams;
 mod user;
 mod watch;
 
@@ -24,7 +25,8 @@ use super::file::{Written, WrittenLog, WrittenMemory, read};
 use super::quantity::{HOUR, MILLISECOND, MINUTE, Size, Time, ZERO};
 use super::source::Source;
 use super::{
-    LogFormat, LogSettings, MemorySettings, Profile, Settings, Workers, address, content_hash,
+    LogFormat, LogSettings, MemorySettings, Profile, Settings, UPSTREAM_DEFAULT, UpstreamSettings,
+    Workers, address, content_hash,
 };
 use crate::cli::RunFlags;
 use crate::log::check_level;
@@ -117,8 +119,14 @@ fn settings(
     let is_local = admin.is_none_or(|address| address.ip().is_loopback());
     let watch = watch::check(checker, written);
     let upstream = upstream::check(checker, flags, &written.upstream, no_upstream);
+    let upstreams = upstreams::check(checker, written);
+    let default = upstream.iter().map(|settings| (UPSTREAM_DEFAULT, settings));
+    let others = upstreams.iter().map(|it| (&*it.name, &it.settings));
+    let has_identity = |(_, settings): &(&str, &UpstreamSettings)| settings.credentials.is_some();
+    let names = [UPSTREAM_DEFAULT].into_iter().chain(written.upstreams.keys().map(String::as_str));
     let around = Surroundings {
-        has_identity: upstream.as_ref().is_some_and(|upstream| upstream.credentials.is_some()),
+        upstreams: &names.collect::<Vec<_>>(),
+        identified: &default.chain(others).filter(has_identity).map(|it| it.0).collect::<Vec<_>>(),
         request_bytes_total: memory.request_bytes_total,
     };
     let listeners = listener::check(checker, &flags.listen, &written.listener, around);
@@ -126,6 +134,7 @@ fn settings(
     Some(Settings {
         listeners: listeners.into_iter().map(|(listener, _)| listener).collect(),
         upstream: upstream?,
+        upstreams,
         workers,
         admin,
         // Whoever reaches a port that is open to others needs no password for it.

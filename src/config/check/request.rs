@@ -82,7 +82,8 @@ fn table(body: &str) -> Result<UpstreamSettings, Vec<Complaint>> {
     let flags = RunFlags::default();
     let settings = upstream::check(&mut checker, &flags, &written.upstream, NoUpstream::IsWrong);
     let others = body.lines().map(str::trim_start).filter(|line| line.starts_with('['));
-    if others.into_iter().any(|line| !line.starts_with("[upstream")) {
+    let is_ours = |line: &str| line.starts_with("[upstream]") || line.starts_with("[upstream.");
+    if !written.upstreams.is_empty() || others.into_iter().any(|line| !is_ours(line)) {
         let what = "only [upstream] can be changed by an order";
         checker.complaints.push(Complaint::about(ORDER, Fault::new(what, "remove the rest")));
     }
@@ -133,6 +134,10 @@ mod tests {
             ("[upstream]\nurl = \"redis://h\"\nlanes_mx = 2\n", "the request:3:1: 'lanes_mx'"),
             ("[upstream]\npassword_file = \"/etc/shadow\"\nurl = \"redis://h\"", "may not name"),
             ("workers = 2\n[upstream]\nurl = \"redis://h\"\n[memory]\n", "only [upstream]"),
+            (
+                "[upstreams.b]\nurl = \"redis://h\"\n[upstream]\nurl = \"redis://h\"",
+                "only [upstream]",
+            ),
             ("[upstream]\nlanes_max = 2\n", "no upstream is named"),
             ("http://secret.example", "is not a URL of Redis"),
             ("", "not a URL"),

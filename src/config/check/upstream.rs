@@ -1,4 +1,4 @@
-//! Judges `[upstream]` and `--upstream`: address, database, TLS, what clients are shown, renamed commands, clocks.
+//! Judges `[upstream]`, `[upstreams.NAME]` and `--upstream`: address, database, TLS, what clients are shown, renamed commands, clocks.
 //!
 //! Owns how the URL and the keys beside it are joined: a URL from a flag replaces the one of the file; its user,
 //! password and database win over the file's keys; the other keys stay. Never quotes a URL (INV-11). Who we are
@@ -42,6 +42,31 @@ pub(super) fn check(
     no_upstream: NoUpstream,
 ) -> Option<UpstreamSettings> {
     let url = url(checker, flags, written, no_upstream);
+    judge(checker, written, url)
+}
+
+/// One of `[upstreams]`, of which no flag speaks.
+pub(super) fn named(
+    checker: &mut Checker,
+    table: &Spanned<Table<WrittenUpstream>>,
+) -> Option<UpstreamSettings> {
+    let written = table.get_ref();
+    let url = match &written.url {
+        Some(text) => {
+            let url = checker.keep(text, address::upstream(text.get_ref()));
+            Url { url, place: text.into() }
+        }
+        None => {
+            let hint = "add url = \"redis://HOST:6379\"";
+            checker.miss(table, "the upstream has no url", hint);
+            Url { url: None, place: table.into() }
+        }
+    };
+    judge(checker, written, url)
+}
+
+/// The upstream at that URL, as its table wants it.
+fn judge(checker: &mut Checker, written: &WrittenUpstream, url: Url) -> Option<UpstreamSettings> {
     // The keys are judged even if the URL is wrong or absent.
     let db = database(checker, written, &url);
     let tls = client_tls(checker, written.tls.as_ref(), &url);

@@ -6,7 +6,43 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::*;
+use crate::stats::WorkerStats;
+use crate::stats::control;
+use crate::stats::labels::Outcome;
 use crate::stats::labels::{ClosedReason, DialFailure, ErrorClass, LaneLost, Resent};
+
+impl Exporter {
+    /// An exporter of one upstream with these workers.
+    pub(crate) fn of_one<'n>(
+        workers: Vec<Arc<WorkerStats>>,
+        command_name: impl Fn(usize) -> &'n str,
+    ) -> Self {
+        let registries = Registries::default();
+        let source = Source::for_tests("default", workers, &registries);
+        Self::new(registries, vec![source], policy::Published::default(), command_name)
+    }
+
+    /// Runs `count` as a thread of the first upstream would.
+    pub(crate) fn scoped<T>(&self, count: impl FnOnce() -> T) -> T {
+        self.parts[0].recorder().scoped(count)
+    }
+}
+
+impl Source {
+    pub(crate) fn for_tests(
+        name: &str,
+        workers: Vec<Arc<WorkerStats>>,
+        registries: &Registries,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            workers,
+            recorder: registries.recorder(),
+            findings: Arc::default(),
+            nodes: Arc::default(),
+        }
+    }
+}
 
 /// A checked page: value by series, as written before the value.
 type Page = BTreeMap<String, f64>;
@@ -101,24 +137,33 @@ fn check_series(
     Ok(())
 }
 
-/// Buckets rise in edge and count, the last is +Inf and equals the count.
+/// Buckets rise in edge and count, the last is +Inf and equals the count: for each upstream, if they have names.
 fn check_histogram(name: &str, text: &str, page: &Page) -> Result<(), String> {
-    let prefix = format!("{name}_bucket{{le=\"");
-    let (mut edge, mut count) = (f64::NEG_INFINITY, 0.0);
+    let prefix = format!("{name}_bucket{{");
+    let mut counts: BTreeMap<String, (f64, f64)> = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.strip_prefix(&prefix)) {
-        let (le, value) = line.split_once("\"} ").ok_or("bucket with more labels than le")?;
+        let (others, rest) = line.split_once("le=\"").ok_or("bucket without le")?;
+        let (le, value) = rest.split_once("\"} ").ok_or("bucket whose last label is not le")?;
         let le: f64 = le.parse().map_err(|_| format!("le {le}"))?;
         let value: f64 = value.parse().map_err(|_| format!("value {value}"))?;
-        if le <= edge || value < count {
+        let others = others.trim_end_matches(',');
+        let labels = if others.is_empty() { String::new() } else { format!("{{{others}}}") };
+        let (edge, count) = counts.entry(labels).or_insert((f64::NEG_INFINITY, 0.0));
+        if le <= *edge || value < *count {
             return Err(format!("{name} falls at {le}"));
         }
-        (edge, count) = (le, value);
+        (*edge, *count) = (le, value);
     }
-    if edge != f64::INFINITY || page.get(&format!("{name}_count")) != Some(&count) {
-        return Err(format!("{name} has no +Inf bucket equal to its count"));
+    if counts.is_empty() {
+        return Err(format!("{name} has no buckets"));
     }
-    if !page.contains_key(&format!("{name}_sum")) {
-        return Err(format!("{name} has no sum"));
+    for (labels, (edge, count)) in counts {
+        if edge != f64::INFINITY || page.get(&format!("{name}_count{labels}")) != Some(&count) {
+            return Err(format!("{name} has no +Inf bucket equal to its count"));
+        }
+        if !page.contains_key(&format!("{name}_sum{labels}")) {
+            return Err(format!("{name} has no sum"));
+        }
     }
     Ok(())
 }
@@ -217,7 +262,7 @@ fn name(command: usize) -> &'static str {
 
 #[test]
 fn the_page_is_valid_and_sums_every_number_over_the_workers() {
-    let exporter = Exporter::new(busy_workers(), name);
+    let exporter = Exporter::of_one(busy_workers(), name);
     let page = check(&exporter.render()).unwrap();
     for (series, value) in BUSY_PAGE {
         assert_eq!(page.get(*series), Some(value), "{series}");
@@ -227,9 +272,58 @@ fn the_page_is_valid_and_sums_every_number_over_the_workers() {
 }
 
 #[test]
+fn several_upstreams_are_told_apart_and_what_is_the_process_s_has_no_name() {
+    let registries = Registries::default();
+    let idle = || vec![Arc::new(WorkerStats::new(2))];
+    let sources = [("default", busy_workers()), ("b", idle())]
+        .map(|(name, workers)| Source::for_tests(name, workers, &registries));
+    sources[1].findings.set("test", vec![finding()]);
+    let recorders = [0, 1].map(|place: usize| Arc::clone(&sources[place].recorder));
+    let policy = policy::Published::default();
+    let exporter = Exporter::new(registries, sources.into(), policy, name);
+    recorders[0].scoped(|| control::scripts(3, 30));
+    recorders[1].scoped(|| control::scripts(4, 40));
+    for recorder in &recorders {
+        recorder.scoped(|| control::log_lines_suppressed(2));
+    }
+    let text = exporter.render();
+    let page = check(&text).unwrap();
+    for (series, value) in BUSY_PAGE {
+        // The same numbers, under the name of the upstream.
+        let named = text::labelled(&format!("{series} 0\n"), "upstream", "default");
+        assert_eq!(page.get(named.trim_end_matches(" 0\n")), Some(value), "{series}");
+        assert!(!page.contains_key(*series), "{series}");
+    }
+    for (series, value) in [
+        ("breakwater_scripts{upstream=\"default\"}", 3.0),
+        ("breakwater_scripts{upstream=\"b\"}", 4.0),
+        ("breakwater_clients_accepted_total{upstream=\"b\"}", 0.0),
+        ("breakwater_command_queue_seconds_count{upstream=\"b\"}", 0.0),
+        ("breakwater_finding{upstream=\"b\",id=\"x\",severity=\"critical\",subject=\"h:1\"}", 1.0),
+        ("breakwater_log_lines_suppressed_total", 4.0),
+        ("breakwater_config_reloads_total{result=\"applied\"}", 0.0),
+        ("breakwater_draining", 0.0),
+        ("breakwater_policy_version", 0.0),
+    ] {
+        assert_eq!(page.get(series), Some(&value), "{series}");
+    }
+    // Whatever is not the process's own has a name.
+    let unnamed = page.keys().filter(|series| !series.contains("upstream=\""));
+    for family in unnamed.map(|series| series.split('{').next().unwrap()) {
+        let is_policy = ["breakwater_policy_", "breakwater_keyspace_"];
+        let is_policy = is_policy.iter().any(|prefix| family.starts_with(prefix));
+        assert!(is_policy || families::is_of_process(family), "{family} has no upstream");
+    }
+}
+
+fn finding() -> crate::findings::Finding {
+    crate::findings::Finding::critical("x", "h:1", "amiss".to_owned(), "mend it".to_owned())
+}
+
+#[test]
 fn a_second_scrape_shows_what_came_since_and_stays_valid() {
     let workers = busy_workers();
-    let exporter = Exporter::new(workers.clone(), name);
+    let exporter = Exporter::of_one(workers.clone(), name);
     check(&exporter.render()).unwrap();
     workers[0].command(0, Outcome::Ok).increment();
     workers[1].command(0, Outcome::Unknown).increment();
@@ -242,7 +336,7 @@ fn a_second_scrape_shows_what_came_since_and_stays_valid() {
 
 #[test]
 fn commands_that_never_happened_have_no_series_but_closed_lists_have() {
-    let exporter = Exporter::new(vec![Arc::new(WorkerStats::new(2))], name);
+    let exporter = Exporter::of_one(vec![Arc::new(WorkerStats::new(2))], name);
     let page = check(&exporter.render()).unwrap();
     assert!(!page.keys().any(|series| series.starts_with("breakwater_commands_total")));
     assert_eq!(page["breakwater_error_replies_total{code=\"loading\"}"], 0.0);
@@ -253,7 +347,7 @@ fn commands_that_never_happened_have_no_series_but_closed_lists_have() {
 
 #[test]
 fn an_exporter_without_workers_still_renders() {
-    let exporter = Exporter::new(Vec::new(), |_| "");
+    let exporter = Exporter::of_one(Vec::new(), |_| "");
     let page = check(&exporter.render()).unwrap();
     assert_eq!(page["breakwater_command_queue_seconds_count"], 0.0);
 }
@@ -263,7 +357,7 @@ fn a_gauge_that_moved_between_workers_sums_right() {
     let workers = vec![Arc::new(WorkerStats::new(0)), Arc::new(WorkerStats::new(0))];
     workers[0].clients.add(3);
     workers[1].clients.sub(1);
-    let page = check(&Exporter::new(workers, name).render()).unwrap();
+    let page = check(&Exporter::of_one(workers, name).render()).unwrap();
     assert_eq!(page["breakwater_clients"], 2.0);
 }
 
@@ -275,7 +369,7 @@ fn families_of(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn the_page_the_table_and_the_documentation_name_the_same_families() {
-    let text = Exporter::new(busy_workers(), name).render();
+    let text = Exporter::of_one(busy_workers(), name).render();
     let page = families_of(&text);
     let table: BTreeSet<&str> = families::described().map(|(family, _)| family).collect();
     // A process without a limit on files has no `process_max_fds`; all others must be there.
@@ -314,7 +408,7 @@ fn every_label_value_is_documented() {
 
 #[test]
 fn the_order_of_the_page_does_not_change_between_scrapes() {
-    let exporter = Exporter::new(busy_workers(), name);
+    let exporter = Exporter::of_one(busy_workers(), name);
     let order = |text: String| -> Vec<String> {
         text.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0.to_owned())).collect()
     };

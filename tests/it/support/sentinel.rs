@@ -87,8 +87,7 @@ impl SentinelGroup {
 
     /// As `--upstream` wants it: these Sentinels as seeds.
     pub(crate) fn url_of(&self, seeds: &[usize]) -> String {
-        let seeds: Vec<String> =
-            seeds.iter().map(|&i| format!("127.0.0.1:{}", self.sentinels[i].port)).collect();
+        let seeds: Vec<String> = seeds.iter().map(|&i| self.sentinels[i].address()).collect();
         format!("redis-sentinel://{}/{}", seeds.join(","), self.name)
     }
 
@@ -149,6 +148,11 @@ impl Sentinel {
         self.kill();
         self.process = spawn(&self.folder, &self.first_file);
         self.wait();
+    }
+
+    /// Host and port, as a URL names it.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -1,0 +1,206 @@
+//! The move of one upstream to another deployment while traffic flows.
+//!
+//! Owns what is in force of `[upstream]` (or of one of `[upstreams]`) and the steps from there to
+//! what the file or an order says: the new node is dialled and verified first, and on any complaint the
+//! old one stays (INV-6). Runs on the upstream's own thread, one step after the other.
+//!
+//! What surprises: an order outlives a file that is tried again and again because its node is away, and
+//! one whose change was not looked at yet. The later word wins, and the file has not said anything since.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{FileHash, hash_of, node};
+use crate::admin::orders::{Order, Verdict};
+use crate::config::check;
+use crate::config::{UpstreamSettings, WatchSettings};
+use crate::events;
+use crate::stats::control;
+use crate::topology::{Topology, cluster, facts, sentinel, single};
+use crate::upstream::dial::{self, Node, Purpose};
+use crate::worker::Shared;
+
+/// What the file says of an upstream.
+#[derive(Debug)]
+pub struct Intent {
+    /// Where it is, and how it is used.
+    pub upstream: UpstreamSettings,
+    /// How its servers are watched.
+    pub watch: WatchSettings,
+    /// Digest of the file that says so.
+    pub file: FileHash,
+    /// Somebody asked for that file to count, whatever was ordered since.
+    pub is_asked: bool,
+    /// Whether it is done.
+    pub answer: oneshot::Sender<bool>,
+}
+
+/// Remembers what is in force.
+pub struct Mover {
+    shared: Arc<Shared>,
+    in_force: UpstreamSettings,
+    /// The file, to know what it said when an order overruled it.
+    config: Option<PathBuf>,
+    /// What the file said then.
+    overruled: Option<FileHash>,
+    /// Rung with each new epoch.
+    changed: watch::Sender<u64>,
+}
+
+// === impl Mover ===
+
+impl Mover {
+    /// These settings are in force.
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        in_force: UpstreamSettings,
+        config: Option<PathBuf>,
+        changed: watch::Sender<u64>,
+    ) -> Self {
+        Self { shared, in_force, config, overruled: None, changed }
+    }
+
+    /// Does what the file and orders say, until nobody is left to say anything.
+    pub async fn run(
+        mut self,
+        mut intents: mpsc::Receiver<Intent>,
+        mut desk: mpsc::Receiver<Order>,
+    ) {
+        loop {
+            tokio::select! {
+                Some(intent) = intents.recv() => self.follow(intent).await,
+                Some(order) = desk.recv() => self.obey(order).await,
+                else => return,
+            }
+        }
+    }
+
+    async fn follow(&mut self, intent: Intent) {
+        let Intent { upstream, watch, file, is_asked, answer } = intent;
+        let is_overruled = !is_asked && self.overruled == Some(file);
+        let is_done = is_overruled || self.adopt(upstream, watch).await;
+        // Whoever read the file may have been told to stop.
+        let _ = answer.send(is_done);
+    }
+
+    /// Puts what the file says in force. False if the new deployment cannot be used.
+    async fn adopt(&mut self, wanted: UpstreamSettings, watch: WatchSettings) -> bool {
+        self.overruled = None;
+        if wanted.is_same_deployment(&self.in_force) {
+            self.adjust(wanted);
+        } else if let Err(error) = self.move_to(&wanted).await {
+            events::upstream_refused(&wanted.endpoint.to_string(), &error);
+            return false;
+        } else {
+            self.note_moved(wanted);
+        }
+        // Last, so that a refused upstream leaves the expectations of the old one.
+        self.shared.watch_as(watch);
+        true
+    }
+
+    /// Carries out an order to move. It counts until the file changes or SIGHUP asks for the file:
+    /// the later word wins.
+    async fn obey(&mut self, order: Order) {
+        let verdict = self.carry_out(&order.body).await;
+        // Whoever gave it may be gone; it is carried out all the same.
+        let _ = order.answer.send(verdict);
+    }
+
+    async fn carry_out(&mut self, body: &str) -> Verdict {
+        let wanted = match check::ordered(body, &self.in_force) {
+            Ok(wanted) => wanted,
+            Err(complaints) => {
+                let words: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+                return Verdict::Wrong(words.join("\n"));
+            }
+        };
+        let name = wanted.endpoint.to_string();
+        let is_same = wanted.is_same_deployment(&self.in_force);
+        let result = match is_same {
+            true => verified(&wanted, &self.shared).await.map(drop),
+            false => self.move_to(&wanted).await,
+        };
+        if let Err(error) = result {
+            events::upstream_refused(&name, &error);
+            return Verdict::Unusable(format!("{name} cannot be used: {error:#}"));
+        }
+        // What the file said before, and perhaps was still being tried, is overruled.
+        self.overruled = Some(hash_of(self.config.as_deref()));
+        if is_same {
+            self.adjust(wanted);
+        } else {
+            self.note_moved(wanted);
+        }
+        Verdict::Done(found(&name, &self.shared.topology.load()))
+    }
+
+    /// Changes what may change while lanes, scripts and whatever else is known stay: who we are to
+    /// the deployment, whether writes are let through, and how errors begin.
+    fn adjust(&mut self, wanted: UpstreamSettings) {
+        let topology = self.shared.topology.load_full();
+        let deployment = &topology.node.deployment;
+        if wanted.credentials != self.in_force.credentials {
+            deployment.keyring.replace(wanted.credentials.clone());
+        }
+        deployment.set_unavailable_error(wanted.unavailable_error);
+        if wanted.mode != self.in_force.mode {
+            deployment.set_mode(wanted.mode);
+            // By `rcu`: the slot map may be mended by a worker at the same moment.
+            self.shared.topology.rcu(|topology| Arc::new(topology.with_mode_of_deployment()));
+            events::mode_changed(deployment.is_readonly());
+        }
+        self.in_force = wanted;
+    }
+
+    fn note_moved(&mut self, upstream: UpstreamSettings) {
+        control::upstream_changed();
+        events::upstream_changed(&upstream.endpoint.to_string());
+        self.in_force = upstream;
+    }
+
+    /// Dials and questions the new deployment, then publishes it under a new epoch.
+    async fn move_to(&self, settings: &UpstreamSettings) -> anyhow::Result<()> {
+        let topology = verified(settings, &self.shared).await?;
+        let epoch = self.shared.topology.load().epoch + 1;
+        self.shared.forget_upstream();
+        self.shared.topology.store(Arc::new(Topology { epoch, ..topology }));
+        // The control connections of the old deployment are dropped, and those of the new one opened.
+        let _ = self.changed.send(epoch);
+        Ok(())
+    }
+}
+
+/// What was seen before the move, for whoever ordered it.
+fn found(name: &str, topology: &Topology) -> String {
+    let facts = topology.facts.as_ref();
+    let server = facts.map_or("a server that tells nothing", |facts| facts.server.as_str());
+    let kind = match &topology.slots {
+        Some(map) => format!("a cluster of {} primaries", map.members.primaries().count()),
+        None => "one node".to_owned(),
+    };
+    format!(
+        "commands go to {name}: {server}, {kind}. Write it into the configuration file too: its next \
+         change, SIGHUP and a restart go by the file\n"
+    )
+}
+
+/// The picture of a deployment that answers, in no epoch yet.
+async fn verified(settings: &UpstreamSettings, shared: &Arc<Shared>) -> anyhow::Result<Topology> {
+    let node = Arc::new(node(settings)?);
+    match (&settings.cluster, &settings.sentinel) {
+        (Some(_), _) => cluster::verify::verify(&node, shared).await,
+        (None, Some(_)) => sentinel::verify::verify(&node).await,
+        (None, None) => verify(&node).await,
+    }
+}
+
+/// The picture of a node that answers.
+async fn verify(node: &Arc<Node>) -> anyhow::Result<Topology> {
+    let mut exchange = dial::dial(node, &Purpose::control("breakwater:verify")).await?;
+    let learnt = single::answered(facts::learn(&mut exchange)).await?;
+    Ok(single::learnt_topology(0, 0, node, learnt))
+}
