@@ -7,7 +7,7 @@
 //! client ─► server ─► session ─► command ─► policy ─► dispatch ─► route ─► upstream ─► Redis
 //!                        ▲                    detours ◄──┴── not here, not now ──┤
 //!                        └───── reply slots, in order ◄──────────────────────────┘
-//! control plane (own thread): topology · reload · metrics · admin
+//! control plane (own threads): each upstream's topology · the process's reload, metrics, admin
 //! ```
 //!
 //! In the order of that way:

@@ -43,7 +43,7 @@ impl Settings {
     pub fn upstream_asked_for(&self, name: &str) -> Result<&UpstreamSettings, Complaint> {
         self.upstream_named(name).ok_or_else(|| {
             let known: Vec<&str> = self.all_upstreams().map(|(name, _)| name).collect();
-            Complaint::about("--upstream-name", one_of("upstream", name, &known))
+            Complaint::about("--upstream-name", one_of("name of an upstream", name, &known))
         })
     }
 

@@ -700,7 +700,7 @@ fn listeners_lead_to_upstreams_by_name() {
     assert_eq!(leads, [("default", &Auth::Passthrough), ("b", &Auth::Upstream)]);
     assert!(settings.upstream_asked_for("b").is_ok());
     let stranger = settings.upstream_asked_for("c").unwrap_err().to_string();
-    assert!(stranger.contains("--upstream-name: 'c' is not an upstream"), "{stranger}");
+    assert!(stranger.contains("--upstream-name: 'c' is not a name of an upstream"), "{stranger}");
 }
 
 #[test]
@@ -717,7 +717,7 @@ fn every_upstream_is_named_rightly_and_used() {
         "f:6:1: 'default' is what [upstream] is called; choose another name",
         "f:7:1: 'lanes_mx' is not a key of [upstreams.default]; did you mean 'lanes_max'?",
         "f:8:13: lanes_max is 99; write 1 to 64",
-        "f:11:12: 'cahce' is not an upstream; did you mean 'cache'?",
+        "f:11:12: 'cahce' is not a name of an upstream; did you mean 'cache'?",
     ];
     for start in starts {
         assert!(found.iter().any(|it| it.starts_with(start)), "{start}: {found:#?}");

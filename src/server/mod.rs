@@ -236,12 +236,19 @@ async fn finish(planes: &[Plane], limit: Duration) {
     for plane in planes {
         plane.drain().await;
     }
-    let deadline = crate::clock::now() + limit;
-    while !planes.iter().all(Plane::has_drained) && crate::clock::now() < deadline {
+    let start = crate::clock::now();
+    let waits = |planes: &[Plane]| {
+        // Also without any patience for clients, the files of unix sockets go first.
+        let is_open = !planes.iter().all(Plane::is_closed) && start.elapsed() < CLOSED_WITHIN;
+        is_open || (!planes.iter().all(Plane::has_drained) && start.elapsed() < limit)
+    };
+    while waits(planes) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     events::drained(clients(planes));
 }
 
+/// How long closing the listeners may take, which waits for nobody.
+const CLOSED_WITHIN: Duration = Duration::from_secs(1);
 /// How often the configuration and the certificates are looked at without being asked.
 const RELOAD_POLL: Duration = Duration::from_secs(10);

@@ -235,11 +235,16 @@ impl Plane {
         }
     }
 
-    /// Whether nobody is accepted any more and all its workers have finished.
+    /// Whether all its workers have finished.
     #[must_use]
     pub fn has_drained(&self) -> bool {
-        let is_closed = self.is_closed.load(Ordering::Acquire);
-        is_closed && self.workers.iter().all(|one| one.thread.is_finished())
+        self.workers.iter().all(|one| one.thread.is_finished())
+    }
+
+    /// Whether none of its listeners is open any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     fn handles(&self) -> impl Iterator<Item = &WorkerHandle> {

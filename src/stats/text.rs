@@ -196,7 +196,7 @@ mod tests {
         let head = |name: &str| format!("# HELP {name} x\n# TYPE {name} gauge\n");
         let (a, b, c) = (head("a"), head("b"), head("c"));
         let first = format!("{a}{b}b 1\nb 2\n{c}");
-        assert_eq!(joined(&[first.clone()]), first);
+        assert_eq!(joined(std::slice::from_ref(&first)), first);
         let second = format!("{a}a 9\n{b}{c}c 8\n");
         assert_eq!(joined(&[first, second]), format!("{a}a 9\n{b}b 1\nb 2\n{c}c 8\n"));
         assert_eq!(joined(&[]), "");

@@ -91,15 +91,23 @@ fn a_cluster_and_one_redis_stand_behind_one_process() {
     assert_eq!(one.client().ask("GET key:7"), bulk(b"one"));
     assert!(of_cluster.text("CLUSTER INFO").contains("cluster_state:ok"));
     assert!(of_one.text("CLUSTER INFO").starts_with("-ERR"), "one Redis is no cluster");
-    // What is the client's own is its upstream's alone: ids, lists, and the right to end somebody.
+    clients_are_told_apart(&mut of_cluster, &mut of_one);
+    let section = of_one.text("INFO breakwater");
+    assert!(section.contains("breakwater_clients:1\r\n"), "{section}");
+    assert!(section.contains(&format!("breakwater_upstream:127.0.0.1:{}\r\n", one.port())));
+    pages_show_both(&proxy, second, &one);
+}
+
+/// What is the clients' own is their upstream's alone: ids, lists, and the right to end somebody.
+fn clients_are_told_apart(of_cluster: &mut Client, of_one: &mut Client) {
     let list = of_one.text("CLIENT LIST");
     assert_eq!(list.matches(" addr=").count(), 1, "{list}");
     assert_eq!(of_cluster.ask("CLIENT ID"), of_one.ask("CLIENT ID"));
     assert_eq!(of_one.text("CLIENT KILL TYPE normal SKIPME yes"), ":0\r\n");
     assert_eq!(of_cluster.ask("PING"), b"+PONG\r\n");
-    let section = of_one.text("INFO breakwater");
-    assert!(section.contains("breakwater_clients:1\r\n"), "{section}");
-    assert!(section.contains(&format!("breakwater_upstream:127.0.0.1:{}\r\n", one.port())));
+}
+
+fn pages_show_both(proxy: &Proxy, second: u16, one: &RedisServer) {
     let page = proxy.http("/topology").1;
     let (first, rest) = page.split_once("\nupstream b\n").expect(&page);
     assert!(first.starts_with("upstream default\n") && first.contains("slot map"), "{page}");
@@ -148,6 +156,28 @@ fn each_upstream_counts_for_itself_and_the_page_is_one() {
     for unnamed in ["breakwater_draining 0", "breakwater_config_last_reload_successful 1"] {
         assert!(page.lines().any(|line| line == unnamed), "{unnamed}");
     }
+}
+
+#[test]
+fn the_policy_is_one_and_its_rules_know_the_listeners() {
+    let (a, b) = (RedisServer::start(), RedisServer::start());
+    let second = free_port();
+    let policy = |_| {
+        format!(
+            "[[rule]]\nname = \"no-get-at-b\"\naction = \"deny\"\ncommands = [\"get\"]\n\
+             listeners = [\"127.0.0.1:{second}\"]\n\
+             [[rule]]\nname = \"no-ttl\"\naction = \"deny\"\ncommands = [\"ttl\"]\n"
+        )
+    };
+    let proxy = Proxy::listening_guarded(policy, |first| toml(first, second, &a.url(), &b.url()));
+    let proxy = ready(proxy);
+    let (mut first, mut other) = (proxy.client(), Client::connect(second));
+    assert_eq!(first.ask("GET k"), b"$-1\r\n");
+    assert!(other.text("GET k").contains("no-get-at-b"));
+    assert!(first.text("TTL k").contains("no-ttl") && other.text("TTL k").contains("no-ttl"));
+    let hits =
+        |rule: &str| proxy.metric_of("breakwater_policy_hits_total", &format!("rule=\"{rule}\""));
+    assert_eq!((hits("no-get-at-b"), hits("no-ttl")), (1.0, 2.0));
 }
 
 #[test]
@@ -250,7 +280,7 @@ fn doctor_and_explain_know_the_upstreams_of_a_file() {
     assert!(explain(&[]).contains(&format!("goes to: 127.0.0.1:{}", a.port())));
     assert!(explain(&["--upstream-name", "b"]).contains("the owner of slot"));
     let stranger = explain(&["--upstream-name", "c"]);
-    assert!(stranger.contains("'c' is not an upstream"), "{stranger}");
+    assert!(stranger.contains("'c' is not a name of an upstream"), "{stranger}");
     let admin = proxy.admin();
     let running = ask(&["explain", "--running", &admin, "--upstream-name", "b", "--", "GET", "k"]);
     assert!(running.contains("slot"), "{running}");

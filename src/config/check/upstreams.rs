@@ -52,7 +52,7 @@ pub(super) fn of_listener(
 ) -> String {
     match &listener.upstream {
         Some(name) if !known.contains(&name.get_ref().as_str()) => {
-            let fault = one_of("upstream", name.get_ref(), known);
+            let fault = one_of("name of an upstream", name.get_ref(), known);
             checker.keep::<()>(name, Err(fault));
             UPSTREAM_DEFAULT.to_owned()
         }

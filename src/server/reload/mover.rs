@@ -204,3 +204,40 @@ async fn verify(node: &Arc<Node>) -> anyhow::Result<Topology> {
     let learnt = single::answered(facts::learn(&mut exchange)).await?;
     Ok(single::learnt_topology(0, 0, node, learnt))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Mode;
+    use crate::upstream::rig::Rig;
+
+    /// What is in force behind a file of this digest that wants writes refused.
+    fn told(mover: &mut Mover, file: FileHash, is_asked: bool) -> Mode {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (answer, is_done) = oneshot::channel();
+        let upstream = UpstreamSettings { mode: Mode::ReadOnly, ..mover.in_force.clone() };
+        let watch = WatchSettings::default();
+        runtime.block_on(mover.follow(Intent { upstream, watch, file, is_asked, answer }));
+        assert!(runtime.block_on(is_done).unwrap());
+        mover.in_force.mode
+    }
+
+    #[test]
+    fn an_order_counts_until_the_file_says_something_else_or_is_asked_for() {
+        let shared = Arc::clone(&Rig::new().worker.shared);
+        let settings = shared.topology.load().node.settings.clone();
+        let (of_old, of_new) = (Some([1; 32]), Some([2; 32]));
+        for (file, is_asked, want) in [
+            (of_old, false, Mode::ReadWrite),
+            (of_new, false, Mode::ReadOnly),
+            (of_old, true, Mode::ReadOnly),
+        ] {
+            let (changed, _) = watch::channel(1);
+            let mut mover = Mover::new(Arc::clone(&shared), settings.clone(), None, changed);
+            mover.overruled = Some(of_old);
+            assert_eq!(told(&mut mover, file, is_asked), want);
+            // What was followed is not overruled any more.
+            assert_eq!(mover.overruled.is_none(), want == Mode::ReadOnly);
+        }
+    }
+}

@@ -89,6 +89,18 @@ impl Proxy {
         })
     }
 
+    /// As [`Self::listening`], enforcing these rules, which are made for the same port.
+    pub(crate) fn listening_guarded(
+        policy: impl Fn(u16) -> String,
+        toml: impl Fn(u16) -> String,
+    ) -> Self {
+        Self::launch(|port, folder| {
+            let policy = folder.write("policy.toml", policy(port)).display().to_string();
+            let file = folder.write("breakwater.toml", toml(port)).display().to_string();
+            ["--profile", "guard", "--policy", &policy, "--config", &file].map(str::to_owned).into()
+        })
+    }
+
     fn launch(arguments: impl Fn(u16, &Folder) -> Vec<String>) -> Self {
         for _ in 0..START_ATTEMPTS {
             let folder = Folder::new();
