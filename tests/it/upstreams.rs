@@ -219,6 +219,27 @@ fn the_address_of_one_is_changed_under_load_and_the_other_is_not_touched() {
 }
 
 #[test]
+fn a_new_address_that_never_answers_keeps_no_other_upstream_from_its_change() {
+    let [a, b, c] = [(), (), ()].map(|()| RedisServer::start());
+    for (server, who) in [(&a, "a"), (&b, "b"), (&c, "c")] {
+        assert_eq!(server.client().ask(&format!("SET who {who}")), b"+OK\r\n");
+    }
+    // Connections are taken by the kernel, and nobody reads them.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let silent = format!("redis://{}", deaf.local_addr().expect("it is bound"));
+    let (proxy, second) = before(&a.url(), &b.url());
+    let mut proxy = ready(proxy);
+    let (mut first, mut other) = (proxy.client(), Client::connect(second));
+    let patient = "[upstream]\nconnect_timeout = \"60s\"\n";
+    let changed = toml(proxy.port(), second, &silent, &c.url()).replace("[upstream]\n", patient);
+    std::fs::write(proxy.file("breakwater.toml"), changed).expect("the file can be written");
+    proxy.hang_up();
+    until("b is moved", || other.ask("GET who") == bulk(b"c"));
+    assert!(!proxy.log().contains("upstream not changed"), "it was waited for: {}", proxy.log());
+    assert_eq!(first.ask("GET who"), bulk(b"a"));
+}
+
+#[test]
 fn another_set_of_upstreams_needs_a_restart_and_is_said() {
     let [a, b] = [(), ()].map(|()| RedisServer::start());
     let (proxy, second) = before(&a.url(), &b.url());
