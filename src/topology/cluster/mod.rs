@@ -25,6 +25,8 @@ pub mod survey;
 pub mod verify;
 pub mod view;
 
+pub use publish::SOURCE;
+
 use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::rc::Rc;
