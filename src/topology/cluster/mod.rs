@@ -158,6 +158,7 @@ impl Follower {
             () = self.changed.notified() => self.note_standings(),
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
             _ = self.tick.tick() => {
+                self.lost_primaries();
                 self.report();
                 self.publish_corrections();
                 self.judge_replicas();
