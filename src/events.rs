@@ -236,15 +236,6 @@ pub fn migration_closed(slot: u16) {
     info!(slot, "the slot is closed");
 }
 
-/// Primaries claim the same slots, each for itself.
-pub fn slots_split(count: usize, slot: u16, one: &str, other: &str) {
-    error!(
-        count,
-        "slots have two masters, slot {slot} for instance {one} and {other}: the cluster is divided, or was put together \
-         wrongly. The claim with the higher config epoch is used; compare CLUSTER NODES on both"
-    );
-}
-
 /// Keys lie where nobody finds them.
 pub fn keys_orphaned(keys: u64, slot: u16, holder: &str, owner: Option<&str>, repair: &str) {
     let owner = owner.unwrap_or("nobody");

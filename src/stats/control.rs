@@ -166,6 +166,20 @@ pub fn sentinels(reachable: usize, size: usize) {
     metrics::gauge!(SENTINELS, "state" => "unreachable").set(unreachable as f64);
 }
 
+/// Nothing is known of a cluster or a Sentinel group: there was none yet, or it is no longer ours.
+pub fn topology_forgotten() {
+    slot_map_age(0);
+    slots_uncovered(0);
+    migrations(&Totals::default());
+    orphaned_keys("all", 0);
+    for role in MemberRole::ALL {
+        for health in Health::ALL {
+            members(role.as_str(), health.as_str(), 0);
+        }
+    }
+    sentinels(0, 0);
+}
+
 /// Sentinels have named another primary, and commands go there.
 pub fn primary_followed() {
     metrics::counter!(PRIMARY_CHANGES).increment(1);
@@ -271,16 +285,7 @@ pub(super) fn register() {
         }
     }
     metrics::counter!(GENERATIONS).absolute(0);
-    slot_map_age(0);
-    slots_uncovered(0);
-    migrations(&Totals::default());
-    orphaned_keys("all", 0);
-    for role in MemberRole::ALL {
-        for health in Health::ALL {
-            members(role.as_str(), health.as_str(), 0);
-        }
-    }
-    sentinels(0, 0);
+    topology_forgotten();
     metrics::counter!(PRIMARY_CHANGES).absolute(0);
     metrics::counter!(SENTINEL_GENERATIONS).absolute(0);
     readiness(false, false, 0);

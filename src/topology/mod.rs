@@ -31,6 +31,7 @@ use crate::command::spec::{CommandId, builtin_id};
 use crate::command::table::Table;
 use crate::config::{Ping, PresentAs, UpstreamSettings};
 use crate::resp::limits::Limits;
+use crate::stats::control;
 use crate::upstream::dial::Node;
 use crate::worker::Shared;
 use claims::Claims;
@@ -79,14 +80,14 @@ pub async fn follow(
         let is_sentinel = topology.node.settings.sentinel.is_some();
         drop(topology);
         let copying = copies::follow(Arc::clone(&shared));
-        let (shared, readiness) = (Arc::clone(&shared), Arc::clone(&readiness));
+        let (its, readiness) = (Arc::clone(&shared), Arc::clone(&readiness));
         let following = async {
             if is_cluster {
-                cluster::follow(shared, readiness).await
+                cluster::follow(its, readiness).await
             } else if is_sentinel {
-                sentinel::follow(shared, readiness).await
+                sentinel::follow(its, readiness).await
             } else {
-                single::follow(shared, readiness).await
+                single::follow(its, readiness).await
             }
         };
         tokio::select! {
@@ -98,7 +99,16 @@ pub async fn follow(
                 }
             }
         }
+        forget(&shared);
     }
+}
+
+/// What the follower of another deployment will say in other words, or not at all: nobody else takes
+/// it back.
+fn forget(shared: &Shared) {
+    shared.findings.set(cluster::SOURCE, Vec::new());
+    shared.findings.set(sentinel::SOURCE, Vec::new());
+    control::topology_forgotten();
 }
 
 /// The table as commands for `node` need it: `[upstream.renamed]` applied, and what is answered

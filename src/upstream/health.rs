@@ -242,6 +242,19 @@ impl Health {
         Ok(())
     }
 
+    /// Whether who only has questions may dial it: not while it is down and somebody else finds out
+    /// when it returns. A fleet's first dials then belong to its clients.
+    ///
+    /// # Errors
+    /// Why it is not dialled.
+    pub fn may_be_asked(&self, now: Micros) -> Result<(), DialError> {
+        let inner = self.lock();
+        if matches!(inner.state, State::Down(_)) && self.forbids_dials(&inner, now) {
+            return Err(inner.last_error());
+        }
+        Ok(())
+    }
+
     /// Begins a dial of the control plane.
     ///
     /// # Errors

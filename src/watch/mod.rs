@@ -160,13 +160,16 @@ impl Task {
         }
     }
 
-    /// A node that has just come back is dialled by those who serve clients; questions have time.
-    async fn let_others_first(&self) {
+    /// A node that is away or has just come back is dialled by those who serve clients; questions
+    /// have time.
+    async fn let_others_first(&self) -> Result<(), DialError> {
+        self.node.health.may_be_asked(clock::micros())?;
         let report = self.node.health.report();
         let back_for = clock::micros().saturating_sub(report.since);
         if report.state == State::Up && report.since > 0 && back_for < OTHERS_FIRST {
             sleep(Duration::from_micros(OTHERS_FIRST - back_for)).await;
         }
+        Ok(())
     }
 
     /// Asks, judges, and keeps what the next round needs.
@@ -175,7 +178,7 @@ impl Task {
         let mut exchange = match self.exchange.take() {
             Some(exchange) => exchange,
             None => {
-                self.let_others_first().await;
+                self.let_others_first().await?;
                 connect(&self.node, &self.shared, "breakwater:watch").await?
             }
         };

@@ -25,6 +25,8 @@ pub mod survey;
 pub mod verify;
 pub mod view;
 
+pub use publish::SOURCE;
+
 use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -156,6 +158,7 @@ impl Follower {
             () = self.changed.notified() => self.note_standings(),
             learnt = received(&mut self.learning) => self.note_learnt(learnt),
             _ = self.tick.tick() => {
+                self.lost_primaries();
                 self.report();
                 self.publish_corrections();
                 self.judge_replicas();

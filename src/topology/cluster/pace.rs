@@ -30,6 +30,8 @@ pub struct Pace {
     /// How often evidence that came to nothing is still to be looked into: an election has begun
     /// before it is won.
     follow_ups: u32,
+    /// A primary is lost: whoever takes over is to find a question left.
+    is_expecting: bool,
 }
 
 // === impl Pace ===
@@ -46,6 +48,7 @@ impl Pace {
             wanted: Some(RefreshTrigger::Start),
             fruitless: 0,
             follow_ups: 0,
+            is_expecting: false,
         }
     }
 
@@ -93,6 +96,9 @@ impl Pace {
     pub fn end(&mut self, is_news: bool) {
         if is_news {
             (self.fruitless, self.follow_ups) = (0, 0);
+            // The patience that it began with is over as well. A primary that is given up is news, and
+            // its successor, which is the next, must not wait for what was fruitless before.
+            self.not_before = self.not_before.min(self.began + GAP);
         } else if self.follow_ups > 0 {
             self.follow_ups -= 1;
             self.want(RefreshTrigger::Glance);
@@ -102,10 +108,16 @@ impl Pace {
     }
 
     /// How many nodes the next refresh asks at once. Where speed counts one is enough: what it
-    /// knows is new or is not.
+    /// knows is new or is not, and the questions of a second are soon used up.
     #[must_use]
     pub fn asked_at_once(&self) -> usize {
-        if self.wanted == Some(RefreshTrigger::Glance) { 1 } else { 2 }
+        let is_glance = self.wanted == Some(RefreshTrigger::Glance);
+        if is_glance || self.is_expecting { 1 } else { 2 }
+    }
+
+    /// Whether a successor of somebody is expected.
+    pub fn expect(&mut self, is_expecting: bool) {
+        self.is_expecting = is_expecting;
     }
 
     /// Whether a refresh is wanted before its time.
@@ -210,6 +222,34 @@ mod tests {
         pace.want(RefreshTrigger::Connection);
         assert!(pace.due() <= GAP * 3 / 2);
         assert_eq!(pace.begin(10 * SECOND, 7), RefreshTrigger::Sign);
+    }
+
+    #[test]
+    fn news_ends_the_patience_that_grew_before() {
+        let mut pace = Pace::new(0);
+        for second in 0..10 {
+            pace.begin(second * SECOND, u64::MAX / 2);
+            pace.end(second == 9);
+        }
+        pace.hurry(RefreshTrigger::Glance, 9 * SECOND);
+        assert!(pace.due() <= 9 * SECOND + GAP, "{}", pace.due());
+    }
+
+    #[test]
+    fn while_a_successor_is_expected_there_is_a_question_left_for_it() {
+        let mut pace = Pace::new(0);
+        pace.expect(true);
+        for turn in 0..40 {
+            pace.want(RefreshTrigger::Sign);
+            let now = pace.due();
+            pace.begin(now, GAP / 2);
+            for _ in 0..pace.asked_at_once() {
+                pace.spend(now);
+            }
+            pace.end(turn % 2 == 0);
+            pace.hurry(RefreshTrigger::Glance, now);
+            assert!(pace.due() <= now + GAP * 3 / 2, "in turn {turn}: {}", pace.due() - now);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::picture::Picture;
 use super::{Follower, Topology};
 use crate::config::SplitBrain;
+use crate::findings::Finding;
 use crate::topology::claims::Claims;
 use crate::topology::facts::{Facts, Learnt};
 use crate::topology::single;
@@ -63,7 +64,7 @@ impl Follower {
         });
     }
 
-    /// Publishes the slots that two claim, if they are others than those of the snapshot.
+    /// Says which slots two claim, and publishes them if they are others than those of the snapshot.
     pub(super) fn publish_claims(&self, split: &BTreeMap<u16, (NodeId, NodeId)>, map: &SlotMap) {
         let topology = self.shared.topology.load();
         let named = |id| map.members.get(id).map(|member| member.node.name.clone());
@@ -71,8 +72,10 @@ impl Follower {
             let claimants = [named(one)?, named(other)?];
             Some((slot, claimants))
         });
+        let slots: BTreeMap<u16, [String; 2]> = slots.collect();
+        self.shared.findings.set(SOURCE, slots_split(&slots).into_iter().collect());
         let refuses = topology.node.settings.guards.split_brain == SplitBrain::RefuseWrites;
-        let claims = Claims::of_slots(slots.collect()).filter(|_| refuses).map(Arc::new);
+        let claims = Claims::of_slots(slots).filter(|_| refuses).map(Arc::new);
         if topology.claims != claims {
             self.swap(|current| Topology { claims: claims.clone(), ..current.clone() });
         }
@@ -165,6 +168,21 @@ impl Follower {
     }
 }
 
+/// What is said of slots that two claim: one finding, however many there are.
+fn slots_split(slots: &BTreeMap<u16, [String; 2]>) -> Option<Finding> {
+    let (slot, [one, other]) = slots.first_key_value()?;
+    let count = slots.len();
+    let text = format!(
+        "two masters claim {count} slots, slot {slot} for instance {one} and {other}: the cluster is divided, or was put \
+         together wrongly; what is written to one of them will be lost"
+    );
+    let repair = format!(
+        "compare CLUSTER NODES of {one} and {other}; save the keys that only the one with the lower config epoch has \
+         (CLUSTER GETKEYSINSLOT {slot} 100, DUMP), then let them meet: redis-cli CLUSTER MEET"
+    );
+    Some(Finding::critical("cluster_slots_split", "slots", text, repair))
+}
+
 /// Whether owners or members differ.
 fn differ(map: &SlotMap, next: &SlotMap) -> bool {
     let members = |map: &SlotMap| -> Vec<_> {
@@ -176,6 +194,9 @@ fn differ(map: &SlotMap, next: &SlotMap) -> bool {
     owners || members(map) != members(next)
 }
 
+/// Under this name the board keeps what this follower has found.
+pub const SOURCE: &str = "cluster";
+
 /// A version as numbers, to be compared. What is no number counts as 0.
 fn ordinal(version: &str) -> Vec<u32> {
     version.split('.').map(|part| part.parse().unwrap_or_default()).collect()
@@ -184,6 +205,16 @@ fn ordinal(version: &str) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slots_that_two_claim_are_one_finding_which_names_both() {
+        assert_eq!(slots_split(&BTreeMap::new()), None);
+        let names = || ["a:1".to_owned(), "b:2".to_owned()];
+        let found = slots_split(&BTreeMap::from([(7, names()), (9, names())])).unwrap();
+        assert!(
+            found.text.starts_with("two masters claim 2 slots, slot 7 for instance a:1 and b:2:")
+        );
+    }
 
     #[test]
     fn versions_are_compared_by_number() {

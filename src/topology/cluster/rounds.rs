@@ -44,8 +44,6 @@ pub(super) struct Rounds {
     orphans: BTreeMap<NodeId, Vec<Found>>,
     /// Nodes that have a series of their own on the metrics page.
     with_series: BTreeSet<NodeId>,
-    /// Whether it was said that slots have two masters.
-    is_split_told: bool,
 }
 
 // === impl Follower ===
@@ -138,11 +136,6 @@ impl Follower {
         let totals = self.rounds.survey.totals(now);
         control::migrations(&totals);
         let split = self.rounds.survey.split();
-        let first = split.first_key_value().filter(|_| !self.rounds.is_split_told);
-        if let Some((slot, (one, other))) = first {
-            events::slots_split(split.len(), *slot, name(map, *one), name(map, *other));
-        }
-        self.rounds.is_split_told = !split.is_empty();
         self.publish_claims(&split, map);
         self.publish_migrations();
     }

@@ -41,8 +41,9 @@ impl Follower {
         }
     }
 
-    /// Primaries that do not answer, and have not for no longer than a failover takes.
-    fn lost_primaries(&mut self) -> Vec<NodeId> {
+    /// Primaries that do not answer, and have not for no longer than a failover takes. While there
+    /// are any, fewer nodes are asked at once.
+    pub(super) fn lost_primaries(&mut self) -> Vec<NodeId> {
         let (map, now) = (self.map(), clock::micros());
         let mut lost = Vec::new();
         for primary in map.members.primaries() {
@@ -56,6 +57,7 @@ impl Follower {
                 lost.push(primary.node.id);
             }
         }
+        self.pace.expect(!lost.is_empty());
         lost
     }
 

@@ -20,6 +20,8 @@ pub mod truth;
 pub mod verify;
 pub mod watcher;
 
+pub use speak::SOURCE;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;

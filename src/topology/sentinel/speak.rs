@@ -145,4 +145,4 @@ impl Follower {
 }
 
 /// Whose findings these are.
-const SOURCE: &str = "sentinel";
+pub const SOURCE: &str = "sentinel";

@@ -45,6 +45,7 @@ fn while_somebody_looks_after_it_no_command_dials_a_node_that_is_down() {
     node.note(Signal::DialFailed { error: &refused(), is_probe: false }, SECOND);
     for now in (SECOND..31 * SECOND).step_by(1000) {
         assert!(node.health.begin_dial(now).is_err(), "at {now}");
+        assert!(node.health.may_be_asked(now).is_err(), "at {now}");
         if node.health.begin_probe(now).is_ok() {
             dials.push(now);
             node.note(Signal::DialFailed { error: &refused(), is_probe: true }, now);
@@ -54,6 +55,7 @@ fn while_somebody_looks_after_it_no_command_dials_a_node_that_is_down() {
     // The probe succeeds: everybody may, at once.
     node.note(Signal::Beat(&beat(None, true)), 31 * SECOND);
     assert!(node.health.begin_dial(31 * SECOND).is_ok());
+    assert!(node.health.may_be_asked(31 * SECOND).is_ok());
     assert_eq!((node.health.state(), told(&node, 31 * SECOND).as_str()), (State::Up, ""));
 }
 

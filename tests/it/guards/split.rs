@@ -74,6 +74,7 @@ fn writes_to_a_slot_of_two_masters_are_refused_until_one_lets_go() {
     check(&mut client);
     check(&mut client3);
     assert!(refusing.metric("breakwater_slots_split") == 1.0);
+    assert!(refusing.http("/findings").1.contains("cluster_slots_split"));
     assert!(refusing.metric("breakwater_writes_guarded_total") > 100.0);
     until("the other one tells", || reporting.metric("breakwater_slots_split") == 1.0);
     assert!(!is_refused(&reporting.client().ask(&write)), "it was told to report only");
@@ -83,6 +84,7 @@ fn writes_to_a_slot_of_two_masters_are_refused_until_one_lets_go() {
     assert_eq!(cluster.node(0).text(&let_go), "+OK\r\n");
     until("the write passes", || client.ask(&write) == b"+OK\r\n");
     assert_eq!(refusing.metric("breakwater_slots_split"), 0.0);
+    assert!(!refusing.http("/findings").1.contains("cluster_slots_split"));
 }
 
 #[test]

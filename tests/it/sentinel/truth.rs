@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::before;
 use crate::support::sentinel::{GroupShape, SentinelGroup};
-use crate::support::{Proxy, until};
+use crate::support::{Proxy, RedisServer, until};
 
 #[test]
 fn a_quorum_of_all_sentinels_is_found_with_one_away_and_its_repair_repairs() {
@@ -55,6 +55,23 @@ fn two_sentinels_and_two_unguarded_replicas_are_worth_a_word() {
     let proxy = before(&group.url());
     until("too few", || has(&proxy, "sentinel_too_few", "warning"));
     until("unguarded", || has(&proxy, "config_min_replicas", "warning"));
+}
+
+#[test]
+fn what_was_said_of_a_group_goes_when_another_deployment_takes_its_place() {
+    let group = SentinelGroup::start_as(&GroupShape { sentinels: 2, ..GroupShape::default() });
+    let single = RedisServer::start();
+    let proxy = before(&group.url());
+    until("something is said of the group", || has(&proxy, "sentinel_too_few", "warning"));
+    until("its Sentinels are counted", || sentinels(&proxy) == 2.0);
+    let (status, words) = proxy.post("/upstream", "", &single.url());
+    assert_eq!(status, 200, "{words}");
+    until("nothing is said of it", || !has(&proxy, "sentinel_too_few", "warning"));
+    assert_eq!(sentinels(&proxy), 0.0);
+}
+
+fn sentinels(proxy: &Proxy) -> f64 {
+    proxy.metric_of("breakwater_sentinels", "state=\"reachable\"")
 }
 
 /// Whether this finding stands on the page of metrics.
