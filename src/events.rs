@@ -3,16 +3,17 @@
 //! Owns the words of every log line above DEBUG outside start-up errors, and holding back those that a broken
 //! network would repeat. Never logs a command, a key or a value (INV-11).
 //!
-//! What surprises: a repeated failure is logged at most once in ten seconds for each kind of event, and the next
-//! line says how many were held back.
+//! What surprises: a repeated failure is logged at most once in ten seconds for each kind of event and each upstream,
+//! and the next line says how many were held back.
 
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
 use crate::clock;
-use crate::config::{Complaint, Profile, Settings};
+use crate::config::{Complaint, Profile, Settings, UPSTREAMS_MAX};
 use crate::findings::{Finding, Severity};
 use crate::log::RateLimited;
 use crate::policy::Policy;
@@ -25,24 +26,44 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Most complaints about one file that are logged.
 const COMPLAINTS_MAX: usize = 20;
 
-/// One kind of event that may repeat.
-struct Repeats(Mutex<Option<RateLimited>>);
+/// One kind of event that may repeat, for each upstream: what one repeats all night must not hide the other's first.
+struct Repeats(Mutex<[Option<RateLimited>; UPSTREAMS_MAX]>);
 
-static DIALS: Repeats = Repeats(Mutex::new(None));
-static LOSSES: Repeats = Repeats(Mutex::new(None));
-static ACCEPTS: Repeats = Repeats(Mutex::new(None));
-static TABLES: Repeats = Repeats(Mutex::new(None));
-static REFRESHES: Repeats = Repeats(Mutex::new(None));
-static PASSWORDS: Repeats = Repeats(Mutex::new(None));
-static RULES: Repeats = Repeats(Mutex::new(None));
-static NAMES: Repeats = Repeats(Mutex::new(None));
+static DIALS: Repeats = Repeats::new();
+static LOSSES: Repeats = Repeats::new();
+static ACCEPTS: Repeats = Repeats::new();
+static TABLES: Repeats = Repeats::new();
+static REFRESHES: Repeats = Repeats::new();
+static PASSWORDS: Repeats = Repeats::new();
+static RULES: Repeats = Repeats::new();
+static NAMES: Repeats = Repeats::new();
+
+thread_local! {
+    /// The place of the upstream that this thread speaks of; threads of the process speak as the first one's.
+    static SPEAKER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs `work`, whose lines are about the upstream of this place in the settings.
+pub fn speaking_for<T>(place: usize, work: impl FnOnce() -> T) -> T {
+    let before = SPEAKER.replace(place);
+    let outcome = work();
+    SPEAKER.set(before);
+    outcome
+}
 
 // === impl Repeats ===
 
 impl Repeats {
+    const fn new() -> Self {
+        Self(Mutex::new([const { None }; UPSTREAMS_MAX]))
+    }
+
     /// Logs through `line`, which is told how many were held back, unless it is too early.
     fn log(&self, line: impl FnOnce(u64)) {
-        let mut limiter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limiters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(limiter) = limiters.get_mut(SPEAKER.get()) else {
+            return;
+        };
         let limiter = limiter.get_or_insert_with(|| RateLimited::new(QUIET));
         match limiter.admit(clock::micros()) {
             Some(suppressed) => line(suppressed),
@@ -380,4 +401,22 @@ pub fn finding_appeared(finding: &Finding) {
 /// What was amiss is not any more.
 pub fn finding_gone(finding: &Finding) {
     info!(finding = finding.id, subject = finding.subject, "no longer found");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_upstream_repeats_does_not_hide_the_first_line_of_another() {
+        static FAILURES: Repeats = Repeats::new();
+        let lines = Cell::new(0);
+        let fail = |place| {
+            speaking_for(place, || FAILURES.log(|_| lines.set(lines.get() + 1)));
+            lines.get()
+        };
+        assert_eq!([fail(0), fail(0), fail(1), fail(0), fail(1)], [1, 1, 2, 2, 2]);
+        // Whoever has spoken for an upstream speaks for nobody else afterwards.
+        assert_eq!(SPEAKER.get(), 0);
+    }
 }

@@ -126,7 +126,8 @@ fn planes(settings: &Settings, common: &Common) -> anyhow::Result<(Vec<Plane>, V
         name: name.to_owned(),
         settings: settings.clone(),
     });
-    let planes: Vec<_> = upstreams.map(|it| Plane::new(it, common)).collect::<Result<_, _>>()?;
+    let plane = |(place, upstream)| Plane::new(place, upstream, common);
+    let planes: Vec<_> = upstreams.enumerate().map(plane).collect::<Result<_, _>>()?;
     Ok(planes.into_iter().unzip())
 }
 
@@ -212,20 +213,15 @@ async fn until_told(
     let mut poll = tokio::time::interval(RELOAD_POLL);
     poll.tick().await;
     loop {
-        // A reload may wait for a node that does not answer; a signal must not.
-        let reloading = async {
-            let asked = tokio::select! {
-                _ = hangup.recv() => true,
-                _ = poll.tick() => false,
-            };
-            reload::certificates(doors, planes.iter().map(|plane| &plane.shared.topology));
-            reloader.run(asked).await;
-        };
-        tokio::select! {
+        let asked = tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            () = reloading => {}
-        }
+            _ = hangup.recv() => true,
+            _ = poll.tick() => false,
+            () = reloader.settle() => continue,
+        };
+        reload::certificates(doors, planes.iter().map(|plane| &plane.shared.topology));
+        reloader.look(asked);
     }
 }
 

@@ -27,6 +27,7 @@ use super::workers::{self, Door, Started};
 use crate::admin::Readiness;
 use crate::admin::orders::Order;
 use crate::config::{MemorySettings, NamedUpstream, UpstreamSettings, WatchSettings};
+use crate::events;
 use crate::governor::watchdog;
 use crate::policy;
 use crate::policy::ledger::Ledger;
@@ -64,6 +65,8 @@ pub struct Mark {
     recorder: Arc<Recorder>,
     /// `None`: there is one upstream, and nothing to tell apart.
     name: Option<Arc<str>>,
+    /// Its place among the upstreams.
+    place: usize,
 }
 
 /// One upstream, its workers, and how it is reached from outside.
@@ -100,22 +103,27 @@ impl Mark {
         // At the level of errors, so that a filter which lets only these through still names them.
         let span = self.name.as_ref().map(|name| tracing::error_span!("upstream", name = &**name));
         let _entered = span.as_ref().map(tracing::Span::enter);
-        self.recorder.scoped(work)
+        self.recorder.scoped(|| events::speaking_for(self.place, work))
     }
 }
 
 // === impl Plane ===
 
 impl Plane {
-    /// A plane without threads. Whatever can be wrong with it is found out here.
+    /// A plane without threads, of the upstream at this place in the settings. Whatever can be wrong
+    /// with it is found out here.
     ///
     /// # Errors
     /// If its TLS files or its password cannot be read.
-    pub fn new(upstream: NamedUpstream, common: &Common) -> anyhow::Result<(Self, Controls)> {
+    pub fn new(
+        place: usize,
+        upstream: NamedUpstream,
+        common: &Common,
+    ) -> anyhow::Result<(Self, Controls)> {
         let NamedUpstream { name, settings } = upstream;
         let name: Arc<str> = name.into();
         let told = common.are_several.then(|| Arc::clone(&name));
-        let mark = Mark { recorder: common.registries.recorder(), name: told };
+        let mark = Mark { recorder: common.registries.recorder(), name: told, place };
         let node = mark.within(|| -> anyhow::Result<_> {
             let node = Arc::new(reload::node(&settings)?);
             // A password that is not there should be missed now, not by the first client.

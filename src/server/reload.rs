@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::spawn_local;
+use tokio::task::JoinSet;
 
 use self::mover::Intent;
 use self::policy::Wanted;
@@ -49,6 +49,8 @@ pub struct Reloader {
     policy: watch::Sender<Wanted>,
     /// Where each upstream's mover learns the same.
     movers: Vec<(Arc<str>, mpsc::Sender<Intent>)>,
+    /// Those that have not said yet whether they can follow the file that was looked at last.
+    telling: JoinSet<bool>,
 }
 
 /// The node that upstream settings describe.
@@ -104,12 +106,13 @@ impl Reloader {
         movers: Vec<(Arc<str>, mpsc::Sender<Intent>)>,
     ) -> Self {
         let seen = started_with.file_hash;
-        let flags = flags.clone();
-        Self { flags, started_with, seen, is_unfinished: false, policy, movers }
+        let (flags, telling) = (flags.clone(), JoinSet::new());
+        Self { flags, started_with, seen, is_unfinished: false, policy, movers, telling }
     }
 
-    /// Looks at the file, if it changed or `asked`, and applies what may be applied.
-    pub async fn run(&mut self, asked: bool) {
+    /// Looks at the file, if it changed or `asked`, and has applied what may be applied. Waits for
+    /// nobody: [`Self::settle`] hears what came of it.
+    pub fn look(&mut self, asked: bool) {
         let hash = hash_of(self.flags.config.as_deref());
         if !asked && hash == self.seen && !self.is_unfinished {
             return;
@@ -130,32 +133,39 @@ impl Reloader {
         if !cold.is_empty() {
             events::restart_needed(&cold);
         }
+        self.tell_movers(&wanted, asked);
+    }
+
+    /// Hears of one more upstream whether it could follow, and counts the file when all have said so.
+    /// Ends never while there is nothing to hear.
+    pub async fn settle(&mut self) {
+        let Some(told) = self.telling.join_next().await else {
+            return std::future::pending().await;
+        };
         // Tried again at the next look if it cannot be done: a new node may still be starting.
-        self.is_unfinished = !self.tell_movers(&wanted, asked).await;
-        control::config_reloaded(match self.is_unfinished {
-            true => Reload::Refused,
-            false => Reload::Applied,
-        });
+        self.is_unfinished |= !told.unwrap_or(false);
+        if self.telling.is_empty() {
+            control::config_reloaded(match self.is_unfinished {
+                true => Reload::Refused,
+                false => Reload::Applied,
+            });
+        }
     }
 
     /// Tells each upstream what the file says of it, all at once: a node that does not answer keeps
-    /// no other upstream waiting. False if one of them could not follow.
-    async fn tell_movers(&self, wanted: &Settings, is_asked: bool) -> bool {
-        let mut telling = Vec::new();
+    /// no other upstream waiting, and no later file.
+    fn tell_movers(&mut self, wanted: &Settings, is_asked: bool) {
+        // What an earlier file said and nobody has heard yet is not to be said any more.
+        self.telling = JoinSet::new();
         for (name, mover) in &self.movers {
             // One that is gone from the file goes on until the restart that was asked for.
             if let Some(upstream) = wanted.upstream_named(name) {
                 let (answer, is_done) = oneshot::channel();
                 let (upstream, watch) = (upstream.clone(), wanted.watch.clone());
                 let intent = Intent { upstream, watch, file: self.seen, is_asked, answer };
-                telling.push(spawn_local(tell(mover.clone(), intent, is_done)));
+                self.telling.spawn(tell(mover.clone(), intent, is_done));
             }
         }
-        let mut is_done = true;
-        for told in telling {
-            is_done &= told.await.unwrap_or(false);
-        }
-        is_done
     }
 }
 
