@@ -1,0 +1,264 @@
+//! A rule as nearly everybody writes it, read without a tree.
+//!
+//! Owns the plainest part of TOML: one `key = value` a line, where a value is a text without escapes, a
+//! list of such texts, a whole number, true or false. Never complains and never guesses: at anything
+//! else, right or wrong, it gives up, and the piece is parsed as any TOML is.
+//!
+//! What surprises: a tree of a rule takes ten times as long as its text, and a reload competes with
+//! workers for the processor. So this is the way of thousands of rules, and the parser that of the few
+//! that need it; a property test holds the two together, to the last byte of every place.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde::de::value::{BoolDeserializer, Error, I64Deserializer, StrDeserializer};
+use serde::de::{Deserialize, IntoDeserializer};
+use toml::Spanned;
+
+use super::compile::Texts;
+use super::{Read, WrittenRule};
+use crate::config::checker::Place;
+
+/// A value, and where it is.
+struct Value<'t> {
+    is: Plain<'t>,
+    span: Range<usize>,
+}
+
+/// What such a value may be.
+enum Plain<'t> {
+    Text(&'t str),
+    Texts(Vec<Spanned<Cow<'t, str>>>),
+    Number(i64),
+    Truth(bool),
+}
+
+/// A place in a piece.
+struct Cursor<'t> {
+    text: &'t str,
+    at: usize,
+}
+
+/// The rule of a piece, which begins with its header; `None`: somebody else has to read it.
+pub(super) fn rule(piece: &str) -> Option<Read<WrittenRule<'_>>> {
+    let mut cursor = Cursor { text: piece, at: 0 };
+    piece.starts_with(HEADER).then_some(())?;
+    cursor.at = HEADER.len();
+    cursor.end_line()?;
+    let mut written = WrittenRule::default();
+    while let Some(key) = cursor.next_key()? {
+        cursor.eat(b'=')?;
+        cursor.skip_blanks();
+        let value = cursor.value()?;
+        written.set(key, value)?;
+        cursor.end_line()?;
+    }
+    Some(Read { written, place: Place::File(0..HEADER.len()), is_whole: true })
+}
+
+const HEADER: &str = "[[rule]]";
+
+// === impl Cursor ===
+
+impl<'t> Cursor<'t> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn eat(&mut self, byte: u8) -> Option<()> {
+        (self.peek() == Some(byte)).then(|| self.at += 1)
+    }
+
+    /// Goes on while bytes are of a kind.
+    fn skip(&mut self, is_meant: impl Fn(u8) -> bool) {
+        let left = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        self.at += left.iter().position(|byte| !is_meant(*byte)).unwrap_or(left.len());
+    }
+
+    fn skip_blanks(&mut self) {
+        self.skip(|byte| matches!(byte, b' ' | b'\t'));
+    }
+
+    /// What may stand behind a value: blanks, a comment, and the end of the line or of the piece.
+    fn end_line(&mut self) -> Option<()> {
+        self.skip_blanks();
+        if self.peek() == Some(b'#') {
+            self.skip(is_print);
+        }
+        match self.peek() {
+            None => Some(()),
+            Some(b'\r') => {
+                self.at += 1;
+                self.eat(b'\n')
+            }
+            Some(_) => self.eat(b'\n'),
+        }
+    }
+
+    /// The next line's key, with the cursor behind it; no key: the piece is over. Another header is no
+    /// key.
+    fn next_key(&mut self) -> Option<Option<&'t str>> {
+        loop {
+            self.skip_blanks();
+            match self.peek() {
+                None => return Some(None),
+                Some(b'#' | b'\r' | b'\n') => self.end_line()?,
+                Some(_) => break,
+            }
+        }
+        let start = self.at;
+        self.skip(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        let key = self.text.get(start..self.at).filter(|key| !key.is_empty())?;
+        self.skip_blanks();
+        Some(Some(key))
+    }
+
+    fn value(&mut self) -> Option<Value<'t>> {
+        let start = self.at;
+        let is = match self.peek()? {
+            b'"' => Plain::Text(self.text()?),
+            b'[' => Plain::Texts(self.texts()?),
+            b'0'..=b'9' => Plain::Number(self.number()?),
+            b't' => self.word("true").map(|()| Plain::Truth(true))?,
+            b'f' => self.word("false").map(|()| Plain::Truth(false))?,
+            _ => return None,
+        };
+        Some(Value { is, span: start..self.at })
+    }
+
+    /// A text in double quotes that means what it says. Three of them begin something else.
+    fn text(&mut self) -> Option<&'t str> {
+        self.eat(b'"')?;
+        let start = self.at;
+        self.skip(|byte| is_print(byte) && !matches!(byte, b'"' | b'\\'));
+        let text = self.text.get(start..self.at)?;
+        self.eat(b'"')?;
+        (!text.is_empty() || self.peek() != Some(b'"')).then_some(text)
+    }
+
+    /// A list of them, over as many lines as it likes.
+    fn texts(&mut self) -> Option<Vec<Spanned<Cow<'t, str>>>> {
+        self.eat(b'[')?;
+        let mut texts = Vec::new();
+        loop {
+            self.skip_lines()?;
+            if self.eat(b']').is_some() {
+                return Some(texts);
+            }
+            let start = self.at;
+            let text = self.text()?;
+            texts.push(Spanned::new(start..self.at, Cow::Borrowed(text)));
+            self.skip_lines()?;
+            if self.eat(b',').is_none() {
+                self.eat(b']')?;
+                return Some(texts);
+            }
+        }
+    }
+
+    /// Blanks, comments and ends of lines within a list.
+    fn skip_lines(&mut self) -> Option<()> {
+        loop {
+            self.skip_blanks();
+            match self.peek()? {
+                b'#' | b'\r' | b'\n' => self.end_line()?,
+                _ => return Some(()),
+            }
+        }
+    }
+
+    /// A whole number without a sign. Whatever else a number may have is seen by the line's end, which is
+    /// not there then.
+    fn number(&mut self) -> Option<i64> {
+        let start = self.at;
+        self.skip(|byte| byte.is_ascii_digit());
+        let digits = self.text.get(start..self.at)?;
+        let is_plain = digits == "0" || !digits.starts_with('0');
+        digits.parse().ok().filter(|_| is_plain)
+    }
+
+    fn word(&mut self, word: &str) -> Option<()> {
+        self.text.get(self.at..)?.starts_with(word).then(|| self.at += word.len())
+    }
+}
+
+/// Whether a byte may stand in texts and comments: all but control characters, of which a tab may.
+fn is_print(byte: u8) -> bool {
+    byte == b'\t' || !byte.is_ascii_control()
+}
+
+// === impl WrittenRule ===
+
+impl<'t> WrittenRule<'t> {
+    /// Sets what is called by a key. A key that is forgotten here costs time and nothing else.
+    fn set(&mut self, key: &str, value: Value<'t>) -> Option<()> {
+        match key {
+            "name" => value.put(&mut self.name),
+            "commands" => value.put_texts(&mut self.commands),
+            "keys" => value.put_texts(&mut self.keys),
+            "listeners" => value.put_texts(&mut self.listeners),
+            "users" => value.put_texts(&mut self.users),
+            "networks" => value.put_texts(&mut self.networks),
+            "client_names" => value.put_texts(&mut self.client_names),
+            "libraries" => value.put_texts(&mut self.libraries),
+            "pattern" => value.put_texts(&mut self.pattern),
+            "span_above" => value.put(&mut self.span_above),
+            "keys_above" => value.put(&mut self.keys_above),
+            "count_above" => value.put(&mut self.count_above),
+            "repeats_above" => value.put(&mut self.repeats_above),
+            "unlimited" => value.put(&mut self.unlimited),
+            "pattern_glob" => value.put(&mut self.pattern_glob),
+            "value_above" => value.put(&mut self.value_above),
+            "no_ttl" => value.put(&mut self.no_ttl),
+            "word" => value.put(&mut self.word),
+            "no_word" => value.put(&mut self.no_word),
+            "action" => value.put(&mut self.action),
+            "limit" => value.put(&mut self.limit),
+            "preflight" => value.put(&mut self.preflight),
+            "to" => value.put(&mut self.to),
+            "page" => value.put(&mut self.page),
+            "every" => value.put(&mut self.every),
+            "max_bytes" => value.put(&mut self.max_bytes),
+            "max_elements" => value.put(&mut self.max_elements),
+            "count" => value.put(&mut self.count),
+            "batch" => value.put(&mut self.batch),
+            "commands_per_second" => value.put(&mut self.commands_per_second),
+            "bytes_per_second" => value.put(&mut self.bytes_per_second),
+            "wait" => value.put(&mut self.wait),
+            "per" => value.put(&mut self.per),
+            "key_parts" => value.put(&mut self.key_parts),
+            "mode" => value.put(&mut self.mode),
+            "canary" => value.put(&mut self.canary),
+            "message" => value.put(&mut self.message),
+            _ => None,
+        }
+    }
+}
+
+// === impl Value ===
+
+impl<'t> Value<'t> {
+    /// Puts it where nothing is yet: a key that comes twice is an error.
+    fn put<T: for<'de> Deserialize<'de>>(self, field: &mut Option<Spanned<T>>) -> Option<()> {
+        let value = match self.is {
+            Plain::Text(text) => T::deserialize::<StrDeserializer<'_, Error>>(text.into_deserializer()),
+            Plain::Number(number) => {
+                T::deserialize::<I64Deserializer<Error>>(number.into_deserializer())
+            }
+            Plain::Truth(truth) => {
+                T::deserialize::<BoolDeserializer<Error>>(truth.into_deserializer())
+            }
+            Plain::Texts(_) => return None,
+        };
+        let value = Spanned::new(self.span, value.ok()?);
+        field.replace(value).is_none().then_some(())
+    }
+
+    /// The same with a list, whose texts stay where they are.
+    fn put_texts(self, field: &mut Option<Texts<'t>>) -> Option<()> {
+        let Plain::Texts(texts) = self.is else {
+            return None;
+        };
+        field.replace(Spanned::new(self.span, texts)).is_none().then_some(())
+    }
+}
