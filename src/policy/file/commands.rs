@@ -29,11 +29,7 @@ impl Vocabulary {
     }
 
     /// Those that are meant by a list of names; all if there is none.
-    pub(super) fn commands(
-        &self,
-        checker: &mut Checker,
-        written: Option<&Texts<'_>>,
-    ) -> Commands {
+    pub(super) fn commands(&self, checker: &mut Checker, written: Option<&Texts<'_>>) -> Commands {
         let Some(written) = written else {
             return Commands { all: true, ..Commands::default() };
         };

@@ -9,7 +9,6 @@
 //! end of a line, a list or a long text, is unfinished in the piece in which it begins.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -74,7 +73,7 @@ pub(super) fn rules(
 
 /// Whether no name comes twice.
 fn are_unique<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
-    let mut known = HashSet::new();
+    let mut known = foldhash::HashSet::default();
     names.all(|name| known.insert(name))
 }
 
@@ -92,7 +91,7 @@ fn is_header(text: &str) -> bool {
 }
 
 /// The tables of a piece in which nothing else stands.
-fn read(piece: &str) -> Option<Tables> {
+pub(super) fn read(piece: &str) -> Option<Tables> {
     let mut tree = DeTable::parse(piece).ok()?.into_inner();
     let (rules, keyspaces) = (tree.remove("rule"), tree.remove("keyspace"));
     let is_all = tree.is_empty();

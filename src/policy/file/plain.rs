@@ -139,7 +139,7 @@ impl<'t> Cursor<'t> {
     /// A list of them, over as many lines as it likes.
     fn texts(&mut self) -> Option<Vec<Spanned<Cow<'t, str>>>> {
         self.eat(b'[')?;
-        let mut texts = Vec::new();
+        let mut texts = Vec::with_capacity(TEXTS_USUAL);
         loop {
             self.skip_lines()?;
             if self.eat(b']').is_some() {
@@ -181,6 +181,9 @@ impl<'t> Cursor<'t> {
         self.text.get(self.at..)?.starts_with(word).then(|| self.at += word.len())
     }
 }
+
+/// Room for a list that is made once; a longer one grows.
+const TEXTS_USUAL: usize = 16;
 
 /// Whether a byte may stand in texts and comments: all but control characters, of which a tab may.
 fn is_print(byte: u8) -> bool {
@@ -241,7 +244,9 @@ impl<'t> Value<'t> {
     /// Puts it where nothing is yet: a key that comes twice is an error.
     fn put<T: for<'de> Deserialize<'de>>(self, field: &mut Option<Spanned<T>>) -> Option<()> {
         let value = match self.is {
-            Plain::Text(text) => T::deserialize::<StrDeserializer<'_, Error>>(text.into_deserializer()),
+            Plain::Text(text) => {
+                T::deserialize::<StrDeserializer<'_, Error>>(text.into_deserializer())
+            }
             Plain::Number(number) => {
                 T::deserialize::<I64Deserializer<Error>>(number.into_deserializer())
             }
@@ -260,5 +265,147 @@ impl<'t> Value<'t> {
             return None;
         };
         field.replace(Spanned::new(self.span, texts)).is_none().then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pieces;
+    use super::*;
+
+    /// A piece as the parser has it: what is written and where, to the last byte.
+    fn parsed(piece: &str) -> Option<String> {
+        let tables = pieces::read(piece)?;
+        let [read] = &tables.rules[..] else {
+            return None;
+        };
+        tables.keyspaces.is_empty().then(|| shown(read))
+    }
+
+    fn shown(read: &Read<WrittenRule<'_>>) -> String {
+        format!("{:?} {:?} {}", read.written, read.place, read.is_whole)
+    }
+
+    fn plainly(piece: &str) -> Option<String> {
+        rule(piece).as_ref().map(shown)
+    }
+
+    #[test]
+    fn what_everybody_writes_is_read_and_means_what_the_parser_says() {
+        let lists = "commands listeners users networks client_names libraries pattern keys";
+        let texts = "word no_word action preflight to per mode message name";
+        let sizes = "span_above value_above limit max_bytes bytes_per_second";
+        let numbers = "keys_above count_above repeats_above page max_elements count batch \
+                       commands_per_second key_parts canary";
+        let mut piece = "[[rule]] # é\n\n  # all of it\r\n".to_owned();
+        for (keys, value) in [
+            (lists, "[\"a*\",\n  \"b\" , # \"c\"\r\n\n \"é\",]"),
+            (texts, "\"x 'y' # z\""),
+            (sizes, "\"16MiB\""),
+            (numbers, "10"),
+            ("every wait", "\"5s\""),
+            ("unlimited pattern_glob", "true"),
+            ("no_ttl", "false"),
+        ] {
+            for key in keys.split_whitespace() {
+                piece.push_str(&format!("\t{key}\t= {value} #\tso\n"));
+            }
+        }
+        let read = plainly(&piece);
+        assert!(read.is_some() && read == parsed(&piece), "{piece}\n{read:?}");
+        for piece in ["[[rule]]", "[[rule]]\nkeys=[]", "[[rule]]\nname=\"\"\nlimit=0"] {
+            assert_eq!(plainly(piece), parsed(piece), "{piece}");
+            assert!(plainly(piece).is_some(), "{piece}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_left_to_the_parser() {
+        for line in [
+            "name = 'r'",
+            "name = \"a\\tb\"",
+            "name = \"\"\"a\"\"\"",
+            "name = \"\"\"\"\"\"",
+            "name = \"a\u{1}\"",
+            "name = \"a",
+            "name = 1",
+            "name = \"a\"\nname = \"b\"",
+            "name = \"a\" action = \"deny\"",
+            "\"name\" = \"a\"",
+            "name.x = \"a\"",
+            "unheard = 1",
+            "keys = [\"a\" \"b\"]",
+            "keys = [,]",
+            "keys = [\"a\",,]",
+            "keys = [\"a\", 1]",
+            "keys = [\"a\"",
+            "keys = \"a\"",
+            "limit = 1_000",
+            "limit = 01",
+            "limit = -1",
+            "limit = 1.5",
+            "limit = 99999999999999999999",
+            "canary = 101",
+            "unlimited = truely",
+            "expires = 2027-01-31T18:00:00Z",
+            "# \u{7f}",
+            "name = \"a\"\rx",
+            "[rule.x]",
+            "[[rule]]",
+        ] {
+            assert!(rule(&format!("[[rule]]\n{line}\n")).is_none(), "{line}");
+        }
+        assert!(rule("[[rule]]x\n").is_none() && rule("[[keyspace]]\n").is_none());
+    }
+
+    mod properties {
+        use super::*;
+        use proptest::prelude::*;
+
+        const KEYS: [&str; 8] =
+            ["name", "keys", "commands", "limit", "unlimited", "canary", "message", "x"];
+        const BEHIND_KEYS: [&str; 4] = [" = ", "=", "\t =\t", " "];
+        const VALUES: [&str; 16] = [
+            "\"a\"",
+            "\"\"",
+            "\"\"\"\"",
+            "'a'",
+            "\"#\"",
+            "\"[[rule]]\"",
+            "7",
+            "00",
+            "7k",
+            "true",
+            "truefalse",
+            "[\"a\"]",
+            "[ \"a\" ,\n\"b\",\r\n]",
+            "[\"a\"\n# ]\n]",
+            "[[\"a\"]]",
+            "[]",
+        ];
+        const BEHIND_VALUES: [&str; 8] =
+            ["\n", "", "\r\n", " # ]\n", "\n\n \t\n", "\"\n", ",\n", "\n[[rule]]\n"];
+
+        fn line() -> impl Strategy<Value = String> {
+            let one = |of: &'static [&'static str]| (0..of.len()).prop_map(move |at| of[at]);
+            // The first of each are the likely ones: most lines ought to be right.
+            let behind = prop_oneof![6 => Just("\n"), 1 => one(&BEHIND_VALUES)];
+            let sign = prop_oneof![6 => Just(" = "), 1 => one(&BEHIND_KEYS)];
+            (one(&KEYS), sign, one(&VALUES), behind)
+                .prop_map(|(key, sign, value, behind)| format!("{key}{sign}{value}{behind}"))
+        }
+
+        proptest! {
+            #![proptest_config(ProptestConfig::with_cases(4_096))]
+
+            /// Whatever is written: what is read plainly is what the parser reads.
+            #[test]
+            fn a_plain_reading_is_the_parsers(lines in prop::collection::vec(line(), 0..4)) {
+                let piece = format!("[[rule]]\n{}", lines.concat());
+                if let Some(plainly) = plainly(&piece) {
+                    prop_assert_eq!(Some(plainly), parsed(&piece));
+                }
+            }
+        }
     }
 }
