@@ -247,7 +247,7 @@ mod tests {
                 if let Some(pieces) = in_pieces(&text) {
                     let whole = as_a_whole(&source(&text), Origin::File, CLOCK);
                     let whole = whole.expect("what is right in pieces is right as a whole");
-                    prop_assert!(carried_over(&whole.rules, &pieces.rules).1.is_empty());
+                    prop_assert!(carried_over(&whole.rules, &pieces.rules, &mut || ()).1.is_empty());
                     prop_assert_eq!(whole.rules.len(), pieces.rules.len());
                 }
             }
