@@ -116,7 +116,7 @@ impl<'t> Cursor<'t> {
     fn value(&mut self) -> Option<Value<'t>> {
         let start = self.at;
         let is = match self.peek()? {
-            b'"' => Plain::Text(self.text()?),
+            b'"' | b'\'' => Plain::Text(self.text()?),
             b'[' => Plain::Texts(self.texts()?),
             b'0'..=b'9' => Plain::Number(self.number()?),
             b't' => self.word("true").map(|()| Plain::Truth(true))?,
@@ -126,14 +126,17 @@ impl<'t> Cursor<'t> {
         Some(Value { is, span: start..self.at })
     }
 
-    /// A text in double quotes that means what it says. Three of them begin something else.
+    /// A text in quotes that means what it says: in single ones a backslash does. Three quotes begin
+    /// something else.
     fn text(&mut self) -> Option<&'t str> {
-        self.eat(b'"')?;
+        let quote = self.peek().filter(|byte| matches!(byte, b'"' | b'\''))?;
+        self.eat(quote)?;
         let start = self.at;
-        self.skip(|byte| is_print(byte) && !matches!(byte, b'"' | b'\\'));
+        let escape = if quote == b'"' { b'\\' } else { quote };
+        self.skip(|byte| is_print(byte) && byte != quote && byte != escape);
         let text = self.text.get(start..self.at)?;
-        self.eat(b'"')?;
-        (!text.is_empty() || self.peek() != Some(b'"')).then_some(text)
+        self.eat(quote)?;
+        (!text.is_empty() || self.peek() != Some(quote)).then_some(text)
     }
 
     /// A list of them, over as many lines as it likes.
@@ -299,7 +302,7 @@ mod tests {
                        commands_per_second key_parts canary";
         let mut piece = "[[rule]] # é\n\n  # all of it\r\n".to_owned();
         for (keys, value) in [
-            (lists, "[\"a*\",\n  \"b\" , # \"c\"\r\n\n \"é\",]"),
+            (lists, "[\"a*\",\n  'b\\c\"' , # \"c\"\r\n\n \"é\",]"),
             (texts, "\"x 'y' # z\""),
             (sizes, "\"16MiB\""),
             (numbers, "10"),
@@ -322,7 +325,9 @@ mod tests {
     #[test]
     fn what_is_not_plain_is_left_to_the_parser() {
         for line in [
-            "name = 'r'",
+            "name = ''''''",
+            "name = '''a'''",
+            "name = 'a\"",
             "name = \"a\\tb\"",
             "name = \"\"\"a\"\"\"",
             "name = \"\"\"\"\"\"",
