@@ -113,6 +113,7 @@ impl KeyIndex {
             postings: Vec::with_capacity(count),
             globs: Vec::new(),
         };
+        // A batch is small enough for its slots to be near still when its patterns are added.
         let mut some = Vec::with_capacity(PATTERNS_AT_A_TIME);
         loop {
             some.extend(patterns.by_ref().take(PATTERNS_AT_A_TIME).map(Newcomer::new));
@@ -254,6 +255,7 @@ fn beginning(pattern: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
     if rest.first() == Some(&b'\\') { unescaped(pattern) } else { (prefix.into(), rest) }
 }
 
+/// The same of a pattern in which a backslash comes before any wildcard.
 fn unescaped(pattern: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
     let (mut prefix, mut rest) = (Vec::new(), pattern);
     while prefix.len() < PREFIX_BYTES_MAX {

@@ -50,6 +50,7 @@ pub(super) fn rules(
         let piece = source.text.get(start..end)?;
         let mut compiled =
             |read: &_| Arc::new(compile::rule(&mut checker, &vocabulary, read, origin, clock));
+        // Nearly all rules of a large file go this way, and nearly all of a reload's time went the other.
         if let Some(read) = plain::rule(piece) {
             rules.push(compiled(&read));
         } else {

@@ -21,21 +21,29 @@ use crate::config::checker::Place;
 
 /// A value, and where it is.
 struct Value<'t> {
+    /// What it says.
     is: Plain<'t>,
+    /// From its first byte to the one behind its last, quotes and brackets included.
     span: Range<usize>,
 }
 
 /// What such a value may be.
 enum Plain<'t> {
+    /// Between quotes.
     Text(&'t str),
+    /// Between brackets. They are never copied: keys are most of a large file.
     Texts(Vec<Spanned<Cow<'t, str>>>),
+    /// Digits and nothing else.
     Number(i64),
+    /// One of two words.
     Truth(bool),
 }
 
 /// A place in a piece.
 struct Cursor<'t> {
+    /// The piece.
     text: &'t str,
+    /// How much of it has been read; never beyond its end.
     at: usize,
 }
 
@@ -56,15 +64,19 @@ pub(super) fn rule(piece: &str) -> Option<Read<WrittenRule<'_>>> {
     Some(Read { written, place: Place::File(0..HEADER.len()), is_whole: true })
 }
 
+/// How a piece begins. Whoever cuts a text into pieces cuts it here, so a header with blanks in it is
+/// never seen.
 const HEADER: &str = "[[rule]]";
 
 // === impl Cursor ===
 
 impl<'t> Cursor<'t> {
+    /// The byte that comes next; `None` at the end.
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
+    /// Goes on if this byte comes next.
     fn eat(&mut self, byte: u8) -> Option<()> {
         (self.peek() == Some(byte)).then(|| self.at += 1)
     }
@@ -113,6 +125,7 @@ impl<'t> Cursor<'t> {
         Some(Some(key))
     }
 
+    /// A value of any kind that is plain. Which kind a key wants is seen by whoever puts it there.
     fn value(&mut self) -> Option<Value<'t>> {
         let start = self.at;
         let is = match self.peek()? {
@@ -180,6 +193,7 @@ impl<'t> Cursor<'t> {
         digits.parse().ok().filter(|_| is_plain)
     }
 
+    /// One of TOML's own words. What may follow it is seen by the line's end, as with numbers.
     fn word(&mut self, word: &str) -> Option<()> {
         self.text.get(self.at..)?.starts_with(word).then(|| self.at += word.len())
     }
@@ -246,6 +260,8 @@ impl<'t> WrittenRule<'t> {
 impl<'t> Value<'t> {
     /// Puts it where nothing is yet: a key that comes twice is an error.
     fn put<T: for<'de> Deserialize<'de>>(self, field: &mut Option<Spanned<T>>) -> Option<()> {
+        // The types of a rule's values read themselves from whatever serde hands them, so a size or a time is
+        // judged here by the same lines as behind the parser.
         let value = match self.is {
             Plain::Text(text) => {
                 T::deserialize::<StrDeserializer<'_, Error>>(text.into_deserializer())
