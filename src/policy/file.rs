@@ -2,7 +2,8 @@
 //!
 //! Owns the names of the keys and the order of things: the text is parsed once, each table is read and
 //! judged by itself, and all complaints come at once, each with its line and column. What a rule's
-//! words mean is in [`commands`], [`action`] and [`compile`], a keyspace's in [`keyspaces`]. Never asks
+//! words mean is in [`commands`], [`action`] and [`compile`], a keyspace's in [`keyspaces`]. A file
+//! without faults is read piece by piece ([`pieces`]), plain rules without a tree ([`plain`]). Never asks
 //! a server, and knows nothing of the listeners and users of this proxy.
 //!
 //! What surprises: the catalogue is such a file too. What an operator cannot write, we cannot either.
