@@ -103,7 +103,10 @@ impl KeyPatterns {
 
 impl<T: AsRef<str>> FromIterator<T> for KeyPatterns {
     fn from_iter<I: IntoIterator<Item = T>>(patterns: I) -> Self {
-        let (mut text, mut ends) = (String::new(), Vec::new());
+        let patterns = patterns.into_iter();
+        let count = patterns.size_hint().0;
+        // So long that most lists need no second room, in a file of thousands.
+        let (mut text, mut ends) = (String::with_capacity(count * 16), Vec::with_capacity(count));
         for pattern in patterns {
             text.push_str(pattern.as_ref());
             ends.push(text.len());

@@ -45,14 +45,20 @@ impl Source {
     /// The text of a file, at most `most` bytes long. `see` names the flag that leads to it.
     pub(crate) fn open(path: &Path, most: usize, see: &str) -> Result<Self, Complaint> {
         let shown = path.display().to_string();
-        let mut bytes = Vec::new();
         // One byte more than allowed, to see whether there is one. Devices and pipes have no length to ask for.
         let limit = most as u64 + 1;
-        let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-        if let Err(error) = read {
-            let fault = Fault::new(format!("cannot be read: {error}"), format!("see {see}"));
-            return Err(Complaint::about(shown, fault));
-        }
+        let read = File::open(path).and_then(|file| {
+            let length = file.metadata().map_or(0, |it| it.len()).min(limit);
+            let mut bytes = Vec::with_capacity(length as usize);
+            file.take(limit).read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let bytes = match read {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let fault = Fault::new(format!("cannot be read: {error}"), format!("see {see}"));
+                return Err(Complaint::about(shown, fault));
+            }
+        };
         if bytes.len() > most {
             let what = format!("longer than {most} bytes");
             return Err(Complaint::about(shown, Fault::new(what, "is it the right file?")));

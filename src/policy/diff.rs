@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::Pause;
 use super::keyspace::Keyspace;
 use super::rule::{Action, Rule};
 use crate::clock::{Micros, SECOND};
@@ -26,13 +27,18 @@ pub struct Diff {
 
 /// The newer rules, with each that is the same as an older one replaced by that, and how they differ.
 #[must_use]
-pub fn carried_over(older: &[Arc<Rule>], newer: &[Arc<Rule>]) -> (Vec<Arc<Rule>>, Diff) {
+pub fn carried_over(
+    older: &[Arc<Rule>],
+    newer: &[Arc<Rule>],
+    pause: Pause<'_>,
+) -> (Vec<Arc<Rule>>, Diff) {
     let mut left: foldhash::HashMap<&str, (usize, &Arc<Rule>)> =
         older.iter().enumerate().map(|(place, rule)| (&*rule.name, (place, rule))).collect();
     let mut diff = Diff::default();
     let mut furthest = 0;
     let mut rules = Vec::with_capacity(newer.len());
     for rule in newer {
+        pause();
         let Some((place, before)) = left.remove(&*rule.name) else {
             diff.added.push(rule.name.to_string());
             rules.push(Arc::clone(rule));
@@ -183,9 +189,9 @@ mod tests {
         };
         let older = [paced(1, "a")];
         assert!(takes(&older[0]) && !takes(&older[0]));
-        let (same, _) = carried_over(&older, &[paced(1, "b")]);
+        let (same, _) = carried_over(&older, &[paced(1, "b")], &mut || ());
         assert!(!takes(&same[0]) && same[0].message.as_deref() == Some("b"));
-        let (faster, _) = carried_over(&older, &[paced(2, "a")]);
+        let (faster, _) = carried_over(&older, &[paced(2, "a")], &mut || ());
         assert!(takes(&faster[0]));
     }
 
@@ -194,7 +200,7 @@ mod tests {
         let older = [rule("same", "a"), rule("changed", "a"), rule("gone", "a")];
         older.iter().for_each(|rule| rule.tally.note(true));
         let newer = [rule("new", "a"), rule("same", "a"), rule("changed", "b")];
-        let (rules, diff) = carried_over(&older, &newer);
+        let (rules, diff) = carried_over(&older, &newer, &mut || ());
         assert!(Arc::ptr_eq(&rules[1], &older[0]));
         assert_eq!(rules.iter().map(|rule| rule.tally.hits()).collect::<Vec<_>>(), [0, 1, 0]);
         assert_eq!(diff.words(), "added new; removed gone; changed changed");
@@ -223,10 +229,12 @@ mod tests {
     #[test]
     fn another_order_is_a_difference_and_an_end_a_moment_later_is_none() {
         let older = [rule("a", "x"), rule("b", "x")];
-        let (_, diff) = carried_over(&older, &[rule("b", "x"), rule("a", "x")]);
+        let (_, diff) = carried_over(&older, &[rule("b", "x"), rule("a", "x")], &mut || ());
         assert_eq!(diff.words(), "rules stand in another order");
         let ends = |at: Micros| Arc::new(Rule { expires: Some(at), ..(*rule("a", "x")).clone() });
-        assert!(carried_over(&[ends(9 * SECOND)], &[ends(9 * SECOND + 5)]).1.is_empty());
-        assert!(!carried_over(&[ends(9 * SECOND)], &[ends(19 * SECOND)]).1.is_empty());
+        assert!(
+            carried_over(&[ends(9 * SECOND)], &[ends(9 * SECOND + 5)], &mut || ()).1.is_empty()
+        );
+        assert!(!carried_over(&[ends(9 * SECOND)], &[ends(19 * SECOND)], &mut || ()).1.is_empty());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns the names of the keys and the order of things: the text is parsed once, each table is read and
 //! judged by itself, and all complaints come at once, each with its line and column. What a rule's
-//! words mean is in [`commands`], [`action`] and [`compile`], a keyspace's in [`keyspaces`]. Never asks
+//! words mean is in [`commands`], [`action`] and [`compile`], a keyspace's in [`keyspaces`]. A file
+//! without faults is read piece by piece ([`pieces`]), plain rules without a tree ([`plain`]). Never asks
 //! a server, and knows nothing of the listeners and users of this proxy.
 //!
 //! What surprises: the catalogue is such a file too. What an operator cannot write, we cannot either.
@@ -12,6 +13,7 @@ mod commands;
 mod compile;
 mod keyspaces;
 mod pieces;
+mod plain;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -36,6 +38,7 @@ use crate::config::source::{Source, Words};
 use crate::config::table::Table;
 use crate::config::{CONFIGURATION_KEYS, Complaint, Fault};
 use commands::Vocabulary;
+use compile::Texts;
 
 /// Longest policy file in bytes: a hundred thousand patterns are a fifth of it.
 pub const FILE_BYTES_MAX: usize = 16 << 20;
@@ -64,25 +67,26 @@ pub struct Clock {
     pub unix: u64,
 }
 
-/// `[[rule]]`.
+/// `[[rule]]`. Its lists stay in the text where they can: there may be tens of thousands of keys.
 #[derive(Default, Deserialize)]
+#[cfg_attr(test, derive(Debug))]
 #[serde(default, deny_unknown_fields)]
-struct WrittenRule {
+struct WrittenRule<'t> {
     name: Option<Spanned<String>>,
-    commands: Option<Spanned<Vec<Spanned<String>>>>,
-    keys: Option<Spanned<Vec<Spanned<String>>>>,
-    listeners: Option<Spanned<Vec<Spanned<String>>>>,
-    users: Option<Spanned<Vec<Spanned<String>>>>,
-    networks: Option<Spanned<Vec<Spanned<String>>>>,
-    client_names: Option<Spanned<Vec<Spanned<String>>>>,
-    libraries: Option<Spanned<Vec<Spanned<String>>>>,
+    commands: Option<Texts<'t>>,
+    keys: Option<Texts<'t>>,
+    listeners: Option<Texts<'t>>,
+    users: Option<Texts<'t>>,
+    networks: Option<Texts<'t>>,
+    client_names: Option<Texts<'t>>,
+    libraries: Option<Texts<'t>>,
     span_above: Option<Spanned<Size>>,
     keys_above: Option<Spanned<usize>>,
     count_above: Option<Spanned<u64>>,
     repeats_above: Option<Spanned<u64>>,
     unlimited: Option<Spanned<bool>>,
     pattern_glob: Option<Spanned<bool>>,
-    pattern: Option<Spanned<Vec<Spanned<String>>>>,
+    pattern: Option<Texts<'t>>,
     value_above: Option<Spanned<Size>>,
     no_ttl: Option<Spanned<bool>>,
     word: Option<Spanned<String>>,
@@ -153,7 +157,7 @@ const BELONGS_TO_CONFIGURATION: &str = "it belongs into the configuration, break
 const POLICY: &str = "--policy (BREAKWATER_POLICY)";
 
 /// One table, read and still to be judged.
-struct Read<T = WrittenRule> {
+struct Read<T> {
     written: T,
     /// Where it begins, for what is missing.
     place: Place,
@@ -164,7 +168,7 @@ struct Read<T = WrittenRule> {
 /// All tables of a text.
 #[derive(Default)]
 struct Tables {
-    rules: Vec<Read>,
+    rules: Vec<Read<WrittenRule<'static>>>,
     keyspaces: Vec<Read<keyspaces::WrittenKeyspace>>,
 }
 

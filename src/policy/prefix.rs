@@ -9,6 +9,9 @@
 //! together cost one walk along the key, however many there are. A client that chooses its keys to
 //! collide gains nothing: the entries are the operator's, and each look ends at the first that differs.
 
+use std::borrow::Cow;
+use std::hint::black_box;
+
 use super::Pause;
 use crate::pubsub::glob;
 
@@ -62,14 +65,28 @@ struct Posting {
     before: u32,
 }
 
+/// A pattern on its way into the index.
+struct Newcomer<'a> {
+    /// Its rule.
+    place: u32,
+    /// All of it.
+    pattern: &'a [u8],
+    /// The letters before its first wildcard.
+    prefix: Cow<'a, [u8]>,
+    /// Whether it is these and a `*`.
+    is_prefix: bool,
+    /// Theirs.
+    hash: u64,
+}
+
 /// No such place.
 const NONE: u32 = u32::MAX;
 
 /// Longest beginning that is looked up; of longer ones the rest is asked of the pattern.
 const PREFIX_BYTES_MAX: usize = 255;
 
-/// How many patterns are laid out between two pauses; a few microseconds.
-const PATTERNS_BETWEEN_PAUSES: usize = 32;
+/// How many patterns are laid out at a time, and between two pauses; a few microseconds.
+const PATTERNS_AT_A_TIME: usize = 32;
 
 /// Lengths 0 to [`PREFIX_BYTES_MAX`].
 const LENGTH_WORDS: usize = (PREFIX_BYTES_MAX + 1) / 64;
@@ -79,7 +96,7 @@ const LENGTH_WORDS: usize = (PREFIX_BYTES_MAX + 1) / 64;
 impl KeyIndex {
     /// The index of these patterns, each with the place of its rule.
     pub(super) fn new<'a>(
-        patterns: impl Iterator<Item = (u32, &'a [u8])> + Clone,
+        mut patterns: impl Iterator<Item = (u32, &'a [u8])> + Clone,
         pause: Pause<'_>,
     ) -> Self {
         let (mut count, mut bytes) = (0_usize, 0);
@@ -96,14 +113,16 @@ impl KeyIndex {
             postings: Vec::with_capacity(count),
             globs: Vec::new(),
         };
-        // One room for the beginnings of all patterns: a list of its own for each would be made and
-        // freed tens of thousands of times.
-        let mut prefix = Vec::with_capacity(PREFIX_BYTES_MAX);
-        for (number, (place, pattern)) in patterns.enumerate() {
-            index.add(place, pattern, &mut prefix);
-            if number.is_multiple_of(PATTERNS_BETWEEN_PAUSES) {
-                pause();
+        // A batch is small enough for its slots to be near still when its patterns are added.
+        let mut some = Vec::with_capacity(PATTERNS_AT_A_TIME);
+        loop {
+            some.extend(patterns.by_ref().take(PATTERNS_AT_A_TIME).map(Newcomer::new));
+            if some.is_empty() {
+                break;
             }
+            index.fetch_slots(&some);
+            some.drain(..).for_each(|newcomer| index.add(&newcomer));
+            pause();
         }
         // Beginnings that several patterns share were counted for each of them.
         index.entries.shrink_to_fit();
@@ -181,16 +200,19 @@ impl KeyIndex {
         bytes.unwrap_or_default()
     }
 
-    /// `prefix` is room for the letters before the first wildcard.
-    fn add(&mut self, place: u32, pattern: &[u8], prefix: &mut Vec<u8>) {
-        let rest = beginning(pattern, prefix);
-        // Not even a star matches the empty key, so a star alone is asked like any other pattern.
-        let is_prefix = rest == b"*" && !prefix.is_empty();
+    /// Looks at the slots of some patterns before any is needed. The table is larger than what is near
+    /// the processor: asked for one by one, each slot is waited for, which was the half of all this.
+    fn fetch_slots(&self, some: &[Newcomer<'_>]) {
+        let slots = some.iter().filter_map(|it| self.slots.get(self.slot_of(it.hash).0));
+        black_box(slots.fold(0, |all, slot| all ^ slot.entry));
+    }
+
+    fn add(&mut self, newcomer: &Newcomer<'_>) {
+        let &Newcomer { place, pattern, ref prefix, is_prefix, hash } = newcomer;
         let glob = if is_prefix { NONE } else { self.globs.len() as u32 };
         if !is_prefix {
             self.globs.push(pattern.into());
         }
-        let hash = prefix.iter().fold(SEED, |hash, byte| step(hash, *byte));
         let entry = self.place(prefix, hash);
         let entry = entry.unwrap_or_else(|slot| self.add_entry(prefix, hash, slot));
         let posting = self.postings.len() as u32;
@@ -212,10 +234,30 @@ impl KeyIndex {
     }
 }
 
-/// Puts the letters before the first wildcard of a pattern into `prefix`, and returns the rest of it.
-fn beginning<'a>(pattern: &'a [u8], prefix: &mut Vec<u8>) -> &'a [u8] {
-    prefix.clear();
-    let mut rest = pattern;
+// === impl Newcomer ===
+
+impl<'a> Newcomer<'a> {
+    fn new((place, pattern): (u32, &'a [u8])) -> Self {
+        let (prefix, rest) = beginning(pattern);
+        // Not even a star matches the empty key, so a star alone is asked like any other pattern.
+        let is_prefix = rest == b"*" && !prefix.is_empty();
+        let hash = prefix.iter().fold(SEED, |hash, byte| step(hash, *byte));
+        Self { place, pattern, prefix, is_prefix, hash }
+    }
+}
+
+/// The letters before the first wildcard of a pattern, and the rest of it.
+fn beginning(pattern: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
+    let head = pattern.get(..PREFIX_BYTES_MAX).unwrap_or(pattern);
+    let end = head.iter().position(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\'));
+    let (prefix, rest) = pattern.split_at(end.unwrap_or(head.len()));
+    // Only what is escaped is not what is written, and hardly anything is.
+    if rest.first() == Some(&b'\\') { unescaped(pattern) } else { (prefix.into(), rest) }
+}
+
+/// The same of a pattern in which a backslash comes before any wildcard.
+fn unescaped(pattern: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
+    let (mut prefix, mut rest) = (Vec::new(), pattern);
     while prefix.len() < PREFIX_BYTES_MAX {
         rest = match rest {
             [] | [b'*' | b'?' | b'[', ..] => break,
@@ -229,7 +271,7 @@ fn beginning<'a>(pattern: &'a [u8], prefix: &mut Vec<u8>) -> &'a [u8] {
             }
         };
     }
-    rest
+    (prefix.into(), rest)
 }
 
 /// The hash of a beginning that is one byte longer.

@@ -21,7 +21,8 @@ pub struct Tally {
     spared: AtomicU64,
     /// When somebody was last looked at who is let pass.
     looked_at: AtomicU64,
-    offenders: Mutex<Offenders>,
+    /// Boxed: most rules of thousands are never met, and would be four times as large.
+    offenders: Mutex<Option<Box<Offenders>>>,
 }
 
 /// Who is shown.
@@ -64,6 +65,7 @@ impl Tally {
     /// Notes who that was.
     pub fn sight(&self, offence: Offence) {
         let mut offenders = self.lock();
+        let offenders = offenders.get_or_insert_default();
         if offenders.biggest.as_ref().is_none_or(|biggest| offence.size >= biggest.size) {
             offenders.biggest = Some(offence.clone());
         }
@@ -91,10 +93,10 @@ impl Tally {
     /// The last and the biggest offender.
     #[must_use]
     pub fn offenders(&self) -> Offenders {
-        self.lock().clone()
+        self.lock().as_deref().cloned().unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Offenders> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Offenders>>> {
         self.offenders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn action(
     checker: &mut Checker,
     vocabulary: &Vocabulary,
     commands: &Commands,
-    read: &Read,
+    read: &Read<WrittenRule<'_>>,
 ) -> Action {
     let written = &read.written;
     let Some(word) = &written.action else {
@@ -58,7 +58,7 @@ const ACTIONS: [&str; 6] = ["allow", "observe", "bound", "rewrite", "deny", "pac
 type Parameter<'a> = (&'a str, Option<Range<usize>>, &'a [&'a str]);
 
 /// Complains about the parameters of other actions.
-fn only_its_own(checker: &mut Checker, written: &WrittenRule, action: &str) {
+fn only_its_own(checker: &mut Checker, written: &WrittenRule<'_>, action: &str) {
     let parameters: [Parameter<'_>; 16] = [
         ("limit", at(written.limit.as_ref()), &["bound"]),
         ("preflight", at(written.preflight.as_ref()), &["bound"]),
@@ -96,7 +96,7 @@ fn at<T>(written: Option<&Spanned<T>>) -> Option<Range<usize>> {
 fn bound(
     checker: &mut Checker,
     vocabulary: &Vocabulary,
-    written: &WrittenRule,
+    written: &WrittenRule<'_>,
     word: &Spanned<String>,
 ) -> Bound {
     only_measurable(checker, vocabulary, written);
@@ -118,7 +118,7 @@ fn bound(
 
 /// Complains about each command that is named and has no size: the rule would let it pass for ever.
 /// Of a category those are bounded that can be.
-fn only_measurable(checker: &mut Checker, vocabulary: &Vocabulary, written: &WrittenRule) {
+fn only_measurable(checker: &mut Checker, vocabulary: &Vocabulary, written: &WrittenRule<'_>) {
     for name in written.commands.iter().flat_map(|names| names.get_ref()) {
         let spec = vocabulary.find(name.get_ref()).filter(|spec| !spec.is_container);
         if spec.is_some_and(|spec| !questions::can_measure(spec)) {
@@ -145,7 +145,7 @@ fn rewrite(
     checker: &mut Checker,
     vocabulary: &Vocabulary,
     commands: &Commands,
-    written: &WrittenRule,
+    written: &WrittenRule<'_>,
     word: &Spanned<String>,
 ) -> Rewrite {
     let known = TARGETS.map(|(name, _)| name);
@@ -176,7 +176,7 @@ fn rewritable(
     checker: &mut Checker,
     vocabulary: &Vocabulary,
     commands: &Commands,
-    written: &WrittenRule,
+    written: &WrittenRule<'_>,
     to: &Spanned<String>,
     fitting: &[&str],
 ) {
@@ -194,7 +194,7 @@ fn rewritable(
 }
 
 /// Complains about the parameters of other rewrites.
-fn only_of_its_target(checker: &mut Checker, written: &WrittenRule, target: &str) {
+fn only_of_its_target(checker: &mut Checker, written: &WrittenRule<'_>, target: &str) {
     let parameters = [
         ("page", at(written.page.as_ref()), "scan"),
         ("every", at(written.every.as_ref()), "scan"),
@@ -212,7 +212,7 @@ fn only_of_its_target(checker: &mut Checker, written: &WrittenRule, target: &str
 }
 
 /// A page blocks the server for a fraction of a millisecond, and as long again others have it.
-fn paging(checker: &mut Checker, written: &WrittenRule) -> Paging {
+fn paging(checker: &mut Checker, written: &WrittenRule<'_>) -> Paging {
     let bytes = written.max_bytes.as_ref();
     let bytes = ranged(checker, "max_bytes", bytes, Size(16 << 20), Size(1 << 10)..=Size(1 << 30));
     let every = ranged(checker, "every", written.every.as_ref(), Time::ms(1), ZERO..=SECOND);
@@ -225,7 +225,7 @@ fn paging(checker: &mut Checker, written: &WrittenRule) -> Paging {
     }
 }
 
-fn pace(checker: &mut Checker, written: &WrittenRule, word: &Spanned<String>) -> Pace {
+fn pace(checker: &mut Checker, written: &WrittenRule<'_>, word: &Spanned<String>) -> Pace {
     let (commands, bytes) = (&written.commands_per_second, &written.bytes_per_second);
     if commands.is_none() && bytes.is_none() {
         let hint = "write commands_per_second = 100, bytes_per_second = \"10MiB\" or both";

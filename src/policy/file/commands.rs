@@ -7,8 +7,7 @@
 //! What surprises: an unknown name is an error, because a misspelt command in a rule that denies would
 //! leave the door open and say nothing. A name with a dot is taken for a module's.
 
-use toml::Spanned;
-
+use super::compile::Texts;
 use crate::command::flags::Categories;
 use crate::command::spec::{CommandId, Spec};
 use crate::command::table::{BUILTIN_COUNT, Table};
@@ -30,11 +29,7 @@ impl Vocabulary {
     }
 
     /// Those that are meant by a list of names; all if there is none.
-    pub(super) fn commands(
-        &self,
-        checker: &mut Checker,
-        written: Option<&Spanned<Vec<Spanned<String>>>>,
-    ) -> Commands {
+    pub(super) fn commands(&self, checker: &mut Checker, written: Option<&Texts<'_>>) -> Commands {
         let Some(written) = written else {
             return Commands { all: true, ..Commands::default() };
         };

@@ -6,6 +6,7 @@
 //! What surprises: a rule that could never match is an error. Nobody writes one on purpose, and it
 //! would look like protection.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,13 +25,13 @@ use crate::policy::rule::{Commands, Mode, Origin, Rule, Shape, Who};
 use crate::policy::tally::Tally;
 
 /// A list of texts as it is written.
-pub(super) type Texts = Spanned<Vec<Spanned<String>>>;
+pub(super) type Texts<'t> = Spanned<Vec<Spanned<Cow<'t, str>>>>;
 
 /// A rule. Where something is wrong there is a complaint, and the rule is of no use.
 pub(super) fn rule(
     checker: &mut Checker,
     vocabulary: &Vocabulary,
-    read: &Read,
+    read: &Read<WrittenRule<'_>>,
     origin: Origin,
     clock: Clock,
 ) -> Rule {
@@ -54,7 +55,7 @@ pub(super) fn rule(
     }
 }
 
-fn name(checker: &mut Checker, read: &Read, origin: Origin) -> Box<str> {
+fn name(checker: &mut Checker, read: &Read<WrittenRule<'_>>, origin: Origin) -> Box<str> {
     let written = read.written.name.as_ref();
     let name = name_of(checker, "rule", (written, &read.place));
     if let Some(written) = written.filter(|_| name.starts_with(OURS) && origin != Origin::Catalogue)
@@ -91,22 +92,22 @@ const NAME_BYTES_MAX: usize = 64;
 /// How the names of the catalogue's rules begin.
 const OURS: &str = "guard.";
 
-fn keys(checker: &mut Checker, written: &WrittenRule) -> Option<KeyPatterns> {
+fn keys(checker: &mut Checker, written: &WrittenRule<'_>) -> Option<KeyPatterns> {
     patterns(checker, written.keys.as_ref())
 }
 
 /// Some patterns of keys; `None` if they are absent.
-pub(super) fn patterns(checker: &mut Checker, written: Option<&Texts>) -> Option<KeyPatterns> {
+pub(super) fn patterns(checker: &mut Checker, written: Option<&Texts<'_>>) -> Option<KeyPatterns> {
     list(checker, "keys", written, "a pattern as for KEYS").map(Iterator::collect)
 }
 
 /// Some texts, none of them empty, and at least one; `None` if the key is absent.
-fn list<'a>(
+fn list<'a, 't>(
     checker: &mut Checker,
     key: &str,
-    written: Option<&'a Texts>,
+    written: Option<&'a Texts<'t>>,
     what: &str,
-) -> Option<impl Iterator<Item = &'a str> + use<'a>> {
+) -> Option<impl Iterator<Item = &'a str> + use<'a, 't>> {
     let written = written?;
     if written.get_ref().is_empty() {
         let hint = format!("leave '{key}' out if it shall not matter");
@@ -115,20 +116,20 @@ fn list<'a>(
     for empty in written.get_ref().iter().filter(|text| text.get_ref().is_empty()) {
         checker.complain(empty, format!("'{key}' has an empty text"), format!("write {what}"));
     }
-    Some(written.get_ref().iter().map(|text| text.get_ref().as_str()))
+    Some(written.get_ref().iter().map(|text| &**text.get_ref()))
 }
 
 /// The same, kept one by one.
 fn texts(
     checker: &mut Checker,
     key: &str,
-    written: Option<&Texts>,
+    written: Option<&Texts<'_>>,
     what: &str,
 ) -> Option<Vec<Box<str>>> {
     list(checker, key, written, what).map(|texts| texts.map(Box::from).collect())
 }
 
-fn who(checker: &mut Checker, written: &WrittenRule) -> Option<Who> {
+fn who(checker: &mut Checker, written: &WrittenRule<'_>) -> Option<Who> {
     let listeners = written.listeners.as_ref();
     let address = "a listener's address as the configuration has it";
     let networks = written.networks.iter().flat_map(|networks| networks.get_ref());
@@ -171,7 +172,7 @@ fn network(text: &str) -> Result<(IpAddr, u8), Fault> {
     Ok((address, length))
 }
 
-fn shapes(checker: &mut Checker, written: &WrittenRule) -> Vec<Shape> {
+fn shapes(checker: &mut Checker, written: &WrittenRule<'_>) -> Vec<Shape> {
     let bytes = |size: &Spanned<Size>| size.get_ref().0 as u64;
     let patterns =
         texts(checker, "pattern", written.pattern.as_ref(), "a pattern of KEYS or SCAN MATCH");
@@ -211,7 +212,7 @@ fn suits(
     vocabulary: &Vocabulary,
     commands: &Commands,
     shapes: &[Shape],
-    written: &WrittenRule,
+    written: &WrittenRule<'_>,
 ) {
     let Some(place) = &written.commands else {
         return;
@@ -241,14 +242,14 @@ fn suits(
     }
 }
 
-fn mode(checker: &mut Checker, written: &WrittenRule) -> Mode {
+fn mode(checker: &mut Checker, written: &WrittenRule<'_>) -> Mode {
     let words = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
     word_of(checker, "mode", written.mode.as_ref(), &words).unwrap_or_default()
 }
 
 /// A rule whose time is over stays in the file until somebody tidies up; it must not keep us from
 /// starting.
-fn expires(checker: &mut Checker, written: &WrittenRule, clock: Clock) -> Option<Micros> {
+fn expires(checker: &mut Checker, written: &WrittenRule<'_>, clock: Clock) -> Option<Micros> {
     let written = written.expires.as_ref()?;
     let fault = || {
         let hint = "write it as 2027-01-31T18:00:00Z or 2027-01-31T18:00:00+01:00";
@@ -281,7 +282,7 @@ fn unix(moment: &Datetime) -> Option<i64> {
 /// Days from the first of March of the year 0 to the first of January 1970.
 const DAYS_TO_1970: i64 = 719_468;
 
-fn message(checker: &mut Checker, written: &WrittenRule) -> Option<Box<str>> {
+fn message(checker: &mut Checker, written: &WrittenRule<'_>) -> Option<Box<str>> {
     let message = written.message.as_ref()?;
     let text = message.get_ref();
     if text.chars().any(char::is_control) {

@@ -24,7 +24,7 @@ use crate::policy::keyspace::Keyspace;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct WrittenKeyspace {
     pub(super) name: Option<Spanned<String>>,
-    keys: Option<Texts>,
+    keys: Option<Texts<'static>>,
     read_from: Option<Spanned<String>>,
     max_lag: Option<Spanned<Time>>,
     when_primary_away: Option<Spanned<String>>,

@@ -5,14 +5,15 @@
 //!
 //! What surprises: the work is done in spells, with a rest behind each. A worker whose processor is
 //! taken waits until the kernel gives it back, which may be some milliseconds later; who rests often is
-//! soon out of its way. And freeing thousands of rules is such work as well.
+//! soon out of its way. And freeing thousands of rules is such work as well, and so is the digest of a
+//! large file.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::policy::Wanted;
-use crate::clock::{self, MILLISECOND, Micros};
+use crate::clock::{self, Micros};
 use crate::config::source::Source;
 use crate::config::{Complaint, Profile, content_hash};
 use crate::policy::diff::{Diff, carried_over, keyspaces_carried_over};
@@ -109,7 +110,7 @@ pub(super) fn take_apart(policies: Vec<Arc<Policy>>) {
 /// What a file says, with nothing of before to compare it with.
 pub(super) fn first(wanted: &Wanted) -> Result<Standing, Vec<Complaint>> {
     let Wanted { profile, path } = wanted;
-    let (hash, opened) = opened(path.as_deref());
+    let (hash, opened) = opened(path.as_deref(), &mut || ());
     let source = opened.map_err(|complaint| vec![complaint])?;
     let read = policy::read(source, clock::micros(), &mut || ())?;
     let (rules, keyspaces, notes) = (read.rules.into(), read.keyspaces.into(), read.notes.into());
@@ -138,14 +139,29 @@ fn in_spells<T>(work: impl FnOnce(Pause<'_>) -> T) -> T {
 }
 
 /// A file's digest and text.
-fn opened(path: Option<&Path>) -> (Hash, Result<Option<Source>, Complaint>) {
+fn opened(path: Option<&Path>, pause: Pause<'_>) -> (Hash, Result<Option<Source>, Complaint>) {
     let opened = path.map(file::open).transpose();
     let hash = match &opened {
-        Ok(source) => source.as_ref().map(|source| content_hash(source.text.as_bytes())),
+        Ok(source) => source.as_ref().map(|source| digest(source.text.as_bytes(), pause)),
         Err(complaint) => Some(content_hash(complaint.to_string().as_bytes())),
     };
     (hash, opened)
 }
+
+/// [`content_hash`] of a long text, in parts.
+fn digest(text: &[u8], pause: Pause<'_>) -> [u8; 32] {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in text.chunks(DIGEST_AT_A_TIME) {
+        pause();
+        digest.update(part);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.finish().as_ref());
+    hash
+}
+
+/// Some tens of microseconds.
+const DIGEST_AT_A_TIME: usize = 64 << 10;
 
 fn shown(path: Option<&Path>) -> Option<String> {
     path.map(|path| path.display().to_string())
@@ -156,7 +172,7 @@ fn shown(path: Option<&Path>) -> Option<String> {
 impl Errand {
     pub(super) fn run(self, pause: Pause<'_>) -> Look {
         let Self { wanted: Wanted { profile, path }, standing, emergencies, version, .. } = self;
-        let (hash, opened) = opened(path.as_deref());
+        let (hash, opened) = opened(path.as_deref(), pause);
         if hash == self.seen && !self.is_asked {
             return Look::Untouched;
         }
@@ -168,7 +184,7 @@ impl Errand {
             Ok(read) => read,
             Err(complaints) => return Look::Refused(hash, complaints),
         };
-        let (rules, mut diff) = carried_over(&standing.rules, &read.rules);
+        let (rules, mut diff) = carried_over(&standing.rules, &read.rules, pause);
         let keyspaces =
             keyspaces_carried_over(&standing.keyspaces, &read.keyspaces, &mut diff).into();
         // Of a rule that says what it said before the new twin goes, with its unused tally.
@@ -203,10 +219,26 @@ impl Spell {
 }
 
 /// How long others have to wait for the processor.
-const SPELL: Micros = 500;
+const SPELL: Micros = 250;
 
-/// How long at most, where it has been taken from us for as long.
-const SPELL_MAX: Micros = 2 * MILLISECOND;
+/// How long at most, where it has been taken from us for as long. The work is short enough by now that
+/// more would save nothing: twenty to forty such spells are a reload of thousands of rules.
+const SPELL_MAX: Micros = 500;
 
 /// How long it is theirs then.
 const REST: Duration = Duration::from_micros(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_in_parts_is_that_of_the_whole_and_others_have_turns_meanwhile() {
+        for length in [0, 1, DIGEST_AT_A_TIME, 3 * DIGEST_AT_A_TIME + 1] {
+            let text = vec![b'x'; length];
+            let mut turns = 0;
+            assert_eq!(digest(&text, &mut || turns += 1), content_hash(&text));
+            assert_eq!(turns, length.div_ceil(DIGEST_AT_A_TIME));
+        }
+    }
+}

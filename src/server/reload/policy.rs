@@ -257,8 +257,8 @@ impl Keeper {
         };
         // Comparing thousands of rules is no work for the thread that answers the admin port.
         let (now, after) = (self.standing.clone(), before.clone());
-        let changes = look::aside(move |_| {
-            let (_, mut diff) = carried_over(&now.rules, &after.rules);
+        let changes = look::aside(move |pause| {
+            let (_, mut diff) = carried_over(&now.rules, &after.rules, pause);
             let _ = keyspaces_carried_over(&now.keyspaces, &after.keyspaces, &mut diff);
             diff.words()
         });
