@@ -375,6 +375,15 @@ pub fn restart_needed(parts: &[&str]) {
     warn!(parts = parts.join(", "), "these changes need a restart and are not applied");
 }
 
+/// A changed file speaks of upstreams in a way that could mix up their clients.
+pub fn upstreams_held_back(names: &[String]) {
+    warn!(
+        upstreams = names.join(", "),
+        "what the file says of these upstreams is not applied before a restart: they are added, \
+         removed, or other listeners lead to them than now, and clients would reach the wrong server"
+    );
+}
+
 /// Commands go to another deployment from here on.
 pub fn upstream_changed(node: &str) {
     info!(upstream = node, "upstream changed: new commands go there, those in flight finish");

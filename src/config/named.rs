@@ -47,6 +47,29 @@ impl Settings {
         })
     }
 
+    /// Upstreams of which `next` may not be believed while the listeners are these: it leads some of
+    /// theirs elsewhere, or nobody knows of them here or there. What it says of such a name is meant for
+    /// other clients than those who are connected. A listener that is only added harms nobody: it is
+    /// not open yet.
+    #[must_use]
+    pub fn led_elsewhere(&self, next: &Self) -> Vec<String> {
+        let leads = |here: &super::ListenerSettings, it: &super::ListenerSettings| {
+            // Not the whole address: who may connect to a socket does not matter here.
+            it.address.to_string() == here.address.to_string() && it.upstream == here.upstream
+        };
+        let is_kept = |name: &str| {
+            let here = self.listeners.iter().filter(|listener| listener.upstream == name);
+            let stays = |here| next.listeners.iter().any(|there| leads(here, there));
+            let is_known = self.upstream_named(name).is_some();
+            is_known && next.upstream_named(name).is_some() && here.into_iter().all(stays)
+        };
+        let names = self.all_upstreams().chain(next.all_upstreams()).map(|(name, _)| name);
+        let mut names: Vec<_> = names.filter(|name| !is_kept(name)).map(str::to_owned).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// Whether the same names stand for upstreams here and there.
     pub(super) fn names_the_same_upstreams(&self, other: &Self) -> bool {
         let names = |it: &Self| -> Vec<String> {

@@ -89,8 +89,8 @@ async fn serve(flags: &RunFlags, settings: Settings) -> anyhow::Result<()> {
         started.await.context("cannot start an upstream's thread")?;
     }
     events::started(&settings, &common.policy.load(), common.workers);
-    let movers = planes.iter().map(|it| (Arc::clone(&it.name), it.intents.clone())).collect();
-    let reloader = reload::Reloader::new(flags, settings.clone(), policy_wanted, movers);
+    let heralds = planes.iter().map(Plane::herald).collect();
+    let reloader = reload::Reloader::new(flags, settings.clone(), policy_wanted, heralds);
     until_told(reloader, &planes, &common.doors).await?;
     planes.iter().for_each(|plane| plane.readiness.set_draining());
     let _ = drain.send(true);

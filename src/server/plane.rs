@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, spawn_local};
 
 use super::listener::{self, Bound, Open};
-use super::reload;
 use super::reload::mover::{Intent, Mover};
+use super::reload::{self, Herald};
 use super::workers::{self, Door, Started};
 use crate::admin::Readiness;
 use crate::admin::orders::Order;
@@ -78,7 +78,7 @@ pub struct Plane {
     /// Whether it can serve.
     pub readiness: Arc<Readiness>,
     /// Where the reload says what the file says of it.
-    pub intents: mpsc::Sender<Intent>,
+    intents: mpsc::Sender<Intent>,
     mark: Mark,
     workers: Vec<Started>,
     /// None of its listeners is open any more.
@@ -222,6 +222,12 @@ impl Plane {
             findings: Arc::clone(&self.shared.findings),
             nodes: Arc::clone(&self.shared.nodes),
         }
+    }
+
+    /// How it learns what the file says.
+    #[must_use]
+    pub fn herald(&self) -> Herald {
+        Herald::new(Arc::clone(&self.name), Arc::clone(&self.shared), self.intents.clone())
     }
 
     /// What its threads count into.

@@ -6,7 +6,8 @@
 //! policy to the keeper of `policy`; neither waits for the other.
 //!
 //! What surprises: a changed listener, worker count or admin address is *reported* and not applied;
-//! these need a restart, and silence about it would be a lie.
+//! these need a restart, and silence about it would be a lie. And where such a half of the file changes
+//! what the other half means (a listener is to lead to another upstream), that one waits as well.
 
 mod look;
 pub mod mover;
@@ -14,11 +15,12 @@ pub mod policy;
 mod watcher;
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 
 use self::mover::Intent;
 use self::policy::Wanted;
@@ -32,6 +34,7 @@ use crate::tls::ClientTlsReloader;
 use crate::topology::Published;
 use crate::topology::slots::NodeId;
 use crate::upstream::dial::Node;
+use crate::worker::Shared;
 
 /// SHA-256 of a configuration file; `None` without one.
 pub type FileHash = Option<[u8; 32]>;
@@ -43,14 +46,31 @@ pub struct Reloader {
     started_with: Settings,
     /// Digest of the file that was looked at last.
     seen: FileHash,
-    /// An upstream of that file could not be used, and is tried again.
-    is_unfinished: bool,
+    /// It says of upstreams what must wait for a restart.
+    is_held_back: bool,
+    /// This look has met a refusal, and it is counted.
+    is_counted: bool,
     /// Where the keeper of the policy learns what the file says of it.
     policy: watch::Sender<Wanted>,
-    /// Where each upstream's mover learns the same.
-    movers: Vec<(Arc<str>, mpsc::Sender<Intent>)>,
-    /// Those that have not said yet whether they can follow the file that was looked at last.
-    telling: JoinSet<bool>,
+    /// Where each upstream learns the same.
+    heralds: Vec<Herald>,
+    /// Those that have not said yet whether they can follow that file, by their place above.
+    telling: Vec<(usize, Telling)>,
+}
+
+/// An intent on its way, until it is known whether it could be followed. To drop it is to call the
+/// intent back, at once; a task that is aborted would live a little longer.
+type Telling = Pin<Box<dyn Future<Output = bool>>>;
+
+/// How one upstream learns what the file says.
+pub struct Herald {
+    name: Arc<str>,
+    shared: Arc<Shared>,
+    mover: mpsc::Sender<Intent>,
+    /// Somebody asked for the file to count, and the mover has not answered since.
+    is_asked: bool,
+    /// It could not follow the newest file, and is told again.
+    is_behind: bool,
 }
 
 /// The node that upstream settings describe.
@@ -94,6 +114,25 @@ pub async fn watch_passwords(published: Published) {
     }
 }
 
+// === impl Herald ===
+
+impl Herald {
+    /// Of the upstream of this name.
+    #[must_use]
+    pub fn new(name: Arc<str>, shared: Arc<Shared>, mover: mpsc::Sender<Intent>) -> Self {
+        Self { name, shared, mover, is_asked: false, is_behind: false }
+    }
+
+    /// Tells it what a file says.
+    fn tell(&self, upstream: UpstreamSettings, file: FileHash) -> Telling {
+        let (answer, is_done) = oneshot::channel();
+        let intent = Intent { upstream, file, is_asked: self.is_asked, answer };
+        let mover = self.mover.clone();
+        // False as well if the mover is gone: then nothing of the file is in force.
+        Box::pin(async move { mover.send(intent).await.is_ok() && is_done.await.unwrap_or(false) })
+    }
+}
+
 // === impl Reloader ===
 
 impl Reloader {
@@ -103,79 +142,135 @@ impl Reloader {
         flags: &RunFlags,
         started_with: Settings,
         policy: watch::Sender<Wanted>,
-        movers: Vec<(Arc<str>, mpsc::Sender<Intent>)>,
+        heralds: Vec<Herald>,
     ) -> Self {
-        let seen = started_with.file_hash;
-        let (flags, telling) = (flags.clone(), JoinSet::new());
-        Self { flags, started_with, seen, is_unfinished: false, policy, movers, telling }
+        Self {
+            flags: flags.clone(),
+            seen: started_with.file_hash,
+            started_with,
+            is_held_back: false,
+            is_counted: false,
+            policy,
+            heralds,
+            telling: Vec::new(),
+        }
     }
 
     /// Looks at the file, if it changed or `asked`, and has applied what may be applied. Waits for
     /// nobody: [`Self::settle`] hears what came of it.
     pub fn look(&mut self, asked: bool) {
         let hash = hash_of(self.flags.config.as_deref());
-        if !asked && hash == self.seen && !self.is_unfinished {
+        let is_newer = asked || hash != self.seen;
+        if !is_newer && !self.heralds.iter().any(|herald| herald.is_behind) {
             return;
         }
         self.seen = hash;
-        self.is_unfinished = false;
+        self.is_counted = false;
+        if is_newer {
+            // What an earlier file said is outdated, also if this one cannot be used: nobody shall
+            // carry it out any more, and no late answer to it may pass for one to this file.
+            self.telling.clear();
+            self.heralds.iter_mut().for_each(|herald| herald.is_behind = false);
+        }
         let wanted = match Settings::load(&self.flags) {
             Ok(wanted) => wanted,
             Err(complaints) => {
-                control::config_reloaded(Reload::Refused);
+                self.count_refusal();
                 return events::reload_refused(&complaints);
             }
         };
         // The policy has its own complaints and its own keeper; it waits for no node.
         let policy = Wanted::from(&wanted);
         self.policy.send_if_modified(|it| std::mem::replace(it, policy.clone()) != policy);
-        let cold = self.started_with.cold_changes(&wanted);
-        if !cold.is_empty() {
-            events::restart_needed(&cold);
+        let held_back = self.started_with.led_elsewhere(&wanted);
+        self.is_held_back = !held_back.is_empty();
+        // Once for each file, and not with each try of an upstream that is away.
+        if is_newer {
+            self.say_what_waits(&wanted, &held_back);
         }
-        self.tell_movers(&wanted, asked);
+        self.tell_movers(&wanted, &held_back, asked, is_newer);
     }
 
-    /// Hears of one more upstream whether it could follow, and counts the file when all have said so.
-    /// Ends never while there is nothing to hear.
+    /// Hears of one more upstream whether it could follow, and counts the file: as refused with the
+    /// first that cannot, as applied when all have. Ends never while there is nothing to hear.
     pub async fn settle(&mut self) {
-        let Some(told) = self.telling.join_next().await else {
-            return std::future::pending().await;
-        };
-        // Tried again at the next look if it cannot be done: a new node may still be starting.
-        self.is_unfinished |= !told.unwrap_or(false);
-        if self.telling.is_empty() {
-            control::config_reloaded(match self.is_unfinished {
-                true => Reload::Refused,
-                false => Reload::Applied,
-            });
+        let telling = &mut self.telling;
+        let (place, is_done) = std::future::poll_fn(|context| next_told(telling, context)).await;
+        if let Some(herald) = self.heralds.get_mut(place) {
+            // Told again at the next look if it cannot be done: a new node may still be starting.
+            (herald.is_asked, herald.is_behind) = (false, !is_done);
+        }
+        if !is_done {
+            // Now, and not with the last answer: by then the file may have been looked at again.
+            self.count_refusal();
+        }
+        if self.telling.is_empty() && !self.is_counted && !self.is_held_back {
+            control::config_reloaded(Reload::Applied);
         }
     }
 
     /// Tells each upstream what the file says of it, all at once: a node that does not answer keeps
-    /// no other upstream waiting, and no later file.
-    fn tell_movers(&mut self, wanted: &Settings, is_asked: bool) {
-        // What an earlier file said and nobody has heard yet is not to be said any more.
-        self.telling = JoinSet::new();
-        for (name, mover) in &self.movers {
-            // One that is gone from the file goes on until the restart that was asked for.
-            if let Some(upstream) = wanted.upstream_named(name) {
-                let (answer, is_done) = oneshot::channel();
-                let (upstream, watch) = (upstream.clone(), wanted.watch.clone());
-                let intent = Intent { upstream, watch, file: self.seen, is_asked, answer };
-                self.telling.spawn(tell(mover.clone(), intent, is_done));
+    /// no other upstream waiting, and no later file. Of a file that is told again only those hear that
+    /// are behind it; who is still trying goes on.
+    fn tell_movers(
+        &mut self,
+        wanted: &Settings,
+        held_back: &[String],
+        is_asked: bool,
+        is_newer: bool,
+    ) {
+        for (place, herald) in self.heralds.iter_mut().enumerate() {
+            // What the servers are expected to be and how they are watched is the process's own, and
+            // no command goes elsewhere for it: it counts wherever commands go.
+            herald.shared.watch_as(wanted.watch.clone());
+            if !(is_newer || std::mem::take(&mut herald.is_behind)) {
+                continue;
             }
+            match wanted.upstream_named(&herald.name) {
+                Some(upstream) if !held_back.iter().any(|name| **name == *herald.name) => {
+                    // An earlier wish that was not heard yet is not lost.
+                    herald.is_asked |= is_asked;
+                    let telling = herald.tell(upstream.clone(), wanted.file_hash);
+                    self.telling.push((place, telling));
+                }
+                // It goes on as it is until the restart that was asked for.
+                _ => {}
+            }
+        }
+    }
+
+    /// Says what of the file is not applied.
+    fn say_what_waits(&mut self, wanted: &Settings, held_back: &[String]) {
+        let cold = self.started_with.cold_changes(wanted);
+        if !cold.is_empty() {
+            events::restart_needed(&cold);
+        }
+        if !held_back.is_empty() {
+            events::upstreams_held_back(held_back);
+            self.count_refusal();
+        }
+    }
+
+    /// Counts a refusal, once in a look.
+    fn count_refusal(&mut self) {
+        if !std::mem::replace(&mut self.is_counted, true) {
+            control::config_reloaded(Reload::Refused);
         }
     }
 }
 
-/// Tells one upstream. False if it cannot follow.
-async fn tell(
-    mover: mpsc::Sender<Intent>,
-    intent: Intent,
-    is_done: oneshot::Receiver<bool>,
-) -> bool {
-    mover.send(intent).await.is_ok() && is_done.await.unwrap_or(false)
+/// Who has answered, and whether it can follow. All are asked each time: they are a handful.
+fn next_told(telling: &mut Vec<(usize, Telling)>, context: &mut Context) -> Poll<(usize, bool)> {
+    for at in 0..telling.len() {
+        if let Some((place, one)) = telling.get_mut(at)
+            && let Poll::Ready(is_done) = one.as_mut().poll(context)
+        {
+            let place = *place;
+            drop(telling.swap_remove(at));
+            return Poll::Ready((place, is_done));
+        }
+    }
+    Poll::Pending
 }
 
 /// What the file holds at this moment.
@@ -186,3 +281,6 @@ fn hash_of(config: Option<&Path>) -> FileHash {
 
 /// How often password files are looked at: a rotated one counts within two seconds.
 const PASSWORD_POLL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -262,6 +262,37 @@ fn another_set_of_upstreams_needs_a_restart_and_is_said() {
     assert_eq!(proxy.client().ask("PING"), b"+PONG\r\n");
 }
 
+/// Addresses count at once and listeners after a restart: a file that exchanges both must not count by halves.
+#[test]
+fn two_that_exchange_their_roles_keep_their_clients_until_the_restart() {
+    let [a, b] = [(), ()].map(|()| RedisServer::start());
+    for (server, who) in [(&a, "a"), (&b, "b")] {
+        assert_eq!(server.client().ask(&format!("SET who {who}")), b"+OK\r\n");
+    }
+    let (proxy, second) = before(&a.url(), &b.url());
+    let mut proxy = ready(proxy);
+    let (mut first, mut other) = (proxy.client(), Client::connect(second));
+    // Port for port this file says what the one before says.
+    let exchanged = toml(second, proxy.port(), &b.url(), &a.url());
+    std::fs::write(proxy.file("breakwater.toml"), exchanged).expect("the file can be written");
+    proxy.hang_up();
+    until("it is said that both wait", || {
+        let log = proxy.log();
+        log.contains("not applied before a restart") && log.contains("b, default")
+    });
+    until("it is counted", || proxy.metric_of("breakwater_config_reloads_total", "refused") == 1.0);
+    // A file that says the same of the listeners is believed again, and heard behind the one before.
+    let back = toml(proxy.port(), second, &a.url(), &b.url());
+    std::fs::write(proxy.file("breakwater.toml"), back).expect("the file can be written");
+    proxy.hang_up();
+    until("it is applied", || proxy.metric_of("breakwater_config_reloads_total", "applied") == 1.0);
+    for upstream in ["default", "b"] {
+        let label = format!("upstream=\"{upstream}\"");
+        assert_eq!(proxy.metric_of("breakwater_upstream_changes_total", &label), 0.0);
+    }
+    assert_eq!((first.ask("GET who"), other.ask("GET who")), (bulk(b"a"), bulk(b"b")));
+}
+
 #[test]
 fn one_that_is_away_is_named_and_the_process_serves_the_other() {
     let (a, mut b) = (RedisServer::start(), RedisServer::start());

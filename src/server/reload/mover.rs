@@ -14,8 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{FileHash, hash_of, node};
 use crate::admin::orders::{Order, Verdict};
-use crate::config::check;
-use crate::config::{UpstreamSettings, WatchSettings};
+use crate::config::{UpstreamSettings, check};
 use crate::events;
 use crate::stats::control;
 use crate::topology::{Topology, cluster, facts, sentinel, single};
@@ -27,13 +26,11 @@ use crate::worker::Shared;
 pub struct Intent {
     /// Where it is, and how it is used.
     pub upstream: UpstreamSettings,
-    /// How its servers are watched.
-    pub watch: WatchSettings,
     /// Digest of the file that says so.
     pub file: FileHash,
     /// Somebody asked for that file to count, whatever was ordered since.
     pub is_asked: bool,
-    /// Whether it is done.
+    /// Whether it is done. Nobody waits for it any more: a newer file was read, and this is outdated.
     pub answer: oneshot::Sender<bool>,
 }
 
@@ -78,16 +75,30 @@ impl Mover {
         }
     }
 
+    /// Does what a file says, unless an order has overruled it or a newer one was read meanwhile.
     async fn follow(&mut self, intent: Intent) {
-        let Intent { upstream, watch, file, is_asked, answer } = intent;
-        let is_overruled = !is_asked && self.overruled == Some(file);
-        let is_done = is_overruled || self.adopt(upstream, watch).await;
+        let Intent { upstream, file, is_asked, mut answer } = intent;
+        // It may have waited here while an order was carried out.
+        if answer.is_closed() {
+            return;
+        }
+        let is_done = if !is_asked && self.overruled == Some(file) {
+            true
+        } else {
+            tokio::select! {
+                biased;
+                () = answer.closed() => return,
+                is_done = self.adopt(upstream) => is_done,
+            }
+        };
         // Whoever read the file may have been told to stop.
         let _ = answer.send(is_done);
     }
 
-    /// Puts what the file says in force. False if the new deployment cannot be used.
-    async fn adopt(&mut self, wanted: UpstreamSettings, watch: WatchSettings) -> bool {
+    /// Puts what the file says in force. False if the new deployment cannot be used. May be dropped
+    /// wherever it waits: from the first change on it waits for nothing.
+    async fn adopt(&mut self, wanted: UpstreamSettings) -> bool {
+        // At once: the file has said something else since the order, even if this is called back.
         self.overruled = None;
         if wanted.is_same_deployment(&self.in_force) {
             self.adjust(wanted);
@@ -97,8 +108,6 @@ impl Mover {
         } else {
             self.note_moved(wanted);
         }
-        // Last, so that a refused upstream leaves the expectations of the old one.
-        self.shared.watch_as(watch);
         true
     }
 
@@ -216,10 +225,50 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (answer, is_done) = oneshot::channel();
         let upstream = UpstreamSettings { mode: Mode::ReadOnly, ..mover.in_force.clone() };
-        let watch = WatchSettings::default();
-        runtime.block_on(mover.follow(Intent { upstream, watch, file, is_asked, answer }));
+        runtime.block_on(mover.follow(Intent { upstream, file, is_asked, answer }));
         assert!(runtime.block_on(is_done).unwrap());
         mover.in_force.mode
+    }
+
+    #[test]
+    fn what_is_outdated_is_not_carried_out_and_given_up_on_the_way() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let shared = Arc::clone(&Rig::new().worker.shared);
+        let in_force = shared.topology.load().node.settings.clone();
+        let (changed, _) = watch::channel(1);
+        let mut mover = Mover::new(Arc::clone(&shared), in_force.clone(), None, changed);
+        mover.overruled = Some(Some([1; 32]));
+        let intent = |upstream, file| {
+            let (answer, is_done) = oneshot::channel();
+            (Intent { upstream, file: Some(file), is_asked: false, answer }, is_done)
+        };
+        let readonly = UpstreamSettings { mode: Mode::ReadOnly, ..in_force.clone() };
+        let (outdated, is_done) = intent(readonly, [2; 32]);
+        drop(is_done);
+        runtime.block_on(mover.follow(outdated));
+        assert_eq!((mover.in_force.mode, mover.overruled), (Mode::ReadWrite, Some(Some([1; 32]))));
+        // Connections are taken by the kernel, and nobody reads them.
+        let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = UpstreamSettings {
+            endpoint: crate::config::Endpoint::Tcp {
+                host: "127.0.0.1".into(),
+                port: deaf.local_addr().unwrap().port(),
+            },
+            connect_timeout: std::time::Duration::from_secs(3_600),
+            ..in_force
+        };
+        let (waiting, is_done) = intent(silent, [3; 32]);
+        let patience = std::time::Duration::from_secs(60);
+        let given_up = runtime.block_on(async {
+            let follow = tokio::time::timeout(patience, mover.follow(waiting));
+            let newer = async {
+                tokio::task::yield_now().await;
+                drop(is_done);
+            };
+            tokio::join!(follow, newer).0
+        });
+        assert!(given_up.is_ok(), "it would dial for an hour");
+        assert_eq!((mover.shared.topology.load().epoch, mover.overruled), (1, None));
     }
 
     #[test]
