@@ -148,7 +148,7 @@ async fn examine(settings: &UpstreamSettings, watch: &WatchSettings) -> Findings
     let node = match reload::node(settings) {
         Ok(node) => Arc::new(node),
         Err(error) => {
-            let repair = "correct [upstream.tls]".to_owned();
+            let repair = "correct the upstream's table 'tls'".to_owned();
             let text = format!("it cannot even be dialled: {error:#}");
             found.findings.push(Finding::critical("upstream_unreachable", &upstream, text, repair));
             found.unreached = 1;
@@ -192,7 +192,7 @@ async fn look(node: &Arc<Node>, shared: &Arc<Shared>) -> Result<Arc<Topology>, B
             "upstream_unreachable",
             &node.name,
             format!("the cluster cannot be used: {error:#}"),
-            "start its nodes, or correct the seeds in [upstream]".to_owned(),
+            "start its nodes, or correct the seeds in the upstream's url".to_owned(),
         ))
     })
 }
@@ -234,7 +234,7 @@ fn of_deployment(topology: &Topology, upstream: &str) -> Vec<Finding> {
             "upstream_unreachable",
             upstream,
             "no primary could be found: no Sentinel names one that answers".to_owned(),
-            "start the Sentinels and the primary, or correct [upstream]".to_owned(),
+            "start the Sentinels and the primary, or correct the upstream's url".to_owned(),
         ));
     }
     found

@@ -3,7 +3,8 @@
 //! Owns the words of every log line above DEBUG outside start-up errors, and holding back those that a broken
 //! network would repeat. Never logs a command, a key or a value (INV-11).
 //!
-//! What surprises: a repeated failure is logged at most once in ten seconds for each kind of event and each upstream,
+//! What surprises: no line says `[upstream]`, though a reader would look there. What is read may be one of
+//! `[upstreams]`; where there are several, the line begins with the name. And a repeated failure is logged at most once in ten seconds for each kind of event and each upstream,
 //! and the next line says how many were held back.
 
 use std::cell::Cell;
@@ -177,10 +178,13 @@ pub fn no_command_table(node: &str) {
     });
 }
 
-/// `[upstream.renamed]` names what the node does not know.
+/// The upstream's `renamed` names what the node does not know.
 pub fn rename_ignored(node: &str, error: &impl std::fmt::Display) {
     TABLES.log(|suppressed| {
-        warn!(upstream = node, suppressed, "[upstream.renamed] is not applied: {error}");
+        warn!(
+            upstream = node,
+            suppressed, "the upstream's table 'renamed' is not applied: {error}"
+        );
     });
 }
 
@@ -276,21 +280,21 @@ pub fn keys_found_again(holder: &str) {
 
 /// Our own password (or user) is another one from here on.
 pub fn credentials_rotated() {
-    info!("the password of [upstream] changed: connections move to it once a node has accepted it");
+    info!("the password for this upstream changed: connections move to it once a node accepted it");
 }
 
 /// A node refuses the newest of our own passwords.
 pub fn credentials_refused(node: &str, words: &str) {
     error!(
         upstream = node,
-        "the newest password of [upstream] is refused: {words}. What is connected stays connected; \
-         add the password with ACL SETUSER, or put the right one where [upstream] reads it"
+        "the newest password for this upstream is refused: {words}. What is connected stays connected; \
+         add the password with ACL SETUSER, or put the right one where its table reads it"
     );
 }
 
 /// A node of which the above was said takes the password.
 pub fn credentials_accepted(node: &str) {
-    info!(upstream = node, "the newest password of [upstream] is accepted");
+    info!(upstream = node, "the newest password for this upstream is accepted");
 }
 
 /// The source of our own password cannot be read.
@@ -314,9 +318,9 @@ pub fn name_moved(host: &str) {
 /// Writes are refused from here on, or let through again.
 pub fn mode_changed(is_readonly: bool) {
     if is_readonly {
-        warn!("[upstream] mode = \"readonly\": writes are refused");
+        warn!("mode = \"readonly\" of this upstream: writes are refused");
     } else {
-        info!("[upstream] mode = \"readwrite\": writes are let through");
+        info!("mode = \"readwrite\" of this upstream: writes are let through");
     }
 }
 

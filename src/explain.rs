@@ -101,7 +101,7 @@ fn prepared(flags: &ExplainFlags) -> Result<(Table, Policy, Upstream), Vec<Compl
     let name = flags.upstream_name.as_deref().unwrap_or(UPSTREAM_DEFAULT);
     let upstream = settings.upstream_asked_for(name).map_err(|complaint| vec![complaint])?;
     let renamed = Table::builtin().rename(&upstream.renamed).map_err(|error| {
-        vec![Complaint::about("[upstream.renamed]", Fault::new(error.to_string(), ""))]
+        vec![Complaint::about("the upstream's table 'renamed'", Fault::new(error.to_string(), ""))]
     })?;
     let table = topology::with_our_answers(renamed, upstream)
         .writes_refused(upstream.mode == Mode::ReadOnly);

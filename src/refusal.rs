@@ -209,7 +209,7 @@ impl Refusal {
             }
             Self::ReadOnlyMode { command } => format!(
                 "NOPERM breakwater: '{command}' refused: this upstream is in read-only mode \
-                 ([upstream] mode = \"readonly\")"
+                 (mode = \"readonly\")"
             ),
             Self::NodeDown { node, cause, retry_in } => format!(
                 "ERR breakwater: not executed: upstream {node} is down ({cause}), next try in {}",

@@ -83,7 +83,7 @@ pub enum TlsError {
     },
     /// The system has no certificates to verify the upstream with.
     #[error(
-        "the system's certificates cannot be used ({0}); install ca-certificates, or set ca under [upstream.tls]"
+        "the system's certificates cannot be used ({0}); install ca-certificates, or set ca in the upstream's table 'tls'"
     )]
     NoSystemRoots(String),
     /// The name to verify is neither a DNS name nor an IP address.

@@ -260,7 +260,10 @@ impl Reloader {
 }
 
 /// Who has answered, and whether it can follow. All are asked each time: they are a handful.
-fn next_told(telling: &mut Vec<(usize, Telling)>, context: &mut Context) -> Poll<(usize, bool)> {
+fn next_told(
+    telling: &mut Vec<(usize, Telling)>,
+    context: &mut Context<'_>,
+) -> Poll<(usize, bool)> {
     for at in 0..telling.len() {
         if let Some((place, one)) = telling.get_mut(at)
             && let Poll::Ready(is_done) = one.as_mut().poll(context)

@@ -136,7 +136,7 @@ fn a_wrong_password_is_an_alarm_while_the_one_before_it_serves() {
     assert!(proxy.metric("breakwater_credentials_previous_total") >= 1.0);
     let (status, body) = proxy.http("/readyz");
     assert!(status == 200 && body.contains("but: credentials:"), "{status} {body}");
-    assert!(proxy.log().contains("the newest password of [upstream] is refused"));
+    assert!(proxy.log().contains("the newest password for this upstream is refused"));
     assert!(!proxy.log().contains("wrong\""), "no password is logged");
     assert_eq!(redis.client().ask("ACL SETUSER app >wrong"), b"+OK\r\n");
     until("the alarm is off", || proxy.metric("breakwater_credentials_alarm") == 0.0);

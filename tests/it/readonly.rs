@@ -12,7 +12,7 @@ fn file(url: &str, mode: &str) -> String {
 }
 
 fn refused(command: &str) -> Vec<u8> {
-    let why = "this upstream is in read-only mode ([upstream] mode = \"readonly\")";
+    let why = "this upstream is in read-only mode (mode = \"readonly\")";
     format!("-NOPERM breakwater: '{command}' refused: {why}\r\n").into_bytes()
 }
 

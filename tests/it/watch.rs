@@ -83,7 +83,7 @@ fn without_config_nothing_is_called_fine() {
     assert!(!stands(&proxy, "config_persistence", "warning"));
     let (code, page) = doctor(&["--upstream", &redis.url()]);
     assert_eq!(code, Some(0), "{page}");
-    assert!(page.contains("NOT CHECKED  ") && page.contains("[upstream.renamed]"), "{page}");
+    assert!(page.contains("NOT CHECKED  ") && page.contains("table 'renamed'"), "{page}");
     // Whoever tells us the name gets the checks, and the name stays with us.
     let named = format!("{}\n[upstream.renamed]\nCONFIG = \"c0nfig\"\n", configuration(&redis, ""));
     let proxy = Proxy::configured(&named).ready();

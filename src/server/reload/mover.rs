@@ -78,14 +78,11 @@ impl Mover {
     /// Does what a file says, unless an order has overruled it or a newer one was read meanwhile.
     async fn follow(&mut self, intent: Intent) {
         let Intent { upstream, file, is_asked, mut answer } = intent;
-        // It may have waited here while an order was carried out.
-        if answer.is_closed() {
-            return;
-        }
         let is_done = if !is_asked && self.overruled == Some(file) {
             true
         } else {
             tokio::select! {
+                // First of all: it may have waited here while an order was carried out.
                 biased;
                 () = answer.closed() => return,
                 is_done = self.adopt(upstream) => is_done,

@@ -134,11 +134,11 @@ impl Follower {
         let next = if is(|it| matches!(it, Standing::Watches(_))) {
             "a majority must name the same: correct the one that is wrong"
         } else if is(|it| matches!(it, Standing::Refuses(_))) {
-            "set sentinel_user and sentinel_password_file under [upstream]"
+            "set sentinel_user and sentinel_password_file in the upstream's table"
         } else if is(|it| matches!(it, Standing::KnowsNone)) {
-            "correct the name in [upstream] url; SENTINEL MASTERS lists the known ones"
+            "correct the name in the upstream's url; SENTINEL MASTERS lists the known ones"
         } else {
-            "correct the Sentinels' addresses in [upstream] url, or start them"
+            "correct the Sentinels' addresses in the upstream's url, or start them"
         };
         format!("no primary of '{master}' is known: {each}. Next: {next}")
     }

@@ -66,7 +66,7 @@ fn reachability(group: &Group, found: &mut Vec<Finding>) {
                 "sentinel_refuses",
                 &name,
                 format!("this Sentinel does not answer us: {words}"),
-                "set sentinel_user and sentinel_password_file under [upstream]; the user needs \
+                "set sentinel_user and sentinel_password_file in the upstream's table; the user needs \
                  +sentinel +subscribe +info +ping allchannels"
                     .into(),
             )),
@@ -89,7 +89,8 @@ fn reachability(group: &Group, found: &mut Vec<Finding>) {
             ),
             None => "no Sentinel can be reached, and no primary is known".to_owned(),
         };
-        let repair = "check the addresses in [upstream] url, and the network between".to_owned();
+        let repair =
+            "check the addresses in the upstream's url, and the network between".to_owned();
         found.push(Finding::critical("sentinel_none_reachable", &group.master_name, text, repair));
     } else if reachable * 2 <= size && !is_dialling {
         found.push(Finding::critical(
@@ -311,7 +312,7 @@ fn set_quorum(group: &Group) -> String {
 fn monitor(group: &Group, member: &Member) -> String {
     let cli = cli(group, &member.address);
     let Some(Endpoint::Tcp { host, port }) = group.primary.as_ref().map(|it| &it.address) else {
-        return format!("check the name in [upstream] url: {cli} SENTINEL MASTERS");
+        return format!("check the name in the upstream's url: {cli} SENTINEL MASTERS");
     };
     let (name, quorum) = (&group.master_name, group.majority());
     format!("{cli} SENTINEL MONITOR {name} {host} {port} {quorum}")

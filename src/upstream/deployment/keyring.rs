@@ -139,8 +139,8 @@ impl Keyring {
                 count => format!(" and {} more", count - 1),
             };
             return Some(format!(
-                "credentials: {node}{others} refuses the newest password of [upstream] ({words}): \
-                 add it with ACL SETUSER, or put the right one where [upstream] reads it"
+                "credentials: {node}{others} refuses the newest password for this upstream ({words}): \
+                 add it with ACL SETUSER, or put the right one where its table reads it"
             ));
         }
         state.unreadable.as_ref().map(|words| {
@@ -247,6 +247,8 @@ mod tests {
         keyring.note_refused(&new, "a:1", "WRONGPASS no");
         keyring.note_refused(&new, "b:1", "WRONGPASS no");
         let words = keyring.alarm().unwrap();
+        // Whose it is stands before the line: it may be one of `[upstreams]`.
+        assert!(!words.contains("[upstream]"), "{words}");
         assert!(words.contains("a:1 and 1 more refuses") && !words.contains("two"), "{words}");
         keyring.note_accepted(&old, "a:1");
         keyring.note_accepted(&new, "b:1");

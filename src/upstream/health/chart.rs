@@ -331,20 +331,20 @@ impl State {
             }
             Self::Loading => "wait; redis-cli INFO persistence tells how long",
             Self::MasterDown => "redis-cli INFO replication: find out why it lost its primary",
-            Self::Demoted => "point [upstream] to the primary that redis-cli ROLE names",
+            Self::Demoted => "point the url to the primary that redis-cli ROLE names",
             Self::Stalled => {
                 "redis-cli PING on its host; look for a slow command (SLOWLOG GET), a stopped \
                  process or a lost link"
             }
             Self::Down(Failure::Refused) => {
                 "start the server there (systemctl status redis, kubectl get endpoints), or correct \
-                 [upstream]"
+                 the upstream's url"
             }
             Self::Down(Failure::Timeout) => {
                 "check the network policy and whether the host is alive (ping, kubectl get nodes)"
             }
             Self::Down(Failure::Unresolved) => {
-                "check the name in [upstream] and the resolver (getent hosts NAME)"
+                "check the name in the url and the resolver (getent hosts NAME)"
             }
             Self::Down(Failure::Reset) => {
                 "look at the server's log, and for a proxy or firewall in between (redis-cli PING)"
@@ -355,7 +355,9 @@ impl State {
             Self::Down(Failure::MaxClients) => {
                 "raise the server's maxclients or find who holds its connections (CLIENT LIST)"
             }
-            Self::ConfigError => "check user and password in [upstream] (redis-cli ACL LIST)",
+            Self::ConfigError => {
+                "check user and password in the upstream's table (redis-cli ACL LIST)"
+            }
             Self::Down(_) => "look at the server's log",
         }
     }

@@ -67,7 +67,7 @@ fn refused(case: &Case<'_>, verdict: &mut Verdict) {
             _ => "watch_refused",
         };
         let repair = format!(
-            "give our user +{} (ACL SETUSER), or name the command in [upstream.renamed]",
+            "give our user +{} (ACL SETUSER), or name the command in the upstream's table 'renamed'",
             command.to_ascii_lowercase()
         );
         let reason = format!("{command} was refused: {words}");

@@ -87,7 +87,7 @@ fn not_checked(node: &str, reason: &str, now: &Sample) -> Vec<Finding> {
     let of_cluster = CHECKS_OF_CLUSTER.into_iter().filter(|_| is_cluster);
     let reason = format!("CONFIG GET was refused: {reason}");
     let repair = "give our user +config|get (ACL SETUSER); if CONFIG was renamed, write its name \
-                  under [upstream.renamed]";
+                  in the upstream's table 'renamed'";
     let finding = |id| Finding::not_checked(id, node, &reason, repair);
     CHECKS.into_iter().chain(of_cluster).map(finding).collect()
 }
