@@ -122,12 +122,26 @@ pub fn lane_at_hand(
         return None;
     }
     let lane = worker.lanes.get(worker.lane_sets.lane(set, node)?)?;
-    if lane.retired || lane.state != LaneState::Open || !lane_has_room(lane) {
+    if !is_at_hand(lane) {
         return None;
     }
     session.epoch = topology.epoch;
     session.stream = Some(is_bulk);
     Some(lane.id)
+}
+
+/// The row of lanes that small commands of `session` may take now, wherever they go: [`lane_at_hand`] would choose from
+/// it, unless earlier ones are on bulk lanes.
+pub fn fast_set(worker: &Worker, topology: &Topology, session: &Session) -> Option<SetId> {
+    let is_bulk = stream_for(session, topology, false)?;
+    let set = session.sets[0].filter(|_| !is_bulk)?;
+    (worker.lane_sets.epoch(set) == Some(topology.epoch)).then_some(set)
+}
+
+/// Whether a lane takes one more command, without being opened or waited for.
+#[inline]
+pub fn is_at_hand(lane: &Lane) -> bool {
+    !lane.retired && lane.state == LaneState::Open && lane_has_room(lane)
 }
 
 /// Whether a command goes to a bulk lane, in spite of those in flight before it; `None`: it waits for them.
