@@ -67,7 +67,7 @@ fn to_one<'t>(
     let home = |_: &Spec, _: &Command<'_>| Some(topology.node.id);
     let policy = worker.policy.load();
     // Asked before the lane is: it may have to be opened, and for nothing else than a command.
-    run.look(&Sight { topology, policy, limits, home });
+    run.begin(&Sight { topology, policy, limits, home });
     if run.next.is_none() || run.room == 0 {
         return 0;
     }
@@ -79,7 +79,9 @@ fn to_one<'t>(
     let Some(lane) = lanes.get_mut(lane) else {
         return 0;
     };
-    run.queue(&sight, session, lane, (pool, unflushed), *now);
+    // One at least: `lane_for` has found room for it.
+    let room = lane.node.health.room().saturating_sub(lane.waiters.len()).max(1);
+    run.queue(&sight, session, (lane, room), (pool, unflushed), *now);
     run.end(session, lane.id, *now)
 }
 
@@ -120,6 +122,16 @@ struct Sight<'s, 't, H> {
 // === impl Run ===
 
 impl<'t> Run<'_, 't> {
+    /// Looks at the first command.
+    // Never: apart from the loop it is one of a whole run.
+    #[inline(never)]
+    fn begin<H>(&mut self, sight: &Sight<'_, 't, H>)
+    where
+        H: Fn(&Spec, &Command<'_>) -> Option<NodeId>,
+    {
+        self.look(sight);
+    }
+
     /// Looks at what is behind the commands that have been queued.
     #[inline(always)]
     fn look<H>(&mut self, sight: &Sight<'_, 't, H>)
@@ -130,14 +142,14 @@ impl<'t> Run<'_, 't> {
         self.next = sight.plain(self.scanner, rest);
     }
 
-    /// Queues on `lane`, which has room for one at least, the next command and those behind it that
-    /// go to the same node.
+    /// Queues on `lane`, which has `room` for so many, the next command and those behind it that go to
+    /// the same node.
     #[inline(always)]
     fn queue<H>(
         &mut self,
         sight: &Sight<'_, 't, H>,
         session: &mut Session,
-        lane: &mut Lane,
+        (lane, room): (&mut Lane, usize),
         (pool, unflushed): (&mut ChunkPool, &mut Unflushed),
         now: Micros,
     ) where
@@ -146,8 +158,7 @@ impl<'t> Run<'_, 't> {
         let Some(home) = self.next.as_ref().map(|next| next.home) else {
             return;
         };
-        let room_there = lane.node.health.room().saturating_sub(lane.waiters.len()).max(1) as u64;
-        let room = self.room.min(room_there);
+        let room = self.room.min(room as u64);
         let (start, is_first) = (lane.send.end(), lane.send.unsent() == 0);
         let (before, mut length, mut count) = (self.used, 0, 0);
         while let Some(next) = &self.next

@@ -330,11 +330,12 @@ impl Replies {
     }
 
     /// The state of a slot at or behind the head; the deque grows up to it.
+    #[inline]
     fn slot_mut(&mut self, slot: Sequence) -> &mut Slot {
         // Slots are as many as commands in flight, which admission bounds.
         let offset = usize::try_from(slot.saturating_sub(self.head)).unwrap_or(usize::MAX);
-        if self.early.len() <= offset {
-            self.early.resize_with(offset + 1, Slot::default);
+        while self.early.len() <= offset {
+            self.early.push_back(Slot::Waiting);
         }
         &mut self.early[offset]
     }

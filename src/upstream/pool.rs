@@ -122,7 +122,7 @@ pub fn lane_at_hand(
         return None;
     }
     let lane = worker.lanes.get(worker.lane_sets.lane(set, node)?)?;
-    if !is_at_hand(lane) {
+    if room_at_hand(lane) == 0 {
         return None;
     }
     session.epoch = topology.epoch;
@@ -138,10 +138,14 @@ pub fn fast_set(worker: &Worker, topology: &Topology, session: &Session) -> Opti
     (worker.lane_sets.epoch(set) == Some(topology.epoch)).then_some(set)
 }
 
-/// Whether a lane takes one more command, without being opened or waited for.
+/// How many commands a lane takes more, without being opened or waited for.
 #[inline]
-pub fn is_at_hand(lane: &Lane) -> bool {
-    !lane.retired && lane.state == LaneState::Open && lane_has_room(lane)
+pub fn room_at_hand(lane: &Lane) -> usize {
+    let is_open = !lane.retired && lane.state == LaneState::Open;
+    if !is_open || lane.send.unsent() >= LANE_UNSENT_BYTES_MAX {
+        return 0;
+    }
+    lane.node.health.room().saturating_sub(lane.waiters.len())
 }
 
 /// Whether a command goes to a bulk lane, in spite of those in flight before it; `None`: it waits for them.

@@ -18,7 +18,7 @@ use crate::route::slot::slot;
 use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::topology::slots::SlotMap;
-use crate::upstream::pool;
+use crate::upstream::pool::{self, room_at_hand};
 use crate::worker::Worker;
 
 /// Dispatches plain commands, neighbours with the same owner together, and returns their length.
@@ -43,13 +43,13 @@ pub(super) fn take<'t>(
     let Worker { policy, lanes, lane_sets, pool, unflushed, now, .. } = worker;
     let sight = Sight { topology, policy: policy.load(), limits, home };
     let mut last = None;
-    run.look(&sight);
+    run.begin(&sight);
     while let Some(next) = run.next.as_ref().filter(|_| run.room > 0)
         && let Some(lane) = lane_sets.lane(set, next.home).and_then(|id| lanes.get_mut(id))
-        && pool::is_at_hand(lane)
+        && let room @ 1.. = room_at_hand(lane)
     {
         last = Some(lane.id);
-        run.queue(&sight, session, lane, (pool, unflushed), *now);
+        run.queue(&sight, session, (lane, room), (pool, unflushed), *now);
     }
     let Some(last) = last else {
         return 0;

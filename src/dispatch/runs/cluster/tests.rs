@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::clock::Micros;
 use crate::dispatch::departure;
 use crate::resp::request::arguments;
 use crate::resp::write;
@@ -18,7 +19,7 @@ use crate::session::feed;
 use crate::session::state::SessionId;
 use crate::stats::labels::Outcome;
 use crate::topology::slots::NodeId;
-use crate::upstream::lane::{Lane, LaneId, Waiter};
+use crate::upstream::lane::{Lane, LaneId, LaneState, Waiter};
 use crate::upstream::rig::{Rig, bytes_of};
 use crate::upstream::{loss, receive};
 
@@ -60,6 +61,7 @@ struct Seen {
 struct Play {
     rig: Rig,
     clients: [SessionId; 2],
+    now: Micros,
     seen: Seen,
     /// Commands said so far.
     said: usize,
@@ -101,7 +103,7 @@ impl Play {
         let mut rig = Rig::before_cluster(3);
         rig.worker.faults.no_runs = no_runs;
         let clients = [rig.client(), rig.client()];
-        Self { rig, clients, seen: Seen::default(), said: 0, is_wild }
+        Self { rig, clients, now: 1_000_000_000, seen: Seen::default(), said: 0, is_wild }
     }
 
     /// Plays all of it, and then answers what is left.
@@ -117,11 +119,13 @@ impl Play {
         play.seen.counted.0 = Outcome::ALL.into_iter().flat_map(each).collect();
         play.seen.counted.1 = stats.queue_time.snapshot().count();
         play.seen.counted.2 = stats.upstream_time.snapshot().sum_us();
-        play.seen.in_flight = play.clients.map(|id| sessions.get(id).unwrap().in_flight).iter().sum();
+        play.seen.in_flight =
+            play.clients.map(|id| sessions.get(id).unwrap().in_flight).iter().sum();
         play.seen
     }
 
     fn happen(&mut self, event: Event) {
+        self.rig.worker.now = self.now;
         match event {
             Event::Say(client, what, cut) => {
                 let mut bytes = Vec::new();
@@ -129,7 +133,8 @@ impl Play {
                     bytes.extend(spell(client, kind, key, self.said));
                     self.said += 1;
                 }
-                bytes.chunks(cut).for_each(|piece| self.bring(client, piece));
+                let client = self.clients[client];
+                bytes.chunks(cut).for_each(|piece| self.turn(client, piece));
             }
             Event::Serve(node, piece, kind) => self.lanes(node, |play, lane| {
                 play.serve(lane, piece, kind);
@@ -154,25 +159,34 @@ impl Play {
                 self.clients[client] = self.rig.client();
             }
             Event::Later => {
-                self.rig.worker.now += 60_000;
+                self.now += 60_000;
+                self.rig.worker.now = self.now;
                 departure::due(&mut self.rig.worker);
             }
         }
         // Whoever was told to wait is woken.
-        self.clients.iter().for_each(|client| self.rig.resume(*client));
+        for client in self.clients {
+            self.turn(client, &[]);
+        }
     }
 
-    /// A client's socket brings bytes.
-    fn bring(&mut self, client: usize, bytes: &[u8]) {
-        let (rig, id) = (&mut self.rig, self.clients[client]);
-        let session = rig.worker.sessions.get_mut(id).unwrap();
-        if session.partial.is_none() {
-            return rig.say(id, bytes);
+    /// A turn of a client's task, whose socket brings bytes.
+    fn turn(&mut self, client: SessionId, bytes: &[u8]) {
+        let worker = &mut self.rig.worker;
+        let topology = worker.begin_batch();
+        // Both plays must tell the same time.
+        worker.now = self.now;
+        let mut session = worker.sessions.lend(client).unwrap();
+        if session.partial.is_some() {
+            feed::hold(worker, &mut session, bytes);
+            feed::held(worker, &topology, &mut session);
+        } else {
+            feed::fresh(worker, &topology, &mut session, bytes);
         }
-        let mut session = rig.worker.sessions.lend(id).unwrap();
-        feed::hold(&mut rig.worker, &mut session, bytes);
-        rig.worker.sessions.restore(id, session);
-        rig.resume(id);
+        worker.sessions.restore(client, session);
+        for lane in std::mem::take(&mut worker.to_dial) {
+            worker.lanes.get_mut(lane).unwrap().state = LaneState::Open;
+        }
     }
 
     fn take(&mut self, client: usize) {
@@ -212,7 +226,8 @@ impl Play {
                 answers.extend(self.answer(lane, waiter, kind));
             }
         }
-        self.rig.worker.now += 7;
+        self.now += 7;
+        self.rig.worker.now = self.now;
         for piece in answers.chunks(piece) {
             if receive::receive(&mut self.rig.worker, lane, piece, None).is_err() {
                 lane.retired = true;
@@ -248,7 +263,8 @@ fn said(kinds: usize) -> impl Strategy<Value = Event> {
 }
 
 fn served() -> impl Strategy<Value = Event> {
-    (0_u16..3, 1_usize..3000, 0_usize..16).prop_map(|(node, piece, kind)| Event::Serve(node, piece, kind))
+    (0_u16..3, 1_usize..3000, 0_usize..16)
+        .prop_map(|(node, piece, kind)| Event::Serve(node, piece, kind))
 }
 
 fn moved() -> impl Strategy<Value = Event> {
