@@ -13,7 +13,7 @@ use crate::buffer::ChunkPool;
 use crate::clock::Micros;
 use crate::command::Command;
 use crate::command::flags::Flags;
-use crate::command::spec::{Class, CommandId, Lane as LaneKind, Spec};
+use crate::command::spec::{Class, Lane as LaneKind, Spec};
 use crate::policy::Policy;
 use crate::resp::limits::Limits;
 use crate::resp::request::{RequestScanner, Scanned};
@@ -21,8 +21,8 @@ use crate::session::state::Session;
 use crate::topology::Topology;
 use crate::topology::slots::NodeId;
 use crate::upstream::flush::Unflushed;
-use crate::upstream::identity::Identity;
 use crate::upstream::lane::{Lane, LaneId, Role, Waiter};
+use crate::upstream::lane_sets::LaneSets;
 use crate::upstream::pool;
 use crate::worker::Worker;
 
@@ -35,192 +35,163 @@ pub fn take(
     (scanner, limits): (&mut RequestScanner, &Limits),
     input: &[u8],
 ) -> usize {
-    let Some(identity) = session.identity.filter(|_| session.sends_runs()) else {
-        return 0;
-    };
+    let is_known = session.identity.is_some() && session.sends_runs();
     let is_bulk = session.admission.largest() > BULK_REPLY_BYTES;
-    if is_bulk || worker.capture.is_some() {
+    if !is_known || is_bulk || worker.capture.is_some() {
         return 0;
     }
     #[cfg(test)]
     if worker.faults.no_runs {
         return 0;
     }
-    let room = session.room();
-    let run = Run { scanner, input, room, used: 0, count: 0, last: None, next: None };
     match &topology.slots {
-        Some(slots) => cluster::take(worker, (topology, slots), session, limits, run),
-        None => to_one(worker, topology, session, identity, limits, run),
+        Some(slots) => cluster::take(worker, (topology, slots), session, (scanner, limits), input),
+        None => {
+            let Some(lane) = pool::fast_lane(worker, topology, session) else {
+                return 0;
+            };
+            let (home, lane) = (|_: &Spec, _: &Command<'_>| Some(ANY), |_: &_, _| Some(lane));
+            go(worker, topology, session, (scanner, limits), input, Ways { home, lane })
+        }
     }
 }
 
-/// A run before a single node: all of it goes to one lane.
-#[inline(always)]
-fn to_one<'t>(
-    worker: &mut Worker,
-    topology: &'t Topology,
-    session: &mut Session,
-    identity: Identity,
-    limits: &Limits,
-    mut run: Run<'_, 't>,
-) -> usize {
-    let home = |_: &Spec, _: &Command<'_>| Some(topology.node.id);
-    let policy = worker.policy.load();
-    // Asked before the lane is: it may have to be opened, and for nothing else than a command.
-    run.begin(&Sight { topology, policy, limits, home });
-    if run.next.is_none() || run.room == 0 {
-        return 0;
-    }
-    let Ok(lane) = pool::lane_for(worker, topology, session, identity, false) else {
-        return 0;
-    };
-    let Worker { policy, lanes, pool, unflushed, now, .. } = worker;
-    let sight = Sight { topology, policy: policy.load(), limits, home };
-    let Some(lane) = lanes.get_mut(lane) else {
-        return 0;
-    };
-    // One at least: `lane_for` has found room for it.
-    let room = lane.node.health.room().saturating_sub(lane.waiters.len()).max(1);
-    run.queue(&sight, session, (lane, room), (pool, unflushed), *now);
-    run.end(session, lane.id, *now)
-}
-
-/// A run in the making.
-struct Run<'a, 't> {
-    /// It has looked at `next`.
-    scanner: &'a mut RequestScanner,
-    input: &'a [u8],
-    /// How many more commands the session may send.
-    room: u64,
-    /// Bytes of the commands that have been queued.
-    used: usize,
-    /// How many these are.
-    count: u32,
-    /// Which command the last one was.
-    last: Option<CommandId>,
-    /// The command behind them, if it is plain.
-    next: Option<Plain<'t>>,
-}
-
-/// A command of which nothing is to be known but where it goes.
-struct Plain<'t> {
-    length: usize,
-    spec: &'t Spec,
-    /// The node that it goes to.
-    home: NodeId,
-}
-
-/// What is looked at to tell whether a command is plain.
-struct Sight<'s, 't, H> {
-    topology: &'t Topology,
-    policy: &'s Policy,
-    limits: &'s Limits,
+/// How commands find their lanes.
+struct Ways<H, L> {
     /// The node of a command, if it may go there now.
     home: H,
+    /// The lane to a node, whatever its state.
+    lane: L,
 }
 
-// === impl Run ===
+/// Neighbours in a run that go to one lane.
+struct Streak<'l> {
+    lane: &'l mut Lane,
+    home: NodeId,
+    /// Where they begin in the input, and where on the lane.
+    from: (usize, u64),
+    /// How many more the lane takes.
+    room: usize,
+    count: usize,
+}
 
-impl<'t> Run<'_, 't> {
-    /// Looks at the first command.
-    // Never: apart from the loop it is one of a whole run.
-    #[inline(never)]
-    fn begin<H>(&mut self, sight: &Sight<'_, 't, H>)
-    where
-        H: Fn(&Spec, &Command<'_>) -> Option<NodeId>,
+/// Queues commands on their lanes as long as they are plain and the lanes have room.
+#[inline(always)]
+fn go<H, L>(
+    worker: &mut Worker,
+    topology: &Topology,
+    session: &mut Session,
+    (scanner, limits): (&mut RequestScanner, &Limits),
+    input: &[u8],
+    ways: Ways<H, L>,
+) -> usize
+where
+    H: Fn(&Spec, &Command<'_>) -> Option<NodeId>,
+    L: Fn(&LaneSets, NodeId) -> Option<LaneId>,
+{
+    let mut room = session.room();
+    let Worker { policy, lanes, lane_sets, pool, unflushed, now, .. } = worker;
+    let (policy, now) = (policy.load(), *now);
+    let (mut used, mut count, mut last) = (0, 0, None);
+    let mut streak: Option<Streak<'_>> = None;
+    while room > 0
+        && let rest = input.get(used..).unwrap_or_default()
+        && let Some((length, spec, home)) =
+            next(topology, policy, (scanner, limits), rest, &ways.home)
     {
-        self.look(sight);
-    }
-
-    /// Looks at what is behind the commands that have been queued.
-    #[inline(always)]
-    fn look<H>(&mut self, sight: &Sight<'_, 't, H>)
-    where
-        H: Fn(&Spec, &Command<'_>) -> Option<NodeId>,
-    {
-        let rest = self.input.get(self.used..).unwrap_or_default();
-        self.next = sight.plain(self.scanner, rest);
-    }
-
-    /// Queues on `lane`, which has `room` for so many, the next command and those behind it that go to
-    /// the same node.
-    #[inline(always)]
-    fn queue<H>(
-        &mut self,
-        sight: &Sight<'_, 't, H>,
-        session: &mut Session,
-        (lane, room): (&mut Lane, usize),
-        (pool, unflushed): (&mut ChunkPool, &mut Unflushed),
-        now: Micros,
-    ) where
-        H: Fn(&Spec, &Command<'_>) -> Option<NodeId>,
-    {
-        let Some(home) = self.next.as_ref().map(|next| next.home) else {
-            return;
+        if !streak.as_ref().is_some_and(|it| it.takes(home, used + length)) {
+            if let Some(before) = streak {
+                before.end(pool, unflushed, input.get(..used).unwrap_or_default());
+            }
+            let lane = (ways.lane)(lane_sets, home).and_then(|id| lanes.get_mut(id));
+            streak = lane.and_then(|lane| Streak::begin(lane, home, used, now));
+        }
+        let Some(streak) = &mut streak else {
+            break;
         };
-        let room = self.room.min(room as u64);
-        let (start, is_first) = (lane.send.end(), lane.send.unsent() == 0);
-        let (before, mut length, mut count) = (self.used, 0, 0);
-        while let Some(next) = &self.next
-            && next.home == home
-            && u64::from(count) < room
-            && length + next.length <= RUN_BYTES_MAX
-        {
-            length += next.length;
-            count += 1;
-            self.last = Some(next.spec.id);
-            let asked = Asked { role: Role::of(next.spec.id), ..Asked::of(next.spec) };
-            let waiter = waiter(now, session, asked);
-            let end = start + length as u64;
-            lane.waiters.push_back(Waiter { end, length: next.length as u32, ..waiter });
-            self.scanner.reset();
-            self.used = before + length;
-            self.look(sight);
-        }
-        let bytes = self.input.get(before..self.used).unwrap_or_default();
-        lane.send.append_whole(pool, bytes);
-        lane.used_at = now;
-        unflushed.mark_many(lane.id, is_first, count as usize);
-        self.room -= u64::from(count);
-        self.count += count;
+        used += length;
+        (room, count, last) = (room - 1, count + 1, Some((spec.id, streak.lane.id)));
+        let asked = Asked { role: Role::of(spec.id), ..Asked::of(spec) };
+        streak.push(waiter(now, session, asked), (used, length));
+        scanner.reset();
     }
-
-    /// Nothing more is queued; `lane` has got the last one.
-    #[inline(always)]
-    fn end(self, session: &mut Session, lane: LaneId, now: Micros) -> usize {
-        if let Some(last) = self.last {
-            session.client.note_command(last.0, now);
-            session.lane = Some(lane);
-            session.in_flight += self.count;
-        }
-        self.used
+    if let Some(last) = streak {
+        last.end(pool, unflushed, input.get(..used).unwrap_or_default());
     }
+    if let Some((command, lane)) = last {
+        session.client.note_command(command.0, now);
+        session.lane = Some(lane);
+        session.epoch = topology.epoch;
+        session.in_flight += count;
+    }
+    used
 }
 
-// === impl Sight ===
-
-impl<'t, H> Sight<'_, 't, H>
+/// The command that `input` begins with, if it is a plain one: its length, what it is, and the node
+/// that it goes to.
+#[inline(always)]
+fn next<'t, H>(
+    topology: &'t Topology,
+    policy: &Policy,
+    (scanner, limits): (&mut RequestScanner, &Limits),
+    input: &[u8],
+    home: &H,
+) -> Option<(usize, &'t Spec, NodeId)>
 where
     H: Fn(&Spec, &Command<'_>) -> Option<NodeId>,
 {
-    /// The command that `input` begins with, if it is a plain one.
+    // An inline command travels in its encoded form, never as it came (INV-2).
+    if input.first() != Some(&b'*') {
+        return None;
+    }
+    let Ok(Scanned::Command { length }) = scanner.scan(input, limits, true) else {
+        return None;
+    };
+    let (frame, spans) = scanner.arguments(input, length);
+    let command = Command::new(frame, spans);
+    let spec = topology.table.resolve(&command).ok()?;
+    let is_plain = length <= RUN_BYTES_MAX
+        && is_plain(spec, &command)
+        && !policy.looks_at(spec.id, command.len());
+    let home = home(spec, &command).filter(|_| is_plain)?;
+    Some((length, spec, home))
+}
+
+// === impl Streak ===
+
+impl<'l> Streak<'l> {
+    /// A streak on `lane`, if that takes any command now; its first one is at `from`.
     #[inline(always)]
-    fn plain(&self, scanner: &mut RequestScanner, input: &[u8]) -> Option<Plain<'t>> {
-        // An inline command travels in its encoded form, never as it came (INV-2).
-        if input.first() != Some(&b'*') {
+    fn begin(lane: &'l mut Lane, home: NodeId, from: usize, now: Micros) -> Option<Self> {
+        let room = pool::room_at_hand(lane);
+        if room == 0 {
             return None;
         }
-        let Ok(Scanned::Command { length }) = scanner.scan(input, self.limits, true) else {
-            return None;
-        };
-        let (frame, spans) = scanner.arguments(input, length);
-        let command = Command::new(frame, spans);
-        let spec = self.topology.table.resolve(&command).ok()?;
-        let is_plain = length <= RUN_BYTES_MAX
-            && is_plain(spec, &command)
-            && !self.policy.looks_at(spec.id, command.len());
-        let home = (self.home)(spec, &command).filter(|_| is_plain)?;
-        Some(Plain { length, spec, home })
+        lane.used_at = now;
+        let from = (from, lane.send.end());
+        Some(Self { lane, home, from, room, count: 0 })
+    }
+
+    /// Whether the next command, which goes to `home` and ends at `end`, belongs to it.
+    #[inline(always)]
+    fn takes(&self, home: NodeId, end: usize) -> bool {
+        self.home == home && self.room > 0 && end - self.from.0 <= RUN_BYTES_MAX
+    }
+
+    /// Adds the waiter of the command that ends at `end` of the input.
+    #[inline(always)]
+    fn push(&mut self, waiter: Waiter, (end, length): (usize, usize)) {
+        let end = self.from.1 + (end - self.from.0) as u64;
+        self.lane.waiters.push_back(Waiter { end, length: length as u32, ..waiter });
+        self.room -= 1;
+        self.count += 1;
+    }
+
+    /// Queues the bytes of all its commands, with which `input` ends.
+    #[inline(always)]
+    fn end(self, pool: &mut ChunkPool, unflushed: &mut Unflushed, input: &[u8]) {
+        unflushed.mark_many(self.lane.id, self.lane.send.unsent() == 0, self.count);
+        self.lane.send.append_whole(pool, input.get(self.from.0..).unwrap_or_default());
     }
 }
 
@@ -235,7 +206,9 @@ fn is_plain(spec: &Spec, command: &Command<'_>) -> bool {
         && spec.lane_for(command) == LaneKind::Fast
 }
 
-/// Most bytes of a run. They lie in one chunk of the lane, of which no more than this may be left
+/// Stands for the node of every command where there is only one.
+const ANY: NodeId = NodeId(0);
+/// Most bytes of a streak. They lie in one chunk of the lane, of which no more than this may be left
 /// over.
 const RUN_BYTES_MAX: usize = 4096;
 

@@ -62,7 +62,11 @@ pub struct Filling<'a> {
     copied: usize,
     /// Bytes that have a slot.
     end: usize,
-    /// Whether those between the two are held; else they are due.
+    /// The slot whose reply would go to the client at once.
+    due: Sequence,
+    /// Whether some behind it are held.
+    is_ahead: bool,
+    /// Whether the bytes between `copied` and `end` are held; else they are due.
     is_held: bool,
 }
 
@@ -117,7 +121,19 @@ impl Replies {
         out: &'a mut SendBuffer,
         pool: &'a mut ChunkPool,
     ) -> Filling<'a> {
-        Filling { replies: self, out, pool, bytes, copied: 0, end: 0, is_held: false }
+        let due = if self.head_started { NONE } else { self.head };
+        let is_ahead = !self.early.is_empty();
+        Filling {
+            replies: self,
+            out,
+            pool,
+            bytes,
+            copied: 0,
+            end: 0,
+            due,
+            is_ahead,
+            is_held: false,
+        }
     }
 
     /// Fills the slot with a whole reply (or with the rest of one that [`Self::piece`] began) and
@@ -349,30 +365,35 @@ impl Filling<'_> {
     /// is kept by itself.
     #[inline(always)]
     pub fn fill(&mut self, slot: Sequence, length: usize) -> bool {
-        let replies = &mut *self.replies;
-        if slot != replies.head || slot >= replies.next {
+        if slot != self.due {
             return self.hold(slot, length);
-        }
-        if replies.head_started {
-            return false;
         }
         if self.is_held {
             self.copy();
             self.is_held = false;
         }
         self.end += length;
-        self.replies.head += 1;
-        if !self.replies.early.is_empty() {
-            self.copy();
-            self.replies.go_on(self.out, self.pool);
+        self.due += 1;
+        if self.is_ahead {
+            self.go_on();
         }
         true
+    }
+
+    /// What is held behind the slot that has just been filled follows.
+    fn go_on(&mut self) {
+        self.copy();
+        self.replies.go_on(self.out, self.pool);
+        self.due = if self.replies.head_started { NONE } else { self.replies.head };
+        self.is_ahead = !self.replies.early.is_empty();
     }
 
     /// As [`Self::fill`], where the slot is not due.
     #[inline]
     fn hold(&mut self, slot: Sequence, length: usize) -> bool {
-        if slot < self.replies.head || slot >= self.replies.next || length > SMALL_BYTES_MAX {
+        self.note_due();
+        // What is at the head and not due has been delivered in part.
+        if slot <= self.replies.head || slot >= self.replies.next || length > SMALL_BYTES_MAX {
             return false;
         }
         if !self.is_held {
@@ -389,14 +410,24 @@ impl Filling<'_> {
             return false;
         }
         *state = Slot::Small { start, end };
+        self.is_ahead = true;
         self.replies.held += length;
         self.end += length;
         true
     }
 
+    /// The slots before `due` have been delivered.
+    #[inline]
+    fn note_due(&mut self) {
+        if self.due != NONE {
+            self.replies.head = self.due;
+        }
+    }
+
     /// The bytes that have been taken since the last copy go where they belong, in one piece.
     #[inline]
     fn copy(&mut self) {
+        self.note_due();
         let bytes = self.bytes.get(self.copied..self.end).unwrap_or_default();
         self.copied = self.end;
         if self.is_held {
@@ -418,6 +449,8 @@ fn small(all: &[u8], start: u32, end: u32) -> &[u8] {
     all.get(start as usize..end as usize).unwrap_or_default()
 }
 
+/// Stands for no slot.
+const NONE: Sequence = Sequence::MAX;
 /// Larger replies are an allocation each: as many as there are of those cost little beside their bytes.
 const SMALL_BYTES_MAX: usize = 1024;
 /// What a session keeps for its next pipeline until it has been idle for a while.

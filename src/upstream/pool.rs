@@ -138,6 +138,16 @@ pub fn fast_set(worker: &Worker, topology: &Topology, session: &Session) -> Opti
     (worker.lane_sets.epoch(set) == Some(topology.epoch)).then_some(set)
 }
 
+/// The lane to the only node that small commands of `session` may take now, if [`lane_for`] would choose it without
+/// opening one.
+#[inline]
+pub fn fast_lane(worker: &Worker, topology: &Topology, session: &Session) -> Option<LaneId> {
+    let fitting = session.fitting[0]?;
+    let stays = session.epoch == topology.epoch && session.lane == Some(fitting);
+    let lane = worker.lanes.get(fitting)?;
+    (lane.key.epoch == topology.epoch && (session.in_flight == 0 || stays)).then_some(fitting)
+}
+
 /// How many commands a lane takes more, without being opened or waited for.
 #[inline]
 pub fn room_at_hand(lane: &Lane) -> usize {

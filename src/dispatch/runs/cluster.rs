@@ -8,26 +8,29 @@
 //! What surprises: the commands of a run go to several lanes, and what is said of "the lane" of a
 //! session is said of the last one of them, as where they are dispatched one by one.
 
-use super::{Run, Sight};
+use super::{Ways, go};
 use crate::command::Command;
 use crate::command::spec::Spec;
 use crate::config::ReplicaReads;
 use crate::dispatch::cluster;
 use crate::resp::limits::Limits;
+use crate::resp::request::RequestScanner;
 use crate::route::slot::slot;
 use crate::session::state::Session;
 use crate::topology::Topology;
-use crate::topology::slots::SlotMap;
-use crate::upstream::pool::{self, room_at_hand};
+use crate::topology::slots::{NodeId, SlotMap};
+use crate::upstream::lane_sets::LaneSets;
+use crate::upstream::pool;
 use crate::worker::Worker;
 
-/// Dispatches plain commands, neighbours with the same owner together, and returns their length.
-pub(super) fn take<'t>(
+/// Dispatches plain commands and returns their length.
+#[inline(always)]
+pub(super) fn take(
     worker: &mut Worker,
-    (topology, slots): (&'t Topology, &SlotMap),
+    (topology, slots): (&Topology, &SlotMap),
     session: &mut Session,
-    limits: &Limits,
-    mut run: Run<'_, 't>,
+    (scanner, limits): (&mut RequestScanner, &Limits),
+    input: &[u8],
 ) -> usize {
     if may_read_elsewhere(topology, session) {
         return 0;
@@ -40,23 +43,12 @@ pub(super) fn take<'t>(
         let slot = slot(command.argument(spec.only_key()?)?);
         slots.owner_id(slot).filter(|_| cluster::has_stayed(slots, version, slot))
     };
-    let Worker { policy, lanes, lane_sets, pool, unflushed, now, .. } = worker;
-    let sight = Sight { topology, policy: policy.load(), limits, home };
-    let mut last = None;
-    run.begin(&sight);
-    while let Some(next) = run.next.as_ref().filter(|_| run.room > 0)
-        && let Some(lane) = lane_sets.lane(set, next.home).and_then(|id| lanes.get_mut(id))
-        && let room @ 1.. = room_at_hand(lane)
-    {
-        last = Some(lane.id);
-        run.queue(&sight, session, (lane, room), (pool, unflushed), *now);
+    let lane = |sets: &LaneSets, node: NodeId| sets.lane(set, node);
+    let used = go(worker, topology, session, (scanner, limits), input, Ways { home, lane });
+    if used > 0 {
+        session.stream = Some(false);
     }
-    let Some(last) = last else {
-        return 0;
-    };
-    session.epoch = topology.epoch;
-    session.stream = Some(false);
-    run.end(session, last, *now)
+    used
 }
 
 /// Whether some commands of the session may be for replicas.
