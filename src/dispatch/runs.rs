@@ -10,10 +10,9 @@
 
 use super::{Asked, BULK_REPLY_BYTES, waiter};
 use crate::buffer::ChunkPool;
-use crate::clock::Micros;
 use crate::command::Command;
 use crate::command::flags::Flags;
-use crate::command::spec::{Class, Lane as LaneKind, Spec};
+use crate::command::spec::{Class, CommandId, Lane as LaneKind, Spec};
 use crate::policy::Policy;
 use crate::resp::limits::Limits;
 use crate::resp::request::{RequestScanner, Scanned};
@@ -68,11 +67,14 @@ struct Ways<H, L> {
 struct Streak<'l> {
     lane: &'l mut Lane,
     home: NodeId,
-    /// Where they begin in the input, and where on the lane.
-    from: (usize, u64),
-    /// How many more the lane takes.
-    room: usize,
-    count: usize,
+    /// Where they begin in the input.
+    start: usize,
+    /// From a position in the input to that on the lane.
+    offset: u64,
+    /// Commands of the run before them.
+    before: u32,
+    /// Commands of the run at which the lane, or the session, is full.
+    full: u32,
 }
 
 /// Queues commands on their lanes as long as they are plain and the lanes have room.
@@ -89,38 +91,43 @@ where
     H: Fn(&Spec, &Command<'_>) -> Option<NodeId>,
     L: Fn(&LaneSets, NodeId) -> Option<LaneId>,
 {
-    let mut room = session.room();
+    let room = u32::try_from(session.room()).unwrap_or(u32::MAX);
     let Worker { policy, lanes, lane_sets, pool, unflushed, now, .. } = worker;
     let (policy, now) = (policy.load(), *now);
-    let (mut used, mut count, mut last) = (0, 0, None);
+    let (mut used, mut count, mut command) = (0, 0, CommandId(0));
     let mut streak: Option<Streak<'_>> = None;
-    while room > 0
-        && let rest = input.get(used..).unwrap_or_default()
+    while let rest = input.get(used..).unwrap_or_default()
         && let Some((length, spec, home)) =
             next(topology, policy, (scanner, limits), rest, &ways.home)
     {
-        if !streak.as_ref().is_some_and(|it| it.takes(home, used + length)) {
+        if !streak.as_ref().is_some_and(|it| it.takes(home, count, used + length)) {
             if let Some(before) = streak {
-                before.end(pool, unflushed, input.get(..used).unwrap_or_default());
+                before.end(pool, unflushed, count, input.get(..used).unwrap_or_default());
             }
             let lane = (ways.lane)(lane_sets, home).and_then(|id| lanes.get_mut(id));
-            streak = lane.and_then(|lane| Streak::begin(lane, home, used, now));
+            streak = lane.and_then(|lane| Streak::begin(lane, home, (used, count), room));
+            if let Some(fresh) = &mut streak {
+                fresh.lane.used_at = now;
+                session.lane = Some(fresh.lane.id);
+            }
         }
         let Some(streak) = &mut streak else {
             break;
         };
         used += length;
-        (room, count, last) = (room - 1, count + 1, Some((spec.id, streak.lane.id)));
+        count += 1;
+        command = spec.id;
         let asked = Asked { role: Role::of(spec.id), ..Asked::of(spec) };
-        streak.push(waiter(now, session, asked), (used, length));
+        let (end, length) = (streak.offset.wrapping_add(used as u64), length as u32);
+        let waiter = waiter(now, session, asked);
+        streak.lane.waiters.push_back(Waiter { end, length, ..waiter });
         scanner.reset();
     }
     if let Some(last) = streak {
-        last.end(pool, unflushed, input.get(..used).unwrap_or_default());
+        last.end(pool, unflushed, count, input.get(..used).unwrap_or_default());
     }
-    if let Some((command, lane)) = last {
+    if count > 0 {
         session.client.note_command(command.0, now);
-        session.lane = Some(lane);
         session.epoch = topology.epoch;
         session.in_flight += count;
     }
@@ -160,38 +167,35 @@ where
 // === impl Streak ===
 
 impl<'l> Streak<'l> {
-    /// A streak on `lane`, if that takes any command now; its first one is at `from`.
+    /// A streak on `lane`, if that takes any command now; it begins at `start` of the input, behind
+    /// `before` commands of a run that may have `most`.
     #[inline(always)]
-    fn begin(lane: &'l mut Lane, home: NodeId, from: usize, now: Micros) -> Option<Self> {
-        let room = pool::room_at_hand(lane);
-        if room == 0 {
-            return None;
-        }
-        lane.used_at = now;
-        let from = (from, lane.send.end());
-        Some(Self { lane, home, from, room, count: 0 })
+    fn begin(
+        lane: &'l mut Lane,
+        home: NodeId,
+        (start, before): (usize, u32),
+        most: u32,
+    ) -> Option<Self> {
+        let room = u32::try_from(pool::room_at_hand(lane)).unwrap_or(u32::MAX);
+        let full = before.saturating_add(room).min(most);
+        // What is before the streak belongs to other lanes, so that this may be below zero.
+        let offset = lane.send.end().wrapping_sub(start as u64);
+        (full > before).then_some(Self { lane, home, start, offset, before, full })
     }
 
-    /// Whether the next command, which goes to `home` and ends at `end`, belongs to it.
+    /// Whether the next command, behind `count` others of the run, belongs to it: it goes to `home`
+    /// and ends at `end`.
     #[inline(always)]
-    fn takes(&self, home: NodeId, end: usize) -> bool {
-        self.home == home && self.room > 0 && end - self.from.0 <= RUN_BYTES_MAX
+    fn takes(&self, home: NodeId, count: u32, end: usize) -> bool {
+        self.home == home && count < self.full && end - self.start <= RUN_BYTES_MAX
     }
 
-    /// Adds the waiter of the command that ends at `end` of the input.
+    /// Queues the bytes of its commands, with which `input` ends; the run has `count` by now.
     #[inline(always)]
-    fn push(&mut self, waiter: Waiter, (end, length): (usize, usize)) {
-        let end = self.from.1 + (end - self.from.0) as u64;
-        self.lane.waiters.push_back(Waiter { end, length: length as u32, ..waiter });
-        self.room -= 1;
-        self.count += 1;
-    }
-
-    /// Queues the bytes of all its commands, with which `input` ends.
-    #[inline(always)]
-    fn end(self, pool: &mut ChunkPool, unflushed: &mut Unflushed, input: &[u8]) {
-        unflushed.mark_many(self.lane.id, self.lane.send.unsent() == 0, self.count);
-        self.lane.send.append_whole(pool, input.get(self.from.0..).unwrap_or_default());
+    fn end(self, pool: &mut ChunkPool, unflushed: &mut Unflushed, count: u32, input: &[u8]) {
+        let is_first = self.lane.send.unsent() == 0;
+        unflushed.mark_many(self.lane.id, is_first, (count - self.before) as usize);
+        self.lane.send.append_whole(pool, input.get(self.start..).unwrap_or_default());
     }
 }
 

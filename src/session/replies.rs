@@ -62,10 +62,8 @@ pub struct Filling<'a> {
     copied: usize,
     /// Bytes that have a slot.
     end: usize,
-    /// The slot whose reply would go to the client at once.
+    /// The slot whose reply goes to the client with nothing behind it; [`NONE`] while some are held.
     due: Sequence,
-    /// Whether some behind it are held.
-    is_ahead: bool,
     /// Whether the bytes between `copied` and `end` are held; else they are due.
     is_held: bool,
 }
@@ -121,19 +119,13 @@ impl Replies {
         out: &'a mut SendBuffer,
         pool: &'a mut ChunkPool,
     ) -> Filling<'a> {
-        let due = if self.head_started { NONE } else { self.head };
-        let is_ahead = !self.early.is_empty();
-        Filling {
-            replies: self,
-            out,
-            pool,
-            bytes,
-            copied: 0,
-            end: 0,
-            due,
-            is_ahead,
-            is_held: false,
-        }
+        let due = self.plain_due();
+        Filling { replies: self, out, pool, bytes, copied: 0, end: 0, due, is_held: false }
+    }
+
+    /// The slot at the head, if its reply is not begun and nothing is held behind it.
+    fn plain_due(&self) -> Sequence {
+        if self.head_started || !self.early.is_empty() { NONE } else { self.head }
     }
 
     /// Fills the slot with a whole reply (or with the rest of one that [`Self::piece`] began) and
@@ -365,33 +357,36 @@ impl Filling<'_> {
     /// is kept by itself.
     #[inline(always)]
     pub fn fill(&mut self, slot: Sequence, length: usize) -> bool {
-        if slot != self.due {
-            return self.hold(slot, length);
+        if slot == self.due {
+            self.end += length;
+            self.due += 1;
+            return true;
         }
-        if self.is_held {
-            self.copy();
-            self.is_held = false;
+        self.note_due();
+        let is_due = self.replies.is_due(slot) && !self.replies.head_started;
+        if is_due {
+            self.close_gap(length);
         }
-        self.end += length;
-        self.due += 1;
-        if self.is_ahead {
-            self.go_on();
-        }
-        true
+        is_due || self.hold(slot, length)
     }
 
-    /// What is held behind the slot that has just been filled follows.
-    fn go_on(&mut self) {
+    /// The next `length` bytes are the reply that those wait for which are held.
+    #[inline]
+    fn close_gap(&mut self, length: usize) {
         self.copy();
-        self.replies.go_on(self.out, self.pool);
-        self.due = if self.replies.head_started { NONE } else { self.replies.head };
-        self.is_ahead = !self.replies.early.is_empty();
+        self.is_held = false;
+        self.end += length;
+        self.copy();
+        self.replies.head += 1;
+        if !self.replies.early.is_empty() {
+            self.replies.go_on(self.out, self.pool);
+        }
+        self.due = self.replies.plain_due();
     }
 
     /// As [`Self::fill`], where the slot is not due.
     #[inline]
     fn hold(&mut self, slot: Sequence, length: usize) -> bool {
-        self.note_due();
         // What is at the head and not due has been delivered in part.
         if slot <= self.replies.head || slot >= self.replies.next || length > SMALL_BYTES_MAX {
             return false;
@@ -404,13 +399,12 @@ impl Filling<'_> {
         let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(start + length)) else {
             return false;
         };
-        self.is_held = true;
         let state = self.replies.slot_mut(slot);
         if !matches!(state, Slot::Waiting) {
             return false;
         }
         *state = Slot::Small { start, end };
-        self.is_ahead = true;
+        (self.is_held, self.due) = (true, NONE);
         self.replies.held += length;
         self.end += length;
         true
@@ -427,7 +421,6 @@ impl Filling<'_> {
     /// The bytes that have been taken since the last copy go where they belong, in one piece.
     #[inline]
     fn copy(&mut self) {
-        self.note_due();
         let bytes = self.bytes.get(self.copied..self.end).unwrap_or_default();
         self.copied = self.end;
         if self.is_held {
@@ -440,6 +433,7 @@ impl Filling<'_> {
     /// Nothing more comes. Without this the last replies are lost.
     #[inline]
     pub fn finish(mut self) {
+        self.note_due();
         self.copy();
     }
 }
