@@ -1,4 +1,4 @@
-//! Commands that follow one another to one lane.
+//! Commands that follow one another, of which nothing is to be known but where they go.
 //!
 //! Owns the short way of most commands: they are whole, no rule speaks of them, they keep no state
 //! and their session has none that changes what they mean. For a run of such commands the session is
@@ -121,7 +121,7 @@ where
         let (end, length) = (streak.offset.wrapping_add(used as u64), length as u32);
         let waiter = waiter(now, session, asked);
         streak.lane.waiters.push_back(Waiter { end, length, ..waiter });
-        scanner.reset();
+        scanner.go_on();
     }
     if let Some(last) = streak {
         last.end(pool, unflushed, count, input.get(..used).unwrap_or_default());

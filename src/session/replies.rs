@@ -352,16 +352,16 @@ impl Replies {
 // === impl Filling ===
 
 impl Filling<'_> {
-    /// The next `length` bytes are the reply of `slot`. Returns whether they have been taken; they are
-    /// not if the slot has begun to be filled, wants no reply any more, or holds one so large that it
+    /// The `length` bytes behind the `used` ones are the reply of `slot`. Returns whether they have been
+    /// taken; they are not if the slot has begun to be filled, wants no reply any more, or holds one so large that it
     /// is kept by itself.
     #[inline(always)]
-    pub fn fill(&mut self, slot: Sequence, length: usize) -> bool {
+    pub fn fill(&mut self, slot: Sequence, (used, length): (usize, usize)) -> bool {
         if slot == self.due {
-            self.end += length;
             self.due += 1;
             return true;
         }
+        self.end = used;
         self.note_due();
         let is_due = self.replies.is_due(slot) && !self.replies.head_started;
         if is_due {
@@ -430,9 +430,10 @@ impl Filling<'_> {
         }
     }
 
-    /// Nothing more comes. Without this the last replies are lost.
+    /// Nothing comes behind the `used` bytes. Without this the last replies are lost.
     #[inline]
-    pub fn finish(mut self) {
+    pub fn finish(mut self, used: usize) {
+        self.end = used;
         self.note_due();
         self.copy();
     }

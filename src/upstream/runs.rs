@@ -49,7 +49,7 @@ pub(super) fn settle(worker: &mut Worker, lane: &mut Lane, input: &[u8]) -> usiz
     while let Some((waiter, length)) = next(lane, input.get(used..).unwrap_or_default()) {
         // Whoever notes slow commands wants to see them.
         let is_slow = worker.now.saturating_sub(waiter.taken_at) >= worker.slow.after;
-        if waiter.session != id || is_slow || !filling.fill(waiter.slot, length) {
+        if waiter.session != id || is_slow || !filling.fill(waiter.slot, (used, length)) {
             break;
         }
         let it = times(lane, &waiter, worker.now);
@@ -66,7 +66,7 @@ pub(super) fn settle(worker: &mut Worker, lane: &mut Lane, input: &[u8]) -> usiz
         }
         (used, end, count) = (used + length, waiter.end, count + 1);
     }
-    filling.finish();
+    filling.finish(used);
     lane.settling = None;
     if count > 0 {
         note(&worker.stats, alike);
