@@ -90,7 +90,7 @@ pub fn lane_to(
         ..LaneKey::of(session, identity, topology.epoch, node.id)
     };
     let set = match session.sets[kind] {
-        Some(set) if worker.lane_sets.epoch(set) == Some(topology.epoch) => set,
+        Some(set) if worker.lane_sets.is_of(set, topology.epoch) => set,
         _ => worker.lane_sets.find(&key(session)),
     };
     session.sets[kind] = Some(set);
@@ -118,7 +118,7 @@ pub fn lane_at_hand(
 ) -> Option<LaneId> {
     let is_bulk = stream_for(session, topology, is_bulk)?;
     let set = session.sets[usize::from(is_bulk)]?;
-    if worker.lane_sets.epoch(set) != Some(topology.epoch) {
+    if !worker.lane_sets.is_of(set, topology.epoch) {
         return None;
     }
     let lane = worker.lanes.get(worker.lane_sets.lane(set, node)?)?;
@@ -135,7 +135,7 @@ pub fn lane_at_hand(
 pub fn fast_set(worker: &Worker, topology: &Topology, session: &Session) -> Option<SetId> {
     let is_bulk = stream_for(session, topology, false)?;
     let set = session.sets[0].filter(|_| !is_bulk)?;
-    (worker.lane_sets.epoch(set) == Some(topology.epoch)).then_some(set)
+    worker.lane_sets.is_of(set, topology.epoch).then_some(set)
 }
 
 /// The lane to the only node that small commands of `session` may take now, if [`lane_for`] would choose it without
