@@ -157,8 +157,20 @@ impl SendBuffer {
     }
 
     /// Appends a copy of `bytes`, filling up chunks: for replies, which nobody asks for again.
-    pub fn append(&mut self, pool: &mut ChunkPool, mut bytes: &[u8]) {
+    // Inlined as far as they fit the last chunk: before a cluster many are copied one by one.
+    #[inline]
+    pub fn append(&mut self, pool: &mut ChunkPool, bytes: &[u8]) {
         self.end += bytes.len() as u64;
+        match self.chunks.back_mut() {
+            Some(Chunk::Gathered(last)) if last.capacity() - last.len() >= bytes.len() => {
+                last.extend_from_slice(bytes);
+            }
+            _ => self.fill(pool, bytes),
+        }
+    }
+
+    /// Copies what does not fit the last chunk.
+    fn fill(&mut self, pool: &mut ChunkPool, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = match self.chunks.back_mut() {
                 Some(Chunk::Gathered(last)) => {

@@ -97,9 +97,8 @@ pub(super) fn explained(
     if query.arguments.is_empty() {
         return (StatusCode::BAD_REQUEST, ASK.to_owned());
     }
-    let of_listener = query.behind(&state.listeners, chosen);
-    let Some(behind) = of_listener.or_else(|| chosen.first()) else {
-        return (StatusCode::NOT_FOUND, ASK.to_owned());
+    let Some(behind) = query.behind(&state.listeners, chosen) else {
+        return (StatusCode::NOT_FOUND, NO_SUCH_LISTENER.to_owned());
     };
     let topology = behind.topology.load();
     let caller = Caller {
@@ -148,14 +147,20 @@ impl Query {
         query
     }
 
-    /// Of several upstreams that of the listener.
+    /// The upstream of the listener; without one the first that is meant. Of several that the query
+    /// could mean none, if its listener leads to none of them: the answer would be of nobody's command.
     fn behind<'a>(
         &self,
         listeners: &[(String, String)],
         chosen: &'a [Behind],
     ) -> Option<&'a Behind> {
-        let (_, upstream) = listeners.iter().find(|(address, _)| *address == self.listener)?;
-        chosen.iter().find(|behind| behind.name == *upstream)
+        let of_listener = listeners.iter().find(|(address, _)| *address == self.listener);
+        match of_listener {
+            Some((_, upstream)) => chosen.iter().find(|behind| behind.name == *upstream),
+            // A listener that is only asked about: rules may speak of one that will be there.
+            None if chosen.len() == 1 || self.listener.is_empty() => chosen.first(),
+            None => None,
+        }
     }
 }
 
@@ -325,4 +330,6 @@ fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
     if text.is_empty() { other } else { text }
 }
 
+const NO_SUCH_LISTENER: &str = "no such listener leads to the upstream that is asked about; name it as the configuration \
+     does, or leave it out\n";
 const ASK: &str = "ask with the command's words: /policy/explain?a=HGETALL&a=user:1\n";

@@ -59,6 +59,10 @@ pub(super) async fn respond(request: Request<Incoming>, state: &AdminState) -> A
         return no_such_upstream(state);
     };
     if let Some(wish) = wish(request.method(), request.uri().path()) {
+        if wish == Wish::Move && chosen.len() > 1 {
+            // The first would be moved by whoever forgot to say which.
+            return text(StatusCode::UNPROCESSABLE_ENTITY, name_one(state));
+        }
         let orders = match (&wish, chosen.first()) {
             (Wish::Move, Some(behind)) => &behind.orders,
             _ => &state.policy_orders,
@@ -209,6 +213,14 @@ fn names(state: &AdminState) -> String {
 /// The name is not repeated, as little as a path.
 fn no_such_upstream(state: &AdminState) -> Answer {
     text(StatusCode::NOT_FOUND, format!("no such upstream; there are: {}\n", names(state)))
+}
+
+/// What is told to an order that could be meant for any of several upstreams.
+fn name_one(state: &AdminState) -> String {
+    let names = names(state);
+    format!(
+        "nothing is changed: say which upstream is to move, ?upstream=NAME; there are: {names}\n"
+    )
 }
 
 /// The path is not repeated: what a browser sends must not come back to it.

@@ -737,6 +737,30 @@ fn every_upstream_is_named_rightly_and_used() {
 }
 
 #[test]
+fn parts_of_memory_that_are_too_small_for_one_client_are_said() {
+    let several: String =
+        (0..3).map(|n| format!("[upstreams.u{n}]\nurl = \"redis://h\"\n")).collect();
+    let listeners: String = (0..3)
+        .map(|n| {
+            format!("[[listener]]\naddress = \"127.0.0.1:{}\"\nupstream = \"u{n}\"\n", 7001 + n)
+        })
+        .collect();
+    let notes = |memory: &str| {
+        let first = "workers = 1\n[[listener]]\naddress = \"127.0.0.1:7000\"\n";
+        let text = format!("{first}[upstream]\nurl = \"redis://h\"\n{several}{listeners}{memory}");
+        let words: Vec<String> =
+            load(&text).unwrap().notes.into_iter().map(|note| note.what).collect();
+        words
+    };
+    let found = notes("");
+    assert!(found[0].contains("request_bytes_total leaves each of 4 workers"), "{found:?}");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(notes("[memory]\nrequest_bytes_total = \"2GiB\"\n").is_empty());
+    let found = notes("[memory]\nrequest_bytes_total = \"2GiB\"\nreply_bytes_total = \"32MiB\"\n");
+    assert!(found[0].starts_with("reply_bytes_total leaves each of 4 workers"), "{found:?}");
+}
+
+#[test]
 fn which_upstreams_there_are_is_cold_and_what_is_in_them_hot() {
     let before = load(SEVERAL).unwrap();
     let moved = load(&SEVERAL.replace("s:1/m", "t:1/m")).unwrap();

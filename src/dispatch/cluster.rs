@@ -132,11 +132,23 @@ fn elsewhere(
 /// former owner comes first (INV-12 a).
 #[inline]
 pub fn is_settled(slots: &SlotMap, session: &mut Session, slot: u16) -> bool {
+    let version = version_in_flight(slots, session);
+    has_stayed(slots, version, slot)
+}
+
+/// The version of the map by which the commands in flight were sent, or will be if there are none.
+#[inline]
+pub fn version_in_flight(slots: &SlotMap, session: &mut Session) -> u32 {
     if session.in_flight == 0 {
         session.map_version = slots.version;
-        return true;
     }
-    slots.changed <= session.map_version || slots.slot(slot).since <= session.map_version
+    session.map_version
+}
+
+/// Whether the slot still has the owner that it had by that version of the map.
+#[inline]
+pub fn has_stayed(slots: &SlotMap, version: u32, slot: u16) -> bool {
+    slots.changed <= version || slots.slot(slot).since <= version
 }
 
 /// Who gets a command without a key: the node that gets all of them, or another primary while that

@@ -114,6 +114,7 @@ fn common(flags: &RunFlags, settings: &Settings) -> anyhow::Result<Common> {
         config: flags.config.clone(),
         policy: policy::Published::default(),
         ledger: Arc::default(),
+        last_client_id: Arc::default(),
         registries: Registries::default(),
         workers,
         are_several: upstreams > 1,
@@ -229,10 +230,8 @@ async fn until_told(
 async fn finish(planes: &[Plane], limit: Duration) {
     let clients = |planes: &[Plane]| planes.iter().map(Plane::clients).sum();
     events::draining(clients(planes), limit);
-    for plane in planes {
-        plane.drain().await;
-    }
     let start = crate::clock::now();
+    planes.iter().for_each(Plane::drain);
     let waits = |planes: &[Plane]| {
         // Also without any patience for clients, the files of unix sockets go first.
         let is_open = !planes.iter().all(Plane::is_closed) && start.elapsed() < CLOSED_WITHIN;

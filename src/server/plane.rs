@@ -13,7 +13,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -31,6 +31,7 @@ use crate::events;
 use crate::governor::watchdog;
 use crate::policy;
 use crate::policy::ledger::Ledger;
+use crate::session::registry::Registry;
 use crate::stats::export::Source;
 use crate::stats::recorder::{Recorder, Registries};
 use crate::topology::{self, Topology};
@@ -51,6 +52,9 @@ pub struct Common {
     pub policy: policy::Published,
     /// What their rules have met.
     pub ledger: Arc<Ledger>,
+    /// The newest client of the process. One row of numbers: a pace for each client must not take two
+    /// for one.
+    pub last_client_id: Arc<AtomicU64>,
     /// Where counts end.
     pub registries: Registries,
     /// Workers of each plane.
@@ -138,6 +142,7 @@ impl Plane {
         let shared = Shared {
             policy: Arc::clone(&common.policy),
             ledger: Arc::clone(&common.ledger),
+            registry: Registry::numbered_by(&common.last_client_id),
             ..Shared::new(published, common.memory)
         };
         shared.watch_as(common.watch.clone());
@@ -242,10 +247,12 @@ impl Plane {
         self.handles().map(WorkerHandle::clients).sum()
     }
 
-    /// Tells its workers to finish.
-    pub async fn drain(&self) {
+    /// Tells its workers to finish. Waits for none of them: one that takes no message must not keep the
+    /// others from hearing it.
+    pub fn drain(&self) {
         for handle in self.handles() {
-            let _ = handle.inbox.send(Message::Drain).await;
+            let inbox = handle.inbox.clone();
+            spawn_local(async move { inbox.send(Message::Drain).await });
         }
     }
 

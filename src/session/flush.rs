@@ -95,8 +95,12 @@ fn one(worker: &mut Worker, id: SessionId) {
     }
 }
 
-/// Hands the session's bytes to the kernel and returns how many it took.
+/// Hands the session's bytes to the kernel and returns how many it took. After a panic nobody knows
+/// whose they are.
 pub fn write(session: &mut Session, cx: &mut Context<'_>, now: u64) -> usize {
+    if matches!(session.closing, Some(Closing::Now(ClosedReason::Panic))) {
+        return 0;
+    }
     let mut total = 0;
     while session.out.unsent() > 0 && !session.write_blocked {
         let mut slices = [IoSlice::new(&[]); SLICES];

@@ -86,6 +86,7 @@ fn poll_session(
         worker.stats.panics.increment();
         worker.scratch.resize(SCRATCH_BYTES, 0);
         worker.capture = None;
+        give_up_half_queued(&mut worker);
         // Put back, so that `remove` can take it off the registry and the budgets.
         worker.sessions.restore(id, session);
         return Poll::Ready(ClosedReason::Panic);
@@ -237,7 +238,10 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
         worker.request_bytes = worker.request_bytes.saturating_sub(feed::held_bytes(session));
         worker.shared.registry.remove(session.client.id);
         if session.in_flight > 0 {
-            let is_on_one = topology.slots.is_none() && session.detours.is_none();
+            // What lies before another deployment may lie on several of its lanes.
+            let is_on_one = topology.slots.is_none()
+                && session.detours.is_none()
+                && session.epoch == topology.epoch;
             let lane = session.lane.filter(|_| is_on_one);
             orphan(worker, lane);
         }
@@ -248,6 +252,19 @@ pub fn remove(worker: &mut Worker, id: SessionId, reason: ClosedReason) {
     worker.sessions.remove(id);
     worker.stats.clients.sub(1);
     worker.stats.client_closed(reason).increment();
+}
+
+/// A panic came between a waiter and its bytes: what is queued behind it would be answered to the wrong
+/// one (INV-1). Nothing more goes onto such a lane, and it ends with its next turn.
+fn give_up_half_queued(worker: &mut Worker) {
+    let lanes: Vec<_> = worker.lanes.keys().collect();
+    for id in lanes {
+        if let Some(lane) = worker.lanes.get_mut(id).filter(|lane| !lane.is_consistent()) {
+            lane.retired = true;
+            lane.broken = Some(std::io::Error::other("a panic while commands were queued"));
+            lane.wake();
+        }
+    }
 }
 
 /// A client has gone with commands on this lane, or on any: the unsent ones are dropped, and nobody

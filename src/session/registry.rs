@@ -1,4 +1,4 @@
-//! All clients of the process, for CLIENT LIST, CLIENT INFO and CLIENT KILL.
+//! All clients of one upstream, for CLIENT LIST, CLIENT INFO and CLIENT KILL.
 //!
 //! Owns the ids of clients and one shared card for each. Never touched on the hot path but for two
 //! relaxed stores a batch. A session writes its card, any session of any worker reads all of them.
@@ -17,11 +17,13 @@ use crate::resp::write::Protocol;
 use crate::session::state::SessionId;
 use crate::worker::WorkerHandle;
 
-/// Every client of the process.
+/// Every client of one upstream.
 #[derive(Debug, Default)]
 pub struct Registry {
     clients: DashMap<u64, Arc<Client>>,
-    last_id: AtomicU64,
+    /// Shared by all registries of the process: rules that tell clients apart are those of all its
+    /// upstreams.
+    last_id: Arc<AtomicU64>,
 }
 
 /// The card of one client. Redis's names for its fields are those of CLIENT LIST.
@@ -91,6 +93,12 @@ pub struct Labels {
 // === impl Registry ===
 
 impl Registry {
+    /// A registry whose clients are numbered with those of others.
+    #[must_use]
+    pub fn numbered_by(last_id: &Arc<AtomicU64>) -> Self {
+        Self { clients: DashMap::default(), last_id: Arc::clone(last_id) }
+    }
+
     /// The next client id.
     pub fn next_id(&self) -> u64 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1

@@ -50,6 +50,24 @@ enum Slot {
     Small { start: u32, end: u32 },
 }
 
+/// Slots that are being filled with replies that came one behind the other: those that go to the same
+/// place are copied there together.
+#[derive(Debug)]
+pub struct Filling<'a> {
+    replies: &'a mut Replies,
+    out: &'a mut SendBuffer,
+    pool: &'a mut ChunkPool,
+    bytes: &'a [u8],
+    /// Bytes that have been copied; `copied <= end <= bytes.len()`.
+    copied: usize,
+    /// Bytes that have a slot.
+    end: usize,
+    /// The slot whose reply goes to the client with nothing behind it; [`NONE`] while some are held.
+    due: Sequence,
+    /// Whether the bytes between `copied` and `end` are held; else they are due.
+    is_held: bool,
+}
+
 // === impl Replies ===
 
 impl Replies {
@@ -94,16 +112,20 @@ impl Replies {
         slot == self.head && self.head_started
     }
 
-    /// Whether the replies from `slot` on can go to the client as they come: it is due, nothing of it
-    /// has been delivered, and no later one is held.
-    #[must_use]
-    pub fn is_in_order(&self, slot: Sequence) -> bool {
-        self.is_due(slot) && !self.head_started && self.early.is_empty()
+    /// Begins to fill slots with whole replies, which lie one behind the other in `bytes`.
+    pub fn filling<'a>(
+        &'a mut self,
+        bytes: &'a [u8],
+        out: &'a mut SendBuffer,
+        pool: &'a mut ChunkPool,
+    ) -> Filling<'a> {
+        let due = self.plain_due();
+        Filling { replies: self, out, pool, bytes, copied: 0, end: 0, due, is_held: false }
     }
 
-    /// The replies of the next `count` slots, which are in order, have gone to the client whole.
-    pub fn pass(&mut self, count: u32) {
-        self.head += u64::from(count);
+    /// The slot at the head, if its reply is not begun and nothing is held behind it.
+    fn plain_due(&self) -> Sequence {
+        if self.head_started || !self.early.is_empty() { NONE } else { self.head }
     }
 
     /// Fills the slot with a whole reply (or with the rest of one that [`Self::piece`] began) and
@@ -131,10 +153,7 @@ impl Replies {
         if slot < self.head || slot >= self.next {
             return;
         }
-        // Whoever always has something in flight never empties the buffer.
-        if self.small.len() > SMALL_KEPT_BYTES && self.small.len() / 2 > self.held {
-            self.compact();
-        }
+        self.make_room();
         let start = self.small.len();
         let range = (u32::try_from(start), u32::try_from(start + reply.len()));
         let state = self.slot_mut(slot);
@@ -151,6 +170,15 @@ impl Replies {
             (Slot::Waiting, _) => *state = Slot::Whole(reply.to_vec()),
         }
         self.held += reply.len();
+    }
+
+    /// Whoever always has something in flight never empties `small`: what has been delivered from it
+    /// is dropped once it is the larger part.
+    #[inline]
+    fn make_room(&mut self) {
+        if self.small.len() > SMALL_KEPT_BYTES && self.small.len() / 2 > self.held {
+            self.compact();
+        }
     }
 
     /// Drops what has been delivered from `small`.
@@ -265,23 +293,22 @@ impl Replies {
 
     /// Goes to the next slot, and on as long as replies are there already.
     fn advance(&mut self, out: &mut SendBuffer, pool: &mut ChunkPool) {
+        self.head += 1;
+        self.head_started = false;
+        if !self.pushes.is_empty() {
+            let pushes = std::mem::take(&mut self.pushes);
+            self.held -= pushes.len();
+            out.append(pool, &pushes);
+        }
+        if !self.early.is_empty() {
+            self.go_on(out, pool);
+        }
+    }
+
+    /// The reply in front of `head` has been delivered whole: those that are held behind it follow.
+    fn go_on(&mut self, out: &mut SendBuffer, pool: &mut ChunkPool) {
         loop {
-            self.head += 1;
-            self.head_started = false;
-            if !self.pushes.is_empty() {
-                let pushes = std::mem::take(&mut self.pushes);
-                self.held -= pushes.len();
-                out.append(pool, &pushes);
-            }
-            if self.early.is_empty() {
-                return;
-            }
             self.early.pop_front();
-            if self.early.is_empty() {
-                self.small.clear();
-                // What a burst left behind is not kept for each client.
-                self.small.shrink_to(SMALL_KEPT_BYTES);
-            }
             match self.early.front_mut() {
                 Some(&mut Slot::Small { start, end }) => {
                     let bytes = small(&self.small, start, end);
@@ -300,19 +327,115 @@ impl Replies {
                     }
                     return;
                 }
-                _ => return,
+                Some(Slot::Waiting) => return,
+                None => break,
             }
+            self.head += 1;
         }
+        self.small.clear();
+        // What a burst left behind is not kept for each client.
+        self.small.shrink_to(SMALL_KEPT_BYTES);
     }
 
     /// The state of a slot at or behind the head; the deque grows up to it.
+    #[inline]
     fn slot_mut(&mut self, slot: Sequence) -> &mut Slot {
         // Slots are as many as commands in flight, which admission bounds.
         let offset = usize::try_from(slot.saturating_sub(self.head)).unwrap_or(usize::MAX);
-        if self.early.len() <= offset {
-            self.early.resize_with(offset + 1, Slot::default);
+        while self.early.len() <= offset {
+            self.early.push_back(Slot::Waiting);
         }
         &mut self.early[offset]
+    }
+}
+
+// === impl Filling ===
+
+impl Filling<'_> {
+    /// The `length` bytes behind the `used` ones are the reply of `slot`. Returns whether they have been
+    /// taken; they are not if the slot has begun to be filled, wants no reply any more, or holds one so large that it
+    /// is kept by itself.
+    #[inline(always)]
+    pub fn fill(&mut self, slot: Sequence, (used, length): (usize, usize)) -> bool {
+        if slot == self.due {
+            self.due += 1;
+            return true;
+        }
+        self.end = used;
+        self.note_due();
+        let is_due = self.replies.is_due(slot) && !self.replies.head_started;
+        if is_due {
+            self.close_gap(length);
+        }
+        is_due || self.hold(slot, length)
+    }
+
+    /// The next `length` bytes are the reply that those wait for which are held.
+    #[inline]
+    fn close_gap(&mut self, length: usize) {
+        self.copy();
+        self.is_held = false;
+        self.end += length;
+        self.copy();
+        self.replies.head += 1;
+        if !self.replies.early.is_empty() {
+            self.replies.go_on(self.out, self.pool);
+        }
+        self.due = self.replies.plain_due();
+    }
+
+    /// As [`Self::fill`], where the slot is not due.
+    #[inline]
+    fn hold(&mut self, slot: Sequence, length: usize) -> bool {
+        // What is at the head and not due has been delivered in part.
+        if slot <= self.replies.head || slot >= self.replies.next || length > SMALL_BYTES_MAX {
+            return false;
+        }
+        if !self.is_held {
+            self.copy();
+            self.replies.make_room();
+        }
+        let start = self.replies.small.len() + (self.end - self.copied);
+        let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(start + length)) else {
+            return false;
+        };
+        let state = self.replies.slot_mut(slot);
+        if !matches!(state, Slot::Waiting) {
+            return false;
+        }
+        *state = Slot::Small { start, end };
+        (self.is_held, self.due) = (true, NONE);
+        self.replies.held += length;
+        self.end += length;
+        true
+    }
+
+    /// The slots before `due` have been delivered.
+    #[inline]
+    fn note_due(&mut self) {
+        if self.due != NONE {
+            self.replies.head = self.due;
+        }
+    }
+
+    /// The bytes that have been taken since the last copy go where they belong, in one piece.
+    #[inline]
+    fn copy(&mut self) {
+        let bytes = self.bytes.get(self.copied..self.end).unwrap_or_default();
+        self.copied = self.end;
+        if self.is_held {
+            self.replies.small.extend_from_slice(bytes);
+        } else if !bytes.is_empty() {
+            self.out.append(self.pool, bytes);
+        }
+    }
+
+    /// Nothing comes behind the `used` bytes. Without this the last replies are lost.
+    #[inline]
+    pub fn finish(mut self, used: usize) {
+        self.end = used;
+        self.note_due();
+        self.copy();
     }
 }
 
@@ -321,6 +444,8 @@ fn small(all: &[u8], start: u32, end: u32) -> &[u8] {
     all.get(start as usize..end as usize).unwrap_or_default()
 }
 
+/// Stands for no slot.
+const NONE: Sequence = Sequence::MAX;
 /// Larger replies are an allocation each: as many as there are of those cost little beside their bytes.
 const SMALL_BYTES_MAX: usize = 1024;
 /// What a session keeps for its next pipeline until it has been idle for a while.

@@ -295,10 +295,10 @@ impl Session {
             && !self.is_muted()
     }
 
-    /// Whether the replies from `slot` on can be delivered as they come.
+    /// Whether its replies need nothing but being delivered in their turn.
     #[must_use]
-    pub fn takes_runs(&self, slot: Sequence) -> bool {
-        self.paced.is_none() && self.replies.is_in_order(slot)
+    pub fn takes_runs(&self) -> bool {
+        self.paced.is_none()
     }
 
     /// Bytes of replies that it holds in memory.
@@ -377,13 +377,6 @@ impl Session {
     /// Fills `slot` with a whole reply.
     pub fn complete(&mut self, pool: &mut ChunkPool, slot: Sequence, reply: &[u8]) {
         self.replies.complete(slot, reply, &mut self.out, pool);
-    }
-
-    /// Fills the next `count` slots, which [`Self::takes_runs`], with the replies that `bytes` are.
-    pub fn complete_run(&mut self, pool: &mut ChunkPool, count: u32, bytes: &[u8]) {
-        self.in_flight = self.in_flight.saturating_sub(count);
-        self.replies.pass(count);
-        self.out.append(pool, bytes);
     }
 
     /// Adds a frame that answers nothing: between two replies, never inside one. A client that does

@@ -90,7 +90,7 @@ pub fn lane_to(
         ..LaneKey::of(session, identity, topology.epoch, node.id)
     };
     let set = match session.sets[kind] {
-        Some(set) if worker.lane_sets.epoch(set) == Some(topology.epoch) => set,
+        Some(set) if worker.lane_sets.is_of(set, topology.epoch) => set,
         _ => worker.lane_sets.find(&key(session)),
     };
     session.sets[kind] = Some(set);
@@ -118,16 +118,44 @@ pub fn lane_at_hand(
 ) -> Option<LaneId> {
     let is_bulk = stream_for(session, topology, is_bulk)?;
     let set = session.sets[usize::from(is_bulk)]?;
-    if worker.lane_sets.epoch(set) != Some(topology.epoch) {
+    if !worker.lane_sets.is_of(set, topology.epoch) {
         return None;
     }
     let lane = worker.lanes.get(worker.lane_sets.lane(set, node)?)?;
-    if lane.retired || lane.state != LaneState::Open || !lane_has_room(lane) {
+    if room_at_hand(lane) == 0 {
         return None;
     }
     session.epoch = topology.epoch;
     session.stream = Some(is_bulk);
     Some(lane.id)
+}
+
+/// The row of lanes that small commands of `session` may take now, wherever they go: [`lane_at_hand`] would choose from
+/// it, unless earlier ones are on bulk lanes.
+pub fn fast_set(worker: &Worker, topology: &Topology, session: &Session) -> Option<SetId> {
+    let is_bulk = stream_for(session, topology, false)?;
+    let set = session.sets[0].filter(|_| !is_bulk)?;
+    worker.lane_sets.is_of(set, topology.epoch).then_some(set)
+}
+
+/// The lane to the only node that small commands of `session` may take now, if [`lane_for`] would choose it without
+/// opening one.
+#[inline]
+pub fn fast_lane(worker: &Worker, topology: &Topology, session: &Session) -> Option<LaneId> {
+    let fitting = session.fitting[0]?;
+    let stays = session.epoch == topology.epoch && session.lane == Some(fitting);
+    let lane = worker.lanes.get(fitting)?;
+    (lane.key.epoch == topology.epoch && (session.in_flight == 0 || stays)).then_some(fitting)
+}
+
+/// How many commands a lane takes more, without being opened or waited for.
+#[inline]
+pub fn room_at_hand(lane: &Lane) -> usize {
+    let is_open = !lane.retired && lane.state == LaneState::Open;
+    if !is_open || lane.send.unsent() >= LANE_UNSENT_BYTES_MAX {
+        return 0;
+    }
+    lane.node.health.room().saturating_sub(lane.waiters.len())
 }
 
 /// Whether a command goes to a bulk lane, in spite of those in flight before it; `None`: it waits for them.

@@ -1,8 +1,8 @@
 //! Replies that follow one another to one client.
 //!
-//! Owns the short way of most replies: whole, no error, next in their client's order, and with
-//! nothing to do but being delivered. Of such a run the session is looked up once, the bytes are
-//! copied once and the times recorded once. Never decides anything: whatever is unusual ends the
+//! Owns the short way of most replies: whole, no error, and with nothing to do but being delivered
+//! or, before a cluster, being held until those of other lanes are. Of such a run the session is
+//! looked up once, neighbours are copied together and equal times are recorded once. Never decides anything: whatever is unusual ends the
 //! run, and is left to `receive`.
 //!
 //! What surprises: a run of one is normal, for clients without pipelines, and cheaper than the long
@@ -29,7 +29,7 @@ struct Alike {
 /// returns their length. No reply is in progress on the lane, which is lent.
 pub(super) fn settle(worker: &mut Worker, lane: &mut Lane, input: &[u8]) -> usize {
     let plain = lane.waiters.front().filter(|it| it.is_plain());
-    let Some(&Waiter { session: id, slot: first, .. }) = plain else {
+    let Some(&Waiter { session: id, .. }) = plain else {
         return 0;
     };
     if input.is_empty() || lane.streaming || lane.pinned.is_some() || lane.block.0 > 0 {
@@ -39,16 +39,17 @@ pub(super) fn settle(worker: &mut Worker, lane: &mut Lane, input: &[u8]) -> usiz
     if worker.faults.no_runs {
         return 0;
     }
-    let Some(session) = worker.sessions.get_mut(id).filter(|it| it.takes_runs(first)) else {
+    let Some(session) = worker.sessions.get_mut(id).filter(|it| it.takes_runs()) else {
         return 0;
     };
     lane.settling = Some(id);
     let (mut used, mut end, mut count) = (0, 0, 0);
     let mut alike: Option<(Alike, u64)> = None;
+    let mut filling = session.replies.filling(input, &mut session.out, &mut worker.pool);
     while let Some((waiter, length)) = next(lane, input.get(used..).unwrap_or_default()) {
-        let is_next = waiter.session == id && waiter.slot == first + u64::from(count);
         // Whoever notes slow commands wants to see them.
-        if !is_next || worker.now.saturating_sub(waiter.taken_at) >= worker.slow.after {
+        let is_slow = worker.now.saturating_sub(waiter.taken_at) >= worker.slow.after;
+        if waiter.session != id || is_slow || !filling.fill(waiter.slot, (used, length)) {
             break;
         }
         let it = times(lane, &waiter, worker.now);
@@ -65,10 +66,11 @@ pub(super) fn settle(worker: &mut Worker, lane: &mut Lane, input: &[u8]) -> usiz
         }
         (used, end, count) = (used + length, waiter.end, count + 1);
     }
+    filling.finish(used);
     lane.settling = None;
     if count > 0 {
         note(&worker.stats, alike);
-        session.complete_run(&mut worker.pool, count, input.get(..used).unwrap_or_default());
+        session.in_flight = session.in_flight.saturating_sub(count);
         worker.touched.mark(session);
         release(lane, &mut worker.pool, end);
     }

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::cli::RunFlags;
 use crate::log::check_level;
+use crate::resp::limits::BULK_BYTES_CEILING;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -129,6 +130,7 @@ fn settings(
         identified: &default.chain(others).filter(has_identity).map(|it| it.0).collect::<Vec<_>>(),
         request_bytes_total: memory.request_bytes_total,
     };
+    note_parts(checker, &written.memory, workers, 1 + upstreams.len());
     let listeners = listener::check(checker, &flags.listen, &written.listener, around);
     listener::distinct(checker, &listeners, admin);
     Some(Settings {
@@ -250,6 +252,30 @@ fn memory(checker: &mut Checker, written: &WrittenMemory) -> MemorySettings {
         checker.complain(&place, what, "a client is closed only after its lane was freed of it");
     }
     settings
+}
+
+/// The totals are divided among the workers of all upstreams. Said where a part is less than what one
+/// client is promised: it would meet another bound than the one that is written.
+fn note_parts(checker: &mut Checker, written: &WrittenMemory, workers: Workers, upstreams: usize) {
+    if upstreams == 1 {
+        return;
+    }
+    let among = workers.count() * upstreams;
+    let promised = [
+        ("reply_bytes_total", &written.reply_bytes_total, written.session_reply_bytes.get_ref().0),
+        ("request_bytes_total", &written.request_bytes_total, BULK_BYTES_CEILING),
+    ];
+    for (name, total, most) in promised {
+        let part = total.get_ref().0 / among;
+        if part < most {
+            let what = format!(
+                "{name} leaves each of {among} workers {}, less than the {} that one client may need",
+                Size(part),
+                Size(most)
+            );
+            checker.note(total, what, "raise it: every upstream has workers of its own");
+        }
+    }
 }
 
 /// The flag's text if it was given, else the file's or the default.
