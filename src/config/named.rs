@@ -53,6 +53,10 @@ impl Settings {
     /// not open yet.
     #[must_use]
     pub fn led_elsewhere(&self, next: &Self) -> Vec<String> {
+        if self.upstreams.is_empty() && next.upstreams.is_empty() {
+            // There is nowhere else.
+            return Vec::new();
+        }
         let leads = |here: &super::ListenerSettings, it: &super::ListenerSettings| {
             // Not the whole address: who may connect to a socket does not matter here.
             it.address.to_string() == here.address.to_string() && it.upstream == here.upstream

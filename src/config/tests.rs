@@ -737,6 +737,18 @@ fn every_upstream_is_named_rightly_and_used() {
 }
 
 #[test]
+fn one_upstream_is_led_nowhere_else() {
+    let one = |port: u16, url: &str| {
+        let listener = format!("[[listener]]\naddress = \"[::1]:{port}\"\n");
+        load(&format!("{listener}[upstream]\nurl = \"{url}\"\n")).unwrap()
+    };
+    assert!(one(1, "redis://a").led_elsewhere(&one(2, "redis://b")).is_empty());
+    let several = load(SEVERAL).unwrap();
+    assert!(several.led_elsewhere(&several).is_empty());
+    assert_eq!(one(1, "redis://a").led_elsewhere(&several), ["b"]);
+}
+
+#[test]
 fn parts_of_memory_that_are_too_small_for_one_client_are_said() {
     let several: String =
         (0..3).map(|n| format!("[upstreams.u{n}]\nurl = \"redis://h\"\n")).collect();
