@@ -190,6 +190,19 @@ mod tests {
     }
 
     #[test]
+    fn who_has_panicked_is_written_nothing_more() {
+        let mut rig = Rig::new();
+        let [ann, bob] = [rig.client(), rig.client()];
+        rig.say(ann, b"GET a\r\n");
+        rig.say(bob, b"GET b\r\n");
+        rig.focus_on(ann).hand_over_all();
+        rig.answer(b"$1\r\nx\r\n$1\r\ny\r\n").unwrap();
+        rig.worker.sessions.get_mut(ann).unwrap().close(Closing::Now(ClosedReason::Panic));
+        answered(&mut rig.worker);
+        assert_eq!((owed(&rig, ann), owed(&rig, bob)), ((7, false), (7, true)));
+    }
+
+    #[test]
     fn what_is_much_is_written_at_once() {
         let mut rig = Rig::before_cluster(3);
         let ann = rig.client();

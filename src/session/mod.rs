@@ -281,3 +281,26 @@ fn orphan(worker: &mut Worker, lane: Option<LaneId>) {
 
 /// Reads of one turn: a quarter of a megabyte, then the others have theirs.
 const READS_A_TURN: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use crate::upstream::rig::Rig;
+
+    #[test]
+    fn a_lane_with_a_waiter_that_has_no_bytes_is_given_up_and_no_other() {
+        let mut rig = Rig::before_cluster(3);
+        let ann = rig.client();
+        // `b` lies with the first node, `a` with the last.
+        rig.say(ann, b"GET b\r\nGET a\r\n");
+        let [half, whole] = [0, 2].map(|node| rig.focus_on_node(node).lane_id());
+        let lane = rig.worker.lanes.get_mut(half).unwrap();
+        let waiter = *lane.waiters.back().unwrap();
+        lane.waiters.push_back(crate::upstream::lane::Waiter { end: waiter.end + 20, ..waiter });
+        super::give_up_half_queued(&mut rig.worker);
+        let is_given_up = |id| {
+            let lane = rig.worker.lanes.get(id).unwrap();
+            lane.retired && lane.broken.is_some()
+        };
+        assert!(is_given_up(half) && !is_given_up(whole));
+    }
+}
